@@ -1,0 +1,170 @@
+"""From a request to an ``Identity``, and from a view's scope to a permission. Contract page 00, "Identity".
+
+Tried in this order: Authorization (Bearer, Basic), X-Token, the admin's session, a trusted network. A
+credential that is given and wrong ends it: nothing weaker is tried. A token that is remembered costs no SQL
+(``workers.identity``). Must not import views.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.http import HttpRequest
+from rest_framework.authentication import BaseAuthentication, CSRFCheck
+from rest_framework.exceptions import PermissionDenied, Throttled
+from rest_framework.permissions import BasePermission
+from rest_framework.request import Request
+from rest_framework.views import APIView
+
+from config import peers
+from workers import identity
+from workers.identity import SCOPES, CredentialRefused, Identity, TenantRefused, Via
+
+__all__ = ["SCOPES", "CredentialRefused", "GantryAuthentication", "HasScope", "Identity", "identify"]
+
+SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+#: Failed credentials per address: generous, because many clients may stand behind one gateway.
+_failures = peers.Buckets(burst=60, per_second=1)
+
+_MISSING: Final = (
+    "no credentials: send Authorization: Bearer <token>, X-Token: <token>, or HTTP Basic with a token as password"
+)
+
+
+class GantryAuthentication(BaseAuthentication):
+    """DRF's hook: ``request.auth`` (and ``request.user``) is the Identity; nobody passes without one."""
+
+    def authenticate(self, request: Request) -> tuple[Any, Any]:
+        http = request._request
+        found = identify(http)
+        http.identity = found  # type: ignore[attr-defined]  # for the access log
+        return found, found
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"
+
+
+class HasScope(BasePermission):
+    """The view's scope for the method: ``required_scope``, or ``scopes`` by method; else read or submit."""
+
+    def has_permission(self, request: Request, view: APIView) -> bool:
+        method = request.method or "GET"
+        if method == "OPTIONS":
+            return True
+        needed: str | None = getattr(view, "required_scope", None)
+        if needed is None:
+            by_method: dict[str, str] = getattr(view, "scopes", {})
+            default = "read" if method in SAFE else "submit"
+            needed = by_method.get("GET" if method == "HEAD" else method, default)
+        if needed in request.auth.scopes:
+            return True
+        raise PermissionDenied(
+            f"this needs the scope {needed}; yours are {', '.join(sorted(request.auth.scopes)) or 'none'}"
+        )
+
+
+def identify(http: HttpRequest) -> Identity:
+    """Who sends this request, and for which tenant. Raises CredentialRefused, TenantRefused or Throttled."""
+    meta = http.META
+    tenant: str = meta.get("HTTP_X_TENANT_ID", "")
+    header: str | None = meta.get("HTTP_AUTHORIZATION")
+    try:
+        if header is not None:
+            scheme, _, value = header.partition(" ")
+            scheme = scheme.lower()
+            if scheme == "bearer":
+                return identity.by_token(_present(value), tenant)
+            if scheme == "basic":
+                return _by_basic(http, value, tenant)
+            raise CredentialRefused(
+                "token_invalid", "the Authorization header is of an unknown kind: use Bearer or Basic"
+            )
+        value = meta.get("HTTP_X_TOKEN")
+        if value is not None:
+            return identity.by_token(_present(value), tenant)
+    except CredentialRefused as refused:
+        if refused.code != "token_missing" and (wait := _failures.take(peers.peer(meta))):
+            raise Throttled(wait, "too many failed credentials from this address") from None
+        raise
+    return _by_session(http, tenant) or _by_network(http, tenant)
+
+
+def _present(value: str) -> str:
+    value = value.strip()
+    if not value:
+        raise CredentialRefused("token_missing", _MISSING)
+    return value
+
+
+def _by_basic(http: HttpRequest, value: str, tenant: str) -> Identity:
+    """User name with one of the user's tokens as password: a password hash would cost 0.4 s a request."""
+    try:
+        name, colon, token = base64.b64decode(value.strip(), validate=True).decode().partition(":")
+    except (binascii.Error, UnicodeDecodeError):
+        name = colon = token = ""
+    if not colon:
+        raise CredentialRefused("token_invalid", "the Basic credentials cannot be read: send user:token in base64")
+    found = identity.by_token(_present(token), tenant, via="basic")
+    if found.user_name != name:
+        raise CredentialRefused("token_invalid", "this token is not one of that user's")
+    refuse_accomplice(http)
+    return found
+
+
+def _by_session(http: HttpRequest, tenant: str) -> Identity | None:
+    if settings.SESSION_COOKIE_NAME not in http.COOKIES:
+        return None
+    user: Any = getattr(http, "user", None)
+    if user is None or not user.is_authenticated or not user.is_active:
+        return None
+    via: Via = "session"
+    found = identity.for_user(user, tenant, scopes=SCOPES if user.is_superuser else ("read", "submit"), via=via)
+    if http.method not in SAFE:
+        refuse_accomplice(http)
+        check = CSRFCheck(lambda request: None)  # type: ignore[arg-type,return-value]
+        check.process_request(http)
+        if reason := check.process_view(http, None, (), {}):
+            raise PermissionDenied(f"a session needs the CSRF token: {reason}")
+    return found
+
+
+def _by_network(http: HttpRequest, tenant: str) -> Identity:
+    if settings.GANTRY_TRUSTED_NETWORKS:
+        address = peers.peer(http.META)
+        acting = peers.trust(address, tenant)
+        if acting is not None:
+            refuse_accomplice(http)
+            return identity.by_network(acting)
+        if peers.is_trusted(address):
+            raise TenantRefused(
+                "this network may not act for the tenant in X-Tenant-Id: leave the header out, or name one of its own"
+            )
+    raise CredentialRefused("token_missing", _MISSING)
+
+
+def refuse_accomplice(http: HttpRequest) -> None:
+    """403 for a change that a browser sends on behalf of another site.
+
+    Sessions, Basic and networks are credentials that a browser adds by itself; a token in a header is not.
+    """
+    if http.method in SAFE:
+        return
+    site = http.META.get("HTTP_SEC_FETCH_SITE")
+    if site is not None and site not in ("same-origin", "none"):
+        raise PermissionDenied(f"a page of another site sent this (Sec-Fetch-Site: {site[:20]}): use a token")
+    origin = http.META.get("HTTP_ORIGIN")
+    if origin is not None and not _own_origin(origin, http):
+        raise PermissionDenied("a page of another site sent this (its Origin is foreign): use a token")
+
+
+def _own_origin(origin: str, http: HttpRequest) -> bool:
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        return False
+    secure = parts.scheme == "https" or (parts.scheme == "http" and not settings.GANTRY_HTTPS)
+    return secure and parts.netloc.lower() == http.get_host().lower()

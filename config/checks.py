@@ -1,0 +1,124 @@
+"""What is wrong or weak in the settings, as Django's system checks; each says how to mend it.
+
+``manage.py check`` prints them, the API logs the warnings at its start. Must not import views or models.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import structlog
+from cryptography.fernet import Fernet
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004  Django's name
+
+from config import peers
+
+log = structlog.get_logger(__name__)
+
+_NEW_KEY: Final = 'python3 -c "import base64, os; print(base64.urlsafe_b64encode(os.urandom(32)).decode())"'
+
+
+def secret_keys(**_: Any) -> list[CheckMessage]:
+    """GANTRY_SECRET_KEYS: present, and each one a Fernet key."""
+    keys = settings.GANTRY_SECRET_KEYS
+    if not keys:
+        return [
+            Warning(
+                "GANTRY_SECRET_KEYS is not set: nothing secret can be stored, and what was stored cannot be read.",
+                hint=f"Set it to a key, the same on every machine of the installation. A new key: {_NEW_KEY}",
+                id="gantry.W001",
+            )
+        ]
+    found: list[CheckMessage] = []
+    for number, key in enumerate(keys, start=1):
+        try:
+            Fernet(key.strip())
+        except ValueError:
+            found.append(
+                Error(
+                    f"Key {number} of GANTRY_SECRET_KEYS is no key: it must be 32 bytes in url-safe base64.",
+                    hint=f"Keys are separated by commas, the newest first. A new key: {_NEW_KEY}",
+                    id="gantry.E001",
+                )
+            )
+    return found
+
+
+def network_lists(**_: Any) -> list[CheckMessage]:
+    """The settings that hold networks: readable, and a warning for those that need no credentials."""
+    found: list[CheckMessage] = []
+    readers: dict[str, Callable[[Sequence[str]], object]] = {
+        "GANTRY_TRUSTED_NETWORKS": lambda entries: peers.trusted_networks(tuple(entries)),
+        "GANTRY_TRUSTED_PROXIES": lambda entries: peers.networks(tuple(entries), "GANTRY_TRUSTED_PROXIES"),
+        "GANTRY_CALLBACK_ALLOW_NETWORKS": lambda entries: peers.networks(
+            tuple(entries), "GANTRY_CALLBACK_ALLOW_NETWORKS"
+        ),
+        "GANTRY_URI_ALLOW_NETWORKS": lambda entries: peers.networks(tuple(entries), "GANTRY_URI_ALLOW_NETWORKS"),
+    }
+    for name, read in readers.items():
+        try:
+            read(getattr(settings, name))
+        except peers.BadNetwork as error:
+            found.append(Error(str(error), id="gantry.E002"))
+    if settings.GANTRY_TRUSTED_NETWORKS and not found:
+        found.append(
+            Warning(
+                "Every peer in GANTRY_TRUSTED_NETWORKS may read and submit without any credentials.",
+                hint="Empty it unless clients that cannot send a token stand there behind a gateway. "
+                f"Now: {', '.join(settings.GANTRY_TRUSTED_NETWORKS)}",
+                id="gantry.W002",
+            )
+        )
+    return found
+
+
+def weak_settings(**_: Any) -> list[CheckMessage]:
+    """What is fine on a developer's machine and not for others."""
+    found: list[CheckMessage] = []
+    if not os.environ.get("DJANGO_SECRET_KEY"):
+        found.append(
+            Warning(
+                "DJANGO_SECRET_KEY is not set: each process makes its own, so that sessions and signed log URLs "
+                "of one API process are refused by the next.",
+                hint="Set it to 50 or more random characters, the same for every API process.",
+                id="gantry.W003",
+            )
+        )
+    if "*" in settings.ALLOWED_HOSTS:
+        found.append(
+            Warning(
+                "GANTRY_ALLOWED_HOSTS allows every Host: pages of other sites can reach the service under their own name.",
+                hint="Name the hosts under which clients call this service, separated by commas.",
+                id="gantry.W004",
+            )
+        )
+    if settings.TOKEN_CACHE_S > 60:
+        found.append(
+            Warning(
+                f"GANTRY_TOKEN_CACHE_S is {settings.TOKEN_CACHE_S:g}: a revoked token works for as many seconds.",
+                hint="Leave it at 5 unless the database cannot bear one look-up per token in that time.",
+                id="gantry.W005",
+            )
+        )
+    return found
+
+
+def registered() -> None:
+    """Register them; called when Django starts."""
+    register(secret_keys, Tags.security)
+    register(network_lists, Tags.security)
+    register(weak_settings, Tags.security, deploy=True)
+
+
+def all_settings() -> list[CheckMessage]:
+    """Everything that these checks find now."""
+    return [*secret_keys(), *network_lists(), *weak_settings()]
+
+
+def warn_at_start() -> None:
+    """Log what the checks find: an API server runs no management command."""
+    for message in all_settings():
+        log.warning("settings", id=message.id, problem=message.msg, remedy=message.hint)

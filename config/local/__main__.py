@@ -1,0 +1,51 @@
+"""`python -m config.local up|worker|demo`: Gantry on one machine. The Makefile calls this.
+
+Must not import Django or any app.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+COMMANDS = {
+    "up": "the service with its own Postgres and Redis, until Ctrl-C",
+    "worker": "one more node",
+    "demo": "a minute's tour in a temporary folder",
+}
+
+
+def main() -> int:
+    if sys.version_info[:2] != (3, 11):
+        print(
+            f"Gantry needs Python 3.11, this is {sys.version.split()[0]} ({sys.executable}): "
+            "run it through make, which finds the right one",
+            file=sys.stderr,
+        )
+        return 2
+    parser = argparse.ArgumentParser(prog="python -m config.local", description="Gantry on one machine.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in COMMANDS.items():
+        commands.add_parser(name, help=text, description=text)
+    command = parser.parse_args().command
+    # After the version check: these need the packages of the right Python.
+    from config.local.data import DataFolder
+    from config.local.demo import demo
+    from config.local.processes import LocalError
+    from config.local.supervisor import Supervisor
+    from config.local.terminal import complain
+
+    try:
+        if command == "demo":
+            return demo()
+        supervisor = Supervisor(DataFolder())
+        return supervisor.up() if command == "up" else supervisor.worker()
+    except LocalError as error:
+        complain(f"gantry: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

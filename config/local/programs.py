@@ -1,0 +1,67 @@
+"""The supervisor's children: how the API, a node's worker and Flower are started; and one small HTTP GET.
+
+Must not import Django or any app.
+"""
+
+from __future__ import annotations
+
+import sys
+import urllib.error
+import urllib.request
+
+from config.local.children import Child
+from config.local.data import DataFolder
+
+
+def api(data: DataFolder, environment: dict[str, str], port: int) -> Child:
+    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "config.wsgi:application"]
+    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "2", "--blocking-threads", "16"]
+    # Requests beyond the threads wait in line, not on a closed door.
+    limits = ["--backlog", "2048", "--backpressure", "512", "--http", "1", "--no-ws"]
+    ends = ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", "8"]
+    return Child(
+        name="api",
+        command=[*command, *options, *limits, *ends, "--no-access-log", "--log-level", "warning"],
+        environment={**environment, "GANTRY_ROLE": "web"},
+        log=data.log / "api.log",
+        grace=12,
+        own_group=True,
+    )
+
+
+def worker(data: DataFolder, environment: dict[str, str], log: str) -> Child:
+    return Child(
+        name="worker",
+        command=[sys.executable, "manage.py", "node"],
+        environment={**environment, "GANTRY_ROLE": "worker"},
+        log=data.log / f"{log}.log",
+        grace=15,
+        own_group=False,
+    )
+
+
+def flower(data: DataFolder, environment: dict[str, str], port: int) -> Child:
+    address = ["--address=127.0.0.1", f"--port={port}"]
+    limits = ["--read-only", "--max-tasks=10000", "--max-workers=500", "--purge-offline-workers=600"]
+    return Child(
+        name="flower",
+        command=[sys.executable, "-m", "celery", "-A", "config", "flower", *address, *limits],
+        # Not an argument: every user of the machine can list those.
+        environment={**environment, "FLOWER_BASIC_AUTH": f"gantry:{data.flower_password()}"},
+        log=data.log / "flower.log",
+        grace=5,
+        own_group=True,
+    )
+
+
+def fetch(url: str, headers: dict[str, str] | None = None, timeout: float = 3.0) -> tuple[int, str]:
+    """GET without proxies: status (0: no answer) and body or reason."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(urllib.request.Request(url, headers=headers or {}), timeout=timeout) as response:  # noqa: S310
+            return response.status, response.read(65_536).decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read(65_536).decode(errors="replace")
+    except (OSError, ValueError) as error:
+        return 0, str(getattr(error, "reason", error))

@@ -1,0 +1,189 @@
+"""What happens to every request before and after its view.
+
+``GuardMiddleware``: one spelling of the path, the Host, the body's size, X-Request-Id, headers of the answer,
+counters and one log line per change and per failure. The rest are Django's own middlewares for browsers
+(sessions, the admin), passed by at no cost when no browser is there. Must not import views.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable
+from io import BytesIO
+from typing import Any, Final
+
+import structlog
+from django.conf import settings
+from django.contrib.auth.middleware import AuthenticationMiddleware
+from django.contrib.messages.middleware import MessageMiddleware
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.exceptions import DisallowedHost
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+from structlog.contextvars import bind_contextvars, clear_contextvars
+
+from config import errors, metrics
+from config.checks import warn_at_start
+
+log = structlog.get_logger("gantry.http")
+
+GetResponse = Callable[[HttpRequest], HttpResponseBase]
+
+#: Their paths keep Django's form.
+DJANGOS_OWN: Final = ("/admin/", "/static/")
+#: Prefixes whose bodies may be larger than DATA_UPLOAD_MAX_MEMORY_SIZE: their views stream them.
+LARGE_BODIES: Final[tuple[str, ...]] = ()
+
+_QUIET: Final = frozenset(("GET", "HEAD", "OPTIONS"))
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+#: Host headers that have passed Django's check; bounded.
+_hosts: set[str] = set()
+#: Pages load nothing from elsewhere, and nobody frames them. Swagger and the admin set styles inline.
+_CSP_PAGES: Final = (
+    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; "
+    "base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+)
+_CSP_DATA: Final = "default-src 'none'; frame-ancestors 'none'"
+
+
+class GuardMiddleware:
+    """The first middleware: see the module."""
+
+    sync_capable = True
+    async_capable = False
+
+    def __init__(self, get_response: GetResponse) -> None:
+        self.get_response = get_response
+        warn_at_start()
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        started = time.perf_counter()
+        request_id = _request_id(request.META)
+        clear_contextvars()
+        bind_contextvars(request_id=request_id)
+        _one_spelling(request)
+        problem = _objection(request)
+        response = self.get_response(request) if problem is None else errors.answer(request, problem)
+        # Django would log every 4xx once more.
+        response._has_been_logged = True  # type: ignore[attr-defined]
+        _finish(request, response, request_id, started)
+        return response
+
+
+def _request_id(meta: dict[str, Any]) -> str:
+    given = meta.get("HTTP_X_REQUEST_ID")
+    if given is not None and _REQUEST_ID.fullmatch(given):
+        return str(given)
+    return os.urandom(8).hex()
+
+
+def _one_spelling(request: HttpRequest) -> None:
+    """Take a trailing slash off, so that both spellings meet the same route, without a redirect."""
+    path = request.path_info
+    if path[-1] == "/" and path != "/" and not path.startswith(DJANGOS_OWN):
+        request.path_info = request.META["PATH_INFO"] = path[:-1]
+        request.path = request.path[:-1]
+    elif path == "/admin":
+        request.path_info = request.META["PATH_INFO"] = "/admin/"
+        request.path += "/"
+    if request.encoding is not None:
+        # A charset belongs to the body, which its parser decodes; the URL is UTF-8 whatever it says.
+        request.encoding = None
+
+
+def _objection(request: HttpRequest) -> errors.Problem | None:
+    """Why the request goes no further; None when it does."""
+    meta = request.META
+    host = meta.get("HTTP_HOST", "")
+    if host not in _hosts:
+        try:
+            request.get_host()
+        except DisallowedHost as error:
+            return errors.problem_of(error)
+        if len(_hosts) < 1000:
+            _hosts.add(host)
+    if "%00" in meta.get("QUERY_STRING", "") or "\x00" in request.path_info:
+        return errors.Problem(400, "invalid", "the address has the character NUL (%00), which nothing here is called")
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    length = meta.get("CONTENT_LENGTH")
+    if length:
+        if not (length.isascii() and length.isdigit()):
+            return errors.Problem(400, "malformed", "Content-Length is no number")
+        if int(length) > limit and not request.path_info.startswith(LARGE_BODIES):
+            return errors.too_large(limit)
+    elif "HTTP_TRANSFER_ENCODING" in meta and not request.path_info.startswith(LARGE_BODIES):
+        return _take_chunked(request, limit)
+    return None
+
+
+def _take_chunked(request: HttpRequest, limit: int) -> errors.Problem | None:
+    """Read a body that comes without a length; Django takes it for an empty one."""
+    stream = request.META["wsgi.input"]
+    parts, size = [], 0
+    while size <= limit:
+        part = stream.read(min(65_536, limit + 1 - size))
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    if size > limit:
+        return errors.too_large(limit)
+    request.META["CONTENT_LENGTH"] = str(size)
+    request._stream = BytesIO(b"".join(parts))  # type: ignore[attr-defined]
+    return None
+
+
+def _finish(request: HttpRequest, response: HttpResponseBase, request_id: str, started: float) -> None:
+    headers = response.headers
+    headers["X-Request-Id"] = request_id
+    if "Cache-Control" not in headers:
+        headers["Cache-Control"] = "no-store"
+    if "Content-Security-Policy" not in headers:
+        html = headers.get("Content-Type", "").startswith("text/html")
+        headers["Content-Security-Policy"] = _CSP_PAGES if html else _CSP_DATA
+    family = errors.family_of(request.path_info)
+    status = response.status_code
+    metrics.count(family, status)
+    if request.method in _QUIET and status < 500:
+        return
+    identity = getattr(request, "identity", None)
+    log.info(
+        "request",
+        method=request.method,
+        path=request.path_info,
+        status=status,
+        ms=round((time.perf_counter() - started) * 1000, 1),
+        family=family,
+        tenant=identity.tenant_name if identity is not None else None,
+        user=identity.user_name if identity is not None else None,
+        via=identity.via if identity is not None else None,
+    )
+
+
+def _has_browser(request: HttpRequest) -> bool:
+    return request.path_info.startswith("/admin/") or (
+        "HTTP_COOKIE" in request.META and settings.SESSION_COOKIE_NAME in request.COOKIES
+    )
+
+
+class BrowserSessions(SessionMiddleware):
+    """Django's sessions, for requests of the admin or with its cookie."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        return super().__call__(request) if _has_browser(request) else self.get_response(request)
+
+
+class BrowserUsers(AuthenticationMiddleware):
+    """``request.user`` from the session, for the same requests."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        return super().__call__(request) if _has_browser(request) else self.get_response(request)
+
+
+class BrowserMessages(MessageMiddleware):
+    """The admin's messages."""
+
+    def __call__(self, request: HttpRequest) -> Any:
+        return super().__call__(request) if _has_browser(request) else self.get_response(request)

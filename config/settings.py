@@ -1,0 +1,273 @@
+"""Settings of Gantry: one file, driven by the environment, in groups.
+
+Every GANTRY_ variable is listed in docs/operations or the README where a user needs it. Must not import
+any app.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from pathlib import Path
+from urllib.parse import quote, unquote, urlsplit
+
+import environ
+
+env = environ.Env()
+BASE_DIR = Path(__file__).resolve().parent.parent
+VERSION = "0.1.0"
+
+# --- Process -----------------------------------------------------------------------------------------
+
+DEBUG = False
+#: Signs sessions and log URLs. The launcher scripts keep one in the data folder; without it sessions end
+#: with the process.
+SECRET_KEY = env.str("DJANGO_SECRET_KEY", default="") or secrets.token_urlsafe(48)
+#: Fernet keys, newest first, comma separated: encrypt with the first, decrypt with any.
+GANTRY_SECRET_KEYS: list[str] = env.list("GANTRY_SECRET_KEYS", default=[])
+GANTRY_DATA_DIR = Path(env.str("GANTRY_DATA_DIR", default=str(BASE_DIR / "var"))).absolute()
+
+ALLOWED_HOSTS: list[str] = env.list("GANTRY_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
+ROOT_URLCONF = "config.urls"
+WSGI_APPLICATION = "config.wsgi.application"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+USE_TZ = True
+TIME_ZONE = "UTC"
+USE_I18N = False
+APPEND_SLASH = False
+
+INSTALLED_APPS = [
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "workers",
+    "tasks_api",
+    "config.apps.ProjectConfig",
+]
+
+MIDDLEWARE = [
+    "config.middleware.GuardMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    # Sessions, users and messages: Django's own, for the admin and for requests with its cookie only.
+    "config.middleware.BrowserSessions",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "config.middleware.BrowserUsers",
+    "config.middleware.BrowserMessages",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+]
+
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
+
+STATIC_URL = "/static/"
+STATIC_ROOT = GANTRY_DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = True
+WHITENOISE_AUTOREFRESH = False
+
+# --- Database ----------------------------------------------------------------------------------------
+
+#: What this process is: "web" keeps one connection per thread, "worker" borrows per transaction.
+GANTRY_ROLE = env.str("GANTRY_ROLE", default="web")
+
+
+def _database(url: str) -> dict[str, object]:
+    """DATABASE_URL to Django's form; a percent-encoded host is the folder of a unix socket."""
+    parts = urlsplit(url)
+    return {
+        "ENGINE": "config.database",
+        "NAME": unquote(parts.path.lstrip("/")),
+        "USER": unquote(parts.username or ""),
+        "PASSWORD": unquote(parts.password or ""),
+        "HOST": unquote(parts.netloc.rpartition("@")[2].partition(":")[0])
+        if "%2F" in parts.netloc.upper()
+        else (parts.hostname or ""),
+        "PORT": "" if "%2F" in parts.netloc.upper() else str(parts.port or ""),
+        "CONN_MAX_AGE": 0 if GANTRY_ROLE == "worker" else None,
+        "CONN_HEALTH_CHECKS": True,
+        "DISABLE_SERVER_SIDE_CURSORS": False,
+        "OPTIONS": {
+            "pool_size": env.int("GANTRY_DB_POOL", default=12 if GANTRY_ROLE == "worker" else 64),
+            "connect_timeout": 5,
+            "application_name": f"gantry-{GANTRY_ROLE}",
+            # A server that falls silent (cut cable, frozen host) is noticed in seconds, not in hours.
+            "keepalives_idle": 5,
+            "keepalives_interval": 2,
+            "keepalives_count": 3,
+            "tcp_user_timeout": 10_000,
+            "options": "-c timezone=UTC -c lock_timeout=20s -c idle_in_transaction_session_timeout=60s",
+        },
+    }
+
+
+DATABASES = {"default": _database(env.str("DATABASE_URL", default="postgres://gantry@127.0.0.1:5432/gantry"))}
+
+# --- Broker ------------------------------------------------------------------------------------------
+
+REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
+#: Longest time that anything waits for Redis, in seconds: it only wakes, so it may never hold us up.
+REDIS_TIMEOUT_S = 0.5
+
+
+def _broker(url: str) -> str:
+    """redis-py's unix:// form to kombu's redis+socket:// form; other URLs stay as they are."""
+    if not url.startswith("unix://"):
+        return url
+    parts = urlsplit(url)
+    db = dict(item.split("=", 1) for item in parts.query.split("&") if "=" in item).get("db", "0")
+    password = f":{quote(unquote(parts.password), safe='')}@" if parts.password else ""
+    return f"redis+socket://{password}{parts.path}?virtual_host={db}"
+
+
+CELERY_BROKER_URL = _broker(REDIS_URL)
+
+# --- Identity ----------------------------------------------------------------------------------------
+
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 12}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+#: A token's look-up is kept this long in each API process; a revoked token may work for as long.
+TOKEN_CACHE_S = env.float("GANTRY_TOKEN_CACHE_S", default=5.0)
+#: "10.0.0.0/8=default+lab,192.168.1.5/32=default": peers that may act for these tenants without credentials.
+GANTRY_TRUSTED_NETWORKS: list[str] = env.list("GANTRY_TRUSTED_NETWORKS", default=[])
+#: CIDR list of proxies whose X-Forwarded-For is believed.
+GANTRY_TRUSTED_PROXIES: list[str] = env.list("GANTRY_TRUSTED_PROXIES", default=[])
+
+SESSION_COOKIE_HTTPONLY = True
+SESSION_COOKIE_SAMESITE = "Strict"
+CSRF_COOKIE_SAMESITE = "Strict"
+#: Set to 1 behind TLS: cookies only over https, HSTS, redirect.
+GANTRY_HTTPS = env.bool("GANTRY_HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = SECURE_SSL_REDIRECT = GANTRY_HTTPS
+SECURE_HSTS_SECONDS = 31_536_000 if GANTRY_HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = SECURE_HSTS_PRELOAD = GANTRY_HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if GANTRY_HTTPS else None
+SECURE_REDIRECT_EXEMPT = [r"^healthz/?$", r"^readyz/?$"]
+X_FRAME_OPTIONS = "DENY"
+
+# --- API ---------------------------------------------------------------------------------------------
+
+#: Largest body of a request in bytes.
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["config.authentication.GantryAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["config.authentication.HasScope"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["config.negotiation.JSONBody"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "config.negotiation.IgnoreAccept",
+    "DEFAULT_METADATA_CLASS": "config.negotiation.Methods",
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "EXCEPTION_HANDLER": "config.errors.handle",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Gantry",
+    "DESCRIPTION": "One job server that speaks the documented APIs of five job systems.",
+    "VERSION": VERSION,
+    "SERVE_INCLUDE_SCHEMA": False,
+    "SERVE_PERMISSIONS": ["config.authentication.HasScope"],
+    "POSTPROCESSING_HOOKS": [
+        "drf_spectacular.hooks.postprocess_schema_enums",
+        "config.openapi.add_error_answers",
+    ],
+    "SWAGGER_UI_DIST": "SIDECAR",
+    "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "REDOC_DIST": "SIDECAR",
+    "COMPONENT_SPLIT_REQUEST": True,
+    "SCHEMA_PATH_PREFIX": r"/(v1|api/v1|api)",
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+}
+#: How many log followers one API process serves at once; the next one gets 503 with Retry-After.
+GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
+
+# --- Families: name -> module with the hooks that the engine calls (workers.registry) ------------------
+
+GANTRY_FAMILIES = {"tasks": "tasks_api.wire"}
+
+# --- Engine ------------------------------------------------------------------------------------------
+
+#: Name of this node. One worker per name.
+GANTRY_NODE_NAME = env.str("GANTRY_NODE_NAME", default=socket.gethostname())
+#: "rack_id=r1,zone=a"; hostname is added by itself.
+GANTRY_NODE_ATTRIBUTES: list[str] = env.list("GANTRY_NODE_ATTRIBUTES", default=[])
+#: Capacity offered; 0 = what the machine has.
+GANTRY_NODE_CPUS = env.float("GANTRY_NODE_CPUS", default=0.0)
+GANTRY_NODE_MEM_MB = env.int("GANTRY_NODE_MEM_MB", default=0)
+#: How many runs at once, whatever their size.
+GANTRY_NODE_SLOTS = env.int("GANTRY_NODE_SLOTS", default=64)
+#: Runtimes offered, e.g. "process"; empty = all that work on this machine.
+GANTRY_RUNTIMES: list[str] = env.list("GANTRY_RUNTIMES", default=[])
+#: 0 forbids commands on nodes where every run would share the worker's own account.
+GANTRY_COMMANDS_UNISOLATED = env.bool("GANTRY_COMMANDS_UNISOLATED", default=True)
+#: Where this node keeps its control files and scratch folders.
+GANTRY_NODE_DIR = Path(env.str("GANTRY_NODE_DIR", default=str(GANTRY_DATA_DIR / "nodes" / GANTRY_NODE_NAME)))
+
+#: A run's lease in seconds; after it only the run's own node may adopt it.
+GANTRY_LEASE_S = env.int("GANTRY_LEASE_S", default=30)
+#: Silence of a node after which its attempts are given up, in seconds.
+GANTRY_NODE_LOST_AFTER_S = env.int("GANTRY_NODE_LOST_AFTER_S", default=600)
+#: The guard kills that much earlier, so that attempts never overlap.
+GANTRY_GUARD_MARGIN_S = env.int("GANTRY_GUARD_MARGIN_S", default=60)
+GANTRY_HEARTBEAT_S = env.float("GANTRY_HEARTBEAT_S", default=5.0)
+#: How often an agent looks for work when no ring wakes it.
+GANTRY_LOOK_S = env.float("GANTRY_LOOK_S", default=2.0)
+#: A handed run that has not started after this goes to the local pool.
+GANTRY_HANDOVER_S = env.float("GANTRY_HANDOVER_S", default=2.0)
+#: Most runs claimed in one query.
+GANTRY_CLAIM_BATCH = env.int("GANTRY_CLAIM_BATCH", default=16)
+#: A run that waits this long although a node could hold it reserves that node.
+GANTRY_RESERVE_AFTER_S = env.float("GANTRY_RESERVE_AFTER_S", default=60.0)
+#: A run of high priority goes before normal ones submitted up to this many seconds earlier.
+GANTRY_AGING_S = env.int("GANTRY_AGING_S", default=300)
+#: Longest wait before a run starts, in seconds.
+GANTRY_EXPIRE_S = env.int("GANTRY_EXPIRE_S", default=86_400)
+#: Retry backoff: base * 2^n seconds, at most the cap.
+GANTRY_RETRY_BASE_S = env.float("GANTRY_RETRY_BASE_S", default=2.0)
+GANTRY_RETRY_CAP_S = env.float("GANTRY_RETRY_CAP_S", default=300.0)
+#: A run is stopped when its worker died this often while watching it.
+GANTRY_MAX_CRASHES = env.int("GANTRY_MAX_CRASHES", default=5)
+#: From TERM to KILL for a cancelled command, in seconds.
+GANTRY_GRACE_S = env.int("GANTRY_GRACE_S", default=10)
+GANTRY_RECONCILE_S = env.float("GANTRY_RECONCILE_S", default=5.0)
+#: Days.
+GANTRY_KEEP_RUNS_D = env.int("GANTRY_KEEP_RUNS_D", default=90)
+GANTRY_KEEP_LOGS_D = env.int("GANTRY_KEEP_LOGS_D", default=14)
+#: Networks (CIDR) that uris and callbacks may reach although they are private.
+GANTRY_CALLBACK_ALLOW_NETWORKS: list[str] = env.list("GANTRY_CALLBACK_ALLOW_NETWORKS", default=[])
+GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
+    "GANTRY_URI_ALLOW_NETWORKS", default=GANTRY_CALLBACK_ALLOW_NETWORKS
+)
+#: Largest file that `uris` fetches, in MiB.
+GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
+#: A node with less free space than this takes no new work, in MiB.
+GANTRY_MIN_FREE_MB = env.int("GANTRY_MIN_FREE_MB", default=256)
+
+# --- Logging -----------------------------------------------------------------------------------------
+
+LOGGING_CONFIG = "config.logs.configure"
+GANTRY_LOG_LEVEL = env.str("GANTRY_LOG_LEVEL", default="INFO")
+#: "json" or "text".
+GANTRY_LOG_FORMAT = env.str("GANTRY_LOG_FORMAT", default="json")
+LOGGING = {"level": GANTRY_LOG_LEVEL, "format": GANTRY_LOG_FORMAT}
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")

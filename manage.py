@@ -1,0 +1,19 @@
+#!/usr/bin/env python
+"""Django's command line for Gantry: migrate, bootstrap, node, create_token and so on."""
+
+import os
+import sys
+
+
+def main() -> None:
+    os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    if sys.argv[1:2] == ["node"]:
+        # Decides how the process uses the database; must be known before the settings are read.
+        os.environ.setdefault("GANTRY_ROLE", "worker")
+    from django.core.management import execute_from_command_line
+
+    execute_from_command_line(sys.argv)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,271 @@
+"""The documented shapes of the tasks family, for the OpenAPI schema.
+
+Requests are read and answers rendered by hand in ``tasks_api.submission`` and ``tasks_api.wire`` (that is
+several times faster); a test compares the field names both ways. No queries, no create or update.
+"""
+
+# ruff: noqa: N815  the names are the wire's
+
+from __future__ import annotations
+
+from drf_spectacular.types import OpenApiTypes
+from drf_spectacular.utils import extend_schema_field
+from rest_framework import serializers
+
+STATUS_HELP = (
+    "NOT_START -1, STAGING 0, RUNNING 1, FINISHED 2, FAILED 3, LOST 4, ERROR 5, KILLED 6, UNREACHABLE 7, "
+    "DROPPED 8, GONE 9, GONE_BY_OPERATOR 10, UNKNOWN 11, EXPIRED 12; everything above 1 is final"
+)
+DATE_HELP = "UTC, like Dec 8, 2016 4:03:08 PM"
+
+
+@extend_schema_field(OpenApiTypes.INT64)
+class IdField(serializers.IntegerField):
+    """A taskId: a 64-bit integer."""
+
+
+# --- Requests ----------------------------------------------------------------------------------------
+
+
+class EnvironmentSerializer(serializers.Serializer[object]):
+    """One variable of the environment."""
+
+    name = serializers.CharField()
+    value = serializers.CharField(allow_blank=True)
+
+
+@extend_schema_field(
+    {
+        "oneOf": [
+            {"$ref": "#/components/schemas/EnvironmentRequest"},
+            {"type": "array", "items": {"$ref": "#/components/schemas/EnvironmentRequest"}},
+        ],
+        "description": "One variable or a list of them. What envs says overrides it.",
+    }
+)
+class EnvField(serializers.JSONField):
+    """The seed's ``env``: one object; a list of them is accepted too."""
+
+
+class ResourcesSerializer(serializers.Serializer[object]):
+    """What the task needs of its node."""
+
+    role = serializers.CharField(required=False, help_text="Accepted, without effect.")
+    cpu = serializers.FloatField(required=False, default=1.0, help_text="CPUs, moved into 0.1 to 16.")
+    mem = serializers.FloatField(required=False, default=512, help_text="MiB, moved into 256 to 16384.")
+
+
+class ParameterSerializer(serializers.Serializer[object]):
+    """An option for the Docker Engine. Needs the policy `parameters`."""
+
+    key = serializers.CharField()
+    value = serializers.CharField(allow_blank=True)
+
+
+class PortMappingSerializer(serializers.Serializer[object]):
+    """A port of the container. A hostPort other than 0 needs the policy `host_ports`."""
+
+    containerPort = serializers.IntegerField(min_value=1, max_value=65535)
+    hostPort = serializers.IntegerField(min_value=0, max_value=65535, required=False, default=0)
+    protocol = serializers.CharField(required=False, default="tcp", help_text="tcp or udp")
+
+
+class DockerSerializer(serializers.Serializer[object]):
+    """What runs on the Docker Engine."""
+
+    image = serializers.CharField()
+    forcePullImage = serializers.BooleanField(required=False, default=True)
+    privileged = serializers.BooleanField(
+        required=False, default=False, help_text="Needs the policy `privileged`."
+    )
+    net = serializers.CharField(
+        required=False,
+        default="BRIDGE",
+        help_text="BRIDGE, HOST (needs the policy `host_network`), NONE or USER",
+    )
+    parameters = ParameterSerializer(many=True, required=False)
+    portMappings = PortMappingSerializer(many=True, required=False)
+
+
+class VolumeSerializer(serializers.Serializer[object]):
+    """A folder of the host. Needs the policy `volumes`."""
+
+    containerPath = serializers.CharField()
+    hostPath = serializers.CharField()
+    dvo = serializers.CharField(required=False, help_text="RO or RW (default)")
+    mode = serializers.CharField(required=False, help_text="The same as dvo, which goes first.")
+
+
+class ContainerSerializer(serializers.Serializer[object]):
+    """A container to run."""
+
+    type = serializers.CharField(required=False, default="DOCKER", help_text="DOCKER; MESOS is refused")
+    docker = DockerSerializer()
+    volumes = VolumeSerializer(many=True, required=False)
+
+
+class ConstraintsSerializer(serializers.Serializer[object]):
+    """Where the task may run."""
+
+    field = serializers.CharField(help_text="rack_id or hostname, in any case")
+    values = serializers.ListField(child=serializers.CharField(), help_text="The node has one of these.")
+
+
+class TaskSubmissionSerializer(serializers.Serializer[object]):
+    """A task: exactly one of container and commands. Unknown fields are ignored."""
+
+    taskName = serializers.CharField(max_length=255)
+    callbackUrl = serializers.CharField(required=False, help_text="http or https")
+    resources = ResourcesSerializer(required=False)
+    container = ContainerSerializer(required=False)
+    commands = serializers.CharField(required=False, help_text="Runs through /bin/sh.")
+    env = EnvField(required=False)
+    envs = EnvironmentSerializer(many=True, required=False)
+    args = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="The container's arguments; no effect with commands.",
+    )
+    uris = serializers.ListField(
+        child=serializers.CharField(),
+        required=False,
+        help_text="http or https files, fetched into the working directory first.",
+    )
+    constraints = ConstraintsSerializer(required=False)
+    priority = serializers.IntegerField(required=False, help_text="1 is high, anything else is normal.")
+    retry = serializers.IntegerField(
+        required=False, default=0, help_text="Further attempts after a failure, moved into 0 to 100."
+    )
+
+
+# --- Answers -----------------------------------------------------------------------------------------
+
+
+class AnswerSerializer(serializers.Serializer[object]):
+    """The envelope that every answer shares."""
+
+    status = serializers.IntegerField(default=0, help_text="0; negative in errors")
+    message = serializers.CharField(default="OK")
+
+
+class TaskErrorSerializer(serializers.Serializer[object]):
+    """Every error of this family, whatever its HTTP status."""
+
+    status = serializers.IntegerField(help_text="A negative number that names the kind of error.")
+    message = serializers.CharField(help_text="The field, what is wrong with it, and the fix.")
+
+
+class TaskIdSerializer(serializers.Serializer[object]):
+    """The id of an accepted task, below 2^53."""
+
+    taskId = IdField()
+
+
+class TaskIdAnswerSerializer(AnswerSerializer):
+    """The answer to a submission."""
+
+    data = TaskIdSerializer()
+
+
+class TaskSerializer(serializers.Serializer[object]):
+    """A task. Absent values are left out."""
+
+    taskId = IdField()
+    taskName = serializers.CharField()
+    tenantId = serializers.CharField()
+    dockerImage = serializers.CharField(required=False)
+    commands = serializers.CharField(required=False)
+    taskStatus = serializers.IntegerField(min_value=-1, max_value=12, help_text=STATUS_HELP)
+    message = serializers.CharField()
+    callbackAt = serializers.CharField(required=False, help_text=DATE_HELP)
+    callbackUrl = serializers.CharField(required=False)
+    submitAt = serializers.CharField(help_text=DATE_HELP)
+    finishAt = serializers.CharField(required=False, help_text=DATE_HELP)
+    agentHost = serializers.CharField(required=False, help_text="Where it runs or ran last.")
+    retry = serializers.IntegerField(help_text="Further attempts left.")
+
+
+class TaskAnswerSerializer(AnswerSerializer):
+    """One task."""
+
+    data = TaskSerializer()
+
+
+class TasksAnswerSerializer(AnswerSerializer):
+    """Several tasks, in the order asked; ids that are not the tenant's are left out."""
+
+    data = TaskSerializer(many=True)
+
+
+class KillSerializer(serializers.Serializer[object]):
+    """What a kill did."""
+
+    submitKill = serializers.BooleanField(help_text="false when it had ended before")
+    submitTask = serializers.BooleanField(help_text="The same as submitKill, for the later SDK.")
+    resultMessage = serializers.CharField()
+    currentStatus = serializers.IntegerField(min_value=-1, max_value=12, help_text=STATUS_HELP)
+
+
+class KillAnswerSerializer(AnswerSerializer):
+    """The answer to a kill."""
+
+    data = KillSerializer()
+
+
+class ReconciledTaskSerializer(serializers.Serializer[object]):
+    """What a reconcile found about one task."""
+
+    taskId = IdField()
+    reconciled = serializers.BooleanField()
+    message = serializers.CharField()
+
+
+class ReconcileSerializer(serializers.Serializer[object]):
+    """What a reconcile found."""
+
+    request = serializers.IntegerField(help_text="How many ids were asked for.")
+    reconcile = serializers.IntegerField(help_text="How many of them are reconciled.")
+    reconciles = ReconciledTaskSerializer(many=True)
+
+
+class ReconcileAnswerSerializer(AnswerSerializer):
+    """The answer to a reconcile."""
+
+    data = ReconcileSerializer()
+
+
+class ReasonSerializer(serializers.Serializer[object]):
+    """One reason why a task is where it is."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+    need = serializers.FloatField(allow_null=True)
+    free = serializers.FloatField(allow_null=True)
+    quota = serializers.FloatField(allow_null=True)
+    blocked_by = serializers.ListField(child=serializers.CharField())
+    remedy = serializers.CharField(allow_blank=True)
+
+
+class EstimateSerializer(serializers.Serializer[object]):
+    """When it may start, in seconds from now."""
+
+    p50_s = serializers.FloatField()
+    p90_s = serializers.FloatField()
+
+
+class TaskExplanationSerializer(serializers.Serializer[object]):
+    """Why a task is where it is, the strongest reason first."""
+
+    state = serializers.CharField(help_text="The engine's: PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED.")
+    since = serializers.CharField(help_text="RFC 3339, UTC")
+    reasons = ReasonSerializer(many=True)
+    position = serializers.IntegerField(
+        allow_null=True, help_text="How many runs of the tenant go before it."
+    )
+    estimate = EstimateSerializer(allow_null=True)
+
+
+class TaskExplanationAnswerSerializer(AnswerSerializer):
+    """The answer to "why is it there?"."""
+
+    data = TaskExplanationSerializer()

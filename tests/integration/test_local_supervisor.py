@@ -1,0 +1,273 @@
+"""The supervisor's parts with real child processes: restarts, ends, locks, secrets, refusals."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cryptography.fernet import Fernet
+
+from config.local.children import LOG_LIMIT, Child
+from config.local.data import REPOSITORY, DataFolder
+from config.local.processes import LocalError
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    path = Path(tempfile.mkdtemp(prefix="gs", dir="/tmp"))
+    yield path
+    shutil.rmtree(path)
+
+
+def child(folder: Path, program: str, *, own_group: bool = False, grace: float = 5) -> Child:
+    return Child(
+        name="probe",
+        command=[sys.executable, "-c", program],
+        environment={"PATH": os.environ["PATH"]},
+        log=folder / "probe.log",
+        grace=grace,
+        own_group=own_group,
+    )
+
+
+def wait_until(done: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state not in "ZX"
+
+
+def run_local(
+    *arguments: str, cwd: Path = REPOSITORY, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("GANTRY_", "DATABASE_", "REDIS_"))
+    }
+    return subprocess.run(
+        [sys.executable, "-m", "config.local", *arguments],
+        cwd=cwd,
+        env={**kept, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+# --- children -----------------------------------------------------------------------------------------
+
+
+def test_a_child_that_ends_is_started_again_later_each_time(folder: Path) -> None:
+    probe = child(folder, "import sys; print('born', flush=True); sys.exit(3)")
+    probe.start()
+    news: list[str] = []
+    began = time.monotonic()
+
+    while len(news) < 3:
+        if (sentence := probe.look()) is not None:
+            news.append(sentence)
+        assert time.monotonic() - began < 30
+        time.sleep(0.02)
+
+    assert [sentence.partition(" in ")[2].partition(";")[0] for sentence in news] == ["0.5 s", "1 s", "2 s"]
+    assert news[0].startswith("ended with status 3 after 0 s")
+    assert str(probe.log) in news[0]
+    assert probe.log.read_text().count("born") == 3
+    assert stat.S_IMODE(probe.log.stat().st_mode) == 0o600
+
+
+def test_a_killed_child_is_named_so(folder: Path) -> None:
+    probe = child(folder, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    probe.start()
+    news: list[str] = []
+    wait_until(lambda: (sentence := probe.look()) is not None and (news.append(sentence) or True))
+    assert news[0].startswith("was killed by SIGKILL")
+
+
+def test_a_child_is_in_its_own_session(folder: Path) -> None:
+    probe = child(folder, "import time; time.sleep(60)")
+    probe.start()
+    assert probe.pid is not None
+    wait_until(lambda: os.getsid(probe.pid or 0) == probe.pid)
+    probe.end_now()
+    assert probe.ended()
+
+
+def test_a_child_that_ignores_term_is_killed_and_its_group_only_if_it_is_its_own(folder: Path) -> None:
+    """The worker's group may hold a launcher that keeps commands alive: that one stays."""
+    program = (
+        "import signal, subprocess, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
+        "p = subprocess.Popen(['sleep', '600.25']); print(p.pid, flush=True); time.sleep(60)"
+    )
+    for own_group in (True, False):
+        probe = child(folder, program, own_group=own_group)
+        probe.log.unlink(missing_ok=True)
+        probe.start()
+        wait_until(lambda: probe.log.read_text().strip().isdigit())  # noqa: B023
+        grandchild = int(probe.log.read_text())
+        probe.ask_to_end()
+        time.sleep(0.2)
+        assert not probe.ended()
+
+        probe.end_now()
+
+        assert probe.ended()
+        if own_group:
+            wait_until(lambda: not alive(grandchild))  # noqa: B023
+        else:
+            assert alive(grandchild)
+            os.kill(grandchild, signal.SIGKILL)
+
+
+def test_children_end_when_the_supervisor_is_killed(folder: Path) -> None:
+    program = f"""
+import sys, time
+from pathlib import Path
+from config.local.children import Child
+child = Child("probe", ["sleep", "600"], {{"PATH": "/usr/bin:/bin"}}, Path({str(folder)!r}) / "log", 5, False)
+child.start()
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        wait_until(lambda: Path(f"/proc/{pid}/comm").read_text().strip() == "sleep")
+        parent.kill()
+    wait_until(lambda: not alive(pid))
+
+
+def test_a_long_log_is_rotated_while_its_child_writes(folder: Path) -> None:
+    probe = child(folder, "import time\nwhile True: print('x', flush=True); time.sleep(0.01)")
+    probe.start()
+    with probe.log.open("ab") as log:
+        log.truncate(LOG_LIMIT + 1)
+
+    probe.rotate_log()
+
+    assert probe.log.stat().st_size < 1000
+    assert probe.log.with_name("probe.log.1").stat().st_size >= LOG_LIMIT
+    wait_until(lambda: probe.log.stat().st_size > 0)
+    probe.end_now()
+
+
+# --- the data folder ----------------------------------------------------------------------------------
+
+
+def test_secrets_are_made_once_and_kept_private(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("GANTRY_SECRET_KEYS", "DJANGO_SECRET_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    data = DataFolder(folder / "data")
+    first = data.environment([])
+
+    second = DataFolder(folder / "data").environment([])
+
+    assert first["GANTRY_SECRET_KEYS"] == second["GANTRY_SECRET_KEYS"]
+    assert first["DJANGO_SECRET_KEY"] == second["DJANGO_SECRET_KEY"]
+    Fernet(first["GANTRY_SECRET_KEYS"])
+    assert len(first["DJANGO_SECRET_KEY"]) >= 40
+    assert stat.S_IMODE(data.secrets.stat().st_mode) == 0o700
+    for name in ("secret-keys", "django-secret-key"):
+        assert stat.S_IMODE((data.secrets / name).stat().st_mode) == 0o600
+
+
+def test_secrets_of_the_environment_are_taken_and_not_stored(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GANTRY_SECRET_KEYS", "given")
+    monkeypatch.setenv("DJANGO_SECRET_KEY", "given too")
+    data = DataFolder(folder / "data")
+
+    environment = data.environment([])
+
+    assert environment["GANTRY_SECRET_KEYS"] == "given"
+    assert environment["DJANGO_SECRET_KEY"] == "given too"
+    assert list(data.secrets.iterdir()) == []
+
+
+def test_no_embedded_server_for_what_the_environment_names(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REDIS_URL", raising=False)
+    monkeypatch.setenv("DATABASE_URL", "postgres://gantry@db.example/gantry")
+    data = DataFolder(folder / "data")
+    assert [server.title for server in data.embedded()] == ["embedded Redis"]
+    monkeypatch.setenv("REDIS_URL", "redis://cache.example/0")
+    assert data.embedded() == []
+
+
+def test_two_supervisors_cannot_hold_one_folder(folder: Path) -> None:
+    first, second = DataFolder(folder / "data"), DataFolder(folder / "data")
+    first.hold("lock", "in use")
+    with pytest.raises(LocalError, match=f"{folder}/data is held by {os.getpid()}"):
+        second.hold("lock", "{data} is held by {pid}")
+    first.release()
+    second.hold("lock", "in use")
+    second.release()
+
+
+# --- messages -----------------------------------------------------------------------------------------
+
+
+def test_up_names_a_taken_port_and_the_way_out(folder: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        done = run_local("up", GANTRY_DATA_DIR=str(folder / "data"), GANTRY_PORT=str(port))
+
+    assert done.returncode == 1
+    assert f"port {port} is taken" in done.stderr
+    assert "GANTRY_PORT=" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "data" / "postgres").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        ({"GANTRY_PORT": "many"}, "GANTRY_PORT is 'many'"),
+        ({"GANTRY_PORT": "8123", "GANTRY_FLOWER_PORT": "8123"}, "are both 8123"),
+        ({"GANTRY_DATA_DIR": "/dev/null/data"}, "GANTRY_DATA_DIR /dev/null/data cannot be made"),
+    ],
+)
+def test_up_says_what_is_wrong_with_its_settings(
+    folder: Path, environment: dict[str, str], message: str
+) -> None:
+    done = run_local("up", **{"GANTRY_DATA_DIR": str(folder / "data"), **environment})
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_worker_without_a_service_says_what_it_misses(folder: Path) -> None:
+    done = run_local("worker", GANTRY_DATA_DIR=str(folder / "data"))
+    assert done.returncode == 1
+    assert "no GANTRY_SECRET_KEYS" in done.stderr
+
+    done = run_local("worker", GANTRY_DATA_DIR=str(folder / "data"), GANTRY_SECRET_KEYS="given")
+    assert done.returncode == 1
+    assert "start `make up` first" in done.stderr

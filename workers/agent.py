@@ -1,0 +1,333 @@
+"""The agent of one node: claims, hands over, renews leases, honours cancels, adopts, fences, cleans up.
+
+It lives in the Celery worker's process beside the pool that executes. One object per process, reached by the
+Celery tasks through ``current``. Must not import services, families or Celery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+
+import structlog
+from django.conf import settings
+from django.db import Error as DatabaseError
+from django.db import connection, transaction
+
+from workers import claiming, doorbell, orphans, questions, registration, transitions
+from workers.claiming import Look, Memory, Superseded
+from workers.crashpoints import step
+from workers.handover import Handover, Publisher
+from workers.reconciler import reconcile_once
+from workers.registration import Registration
+from workers.runner import Runner, Watch
+from workers.runtimes.base import Runtime
+from workers.scribe import Entry, Scribe
+from workers.states import Reason, State
+from workers.transitions import ClaimedRun, Lease, Outcome
+
+log = structlog.get_logger(__name__)
+
+#: Looks after one that found nothing wait at least this long, in seconds, up to the second figure.
+_EMPTY_LOOK_S = (0.004, 0.02)
+_TICK_S = 0.25
+_SWEEP_S = 60.0
+#: A worker that has lived this long clears its runs of the suspicion of having killed the one before.
+_TRUSTED_AFTER_S = 60.0
+
+_current: Agent | None = None
+
+
+def current() -> Agent | None:
+    """The agent of this process, if it is a worker."""
+    return _current
+
+
+class Agent:
+    """Everything that one worker process does beside executing."""
+
+    def __init__(self, held: Registration, runtimes: dict[str, Runtime], publisher: Publisher, slots: int) -> None:
+        self.registration = held
+        self.detaching = threading.Event()
+        #: Called once when another worker has taken this node's name.
+        self.on_superseded: Callable[[], None] = lambda: None
+        self._runtimes = runtimes
+        self._slots = slots
+        self._memory = Memory()
+        self._wake = threading.Event()
+        self._lock = threading.Lock()
+        self._handed: dict[Lease, Watch] = {}
+        self._active: dict[Lease, Watch] = {}
+        self._freed = False
+        self._started_at = time.monotonic()
+        self._mode = "ready"
+        self._scribe = Scribe(held.name, self._on_freed)
+        self._runner = Runner(runtimes, self._scribe, self.detaching)
+        self._handover = Handover(publisher, self.execute, slots)
+
+    # --- life ----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Adopt what the worker before left, then begin to look for work."""
+        global _current
+        _current = self
+        self._scribe.start()
+        self._adopt(None, crashed=self.registration.crashed)
+        for name, work in (
+            ("agent", self._claim_forever),
+            ("heartbeat", self._beat_forever),
+            ("ticker", self._tick_forever),
+            ("reconciler", self._reconcile_forever),
+            ("ring", self._listen),
+        ):
+            threading.Thread(target=self._guarded(work), name=name, daemon=True).start()
+        log.info("agent.started", node=self.registration.name, incarnation=self.registration.incarnation)
+
+    def detach(self, timeout_s: float = 5.0) -> None:
+        """Stop in good order: leave what runs, give back what has not started, say goodbye."""
+        self.detaching.set()
+        self._wake.set()
+        deadline = time.monotonic() + timeout_s
+        while self._active and time.monotonic() < deadline - 2.0:
+            time.sleep(0.02)
+        with self._lock:
+            unstarted, self._handed = list(self._handed), {}
+        for lease in unstarted:
+            outcome = Outcome(lease, State.FAILED, Reason.DROPPED, "the worker stopped before it was started")
+            self._scribe.write(Entry("release", lease, outcome))
+        self._handover.stop()
+        self._scribe.stop(max(0.5, deadline - time.monotonic() - 0.5))
+        with contextlib.suppress(DatabaseError):
+            registration.goodbye(self.registration)
+        connection.close()
+        log.info("agent.detached", node=self.registration.name, left_running=len(self._active))
+
+    def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            while not self.detaching.is_set():
+                try:
+                    work()
+                except Superseded as error:
+                    self._superseded(str(error))
+                except DatabaseError as error:
+                    log.warning("agent.database_away", thread=threading.current_thread().name, error=str(error).strip())
+                except Exception:
+                    log.exception("agent.thread_failed", thread=threading.current_thread().name)
+                finally:
+                    with contextlib.suppress(Exception):
+                        connection.close()
+                self.detaching.wait(1.0)
+
+        return run
+
+    def _superseded(self, why: str) -> None:
+        log.error("agent.superseded", why=why, meaning="this worker stops and writes nothing more")
+        with self._lock:
+            watches = [*self._handed.values(), *self._active.values()]
+            self._handed.clear()
+        for watch in watches:
+            watch.fenced.set()
+        self.detaching.set()
+        self.on_superseded()
+
+    # --- executing -----------------------------------------------------------------------------------
+
+    def execute(self, lease: Lease) -> None:
+        """Entry of both pools. A lease that is not in this worker's hands (any more) is ignored."""
+        self._handover.arrived(lease)
+        with self._lock:
+            watch = self._handed.pop(lease, None)
+            if watch is not None:
+                self._active[lease] = watch
+        if watch is None:
+            return
+        try:
+            self._runner.execute(watch)
+        except Exception:
+            # A fault of ours: the lease runs out and the run is adopted again, at most a few times.
+            log.exception("run.runner_failed", run=lease.run_id, attempt=lease.attempt)
+        finally:
+            with self._lock:
+                self._active.pop(lease, None)
+            connection.close()
+
+    def canary_arrived(self, nonce: str) -> None:
+        self._handover.canary_arrived(nonce)
+
+    def watches(self) -> list[Watch]:
+        """Everything in this worker's hands."""
+        with self._lock:
+            return [*self._handed.values(), *self._active.values()]
+
+    # --- looking for work ----------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Look now: a ring, a cancel, capacity that became free."""
+        self._wake.set()
+
+    def _on_freed(self) -> None:
+        self._freed = True
+        self._wake.set()
+
+    def _claim_forever(self) -> None:
+        pause = _EMPTY_LOOK_S[0]
+        while not self.detaching.is_set():
+            self._wake.wait(settings.GANTRY_LOOK_S)
+            self._wake.clear()
+            freed, self._freed = self._freed, False
+            found = self._look()
+            while found.more and not self.detaching.is_set():
+                found = self._look()
+            connection.close()
+            if found.claimed or freed:
+                pause = _EMPTY_LOOK_S[0]
+            else:
+                # Rings under a full node must not become a busy loop.
+                self.detaching.wait(pause)
+                pause = min(pause * 2, _EMPTY_LOOK_S[1])
+
+    def _look(self) -> Look:
+        step("agent.before_claim")
+        room = self._slots - len(self._active) - len(self._handed)
+        found = claiming.look(
+            self.registration.node_id,
+            self.registration.incarnation,
+            self._memory,
+            min(settings.GANTRY_CLAIM_BATCH, room) if self._mode == "ready" else 0,
+        )
+        step("agent.after_claim")
+        self._hand([Watch(run) for run in found.claimed])
+        self._honour_cancels(found.cancels)
+        if found.questions:
+            questions.answer(found.questions, self._presence_of)
+        if found.mode == "removed" and self._mode != "removed":
+            self._stop_all("node_gone")
+        self._mode = found.mode
+        return found
+
+    def _hand(self, watches: list[Watch]) -> None:
+        with self._lock:
+            for watch in watches:
+                self._handed[watch.lease] = watch
+        for watch in watches:
+            self._handover.hand(watch.lease)
+
+    def _honour_cancels(self, cancels: list[tuple[Lease, bool]]) -> None:
+        for lease, operator in cancels:
+            with self._lock:
+                watch = self._active.get(lease) or self._handed.get(lease)
+            if watch is None or watch.cancel.is_set():
+                continue
+            watch.operator = operator
+            watch.cancel.set()
+            if watch.started:
+                self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)
+
+    def _stop_all(self, why: str) -> None:
+        log.warning("agent.stops_everything", why=why)
+        for watch in self.watches():
+            watch.stop_why = why
+
+    def _presence_of(self, run_id: int) -> tuple[bool, str]:
+        """What this node sees of a run now (for reconcile)."""
+        watch = next((item for item in self.watches() if item.lease.run_id == run_id), None)
+        if watch is None:
+            self._adopt([run_id], crashed=False)
+            return True, "nobody watched it: taken over again"
+        presence = self._runtimes[watch.run.kind].presence(watch.run)
+        return True, f"node {self.registration.name} says: {presence.value}"
+
+    def _adopt(self, run_ids: list[int] | None, *, crashed: bool) -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            runs = transitions.adopt(cursor, self.registration.node_id, run_ids, crashed=crashed)
+        connection.close()
+        if not runs:
+            return
+        log.info("agent.adopted", runs=len(runs), after_crash=crashed)
+        watches = [Watch(run) for run in runs]
+        suspect = _suspect(runs)
+        for watch in watches:
+            if watch.run is suspect:
+                log.error("run.suspect", run=suspect.lease.run_id, crashes=suspect.crashes)
+                watch.stop_why = "crashes"
+            if self._mode == "removed":
+                watch.stop_why = "node_gone"
+        self._hand(watches)
+
+    # --- keeping the leases --------------------------------------------------------------------------
+
+    def _beat_forever(self) -> None:
+        cleared = False
+        while not self.detaching.is_set():
+            trouble = "; ".join(filter(None, (runtime.trouble() for runtime in self._runtimes.values())))
+            self._mode = registration.heartbeat(self.registration, trouble, self._handover.broker_ok)
+            self._renew()
+            for runtime in self._runtimes.values():
+                runtime.renewed(settings.GANTRY_NODE_LOST_AFTER_S - settings.GANTRY_GUARD_MARGIN_S)
+            self._adopt_forgotten()
+            if not cleared and time.monotonic() - self._started_at > _TRUSTED_AFTER_S:
+                cleared = True
+                with connection.cursor() as cursor:
+                    transitions.clear_suspicion(cursor, self.registration.node_id)
+            connection.close()
+            self.detaching.wait(settings.GANTRY_HEARTBEAT_S)
+
+    def _renew(self) -> None:
+        watches = self.watches()
+        if not watches:
+            return
+        with connection.cursor() as cursor:
+            ours = transitions.renew(cursor, [watch.lease for watch in watches])
+        still = {watch.lease for watch in self.watches()}
+        for watch in watches:
+            if watch.lease.run_id not in ours and watch.lease in still and not watch.fenced.is_set():
+                log.warning("run.lease_taken", run=watch.lease.run_id, attempt=watch.lease.attempt)
+                watch.fenced.set()
+
+    def _adopt_forgotten(self) -> None:
+        """Runs of this node that nobody here watches and whose lease ran out."""
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT id FROM workers_run WHERE node_id = %s AND state = 'RUNNING' AND lease_until < now()",
+                [self.registration.node_id],
+            )
+            expired = {row[0] for row in cursor.fetchall()}
+        forgotten = expired - {watch.lease.run_id for watch in self.watches()}
+        if forgotten:
+            self._adopt(sorted(forgotten), crashed=True)
+
+    # --- the rest ------------------------------------------------------------------------------------
+
+    def _tick_forever(self) -> None:
+        swept = time.monotonic() - _SWEEP_S + 2.0
+        while not self.detaching.is_set():
+            self._handover.tick()
+            if claiming.promote():
+                self.wake()
+            if time.monotonic() - swept > _SWEEP_S:
+                swept = time.monotonic()
+                for runtime in self._runtimes.values():
+                    orphans.sweep(runtime, self.registration.node_id)
+            connection.close()
+            self.detaching.wait(_TICK_S)
+
+    def _reconcile_forever(self) -> None:
+        while not self.detaching.is_set():
+            reconcile_once()
+            connection.close()
+            self.detaching.wait(settings.GANTRY_RECONCILE_S)
+
+    def _listen(self) -> None:
+        doorbell.listen(self.wake, self.detaching, lambda _: None)
+
+
+def _suspect(runs: list[ClaimedRun]) -> ClaimedRun | None:
+    """The run to stop when workers keep dying: of those that saw too many deaths the one that started last.
+
+    One at a time, so that bystanders go on as soon as the culprit is gone.
+    """
+    suspects = [run for run in runs if run.crashes >= settings.GANTRY_MAX_CRASHES]
+    return min(suspects, key=lambda run: (run.started_ago or 0.0, -run.lease.run_id)) if suspects else None
+

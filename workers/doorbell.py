@@ -1,0 +1,93 @@
+"""Wakes the nodes' agents after a commit. Losing or doubling a ring is harmless: agents also look by themselves.
+
+A ring carries nothing. Rings of one process are coalesced by one background thread, which alone talks to
+Redis, so that a slow or dead Redis never holds up a request. Must not import models or services.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+import structlog
+from django.conf import settings
+from django.db import transaction
+
+log = structlog.get_logger(__name__)
+CHANNEL = "gantry:ring"
+
+_wanted = threading.Event()
+_thread: threading.Thread | None = None
+_thread_pid = 0
+_start = threading.Lock()
+
+
+def connect(timeout: float) -> redis.Redis:
+    """A client of the broker that never waits longer than ``timeout`` seconds and never retries."""
+    client: redis.Redis = redis.Redis.from_url(
+        settings.REDIS_URL,
+        socket_timeout=timeout,
+        socket_connect_timeout=timeout,
+        retry=None,
+        retry_on_timeout=False,
+        health_check_interval=0,
+    )
+    return client
+
+
+def ring_after_commit() -> None:
+    """Ring once the current transaction has committed (at once outside of one)."""
+    transaction.on_commit(ring)
+
+
+def ring() -> None:
+    """Ask the background thread to wake every agent; returns at once."""
+    global _thread, _thread_pid
+    if _thread_pid != os.getpid() or _thread is None or not _thread.is_alive():
+        with _start:
+            if _thread_pid != os.getpid() or _thread is None or not _thread.is_alive():
+                _thread = threading.Thread(target=_ringer, name="doorbell", daemon=True)
+                _thread_pid = os.getpid()
+                _thread.start()
+    _wanted.set()
+
+
+def _ringer() -> None:
+    client = connect(settings.REDIS_TIMEOUT_S)
+    failing = False
+    while True:
+        _wanted.wait()
+        _wanted.clear()
+        try:
+            client.publish(CHANNEL, b"")
+            if failing:
+                log.info("doorbell.back")
+            failing = False
+        except redis.RedisError as error:
+            if not failing:
+                log.warning("doorbell.silent", error=str(error), meaning="nodes look for work every few seconds instead")
+            failing = True
+            time.sleep(1.0)
+            _wanted.set()
+
+
+def listen(wake: Callable[[], None], stopping: threading.Event, heard: Callable[[bool], None]) -> None:
+    """Call ``wake`` for every ring until ``stopping``; ``heard`` is told whether the broker answers."""
+    while not stopping.is_set():
+        try:
+            client = connect(2.0)
+            with client.pubsub(ignore_subscribe_messages=True) as subscription:
+                subscription.subscribe(CHANNEL)
+                heard(True)
+                wake()  # what was rung while nobody listened
+                while not stopping.is_set():
+                    if subscription.get_message(timeout=1.0) is not None:
+                        wake()
+                    else:
+                        client.ping()
+        except (redis.RedisError, OSError):
+            heard(False)
+            stopping.wait(1.0)

@@ -1,0 +1,69 @@
+"""Errors of the engine, each with a stable code. They know no HTTP: ``config.errors`` gives them a status.
+
+``field`` names the input that is wrong, where there is one. The text says what is wrong and what to do.
+"""
+
+from __future__ import annotations
+
+
+class EngineError(Exception):
+    """Base of all errors that a caller of the engine may see."""
+
+    code = "engine_error"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.field = field
+
+
+class InvalidInput(EngineError):
+    """The request is understood and refused because a value is wrong."""
+
+    code = "invalid"
+
+
+class RefusedByPolicy(EngineError):
+    """The tenant's policy does not allow it; an operator may open it."""
+
+    code = "refused_by_policy"
+
+
+class NotFound(EngineError):
+    """No such thing for this tenant (also: it belongs to another tenant)."""
+
+    code = "not_found"
+
+
+class Conflict(EngineError):
+    """The thing is not in a state in which this can be done."""
+
+    code = "conflict"
+
+
+class IdempotencyConflict(Conflict):
+    """The Idempotency-Key was used before with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class Unavailable(EngineError):
+    """Cannot be done now; try again later. ``retry_after`` is in seconds."""
+
+    code = "unavailable"
+
+    def __init__(self, message: str, *, retry_after: int = 5) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class AddressRefused(EngineError):
+    """An address named by a client is on the deny list."""
+
+    code = "address_refused"
+
+
+class SecretUnreadable(EngineError):
+    """A secret cannot be decrypted with any configured key."""
+
+    code = "secret_unreadable"

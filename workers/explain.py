@@ -1,0 +1,192 @@
+"""Why is a run where it is? Told from the same pure functions that placement decides with.
+
+Must not import services or runtimes. Other tenants' holdings appear only as one anonymous sum.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from django.conf import settings
+from django.db import connection
+from django.utils import timezone
+
+from workers.claiming import shape_view
+from workers.models import Node, Run, Shape
+from workers.placement import NodeView, Obstacle, ShapeView, as_json, obstacles
+from workers.states import State
+
+#: How far back a queue position is counted; beyond it the answer says "more than".
+_POSITION_LIMIT = 1000
+
+_cache: tuple[float, list[NodeView]] = (0.0, [])
+_cache_lock = threading.Lock()
+
+
+def node_views(max_age_s: float = 1.0) -> list[NodeView]:
+    """All nodes as placement sees them, read at most once a second per process."""
+    global _cache
+    with _cache_lock:
+        if time.monotonic() - _cache[0] > max_age_s:
+            _cache = (time.monotonic(), [_view(node) for node in Node.objects.exclude(mode=Node.Mode.REMOVED)])
+        return _cache[1]
+
+
+def _view(node: Node) -> NodeView:
+    silent = (timezone.now() - node.heartbeat_at).total_seconds()
+    return NodeView(
+        id=node.pk,
+        name=node.name,
+        mode=node.mode,
+        silent_s=silent if silent > settings.GANTRY_LEASE_S or node.detached else None,
+        trouble=node.trouble,
+        runtimes=frozenset(node.runtimes),
+        attributes=node.attributes,
+        isolates_users=node.isolates_users,
+        cpu_m=node.cpu_m_total,
+        cpu_m_free=node.cpu_m_total - node.cpu_m_used,
+        mem_mb=node.mem_mb_total,
+        mem_mb_free=node.mem_mb_total - node.mem_mb_used,
+        slots_free=node.slots - node.slots_used,
+        reserved_for=node.reserved_for_id,
+    )
+
+
+def reasons(shape: ShapeView, nodes: Iterable[NodeView], run_id: int | None = None) -> list[Obstacle]:
+    """Why no node takes this shape now, the strongest reason first; empty = one could take it at once."""
+    nodes = list(nodes)
+    if not nodes:
+        return [Obstacle("no_node", "there is no node: no worker has ever reported", "start a worker: make worker")]
+    found = {node.name: obstacles(shape, node) for node in nodes}
+    free = [node for node in nodes if not found[node.name]]
+    if free:
+        reserved = [node for node in free if node.reserved_for not in (None, run_id)]
+        if len(reserved) == len(free):
+            return [
+                Obstacle(
+                    "reserved",
+                    f"node {reserved[0].name} is kept for a run that was passed over too long",
+                    "wait: it goes on as soon as that run has started",
+                    True,
+                )
+            ]
+        return []
+    hopeful = [items for items in found.values() if all(item.passing for item in items)]
+    if hopeful:
+        hopeful.sort(key=len)
+        return _distinct(item for items in hopeful for item in items)
+    return _hopeless(shape, found)
+
+
+def _hopeless(shape: ShapeView, found: dict[str, list[Obstacle]]) -> list[Obstacle]:
+    """No node could ever take it as things stand: say what is missing everywhere."""
+    for name, values in sorted(shape.constraints.items()):
+        if all(any(item.code == "constraint" and f" has {name} " in item.message for item in items) for items in found.values()):
+            return [
+                Obstacle(
+                    "constraint",
+                    f"no node has {name} in [{', '.join(values)}]",
+                    f"start a worker with {name}={values[0]}, or cancel it and submit it without this constraint",
+                )
+            ]
+    if all(any(item.code == "runtime" for item in items) for items in found.values()):
+        remedy = (
+            "start a worker on a machine where a Docker Engine answers"
+            if shape.kind == "container"
+            else f"start a worker that offers the {shape.kind} runtime"
+        )
+        return [Obstacle("runtime", f"no node offers the {shape.kind} runtime", remedy)]
+    for code, what in (("cpu_total", "CPU"), ("mem_total", "MiB of memory")):
+        lacking = [item for items in found.values() for item in items if item.code == code]
+        if len(lacking) == len(found):
+            most = max(item.free or 0 for item in lacking)
+            return [
+                Obstacle(
+                    code,
+                    f"it needs {lacking[0].need:g} {what}, the largest node has {most:g}",
+                    "ask for less, or start a larger node",
+                    False,
+                    lacking[0].need,
+                    most,
+                )
+            ]
+    return _distinct(item for items in sorted(found.values(), key=len) for item in items)
+
+
+def _distinct(items: Iterable[Obstacle]) -> list[Obstacle]:
+    return list({item.message: item for item in items}.values())[:20]
+
+
+def why_waiting(shape_ids: Iterable[int]) -> dict[int, str]:
+    """One sentence per shape for pending runs ("" = it is about to start); one query for the whole batch."""
+    nodes = node_views()
+    shapes = Shape.objects.filter(pk__in=set(shape_ids)).select_related("tenant")
+    return {shape.pk: "; ".join(item.message for item in reasons(shape_view(shape), nodes)[:2]) for shape in shapes}
+
+
+def explain_run(run: Run) -> dict[str, Any]:
+    """The contract's explanation: {state, since, reasons, position, estimate}."""
+    told: list[Obstacle] = []
+    position = None
+    since = run.created_at
+    if run.state == State.PENDING:
+        if run.not_before is not None:
+            wait = max(0.0, (run.not_before - timezone.now()).total_seconds())
+            told.append(
+                Obstacle("backoff", f"its next try is due in {wait:.0f} s: {run.message}", "wait, or cancel it", True)
+            )
+        told += reasons(shape_view(run.shape), node_views(0.0), run.pk)
+        position = _position(run)
+        if not told:
+            told.append(
+                Obstacle("turn", f"{position} runs are before it" if position else "it is about to start", "wait", True)
+            )
+    elif run.state == State.RUNNING:
+        since = run.started_at or run.created_at
+        told.append(_running(run))
+    else:
+        since = run.finished_at or run.created_at
+        told.append(Obstacle("ended", run.message or run.state, "", False))
+    return {
+        "state": run.state,
+        "since": since.isoformat().replace("+00:00", "Z"),
+        "reasons": [as_json(item) for item in told],
+        "position": position,
+        "estimate": None,
+    }
+
+
+def _running(run: Run) -> Obstacle:
+    node = run.node
+    assert node is not None  # the schema: a running run has a node
+    silent = (timezone.now() - node.heartbeat_at).total_seconds()
+    if silent > settings.GANTRY_LEASE_S:
+        left = settings.GANTRY_NODE_LOST_AFTER_S - silent
+        return Obstacle(
+            "silent",
+            f"node {node.name} has been silent for {silent:.0f} s; "
+            + (f"the attempt is given up in {left:.0f} s" if left > 0 else "the attempt is being given up"),
+            "look at the worker on that machine: what runs there goes on meanwhile",
+            True,
+        )
+    if run.cancel_requested_at is not None:
+        return Obstacle("cancelling", f"node {node.name} is stopping it", "wait for the grace period", True)
+    if run.started_at is None:
+        return Obstacle("preparing", f"node {node.name} prepares it: {run.message or 'files and folders'}", "wait", True)
+    return Obstacle("running", f"it runs on node {node.name}", "", True)
+
+
+def _position(run: Run) -> int | None:
+    """How many claimable runs of the same tenant go before it, counted up to a limit (None beyond it)."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT count(*) FROM (SELECT 1 FROM workers_run r JOIN workers_shape s ON s.id = r.shape_id
+                 WHERE r.state = 'PENDING' AND r.not_before IS NULL AND s.tenant_id = %s
+                   AND (r.rank, r.id) < (%s, %s) LIMIT %s) ahead""",
+            [run.tenant_id, run.rank, run.pk, _POSITION_LIMIT],
+        )
+        count = int(cursor.fetchone()[0])
+    return count if count < _POSITION_LIMIT else None

@@ -1,0 +1,222 @@
+"""The file formats of the launcher's control folder: names, locks, records, stop requests, states.
+
+The launcher, its shims and the worker's client all read and write through here, so that there is one
+definition of "running". Pure functions over files. Must not import anything but the standard library,
+and keeps to few modules: every one costs memory in each waiting shim.
+
+Layout of the control folder (mode 0700):
+  launcher.sock, launcher.lock, launcher.log, renewed, uid_counter
+  runs/<name>/lock      flock held by the shim while it lives: the truth of liveness, never process ids
+              started   written before the command can execute; `exit` after every process is dead
+              stop      a request to stop; `holes` says which bytes of the output were dropped
+              stdout, stderr
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import re
+import signal
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Record = dict[str, Any]
+
+PROTOCOL = 1
+FRAME_LIMIT = 4 * 1024 * 1024  # bytes of one request or reply line
+STREAMS = ("stdout", "stderr")
+
+ABSENT = "absent"  # no folder: nobody asked for it here
+PREPARED = "prepared"  # a folder, but the command was never executed: it may be started
+RUNNING = "running"  # the shim holds the lock
+EXITED = "exited"  # `exit` says how it ended, and no process of it is left
+LOST = "lost"  # it was started, its shim is gone and nobody recorded the end
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_SOCKET_PATH_LIMIT = 100  # bytes; the kernel's own limit is 108
+
+
+class BadNameError(ValueError):
+    """The name of a run cannot be used as the name of a folder."""
+
+
+def check_name(name: object) -> str:
+    """Return the name when it is safe as a folder's name, else raise BadNameError."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise BadNameError(
+            f"bad name of a run: {str(name)[:120]!r}. Use 1 to 100 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit."
+        )
+    return name
+
+
+def run_dir(control: str, name: str) -> str:
+    """The control folder of one attempt. Raises BadNameError."""
+    return os.path.join(control, "runs", check_name(name))
+
+
+def socket_address(control: str) -> tuple[str, int | None]:
+    """The address of the launcher's socket, and a descriptor to close after use (None: nothing to close).
+
+    A folder whose path is too long for a socket address is reached through a descriptor.
+    """
+    path = os.path.join(control, "launcher.sock")
+    if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
+        return path, None
+    folder = os.open(control, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    return f"/proc/self/fd/{folder}/launcher.sock", folder
+
+
+def boottime() -> float:
+    """Seconds since the machine started, sleep included: no clock change moves it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def boot_id() -> str:
+    """Which start of the machine this is: boottime() of another one means nothing here."""
+    with open("/proc/sys/kernel/random/boot_id") as file:
+        return file.read().strip()
+
+
+def write_bytes(path: str, data: bytes, dir_fd: int | None = None) -> None:
+    """Write a file atomically: a reader sees the old content or the new one, never a part."""
+    temporary = f"{path}.{os.urandom(6).hex()}"
+    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(file, view) :]
+        os.rename(temporary, path, src_dir_fd=dir_fd, dst_dir_fd=dir_fd)
+    except OSError:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary, dir_fd=dir_fd)
+        raise
+    finally:
+        os.close(file)
+
+
+def write_record(path: str, record: Record, dir_fd: int | None = None) -> None:
+    write_bytes(path, json.dumps(record).encode() + b"\n", dir_fd)
+
+
+def read_record(path: str, dir_fd: int | None = None) -> Record | None:
+    """A JSON object from a file; None when the file is not there or holds something else."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW, dir_fd=dir_fd)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    with open(file, "rb") as stream:
+        try:
+            record = json.loads(stream.read())
+        except ValueError:
+            return None
+    return record if isinstance(record, dict) else None
+
+
+def try_lock(path: str) -> int | None:
+    """Take a lock file for life. Returns the descriptor that holds it, or None when another holds it.
+
+    A reader's probe (see lock_held) holds the lock for a moment, so a refusal is asked again.
+    """
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    for _ in range(25):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(0.001)
+        else:
+            return file
+    os.close(file)
+    return None
+
+
+def lock_held(folder: str) -> bool:
+    """Does a shim hold the lock of this run? A shared probe: readers do not disturb one another."""
+    try:
+        file = os.open(os.path.join(folder, "lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def state_of(folder: str) -> Record:
+    """The true state of one attempt: {state, started, exit}, from its files alone."""
+    ended = read_record(os.path.join(folder, "exit"))
+    held = ended is None and lock_held(folder)
+    started = read_record(os.path.join(folder, "started"))
+    if ended is None and not held and started is not None:
+        # Between the first look and the second the shim may have written `exit` and gone.
+        ended = read_record(os.path.join(folder, "exit"))
+    if ended is not None:
+        state = EXITED
+    elif held:
+        state = RUNNING
+    elif started is not None:
+        state = LOST
+    else:
+        state = PREPARED if os.path.isdir(folder) else ABSENT
+    return {"state": state, "started": started, "exit": ended}
+
+
+def write_stop(folder: str, why: str, grace: float) -> None:
+    """Ask for a stop: TERM to every process now, KILL after `grace` seconds.
+
+    Of several requests the first reason is kept, and the earliest end.
+    """
+    now = boottime()
+    grace = max(0.0, float(grace))
+    record: Record = {"why": why, "grace": grace, "at": now}
+    path = os.path.join(folder, "stop")
+    earlier = stop_request(read_record(path))
+    if earlier is not None:
+        first_why, at, deadline = earlier
+        if deadline <= now + grace:
+            return
+        record = {"why": first_why, "grace": max(0.0, now + grace - at), "at": at}
+    write_record(path, record)
+
+
+def stop_request(record: Record | None) -> tuple[str, float, float] | None:
+    """(why, asked at, end of the grace period) of a stop record; times are boottime() seconds."""
+    if record is None:
+        return None
+    try:
+        at, grace = float(record["at"]), float(record["grace"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    return str(record.get("why", "")), at, at + grace
+
+
+def signal_shim(folder: str) -> bool:
+    """Wake the shim of a run so that it reads `stop` now. False when there is none to wake.
+
+    The lock is looked at after the descriptor of the process was taken, so a reused id is never signalled.
+    """
+    started = read_record(os.path.join(folder, "started"))
+    try:
+        process = os.pidfd_open(int(started["shim_pid"])) if started else None
+    except (OSError, KeyError, TypeError, ValueError):
+        return False
+    if process is None:
+        return False
+    try:
+        if not lock_held(folder):
+            return False
+        signal.pidfd_send_signal(process, signal.SIGUSR1)
+    except OSError:
+        return False
+    finally:
+        os.close(process)
+    return True

@@ -1,0 +1,78 @@
+"""Kernel calls that Python 3.11 does not offer: prctl, unshare, setns, mount, hole punching.
+
+Standard library only. Each function raises OSError with the kernel's reason.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+CLONE_NEWNS = 0x00020000
+CLONE_NEWIPC = 0x08000000
+CLONE_NEWPID = 0x20000000
+
+MS_NOSUID = 0x2
+MS_NODEV = 0x4
+MS_NOEXEC = 0x8
+MS_BIND = 0x1000
+MS_REC = 0x4000
+MS_SLAVE = 1 << 19
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_DUMPABLE = 4
+_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_NO_NEW_PRIVS = 38
+_FALLOC_KEEP_SIZE_PUNCH_HOLE = 0x01 | 0x02
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.prctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_libc.unshare.argtypes = [ctypes.c_int]
+_libc.setns.argtypes = [ctypes.c_int, ctypes.c_int]
+_libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+_libc.fallocate64.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+
+
+def _check(result: int, what: str) -> None:
+    if result != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+
+
+def unshare(flags: int) -> None:
+    _check(_libc.unshare(flags), "unshare")
+
+
+def setns(namespace: int, kind: int) -> None:
+    _check(_libc.setns(namespace, kind), "setns")
+
+
+def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
+    arguments = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
+    result = _libc.mount(arguments[0], arguments[1], arguments[2], flags, arguments[3])
+    _check(result, f"mount on {target}")
+
+
+def punch_hole(file: int, start: int, end: int) -> None:
+    """Give the blocks of [start, end) back to the disk; the file keeps its size and reads zeros there."""
+    _check(_libc.fallocate64(file, _FALLOC_KEEP_SIZE_PUNCH_HOLE, start, end - start), "punch a hole")
+
+
+def become_subreaper() -> None:
+    """Orphaned descendants become our children, not those of the machine's first process."""
+    _check(_libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0), "prctl(PR_SET_CHILD_SUBREAPER)")
+
+
+def no_new_privileges() -> None:
+    """From here on no set-uid program gives anything to this process or its children."""
+    _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
+
+
+def die_with_parent(signal_number: int) -> None:
+    """The kernel sends this signal when the parent dies. A change of uid forgets it."""
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
+
+
+def hide_memory() -> None:
+    """Other processes of the same user can neither trace this one nor read its environment; exec undoes it."""
+    _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")

@@ -1,0 +1,81 @@
+"""A checked request to start a run: what the server understood and the shim carries out.
+
+Standard library only.
+"""
+
+from __future__ import annotations
+
+from . import control
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .control import Record
+
+_LIMITS = ("nproc", "nofile", "data_bytes")
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error code and a message."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Order:
+    """What to execute, where, and within which limits."""
+
+    __slots__ = (
+        "argv", "data_bytes", "env", "fence", "head_bytes", "name", "nofile", "nproc", "scratch", "tail_bytes",
+    )  # fmt: skip
+
+    def __init__(self, request: Record) -> None:
+        """Check a request. Raises RefusedError (bad_name, bad_request)."""
+        try:
+            self.name = control.check_name(request.get("name"))
+        except control.BadNameError as error:
+            raise RefusedError("bad_name", str(error)) from None
+        self.argv = _argv(request.get("argv"))
+        self.env = _env(request.get("env"))
+        scratch = request.get("scratch")
+        if not isinstance(scratch, str) or not scratch.startswith("/") or "\0" in scratch:
+            raise RefusedError("bad_request", f"scratch must be an absolute path, not {scratch!r}")
+        self.scratch = scratch
+        limits = request.get("limits") or {}
+        unknown = sorted(set(limits) - set(_LIMITS)) if isinstance(limits, dict) else [str(limits)]
+        if unknown:
+            raise RefusedError("bad_request", f"unknown limits {unknown}: known are {', '.join(_LIMITS)}")
+        self.nproc = _count("limits.nproc", limits.get("nproc"))
+        self.nofile = _count("limits.nofile", limits.get("nofile"))
+        self.data_bytes = _count("limits.data_bytes", limits.get("data_bytes"))
+        self.head_bytes = _count("head_bytes", request.get("head_bytes"))
+        self.tail_bytes = _count("tail_bytes", request.get("tail_bytes"))
+        self.fence = bool(request.get("fence", True))
+
+
+def _argv(value: object) -> list[str]:
+    if not isinstance(value, list) or not value or not all(_is_text(item) for item in value) or not value[0]:
+        raise RefusedError("bad_request", "argv must be a non-empty list of texts without a NUL character")
+    return list(value)
+
+
+def _env(value: object) -> dict[str, str]:
+    value = {} if value is None else value
+    if not isinstance(value, dict):
+        raise RefusedError("bad_request", "env must be an object of names and texts")
+    for key, text in value.items():
+        if not _is_text(key) or not key or "=" in key or not _is_text(text):
+            raise RefusedError("bad_request", f"env: {str(key)[:80]!r} is no variable with a text as its value")
+    return dict(value)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and "\0" not in value
+
+
+def _count(field: str, value: object) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << 62:
+        raise RefusedError("bad_request", f"{field} must be a whole number from 0 up, not {value!r}")
+    return value

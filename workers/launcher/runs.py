@@ -1,0 +1,282 @@
+"""The runs that live under this launcher: starting, following their shims, stopping, the guard.
+
+Standard library only. It knows no sockets but the pipes of its shims: what clients are told goes through the
+two callbacks that the server gives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import selectors
+import signal
+import time
+
+from . import control, processes, shim
+from .guard import GRACE, Guard
+from .orders import Order, RefusedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .control import Record
+    from .isolation import Isolation
+
+
+class Live:
+    """One running shim; `inherited` when an earlier launcher started it: then there is no pipe and no child."""
+
+    def __init__(self, name: str, folder: str, process: int, pipe: int | None, fence: bool) -> None:
+        self.name = name
+        self.folder = folder
+        self.process = process
+        self.pipe = pipe
+        self.inherited = pipe is None
+        self.fence = fence
+        self.guarded = False
+        self.buffer = b""
+        self.started: Record | None = None
+        self.ended = False
+        self.waiting: list[Callable[[Record], None]] = []
+
+
+class Runs:
+    def __init__(
+        self,
+        control_dir: str,
+        separate: Isolation,
+        selector: selectors.BaseSelector,
+        publish: Callable[[Record], None],
+    ) -> None:
+        self.control_dir = control_dir
+        self.separate = separate
+        self.live: dict[str, Live] = {}
+        self._selector = selector
+        self._publish = publish
+        self._ending: list[Live] = []  # the pipe is closed, the process is not yet collected
+        self.guard = Guard(control_dir, separate.boot_id)
+        self._adopt()
+
+    # --- starting -----------------------------------------------------------------------------------
+
+    def start(self, request: Record, answer: Callable[[Record], None]) -> None:
+        """Start a run once, however often it is asked for. `answer` is called when its state is known.
+
+        Raises RefusedError.
+        """
+        order = Order(request)
+        folder = control.run_dir(self.control_dir, order.name)
+        known = self.live.get(order.name)
+        if known is not None and known.pipe is not None and known.started is None and not known.ended:
+            known.waiting.append(lambda reply: answer({**reply, "existed": True}))
+            return
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(folder, 0o700)
+        lock = control.try_lock(os.path.join(folder, "lock"))
+        if lock is None:
+            answer({"ok": True, "existed": True, **control.state_of(folder)})
+            return
+        if any(os.path.exists(os.path.join(folder, record)) for record in ("exit", "started")):
+            os.close(lock)
+            answer({"ok": True, "existed": True, **control.state_of(folder)})
+            return
+        try:
+            self._refuse(order, folder)
+            self.live[order.name] = entry = self._fork(order, folder, lock)
+        except OSError as error:
+            raise RefusedError("start_failed", f"cannot start a process for {order.name}: {error}") from error
+        finally:
+            os.close(lock)
+        entry.waiting.append(answer)
+
+    def _refuse(self, order: Order, folder: str) -> None:
+        if self.separate.refusal:
+            raise RefusedError("isolation", self.separate.refusal)
+        if os.path.exists(os.path.join(folder, "stop")):
+            raise RefusedError("stopped", f"{order.name} was stopped before it started: it does not start any more")
+        overdue = self.guard.overdue()
+        if order.fence and overdue:
+            raise RefusedError("fenced", f"{overdue}: renew first, then start {order.name}")
+
+    def _fork(self, order: Order, folder: str, lock: int) -> Live:
+        candidate = self.separate.uids.candidate() if self.separate.uids else None
+        files = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        read, write = os.pipe()
+        gc.freeze()  # objects of before are left alone in the child: fewer pages are copied
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            process = self.separate.fork()
+            if process == 0:
+                shim.run(order, (files, lock, write), self.separate, candidate)
+        except OSError:
+            os.close(read)
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            os.close(write)
+            os.close(files)
+        os.set_blocking(read, False)
+        entry = Live(order.name, folder, process, read, order.fence)
+        self._selector.register(read, selectors.EVENT_READ, entry)
+        return entry
+
+    # --- following ----------------------------------------------------------------------------------
+
+    def hear(self, entry: Live) -> None:
+        """Read what a shim reports; the end of its pipe is the end of the shim."""
+        if entry.pipe is None:
+            return
+        try:
+            data = os.read(entry.pipe, 65536)
+        except BlockingIOError:
+            return
+        if data:
+            *lines, entry.buffer = (entry.buffer + data).split(b"\n")
+            for line in lines:
+                self._heard(entry, json.loads(line))
+            return
+        self._selector.unregister(entry.pipe)
+        os.close(entry.pipe)
+        entry.pipe = None
+        self._ending.append(entry)
+        self.collect()
+
+    def _heard(self, entry: Live, message: Record) -> None:
+        if "started" in message:
+            entry.started = message["started"]
+            state = {"state": control.RUNNING, "started": entry.started, "exit": None}
+            self._answer(entry, {"ok": True, "existed": False, **state})
+        elif "error" in message:
+            entry.ended = True
+            self._answer(entry, {"ok": False, "code": "start_failed", "message": message["error"]})
+        elif "exit" in message:
+            entry.ended = True
+            self._publish({"event": "exit", "name": entry.name, "state": "exited", "exit": message["exit"]})
+
+    @staticmethod
+    def _answer(entry: Live, reply: Record) -> None:
+        for answer in entry.waiting:
+            answer(reply)
+        entry.waiting.clear()
+
+    def collect(self) -> None:
+        """Collect shims that ended, and kill what a killed shim left to us."""
+        for entry in list(self._ending):
+            process, _ = os.waitpid(entry.process, os.WNOHANG)
+            if process == 0 or (not entry.ended and self.kill_strays()):
+                continue
+            self._ending.remove(entry)
+            self._forget(entry)
+
+    def _forget(self, entry: Live) -> None:
+        if self.live.get(entry.name) is entry:
+            del self.live[entry.name]
+        if entry.ended:
+            return
+        self._answer(
+            entry, {"ok": False, "code": "start_failed", "message": f"the shim of {entry.name} died at its start"}
+        )
+        self._publish_end(entry)
+
+    def _publish_end(self, entry: Live) -> None:
+        state = control.state_of(entry.folder)
+        if state["state"] in (control.EXITED, control.LOST):
+            event = {"event": "exit", "name": entry.name, "state": state["state"], "exit": state["exit"]}
+            self._publish(event)
+
+    def kill_strays(self) -> bool:
+        """A child that is no shim was orphaned by one that was killed. True while there is any."""
+        shims = frozenset(entry.process for entry in (*self.live.values(), *self._ending))
+        if not set(processes.children(os.getpid())) - shims:
+            return False
+        processes.kill_descendants(os.getpid(), spare=shims)
+        for stray in set(processes.children(os.getpid())) - shims:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(stray, os.WNOHANG)
+        return True
+
+    @property
+    def ending(self) -> bool:
+        """Is a shim's process still to be collected?"""
+        return bool(self._ending)
+
+    @property
+    def has_inherited(self) -> bool:
+        """Is there a shim of an earlier launcher?"""
+        return any(entry.inherited for entry in self.live.values())
+
+    def states(self) -> list[Record]:
+        """Every attempt with a control folder: [{name, state}]."""
+        root = os.path.join(self.control_dir, "runs")
+        return [
+            {"name": name, "state": control.state_of(os.path.join(root, name))["state"]}
+            for name in sorted(os.listdir(root))
+        ]
+
+    # --- inherited from an earlier launcher ---------------------------------------------------------
+
+    def _adopt(self) -> None:
+        root = os.path.join(self.control_dir, "runs")
+        os.makedirs(root, 0o700, exist_ok=True)
+        for name in os.listdir(root):
+            folder = os.path.join(root, name)
+            if os.path.exists(os.path.join(folder, "exit")):
+                continue
+            state = control.state_of(folder)
+            started = state["started"] or {}
+            if state["state"] == control.RUNNING:
+                self.live[name] = Live(name, folder, 0, None, bool(started.get("fence", True)))
+            elif state["state"] == control.LOST:
+                self._kill_remains(started)
+
+    def poll_inherited(self) -> None:
+        """Shims of an earlier launcher are not our children: their locks say when they end."""
+        for entry in [entry for entry in self.live.values() if entry.inherited]:
+            if not control.lock_held(entry.folder):
+                del self.live[entry.name]
+                state = control.state_of(entry.folder)
+                if state["state"] == control.LOST:
+                    self._kill_remains(state["started"])
+                self._publish_end(entry)
+
+    def _kill_remains(self, started: Record) -> None:
+        """What a lost run left behind, found by its own uid: no tree leads to it any more."""
+        uids, uid = self.separate.uids, started.get("uid")
+        if uids is None or started.get("boot_id") != self.separate.boot_id or not isinstance(uid, int):
+            return
+        with uids.held(uid) as ours:
+            if ours:
+                processes.UserReach(uid).kill()
+
+    # --- stopping -----------------------------------------------------------------------------------
+
+    def stop(self, name: str, why: str, grace: float) -> Record:
+        """Ask the run to stop; its state as it is now."""
+        folder = control.run_dir(self.control_dir, name)
+        state = control.state_of(folder)
+        if state["state"] in (control.RUNNING, control.PREPARED):
+            control.write_stop(folder, why, grace)
+            control.signal_shim(folder)
+        return state
+
+    def enforce(self) -> None:
+        """Stop every fenced run while the worker's renewal is overdue: another node may have it by now."""
+        overdue = self.guard.overdue()
+        for entry in list(self.live.values()):
+            if overdue is None:
+                entry.guarded = False
+            elif entry.fence and not entry.guarded and not entry.ended:
+                entry.guarded = True
+                log(f"guard: {entry.name} is stopped: {overdue}")
+                with contextlib.suppress(OSError):
+                    self.stop(entry.name, "guard", GRACE)
+
+
+def log(message: str) -> None:
+    """One line to launcher.log."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    with contextlib.suppress(OSError):
+        os.write(2, f"{stamp} {message}\n".encode(errors="replace"))

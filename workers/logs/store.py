@@ -1,0 +1,156 @@
+"""The chunk table: the only reader and writer of LogChunk. Plain SQL, because this is a hot path.
+
+Measured on two shared cores with the embedded Postgres: see docs/performance.md. Must not import services,
+claiming, agents or runtimes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+from django.db import connection
+from django.db.backends.utils import CursorWrapper
+
+from workers.models import LogChunk
+
+STREAMS: Final = {"stdout": LogChunk.Stream.STDOUT.value, "stderr": LogChunk.Stream.STDERR.value}
+NAMES: Final = {number: name for name, number in STREAMS.items()}
+#: How much of a log is in memory at once, in bytes, and in how many chunks at most.
+BATCH: Final = 1024 * 1024
+BATCH_CHUNKS: Final = 1000
+#: Later than any offset.
+END: Final = 2**63 - 1
+
+#: (run id, attempt, stream, offset, data)
+Row = tuple[int, int, int, int, bytes]
+
+
+def release() -> None:
+    """Give the connection back to the pool: whoever waits for a client or for output must not hold one."""
+    if not connection.in_atomic_block:
+        connection.close()
+
+
+def insert(cursor: CursorWrapper, rows: Sequence[Row]) -> None:
+    """Store chunks in one statement, inside the caller's transaction. Repeating it changes nothing.
+
+    Of two chunks at one place the longer is kept: when the outcome of a commit is unknown, the next
+    shipment begins at the same place and may have more.
+    """
+    if not rows:
+        return
+    cursor.execute(
+        f"""INSERT INTO workers_logchunk (run_id, attempt, stream, "offset", data)
+            VALUES {", ".join(["(%s, %s, %s, %s, %s)"] * len(rows))}
+            ON CONFLICT (run_id, attempt, stream, "offset") DO UPDATE SET data = excluded.data
+            WHERE octet_length(excluded.data) > octet_length(workers_logchunk.data)""",
+        [value for row in rows for value in row],
+    )
+
+
+def delete_middle(cursor: CursorWrapper, run_id: int, attempt: int, stream: int, start: int, end: int) -> int:
+    """Delete the chunks that lie wholly within [start, end); returns how many."""
+    cursor.execute(
+        """DELETE FROM workers_logchunk WHERE run_id = %s AND attempt = %s AND stream = %s
+               AND "offset" >= %s AND "offset" < %s AND "offset" + octet_length(data) <= %s""",
+        [run_id, attempt, stream, start, end, end],
+    )
+    return int(cursor.rowcount)
+
+
+def shipped(run_id: int, attempt: int) -> dict[int, int]:
+    """{stream: offset after its last stored byte}: where adoption goes on. 0 where nothing is stored."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT s, coalesce((SELECT "offset" + octet_length(data) FROM workers_logchunk
+                   WHERE run_id = %s AND attempt = %s AND stream = s ORDER BY "offset" DESC LIMIT 1), 0)
+               FROM unnest(%s::smallint[]) s""",
+            [run_id, attempt, list(NAMES)],
+        )
+        return dict(cursor.fetchall())
+
+
+def size(run_id: int, attempt: int) -> dict[int, int]:
+    """{stream: length so far in bytes}, what was left out in the middle included."""
+    return shipped(run_id, attempt)
+
+
+def batch(
+    run_id: int, attempt: int, stream: int, start: int, end: int = END, limit: int = BATCH
+) -> list[tuple[int, bytes]]:
+    """The next stored pieces of [start, end) as (offset, bytes), about ``limit`` bytes; empty: none is left.
+
+    What is next may begin after ``start``: then the bytes between were left out.
+    """
+    # octet_length does not read the data, so that choosing is cheap and only what fits is sent.
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """WITH near AS (SELECT "offset", octet_length(data) AS length FROM workers_logchunk
+                    WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
+                        AND "offset" >= coalesce((SELECT max("offset") FROM workers_logchunk
+                            WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
+                                AND "offset" <= %(start)s), 0)
+                        AND "offset" < %(end)s
+                    ORDER BY "offset" LIMIT %(chunks)s),
+                fit AS (SELECT "offset", sum(length) OVER (ORDER BY "offset") - length AS before FROM near
+                    WHERE "offset" + length > %(start)s)
+               SELECT c."offset", c.data FROM fit JOIN workers_logchunk c ON c.run_id = %(run)s
+                   AND c.attempt = %(attempt)s AND c.stream = %(stream)s AND c."offset" = fit."offset"
+               WHERE fit.before < %(limit)s ORDER BY c."offset" """,
+            {
+                "run": run_id,
+                "attempt": attempt,
+                "stream": stream,
+                "start": start,
+                "end": end,
+                "limit": limit,
+                "chunks": BATCH_CHUNKS,
+            },
+        )
+        pieces: list[tuple[int, bytes]] = []
+        for offset, data in cursor.fetchall():
+            # Chunks may overlap by what two readers of one file have stored.
+            first, last = max(start - offset, 0), min(len(data), end - offset)
+            if first < last:
+                pieces.append((offset + first, bytes(data[first:last])))
+                start = offset + last
+        return pieces
+
+
+def read(
+    run_id: int,
+    attempt: int,
+    stream: int | None = None,
+    start: int = 0,
+    end: int | None = None,
+    *,
+    gap: Callable[[int], bytes] | None = None,
+) -> Iterator[bytes]:
+    """The output from ``start`` to ``end`` (default: to the end as it is now), in pieces.
+
+    Without a stream: all of stdout, then all of stderr (in which order they were written is not known).
+    ``gap``: makes the text that stands for so many left-out bytes; without it they are left out silently.
+    No connection is held while the receiver of a piece is slow; memory is about ``BATCH``.
+    """
+    if stream is None:
+        ends = size(run_id, attempt)
+        for each in NAMES:
+            yield from read(run_id, attempt, each, 0, ends[each], gap=gap)
+        return
+    if end is None:
+        end = size(run_id, attempt)[stream]
+    while start < end:
+        pieces = batch(run_id, attempt, stream, start, end)
+        release()
+        joined: list[bytes] = []
+        for offset, data in pieces:
+            if gap is not None and offset > start:
+                joined.append(gap(offset - start))
+            joined.append(data)
+            start = offset + len(data)
+        if not pieces:
+            if gap is not None:
+                joined.append(gap(end - start))  # it was deleted while we read
+            start = end
+        yield b"".join(joined)

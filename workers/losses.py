@@ -1,0 +1,55 @@
+"""Closing attempts whose node fell silent or was removed.
+
+Safe because every node's guard has killed its work before ``node_lost_after`` is over; an operator's forced
+removal takes that responsibility upon the operator. Must not import services, claiming or runtimes.
+"""
+
+from __future__ import annotations
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from workers import transitions
+from workers.states import Reason, State
+from workers.transitions import Lease, Outcome
+
+
+def backoff_s(failures: int) -> float:
+    """Seconds until the next try after ``failures`` failed ones: doubles from the base up to the cap."""
+    return float(min(settings.GANTRY_RETRY_CAP_S, settings.GANTRY_RETRY_BASE_S * 2 ** min(max(failures - 1, 0), 16)))
+
+
+def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -> int:
+    """Close the running attempts of a node that will not report them any more; returns how many.
+
+    Runs with ``node_lost_after`` "never" are closed only when the node was removed.
+    """
+    closed = 0
+    while True:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute(
+                """SELECT id, attempt, lease_epoch, started_at IS NOT NULL, cancel_requested_at IS NOT NULL
+                   FROM workers_run WHERE node_id = %s AND state = 'RUNNING'
+                       AND (%s OR coalesce(node_lost_after_s, -1) <> 0)
+                   ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED""",
+                [node_id, removed, limit],
+            )
+            rows = cursor.fetchall()
+            outcomes = []
+            for run_id, attempt, epoch, has_started, cancelled in rows:
+                reason = Reason.NODE_GONE if removed else Reason.UNREACHABLE if has_started else Reason.DROPPED
+                outcomes.append(
+                    Outcome(
+                        Lease(run_id, attempt, epoch),
+                        State.CANCELLED if cancelled else State.FAILED,
+                        reason,
+                        message,
+                        backoff_s=backoff_s(attempt),
+                    )
+                )
+            by = "operator" if removed else "reconciler"
+            again = transitions.retry(cursor, outcomes, by=by)
+            transitions.finish(cursor, [item for item in outcomes if item.lease.run_id not in again], by=by)
+        closed += len(rows)
+        if len(rows) < limit:
+            return closed

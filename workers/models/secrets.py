@@ -1,0 +1,20 @@
+"""Secrets at rest: ciphertext only. Encryption and rotation are in ``workers.secrets``."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.db.models.functions import Now
+
+from workers.models.tenancy import Tenant
+
+
+class Secret(models.Model):
+    """One encrypted value of a tenant; wiped (deleted) when no longer needed."""
+
+    tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
+    purpose = models.CharField(max_length=64)
+    ciphertext = models.BinaryField()
+    created_at = models.DateTimeField(db_default=Now(), editable=False)
+
+    def __str__(self) -> str:
+        return f"{self.purpose} of {self.tenant_id}"

@@ -1,0 +1,105 @@
+"""What a worker process is made of: capacity, runtimes, registration, agent.
+
+Used by ``manage.py node``. Must not import families.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+from typing import Any
+
+import structlog
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+
+from workers.agent import Agent
+from workers.handover import CeleryPublisher
+from workers.registration import Capacity, Registration, register
+from workers.runtimes.base import Runtime
+from workers.runtimes.process import ProcessRuntime
+
+log = structlog.get_logger(__name__)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def machine_cpus() -> float:
+    """CPUs that this process may use."""
+    return float(len(os.sched_getaffinity(0)))
+
+
+def machine_mem_mb() -> int:
+    """Memory of the machine in MiB, less a tenth for the system."""
+    pages, size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    return int(pages * size * 0.9) // (1024 * 1024)
+
+
+def attributes() -> dict[str, str]:
+    """hostname and what GANTRY_NODE_ATTRIBUTES adds ("rack_id=r1,zone=a"); names in lower case."""
+    found = {"hostname": socket.gethostname()}
+    for item in settings.GANTRY_NODE_ATTRIBUTES:
+        name, sign, value = item.partition("=")
+        if not sign or not name.strip() or not value.strip():
+            raise ImproperlyConfigured(f"GANTRY_NODE_ATTRIBUTES has {item!r}: write name=value, e.g. rack_id=r1")
+        found[name.strip().lower()] = value.strip()
+    return found
+
+
+def build_runtimes() -> dict[str, Runtime]:
+    """The runtimes that work here and are not excluded by GANTRY_RUNTIMES; says why one is left out."""
+    wanted = set(settings.GANTRY_RUNTIMES)
+    built: dict[str, Runtime] = {}
+    if not wanted or "process" in wanted:
+        if os.geteuid() != 0 and not settings.GANTRY_COMMANDS_UNISOLATED:
+            log.warning(
+                "runtime.left_out",
+                runtime="process",
+                why="this worker is not root, and GANTRY_COMMANDS_UNISOLATED=0 forbids commands as its own user",
+            )
+        else:
+            if os.geteuid() != 0:
+                log.warning(
+                    "runtime.unisolated",
+                    runtime="process",
+                    why="this worker is not root: commands run as its own user and can read what it can read",
+                    fix="run the worker as root, or set GANTRY_COMMANDS_UNISOLATED=0",
+                )
+            built["process"] = ProcessRuntime(settings.GANTRY_NODE_DIR)
+    unknown = wanted - {"process"}
+    if unknown:
+        raise ImproperlyConfigured(
+            f"GANTRY_RUNTIMES names {', '.join(sorted(unknown))}: this version knows: process"
+        )
+    return built
+
+
+def capacity(runtimes: dict[str, Runtime]) -> Capacity:
+    """What this worker offers, from the settings and the machine."""
+    return Capacity(
+        cpu_m=int((settings.GANTRY_NODE_CPUS or machine_cpus()) * 1000),
+        mem_mb=settings.GANTRY_NODE_MEM_MB or machine_mem_mb(),
+        slots=settings.GANTRY_NODE_SLOTS,
+        runtimes=sorted(runtimes),
+        attributes=attributes(),
+        isolates_users=os.geteuid() == 0,
+    )
+
+
+def build(app: Any) -> tuple[Agent, Registration]:
+    """Register this node and make its agent (not yet started). Raises registration.NameTaken."""
+    name = settings.GANTRY_NODE_NAME
+    if not _NAME.fullmatch(name):
+        raise ImproperlyConfigured(
+            f"GANTRY_NODE_NAME is {name!r}: use letters, digits, '.', '_' and '-', at most 100"
+        )
+    runtimes = build_runtimes()
+    held = register(name, settings.GANTRY_NODE_DIR, capacity(runtimes))
+    return Agent(held, runtimes, CeleryPublisher(app, name), settings.GANTRY_NODE_SLOTS), held
+
+
+def free_mb(path: str) -> int:
+    """Free space for this process where ``path`` is, in MiB."""
+    return shutil.disk_usage(path).free // (1024 * 1024)

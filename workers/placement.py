@@ -1,0 +1,233 @@
+"""May this node take this shape, and in which order do waiting runs go? Pure functions, no database.
+
+Claiming decides with them and explain tells with them: one definition of "may take".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class ShapeView:
+    """What a run asks of a node; immutable like the row it was read from."""
+
+    id: int
+    tenant_id: int
+    kind: str
+    cpu_m: int
+    mem_mb: int
+    constraints: Mapping[str, Sequence[str]]
+    trusted: bool
+
+
+@dataclass(frozen=True)
+class NodeView:
+    """A node as placement sees it: what it has, what is free, whether it takes work."""
+
+    id: int
+    name: str
+    mode: str
+    silent_s: float | None
+    trouble: str
+    runtimes: frozenset[str]
+    attributes: Mapping[str, str]
+    isolates_users: bool
+    cpu_m: int
+    cpu_m_free: int
+    mem_mb: int
+    mem_mb_free: int
+    slots_free: int
+    reserved_for: int | None = None
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """One reason why a node cannot take a shape. ``passing`` obstacles vanish by themselves."""
+
+    code: str
+    message: str
+    remedy: str
+    passing: bool = False
+    need: float | None = None
+    free: float | None = None
+
+
+def obstacles(shape: ShapeView, node: NodeView) -> list[Obstacle]:
+    """Everything that keeps this node from taking this shape now, strongest first; empty = it fits."""
+    found: list[Obstacle] = []
+    if node.mode == "removed":
+        return [Obstacle("node_removed", f"node {node.name} was removed", "add a node")]
+    for name, values in shape.constraints.items():
+        if node.attributes.get(name) not in values:
+            listed = ", ".join(values)
+            found.append(
+                Obstacle(
+                    "constraint",
+                    f"node {node.name} has {name} {node.attributes.get(name, '(none)')}, not one of [{listed}]",
+                    f"start a node with {name}={values[0]}, or submit without this constraint",
+                )
+            )
+    if shape.kind not in node.runtimes:
+        found.append(
+            Obstacle(
+                "runtime",
+                f"node {node.name} offers no {shape.kind} runtime",
+                "start a node with a Docker Engine" if shape.kind == "container" else f"start a node that offers {shape.kind}",
+            )
+        )
+    elif shape.kind == "process" and not node.isolates_users and not shape.trusted:
+        found.append(
+            Obstacle(
+                "not_isolated",
+                f"node {node.name} runs commands as its own user, which this tenant may not use",
+                "run the worker as root, so that each command gets a user of its own",
+            )
+        )
+    if shape.cpu_m > node.cpu_m:
+        found.append(_lacks("cpu_total", node, "CPU", shape.cpu_m / 1000, node.cpu_m / 1000, "has", False))
+    if shape.mem_mb > node.mem_mb:
+        found.append(_lacks("mem_total", node, "MiB of memory", shape.mem_mb, node.mem_mb, "has", False))
+    if found:
+        return found
+    if node.mode == "draining":
+        found.append(Obstacle("draining", f"node {node.name} is draining", "undrain it or add a node"))
+    if node.silent_s is not None:
+        found.append(
+            Obstacle(
+                "silent",
+                f"node {node.name} has been silent for {node.silent_s:.0f} s",
+                "look at the worker on that machine",
+                True,
+            )
+        )
+    if node.trouble:
+        found.append(Obstacle("trouble", f"node {node.name} takes no work: {node.trouble}", "repair that", True))
+    if shape.cpu_m > node.cpu_m_free:
+        found.append(_lacks("cpu", node, "CPU", shape.cpu_m / 1000, node.cpu_m_free / 1000, "has free", True))
+    if shape.mem_mb > node.mem_mb_free:
+        found.append(_lacks("mem", node, "MiB of memory", shape.mem_mb, node.mem_mb_free, "has free", True))
+    if node.slots_free < 1:
+        found.append(Obstacle("slots", f"node {node.name} runs as many things as it may at once", "wait, or raise GANTRY_NODE_SLOTS", True))
+    return found
+
+
+def _lacks(code: str, node: NodeView, what: str, need: float, free: float, verb: str, passing: bool) -> Obstacle:
+    remedy = "wait for running work to end" if passing else "ask for less, or start a larger node"
+    return Obstacle(
+        code, f"it needs {need:g} {what}, node {node.name} {verb} {free:g}", remedy, passing, need, free
+    )
+
+
+@dataclass
+class Usage:
+    """What a tenant's running work holds on all nodes."""
+
+    cpu_m: int = 0
+    mem_mb: int = 0
+
+    def share(self, cpu_m: int, mem_mb: int) -> float:
+        """The tenant's dominant share of a capacity, 0 to 1."""
+        return max(self.cpu_m / max(cpu_m, 1), self.mem_mb / max(mem_mb, 1))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A waiting run, in the order of its shape: the lower the rank the sooner."""
+
+    run_id: int
+    rank: int
+
+
+@dataclass
+class Choice:
+    """What a look decided. ``passed_over``: runs that did not fit while a later one was taken."""
+
+    take: list[int] = field(default_factory=list)
+    passed_over: set[int] = field(default_factory=set)
+    reserve: int | None = None
+
+
+def choose(
+    node: NodeView,
+    queues: Sequence[tuple[ShapeView, Sequence[Candidate]]],
+    usage: Mapping[int, Usage],
+    *,
+    now_us: int,
+    aging_us: int,
+    limit: int,
+    overdue: Mapping[int, float],
+    reserved_elsewhere: frozenset[int] = frozenset(),
+) -> Choice:
+    """Pick up to ``limit`` runs for the node, in order: urgent first, then fair between tenants, then oldest.
+
+    A run is urgent when its rank lies further back than the aging time: high priority at once, normal work
+    after it has waited that long. ``queues`` holds per shape its first candidates. ``overdue`` names runs
+    that were passed over for too long, with when that began: the first of them gets the node to itself until
+    it fits. ``node.reserved_for`` is such a run from an earlier look.
+    """
+    choice = Choice()
+    cpu, mem, slots = node.cpu_m_free, node.mem_mb_free, node.slots_free
+    held = {tenant: Usage(item.cpu_m, item.mem_mb) for tenant, item in usage.items()}
+    waiting: list[tuple[ShapeView, list[Candidate]]] = [(shape, list(items)) for shape, items in queues if items]
+
+    def fits(shape: ShapeView) -> bool:
+        return shape.cpu_m <= cpu and shape.mem_mb <= mem and slots > 0
+
+    def key(entry: tuple[ShapeView, list[Candidate]]) -> tuple[bool, float, int, int]:
+        shape, items = entry
+        share = held.setdefault(shape.tenant_id, Usage()).share(node.cpu_m, node.mem_mb)
+        return (items[0].rank > now_us - aging_us, share, items[0].rank, items[0].run_id)
+
+    def take(entry: tuple[ShapeView, list[Candidate]]) -> Candidate:
+        nonlocal cpu, mem, slots
+        shape, items = entry
+        chosen = items.pop(0)
+        choice.take.append(chosen.run_id)
+        cpu, mem, slots = cpu - shape.cpu_m, mem - shape.mem_mb, slots - 1
+        tenant = held.setdefault(shape.tenant_id, Usage())
+        tenant.cpu_m += shape.cpu_m
+        tenant.mem_mb += shape.mem_mb
+        return chosen
+
+    # What was passed over too long goes first; until it fits, nothing else may use what becomes free here.
+    first = [
+        entry
+        for entry in waiting
+        if entry[1][0].run_id == node.reserved_for
+        or (entry[1][0].run_id in overdue and entry[1][0].run_id not in reserved_elsewhere)
+    ]
+    first.sort(key=lambda entry: (entry[1][0].run_id != node.reserved_for, overdue.get(entry[1][0].run_id, 0.0)))
+    for entry in first:
+        if not fits(entry[0]):
+            choice.reserve = entry[1][0].run_id
+            return choice
+        if len(choice.take) < limit:
+            take(entry)
+
+    while len(choice.take) < limit:
+        open_entries = [entry for entry in waiting if entry[1] and fits(entry[0])]
+        if not open_entries:
+            break
+        chosen = take(min(open_entries, key=key))
+        choice.passed_over.update(
+            items[0].run_id
+            for shape, items in waiting
+            if items and not fits(shape) and items[0].rank < chosen.rank
+        )
+    return choice
+
+
+def as_json(obstacle: Obstacle) -> dict[str, Any]:
+    """An obstacle in the contract's form of an explanation's reason."""
+    return {
+        "code": obstacle.code,
+        "message": obstacle.message,
+        "need": obstacle.need,
+        "free": obstacle.free,
+        "quota": None,
+        "blocked_by": [],
+        "remedy": obstacle.remedy,
+    }

@@ -1,0 +1,163 @@
+"""A worker's claim to its node's name: compare-and-set of the incarnation, heartbeat, goodbye.
+
+One worker per name. A worker on the same data folder takes over at once (a file lock proves that the one
+before is dead); one elsewhere only when nothing can still run under the name. Must not import the runner.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from django.conf import settings
+from django.db import connection, transaction
+
+from workers import losses
+from workers.claiming import Superseded
+from workers.models import Node
+
+
+class NameTaken(Exception):
+    """Another worker holds this node's name; the text says what to do."""
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """What this worker offers. CPU in thousandths, memory in MiB."""
+
+    cpu_m: int
+    mem_mb: int
+    slots: int
+    runtimes: list[str]
+    attributes: dict[str, str]
+    isolates_users: bool
+
+
+@dataclass
+class Registration:
+    """This worker's hold of its name."""
+
+    node_id: int
+    name: str
+    incarnation: int
+    #: The worker before died without a goodbye while it held runs.
+    crashed: bool
+    lock: IO[str]
+
+
+def hold_folder(folder: Path) -> tuple[IO[str], uuid.UUID]:
+    """Lock the node's data folder for the life of this process; returns the lock and the folder's id."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    folder.chmod(0o700)
+    lock = (folder / "worker.lock").open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        lock.seek(0)
+        holder = lock.read().strip() or "unknown"
+        raise NameTaken(
+            f"another worker (process {holder}) uses the folder {folder}: stop it, or give this one another "
+            "GANTRY_NODE_NAME"
+        ) from None
+    lock.truncate(0)
+    lock.write(str(os.getpid()))
+    lock.flush()
+    identity = folder / "folder_id"
+    if not identity.exists():
+        identity.write_text(str(uuid.uuid4()))
+    return lock, uuid.UUID(identity.read_text().strip())
+
+
+def register(name: str, folder: Path, capacity: Capacity) -> Registration:
+    """Take the node's name. Raises NameTaken while another worker may still run things under it."""
+    lock, folder_id = hold_folder(folder)
+    try:
+        with transaction.atomic():
+            Node.objects.bulk_create(
+                [
+                    Node(
+                        name=name,
+                        cpu_m_configured=capacity.cpu_m,
+                        mem_mb_configured=capacity.mem_mb,
+                        cpu_m_total=capacity.cpu_m,
+                        mem_mb_total=capacity.mem_mb,
+                    )
+                ],
+                ignore_conflicts=True,
+            )
+            node = Node.objects.select_for_update().get(name=name)
+            crashed = _may_take_over(node, folder_id)
+            node.incarnation += 1
+            node.folder = folder_id
+            node.detached = False
+            node.attributes = {**capacity.attributes}
+            node.runtimes = capacity.runtimes
+            node.isolates_users = capacity.isolates_users
+            node.slots = capacity.slots
+            node.cpu_m_configured = capacity.cpu_m
+            node.mem_mb_configured = capacity.mem_mb
+            node.cpu_m_total = max(capacity.cpu_m, node.cpu_m_used)
+            node.mem_mb_total = max(capacity.mem_mb, node.mem_mb_used)
+            node.version = settings.VERSION
+            node.trouble = ""
+            node.save()
+            with connection.cursor() as cursor:
+                cursor.execute("UPDATE workers_node SET heartbeat_at = now() WHERE id = %s", [node.pk])
+    except BaseException:
+        lock.close()
+        raise
+    return Registration(node.pk, name, node.incarnation, crashed, lock)
+
+
+def _may_take_over(node: Node, folder_id: uuid.UUID) -> bool:
+    """Returns whether the worker before died without a goodbye. Raises NameTaken."""
+    if node.mode == Node.Mode.REMOVED:
+        raise NameTaken(f"node {node.name} was removed by an operator: undrain it first, or use another name")
+    if node.folder in (None, folder_id):
+        return node.folder is not None and not node.detached
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT extract(epoch FROM now() - heartbeat_at)::float8 FROM workers_node WHERE id = %s", [node.pk])
+        silent = float(cursor.fetchone()[0])
+    busy = node.slots_used > 0
+    if busy and silent < settings.GANTRY_NODE_LOST_AFTER_S:
+        raise NameTaken(
+            f"node {node.name} belongs to a worker with another data folder, {node.slots_used} runs are there and "
+            f"it was heard {silent:.0f} s ago: use that folder or another GANTRY_NODE_NAME, or wait "
+            f"{settings.GANTRY_NODE_LOST_AFTER_S - silent:.0f} s"
+        )
+    if not node.detached and silent < 3 * settings.GANTRY_HEARTBEAT_S:
+        raise NameTaken(f"a worker named {node.name} was heard {silent:.0f} s ago: give this one another GANTRY_NODE_NAME")
+    if busy:
+        losses.close_node(node.pk, f"node {node.name} was replaced after {silent:.0f} s of silence", removed=False)
+        node.refresh_from_db()
+    return False
+
+
+def heartbeat(registration: Registration, trouble: str, broker_ok: bool) -> str:
+    """Tell that this worker lives; returns the node's mode. Raises Superseded."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """UPDATE workers_node SET heartbeat_at = now(), trouble = %s,
+                   broker_ok_at = CASE WHEN %s THEN now() ELSE broker_ok_at END,
+                   cpu_m_total = greatest(cpu_m_configured, cpu_m_used),
+                   mem_mb_total = greatest(mem_mb_configured, mem_mb_used)
+               WHERE id = %s AND incarnation = %s RETURNING mode""",
+            [trouble[:255], broker_ok, registration.node_id, registration.incarnation],
+        )
+        row = cursor.fetchone()
+    if row is None:
+        raise Superseded(f"node {registration.name} has been taken over by another worker")
+    return str(row[0])
+
+
+def goodbye(registration: Registration) -> None:
+    """Say that this worker has stopped in good order; what runs on is adopted by the next one."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE workers_node SET detached = true, heartbeat_at = now() WHERE id = %s AND incarnation = %s",
+            [registration.node_id, registration.incarnation],
+        )

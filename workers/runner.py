@@ -1,0 +1,292 @@
+"""One run on this node, readable from top to bottom: prepare -> start -> watch -> collect -> finish.
+
+``execute`` is called in a thread of Celery's pool or of the local pool. It holds no database connection
+while it waits; everything it tells goes through the scribe. It may be left at any moment (the worker stops,
+or dies): whatever was started goes on, and the next worker adopts it under the same name.
+Must not import services, families or Celery.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from dataclasses import dataclass, field, replace
+
+import structlog
+from django.conf import settings
+
+from workers.crashpoints import step
+from workers.logs import store
+from workers.logs.capture import Shipment
+from workers.losses import backoff_s
+from workers.runtimes.base import Output, Presence, PrepareFailed, Result, Runtime
+from workers.scribe import Entry, Scribe
+from workers.states import Reason, State
+from workers.transitions import ClaimedRun, Lease, Outcome
+
+log = structlog.get_logger(__name__)
+
+#: A command that ends within this is written to the database once, as started and ended.
+_BRIEF_S = 0.03
+#: How often output of a running attempt is shipped, in seconds.
+_SHIP_S = 0.5
+#: Reasons for which another try makes no sense: the specification itself is at fault, or somebody ended it.
+_FINAL_REASONS = frozenset({Reason.CREATE, Reason.IMAGE, Reason.REJECTED, Reason.OPERATOR})
+
+
+@dataclass
+class Watch:
+    """A run in this worker's hands. The agent sets the flags, the runner looks at them."""
+
+    run: ClaimedRun
+    cancel: threading.Event = field(default_factory=threading.Event)
+    operator: bool = False
+    #: The lease was taken away: write nothing more.
+    fenced: threading.Event = field(default_factory=threading.Event)
+    #: Another reason to stop it than a cancel, as given to the runtime: "node_gone", "crashes".
+    stop_why: str = ""
+    handed_at: float = field(default_factory=time.monotonic)
+    #: True once something of it may run: a cancel then stops it without waiting for the runner's next look.
+    started: bool = False
+
+    @property
+    def lease(self) -> Lease:
+        return self.run.lease
+
+
+class Detached(Exception):
+    """The worker stops, or the lease is gone: leave everything as it is."""
+
+
+class Runner:
+    """Executes runs with the node's runtimes."""
+
+    def __init__(self, runtimes: dict[str, Runtime], scribe: Scribe, detaching: threading.Event) -> None:
+        self._runtimes = runtimes
+        self._scribe = scribe
+        self._detaching = detaching
+
+    def execute(self, watch: Watch) -> None:
+        """Bring one claimed run to its end. Never raises for anything that the run itself does."""
+        run = watch.run
+        structlog.contextvars.bind_contextvars(
+            run=run.lease.run_id, attempt=run.lease.attempt, tenant=run.tenant, family=run.family
+        )
+        runtime = self._runtimes[run.kind]
+        try:
+            self._execute(watch, runtime)
+        except Detached:
+            log.info("run.left", reason="lease taken away" if watch.fenced.is_set() else "worker stops")
+        finally:
+            structlog.contextvars.clear_contextvars()
+
+    def _execute(self, watch: Watch, runtime: Runtime) -> None:
+        run = watch.run
+        presence = runtime.presence(run) if run.adopted else Presence.ABSENT
+        if presence is Presence.LOST or (
+            run.started_ago is not None and presence in (Presence.ABSENT, Presence.PREPARED)
+        ):
+            self._end_lost(watch, runtime)
+            return
+        if presence in (Presence.ABSENT, Presence.PREPARED) and not self._start(watch, runtime):
+            return
+        watch.started = True
+        started_at = time.monotonic() - (run.started_ago or 0.0)
+        output = runtime.output(run, store.shipped(run.lease.run_id, run.lease.attempt) if run.adopted else {})
+        result = self._watch(watch, runtime, output, started_at)
+        self._finish(watch, runtime, output, result)
+
+    def _start(self, watch: Watch, runtime: Runtime) -> bool:
+        """Prepare and start; False when the run ended or went back to the queue before anything ran."""
+        run = watch.run
+        if watch.cancel.is_set() or run.cancel_requested:
+            return self._never_started(watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started")
+        if self._detaching.is_set() or watch.fenced.is_set():
+            return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+        try:
+            step("runner.before_prepare")
+            runtime.prepare(run, lambda: watch.cancel.is_set() or watch.fenced.is_set())
+            step("runner.after_prepare")
+            if watch.fenced.is_set():
+                raise Detached
+            if watch.cancel.is_set():
+                return self._never_started(watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started")
+            if self._detaching.is_set():
+                return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+            step("runner.before_start")
+            watch.started = True
+            runtime.start(run)
+            step("runner.after_start")
+        except PrepareFailed as failure:
+            if failure.ours:
+                log.error("run.given_back", message=failure.message)
+                return self._give_back(watch, runtime, failure.message, 5.0)
+            state = State.CANCELLED if watch.cancel.is_set() else State.FAILED
+            return self._never_started(watch, runtime, state, failure.reason, failure.message)
+        return True
+
+    def _watch(self, watch: Watch, runtime: Runtime, output: Output, started_at: float) -> Result:
+        """Wait for the end; ship output, honour cancels and the time limit meanwhile."""
+        run = watch.run
+        result = runtime.wait(run, _BRIEF_S if run.started_ago is None else 0.0)
+        if result is None and run.started_ago is None:
+            message = f"{runtime.noun} is running"
+            self._scribe.write(Entry("started", run.lease, ago=time.monotonic() - started_at, message=message))
+        deadline = started_at + run.timeout_s if run.timeout_s else None
+        stopped = ""
+        while result is None:
+            if watch.fenced.is_set() or self._detaching.is_set():
+                raise Detached
+            why = self._why_stop(watch, deadline)
+            if why and why != stopped:
+                log.info("run.stopping", why=why, grace_s=run.grace_s)
+                runtime.stop(run, why, run.grace_s)
+                stopped = stopped or why
+            self._ship(watch, output)
+            wait = _SHIP_S if deadline is None or stopped else max(0.0, min(_SHIP_S, deadline - time.monotonic()))
+            result = runtime.wait(run, wait)
+        step("runner.after_exit")
+        return result
+
+    @staticmethod
+    def _why_stop(watch: Watch, deadline: float | None) -> str:
+        if watch.stop_why:
+            return watch.stop_why
+        if watch.cancel.is_set() or watch.run.cancel_requested:
+            return "cancel"
+        return "timeout" if deadline is not None and time.monotonic() >= deadline else ""
+
+    def _ship(self, watch: Watch, output: Output) -> None:
+        shipment = output.pending()
+        if (shipment.chunks or shipment.stale) and self._stored(watch, shipment):
+            output.mark(shipment)
+
+    def _stored(self, watch: Watch, shipment: Shipment) -> bool:
+        """Store output while it runs. Waits for it: output is read no faster than it can be stored."""
+        done = self._scribe.write(Entry("log", watch.lease, shipment=shipment))
+        while not self._detaching.is_set():
+            try:
+                return done.result(timeout=0.5)
+            except TimeoutError:
+                continue
+        raise Detached
+
+    def _rest(self, watch: Watch, output: Output) -> Shipment:
+        """What is left of the output after the end; all but the last part is stored at once."""
+        shipment = output.pending(final=True)
+        while shipment.more:
+            if not self._stored(watch, shipment):
+                watch.fenced.set()
+                raise Detached
+            output.mark(shipment)
+            shipment = output.pending(final=True)
+        return shipment
+
+    def _finish(self, watch: Watch, runtime: Runtime, output: Output, result: Result) -> None:
+        """Store the rest of the output and the end in one commit, then clean up."""
+        shipment = self._rest(watch, output)
+        outcome = interpret(watch.run, runtime.noun, result, operator=watch.operator or watch.run.operator_cancel)
+        self._end(watch, runtime, _with_facts(outcome, shipment, None if result.error else result.ran_s), shipment)
+
+    def _end_lost(self, watch: Watch, runtime: Runtime) -> None:
+        run = watch.run
+        state = State.CANCELLED if run.cancel_requested else State.FAILED
+        output = runtime.output(run, store.shipped(run.lease.run_id, run.lease.attempt))
+        shipment = self._rest(watch, output)
+        outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun))
+        self._end(watch, runtime, _with_facts(outcome, shipment, None), shipment)
+
+    def _never_started(self, watch: Watch, runtime: Runtime, state: State, reason: Reason, message: str) -> bool:
+        if state is State.CANCELLED and (watch.operator or watch.run.operator_cancel):
+            reason = Reason.OPERATOR
+        self._end(watch, runtime, Outcome(watch.lease, state, reason, message), None)
+        return False
+
+    def _give_back(self, watch: Watch, runtime: Runtime, message: str, backoff: float) -> bool:
+        outcome = Outcome(watch.lease, State.FAILED, Reason.DROPPED, message, backoff_s=backoff)
+        self._close(watch, runtime, Entry("release", watch.lease, outcome))
+        return False
+
+    def _end(self, watch: Watch, runtime: Runtime, outcome: Outcome, rest: Shipment | None) -> None:
+        """Finish, or queue the next try when one is left and the failure is of a kind that another try may mend."""
+        run = watch.run
+        again = (
+            outcome.state is State.FAILED
+            and outcome.reason not in _FINAL_REASONS
+            and run.retries_left > 0
+            and not watch.cancel.is_set()
+        )
+        if again:
+            wait = backoff_s(run.lease.attempt)
+            outcome = replace(outcome, backoff_s=wait)
+        self._close(watch, runtime, Entry("retry" if again else "finish", watch.lease, outcome, shipment=rest))
+
+    def _close(self, watch: Watch, runtime: Runtime, entry: Entry) -> None:
+        done = self._scribe.write(entry)
+        while True:
+            try:
+                ours = done.result(timeout=0.5)
+                break
+            except TimeoutError:
+                if self._detaching.is_set():
+                    raise Detached from None
+        if not ours:
+            watch.fenced.set()
+            raise Detached
+        assert entry.outcome is not None  # every closing entry carries one
+        log.info(
+            "run.ended" if entry.what == "finish" else f"run.{entry.what}",
+            state=str(entry.outcome.state),
+            reason=str(entry.outcome.reason),
+            exit_code=entry.outcome.exit_code,
+        )
+        runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
+        step("runner.after_cleanup")
+
+
+def _with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Outcome:
+    return replace(outcome, started_ago=ran_s, log_bytes=shipment.log_bytes, log_truncated=shipment.truncated)
+
+
+def lost_message(noun: str) -> str:
+    """What a person is told when nobody can know how the work ended."""
+    return f"{noun} is gone and left no exit code (the machine or its launcher stopped): its outcome is unknown"
+
+
+def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool) -> Outcome:
+    """A runtime's result as an outcome: state, reason, and a message for a person. Pure."""
+    code = result.code if result.code is not None else 128 + result.signal if result.signal else None
+    if result.lost:
+        return Outcome(run.lease, State.FAILED, Reason.LOST, lost_message(noun))
+    if result.error is not None:
+        return Outcome(run.lease, State.FAILED, Reason.CREATE, f"{noun} could not be started: {result.error}")
+    if result.killed == "cancel":
+        reason = Reason.OPERATOR if operator else Reason.NONE
+        who = "an operator" if operator else "request"
+        return Outcome(run.lease, State.CANCELLED, reason, f"{noun} was killed by {who}", code)
+    if result.killed == "timeout":
+        message = f"{noun} ran longer than its limit of {run.timeout_s} s and was killed"
+        return Outcome(run.lease, State.FAILED, Reason.TIMEOUT, message, code)
+    if result.killed == "guard":
+        message = (
+            f"{noun} was killed by its node's guard: the node had been cut off from the database for "
+            f"{settings.GANTRY_NODE_LOST_AFTER_S - settings.GANTRY_GUARD_MARGIN_S} s"
+        )
+        return Outcome(run.lease, State.FAILED, Reason.UNREACHABLE, message, code)
+    if result.killed == "node_gone":
+        return Outcome(run.lease, State.FAILED, Reason.NODE_GONE, f"{noun} was killed: its node was removed", code)
+    if result.killed == "crashes":
+        message = f"{noun} was killed: its worker died {settings.GANTRY_MAX_CRASHES} times while it ran"
+        return Outcome(run.lease, State.FAILED, Reason.LOST, message, code)
+    if result.killed is not None:
+        return Outcome(run.lease, State.FAILED, Reason.RUNTIME, f"{noun} was killed: {result.killed}", code)
+    if result.oom:
+        message = f"{noun} exited with status {code} (out of memory)"
+        return Outcome(run.lease, State.FAILED, Reason.OOM, message, code)
+    if result.signal:
+        name = signal.Signals(result.signal).name if result.signal in signal.Signals._value2member_map_ else "signal"
+        return Outcome(run.lease, State.FAILED, Reason.EXIT_CODE, f"{noun} exited with status {code} ({name})", code)
+    if code == 0:
+        return Outcome(run.lease, State.SUCCEEDED, Reason.NONE, f"{noun} exited with status 0", 0)
+    return Outcome(run.lease, State.FAILED, Reason.EXIT_CODE, f"{noun} exited with status {code}", code)

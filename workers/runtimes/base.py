@@ -1,0 +1,113 @@
+"""The protocol of a runtime: how a run of one kind is executed on a node, and what every runtime must hold.
+
+Conformance rules (one suite runs over all of them):
+- ``start`` is idempotent by the attempt's name: whatever was started under it before is adopted, never
+  started again, also after the death of the worker that started it.
+- ``state`` tells the truth from outside of this process; "lost" is never reported as success.
+- ``stop`` ends everything that belongs to the attempt: TERM, after the grace period KILL; it may be repeated.
+- ``cleanup`` removes every trace of the attempt; it is called only after result and log are stored.
+- No method needs the database.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+from workers.logs.capture import Shipment
+from workers.states import Reason
+from workers.transitions import ClaimedRun
+
+
+class Presence(Enum):
+    """What is there of an attempt on this node."""
+
+    ABSENT = "absent"  # nothing: it was never started here
+    PREPARED = "prepared"  # folders, perhaps inputs; nothing was ever executed
+    RUNNING = "running"
+    EXITED = "exited"  # the result is there
+    LOST = "lost"  # it was started; neither work nor result is left
+
+
+@dataclass(frozen=True)
+class Result:
+    """How an attempt's work ended, as the runtime saw it: separate facts, no interpretation.
+
+    ``code`` is the exit code, ``signal`` the signal that ended the main process; ``killed`` why we stopped
+    it (the ``why`` given to ``stop``), None when it ended by itself; ``error`` why it could not be executed.
+    ``ran_s`` is the time from start to end in seconds.
+    """
+
+    code: int | None = None
+    signal: int | None = None
+    killed: str | None = None
+    error: str | None = None
+    oom: bool = False
+    #: Neither work nor result is left: the outcome is unknown.
+    lost: bool = False
+    ran_s: float = 0.0
+
+
+class Output(Protocol):
+    """Reads an attempt's output as it grows; one object per watcher. ``SpoolReader`` is one."""
+
+    def pending(self, final: bool = False) -> Shipment:
+        """What is new, bounded; repeat while it says ``more``. ``final`` after the end of the work."""
+        ...
+
+    def mark(self, shipment: Shipment) -> None:
+        """The shipment is stored: go on after it."""
+        ...
+
+
+class PrepareFailed(Exception):
+    """The attempt cannot be prepared. ``ours`` is True when the node is to blame, not the run."""
+
+    def __init__(self, reason: Reason, message: str, *, ours: bool = False) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+        self.ours = ours
+
+
+class Runtime(Protocol):
+    """One way of executing runs. ``noun`` begins its messages: "Command exited with status 3"."""
+
+    kind: str
+    noun: str
+
+    def presence(self, run: ClaimedRun) -> Presence: ...
+
+    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool]) -> None:
+        """Make folders and fetch inputs. Raises PrepareFailed; ``cancelled`` is asked while it takes time."""
+        ...
+
+    def start(self, run: ClaimedRun) -> None:
+        """Start, or adopt what was started under the attempt's name. Raises PrepareFailed."""
+        ...
+
+    def wait(self, run: ClaimedRun, timeout_s: float) -> Result | None:
+        """The result, or None when it still runs after ``timeout_s``."""
+        ...
+
+    def stop(self, run: ClaimedRun, why: str, grace_s: float) -> None: ...
+
+    def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output: ...
+
+    def cleanup(self, run_id: int, attempt: int) -> None: ...
+
+    def attempts(self) -> list[tuple[int, int]]:
+        """(run, attempt) of everything of ours that this node holds, for the search for orphans."""
+        ...
+
+    def kill_orphan(self, run_id: int, attempt: int) -> None: ...
+
+    def renewed(self, kill_after_s: float) -> None:
+        """The database has confirmed that this node is alive: the guard may rest for ``kill_after_s``."""
+        ...
+
+    def trouble(self) -> str:
+        """Why this runtime cannot take work now, in words; empty when all is well."""
+        ...

@@ -1,0 +1,285 @@
+"""The worker's side of the launcher: start, stop, ask, wait. Safe to use from many threads.
+
+Imports the standard library and the launcher's file formats, nothing else: no Django, no settings.
+The files of the control folder are the truth. The socket makes things happen and saves waiting, so a dead
+launcher costs a second here and there and never an answer: stop, state and wait work without one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from workers import launcher
+from workers.launcher import control
+from workers.runtimes.launcher_link import BrokenLinkError, Link, connect
+from workers.runtimes.launcher_records import Exit, Hello, RunState, StartRequest
+
+logger = logging.getLogger(__name__)
+
+_POLL = 1.0  # seconds between looks at the files while waiting: the backstop of the pushed event
+_REQUEST_TIMEOUT = 30.0  # seconds
+_SPAWN_TIMEOUT = 5.0  # seconds until a new launcher must listen
+_BUSY_PAUSE = 0.02  # seconds before asking again
+
+
+class LauncherError(Exception):
+    """The launcher refused a request. `code`: bad_name, bad_request, start_failed, stopped, fenced, isolation..."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class LauncherUnavailableError(LauncherError):
+    """There is no launcher and none could be started, or it did not answer in time: the outcome is unknown."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("unavailable", message)
+
+
+class LauncherClient:
+    """A connection to the launcher of one control folder; starts the launcher when there is none.
+
+    `on_exit(name, exit)` is called in the reader's thread for every end that is pushed (exit None: lost).
+    """
+
+    def __init__(
+        self,
+        control_dir: Path,
+        *,
+        isolation: bool = True,
+        uid_base: int | None = None,
+        idle_exit: float = 60.0,
+        on_exit: Callable[[str, Exit | None], None] | None = None,
+        python: str = sys.executable,
+    ) -> None:
+        self._control = str(control_dir)
+        self._options = ["--idle-exit", str(idle_exit), "--isolation", "on" if isolation else "off"]
+        if uid_base is not None:
+            self._options += ["--uid-base", str(uid_base)]
+        self._on_exit = on_exit
+        self._python = python
+        self._connecting = threading.Lock()
+        self._link: Link | None = None
+        self._waiters_lock = threading.Lock()
+        self._waiters: dict[str, list[threading.Event]] = {}
+        self._closed = False
+
+    # --- requests -----------------------------------------------------------------------------------
+
+    def ensure(self) -> Hello:
+        """Connect, starting the launcher if needed. Raises LauncherUnavailableError."""
+        return Hello.read(self._ask({"op": "hello"}))
+
+    def start(self, request: StartRequest) -> RunState:
+        """Start a run once, however often it is asked for; the state says what is true now.
+
+        Raises LauncherError; LauncherUnavailableError when the outcome is unknown (ask again, or ask state).
+        """
+        return RunState.read(self._ask(request.frame()))
+
+    def renew(self, kill_after: float) -> None:
+        """This worker is alive: the guard stops fenced runs `kill_after` seconds after the last renewal."""
+        self._ask({"op": "renew", "kill_after": kill_after})
+
+    def live(self) -> tuple[str, ...]:
+        """The names of the runs whose shim lives."""
+        return self.ensure().live
+
+    def runs(self) -> dict[str, str]:
+        """Every attempt with a control folder here: name -> state. Read from the files."""
+        with contextlib.suppress(FileNotFoundError):
+            return {name: self.state(name).state for name in sorted(os.listdir(f"{self._control}/runs"))}
+        return {}
+
+    def stop(self, name: str, why: str, grace: float) -> RunState:
+        """Ask every process of the run to end; KILL after `grace` seconds. Needs no launcher: the shim obeys files.
+
+        A run that never executed is marked, and will not start any more. Returns the state as it was.
+        """
+        folder = control.run_dir(self._control, name)
+        state = self.state(name)
+        if state.state in (control.RUNNING, control.PREPARED):
+            control.write_stop(folder, why, grace)
+            control.signal_shim(folder)
+        return state
+
+    def state(self, name: str) -> RunState:
+        """The true state, from the files."""
+        return RunState.read(control.state_of(control.run_dir(self._control, name)))
+
+    def wait(self, name: str, timeout: float | None) -> Exit | None:
+        """Wait for the end of a run. None when the time is over, or at once when there is no end to wait for:
+        lost or absent (ask state). Never busy: woken by the launcher, with a look at the files each second.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        woken = threading.Event()
+        with self._waiters_lock:
+            self._waiters.setdefault(name, []).append(woken)
+        try:
+            while True:
+                now = self.state(name)
+                if now.exit is not None or now.state in (control.LOST, control.ABSENT):
+                    return now.exit
+                left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
+                if left <= 0:
+                    return None
+                if not woken.wait(left):
+                    self._revive()
+                woken.clear()
+        finally:
+            with self._waiters_lock:
+                self._waiters[name].remove(woken)
+                if not self._waiters[name]:
+                    del self._waiters[name]
+
+    def output_path(self, name: str, stream: str) -> Path:
+        """The file of `stdout` or `stderr`. See read_output for reading it while it may be capped."""
+        return Path(control.run_dir(self._control, name)) / stream
+
+    def read_output(self, name: str, stream: str, offset: int, limit: int) -> tuple[bytes, int]:
+        """Bytes of an output file from a logical offset: (data, offset of its first byte).
+
+        Dropped bytes are skipped: the returned offset is then beyond the one asked for. Empty data: no more yet.
+        """
+        folder = control.run_dir(self._control, name)
+        try:
+            with open(f"{folder}/{stream}", "rb") as file:
+                data = os.pread(file.fileno(), limit, offset)
+                # Only after reading: the shim writes `holes` before it makes one.
+                start, end = (control.read_record(f"{folder}/holes") or {}).get(stream) or (offset, offset)
+                if offset < start:
+                    return data[: start - offset], offset
+                if offset < end:
+                    return os.pread(file.fileno(), limit, end), end
+                return data, offset
+        except FileNotFoundError:
+            return b"", offset
+
+    def remove(self, name: str) -> None:
+        """Delete the control folder of an attempt that does not run. Raises LauncherError (`running`)."""
+        if self.state(name).state == control.RUNNING:
+            raise LauncherError("running", f"{name} still runs: stop it before its records are removed")
+        shutil.rmtree(control.run_dir(self._control, name), ignore_errors=True)
+
+    def quit(self) -> None:
+        """End the launcher, if there is one. Runs go on; the next request starts a new launcher."""
+        with self._connecting:
+            link = self._link or self._connect()
+            self._link = None
+        if link is not None:
+            with contextlib.suppress(LauncherUnavailableError):
+                link.ask({"op": "quit"}, _REQUEST_TIMEOUT)
+            link.close()
+
+    def close(self) -> None:
+        """Let go of the connection. Launcher and runs stay."""
+        with self._connecting:
+            self._closed = True
+            link, self._link = self._link, None
+        if link is not None:
+            link.close()
+
+    # --- the connection -----------------------------------------------------------------------------
+
+    def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        """One request, sent again after a broken connection: every request may be repeated."""
+        deadline = time.monotonic() + _REQUEST_TIMEOUT
+        while True:
+            link = self._connected()
+            try:
+                reply = link.ask(request, max(0.1, deadline - time.monotonic()))
+            except BrokenLinkError as error:
+                if time.monotonic() > deadline:
+                    raise LauncherUnavailableError(f"the launcher of {self._control}: {error}") from error
+                time.sleep(_BUSY_PAUSE)
+                continue
+            if reply.get("ok"):
+                return reply
+            if reply.get("code") != "busy" or time.monotonic() > deadline:
+                raise LauncherError(str(reply.get("code")), str(reply.get("message")))
+            time.sleep(_BUSY_PAUSE)
+
+    def _connected(self) -> Link:
+        link = self._link
+        if link is not None and link.alive:
+            return link
+        with self._connecting:
+            if self._closed:
+                raise LauncherUnavailableError("this client is closed")
+            if self._link is not None and self._link.alive:
+                return self._link
+            self._link = self._greet() or self._spawn()
+            return self._link
+
+    def _greet(self) -> Link | None:
+        """Connect and subscribe. None when no launcher of this version is there."""
+        link = connect(self._control, self._hear)
+        if link is None:
+            return None
+        try:
+            hello = link.ask({"op": "hello"}, _SPAWN_TIMEOUT)
+            if hello.get("version") == control.PROTOCOL:
+                link.ask({"op": "subscribe"}, _SPAWN_TIMEOUT)
+                return link
+            # Left by another release. Its runs go on under their shims.
+            logger.info("replacing the launcher of version %s by version %s", hello.get("version"), control.PROTOCOL)
+            link.ask({"op": "quit"}, _SPAWN_TIMEOUT)
+        except BrokenLinkError:
+            pass
+        link.close()
+        return None
+
+    def _spawn(self) -> Link:
+        folder = str(Path(launcher.__file__).parent)
+        arguments = [self._python, "-I", "-S", "-X", "utf8", folder, self._control, *self._options]
+        deadline = time.monotonic() + _SPAWN_TIMEOUT
+        problem = "it ended at once"
+        while time.monotonic() < deadline:
+            try:
+                # An environment of its own: the worker's holds secrets, and runs can be of the same user.
+                done = subprocess.run(
+                    arguments,
+                    env={"PATH": os.defpath},
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.PIPE,
+                    timeout=_SPAWN_TIMEOUT,
+                    check=False,
+                )
+                problem = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+            except (OSError, subprocess.TimeoutExpired) as error:
+                problem = str(error)
+            link = self._greet()  # also when another worker's attempt was faster than ours
+            if link is not None:
+                return link
+            time.sleep(0.05)
+        raise LauncherUnavailableError(f"no launcher for {self._control} could be started: {problem}")
+
+    def _revive(self) -> None:
+        """While somebody waits there should be a launcher: it is the guard, and it wakes the waiting."""
+        try:
+            self._connected()
+        except LauncherUnavailableError as error:
+            logger.warning("waiting without a launcher: %s", error)
+
+    def _hear(self, event: dict[str, Any]) -> None:
+        name = str(event.get("name"))
+        with self._waiters_lock:
+            for woken in self._waiters.get(name, ()):
+                woken.set()
+        if self._on_exit is not None:
+            try:
+                self._on_exit(name, Exit.read(event.get("exit")))
+            except Exception:
+                logger.exception("the handler of ended runs failed for %s", name)

@@ -1,0 +1,205 @@
+"""Commands as processes of the node, started by the resident launcher (``workers.launcher``).
+
+Names: control folder <node>/launcher/runs/<run>-<attempt>, scratch folder <scratch>/<run>-<attempt>. The
+scratch root is a folder that every user may pass through but not list, since as root each run has a user of
+its own. Must not import the database or Celery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import resource
+import shutil
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from django.conf import settings
+
+from workers import fetch
+from workers.errors import EngineError
+from workers.launcher import control
+from workers.logs.capture import SpoolReader
+from workers.runtimes.base import Output, Presence, PrepareFailed, Result
+from workers.runtimes.launcher_client import LauncherClient, LauncherError
+from workers.runtimes.launcher_records import StartRequest, fresh_environment
+from workers.specs import ProcessSpec
+from workers.states import Reason
+from workers.transitions import ClaimedRun
+
+#: Processes and open files that one run may have; generous, against fork bombs.
+_NPROC: Final = 4096
+_NOFILE: Final = 65_536
+
+
+def scratch_root(node_dir: Path) -> Path:
+    """Where scratch folders lie: below the node's folder if other users may pass through to it, else in /var/tmp.
+
+    Raises PermissionError when somebody else has put a folder there.
+    """
+    wanted = node_dir / "scratch"
+    wanted.mkdir(parents=True, exist_ok=True)
+    wanted.chmod(0o711)
+    if os.geteuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in wanted.parents):
+        return wanted
+    other = Path("/var/tmp") / f"gantry-{hashlib.sha256(str(node_dir).encode()).hexdigest()[:12]}"  # noqa: S108
+    with contextlib.suppress(FileExistsError):
+        other.mkdir(mode=0o711)
+    found = other.lstat()
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
+        raise PermissionError(f"{other} belongs to somebody else: remove it, or use another GANTRY_NODE_DIR")
+    other.chmod(0o711)
+    return other
+
+
+class ProcessRuntime:
+    """The process runtime of one node; conforms to ``runtimes.base.Runtime``."""
+
+    kind = "process"
+    noun = "Command"
+
+    def __init__(self, node_dir: Path) -> None:
+        self._control = node_dir / "launcher"
+        self._control.mkdir(parents=True, exist_ok=True, mode=0o700)
+        node_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
+        self._scratch = scratch_root(node_dir)
+        self._client = LauncherClient(self._control)
+
+    # --- names ---------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _name(run_id: int, attempt: int) -> str:
+        return f"{run_id}-{attempt}"
+
+    def _name_of(self, run: ClaimedRun) -> str:
+        return self._name(run.lease.run_id, run.lease.attempt)
+
+    # --- the protocol --------------------------------------------------------------------------------
+
+    def presence(self, run: ClaimedRun) -> Presence:
+        return Presence(self._client.state(self._name_of(run)).state)
+
+    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool]) -> None:
+        spec = _spec(run)
+        scratch = self._scratch / self._name_of(run)
+        try:
+            scratch.mkdir(mode=0o700, exist_ok=True)
+            if spec.uris:
+                fetch.fetch_uris(spec.uris, scratch, cancelled)
+        except EngineError as error:
+            raise PrepareFailed(Reason.INPUT, error.message) from error
+        except OSError as error:
+            raise PrepareFailed(Reason.RUNTIME, f"scratch folder: {error}", ours=True) from error
+
+    def start(self, run: ClaimedRun) -> None:
+        spec = _spec(run)
+        name = self._name_of(run)
+        scratch = self._scratch / name
+        request = StartRequest(
+            name=name,
+            argv=spec.argv,
+            env=fresh_environment(scratch, {"LANG": "C.UTF-8", **spec.env}),
+            scratch=scratch,
+            nproc=_at_most(resource.RLIMIT_NPROC, _NPROC),
+            nofile=_at_most(resource.RLIMIT_NOFILE, _NOFILE),
+            data_bytes=spec.mem_mb * 1024 * 1024,
+            head_bytes=spec.log_head,
+            tail_bytes=spec.log_tail,
+            fence=not run.never_lost,
+        )
+        try:
+            self._client.start(request)
+        except (LauncherError, OSError) as error:
+            raise PrepareFailed(Reason.RUNTIME, f"launcher: {error}", ours=True) from error
+
+    def wait(self, run: ClaimedRun, timeout_s: float) -> Result | None:
+        name = self._name_of(run)
+        exit_record = self._client.wait(name, timeout_s)
+        if exit_record is None:
+            state = self._client.state(name)
+            if state.state not in (control.LOST, control.ABSENT):
+                return None
+            if state.exit is None:
+                return Result(lost=True)
+            exit_record = state.exit
+        return Result(
+            code=exit_record.code,
+            signal=exit_record.signal,
+            killed=exit_record.killed,
+            error=exit_record.error,
+            ran_s=max(0.0, exit_record.ended_at - exit_record.started_at),
+        )
+
+    def stop(self, run: ClaimedRun, why: str, grace_s: float) -> None:
+        self._client.stop(self._name_of(run), why, grace_s)
+
+    def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output:
+        spec = _spec(run)
+        folder = Path(control.run_dir(str(self._control), self._name_of(run)))
+        return SpoolReader(folder / "stdout", folder / "stderr", shipped, spec.log_head, spec.log_tail)
+
+    def cleanup(self, run_id: int, attempt: int) -> None:
+        name = self._name(run_id, attempt)
+        # The control folder last: while it is there, an orphan search finds what is left.
+        for folder in (self._scratch / name, Path(control.run_dir(str(self._control), name))):
+            shutil.rmtree(folder, onerror=_make_removable)
+
+    def attempts(self) -> list[tuple[int, int]]:
+        names: set[str] = set()
+        for folder in (self._scratch, self._control / "runs"):
+            with contextlib.suppress(FileNotFoundError):
+                names.update(entry.name for entry in folder.iterdir())
+        found = []
+        for name in names:
+            run_id, _, attempt = name.partition("-")
+            if run_id.isdigit() and attempt.isdigit():
+                found.append((int(run_id), int(attempt)))
+        return sorted(found)
+
+    def kill_orphan(self, run_id: int, attempt: int) -> None:
+        name = self._name(run_id, attempt)
+        if self._client.state(name).state == control.RUNNING:
+            self._client.stop(name, "orphan", 0.0)
+            self._client.wait(name, 10.0)
+
+    def renewed(self, kill_after_s: float) -> None:
+        self._client.renew(kill_after_s)
+
+    def trouble(self) -> str:
+        free = shutil.disk_usage(self._scratch).free // (1024 * 1024)
+        if free < settings.GANTRY_MIN_FREE_MB:
+            return f"only {free} MiB free in {self._scratch}, it needs {settings.GANTRY_MIN_FREE_MB}"
+        try:
+            self._client.ensure()
+        except (LauncherError, OSError) as error:
+            return f"the launcher does not answer: {error}"
+        return ""
+
+
+def _at_most(limit: int, wanted: int) -> int:
+    """The limit to set: what we want, or less where the machine allows less."""
+    hard = resource.getrlimit(limit)[1]
+    return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+
+
+def _spec(run: ClaimedRun) -> ProcessSpec:
+    try:
+        return ProcessSpec.from_json(run.spec)
+    except (ValueError, TypeError) as error:
+        raise PrepareFailed(Reason.CREATE, str(error)) from error
+
+
+def _make_removable(function: Callable[[str], object], path: str, info: object) -> None:
+    """rmtree's helper: a run may have taken the write bit from its own folders."""
+    with contextlib.suppress(OSError):
+        Path(path).parent.chmod(0o700)
+        Path(path).chmod(0o700)
+        function(path)
+        return
+    error = info[1] if isinstance(info, tuple) else None
+    if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+        raise error

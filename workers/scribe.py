@@ -1,0 +1,197 @@
+"""Writes what a worker's watchers have to tell the database, in groups: one commit for all that is waiting.
+
+Like a group commit: one thread takes whatever has been queued and writes it in one transaction, so that
+under load many runs share a commit and an idle system waits for nobody. While the database is away it
+keeps everything and tries again; nothing is told as written before its commit. Must not import runtimes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Literal
+
+import structlog
+from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
+from django.db.backends.utils import CursorWrapper
+
+from workers import transitions
+from workers.crashpoints import step
+from workers.logs import store
+from workers.logs.capture import Shipment
+from workers.states import State
+from workers.transitions import Lease, Outcome
+
+log = structlog.get_logger(__name__)
+
+#: Most entries and most bytes of output in one transaction.
+_GROUP = 64
+_GROUP_BYTES = 8 * 1024 * 1024
+
+
+@dataclass
+class Entry:
+    """One thing to write; ``done`` tells whether it was ours to write (False: the lease was taken away)."""
+
+    what: Literal["started", "finish", "retry", "release", "log"]
+    lease: Lease
+    outcome: Outcome | None = None
+    ago: float = 0.0
+    message: str = ""
+    shipment: Shipment | None = None
+    done: Future[bool] = field(default_factory=Future)
+
+    def size(self) -> int:
+        return sum(len(chunk.data) for chunk in self.shipment.chunks) if self.shipment else 0
+
+
+class Scribe:
+    """The writing thread of one worker."""
+
+    def __init__(self, node_name: str, freed: Callable[[], None]) -> None:
+        self._by = node_name
+        self._freed = freed
+        self._queue: queue.SimpleQueue[Entry | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_forever, name="scribe", daemon=True)
+        self._stopping = threading.Event()
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Write what is queued, then end; gives up after ``timeout_s`` (the next worker recovers the rest)."""
+        self._stopping.set()
+        self._queue.put(None)
+        self._thread.join(timeout_s)
+
+    def write(self, entry: Entry) -> Future[bool]:
+        """Queue an entry. The future is False when the lease was no longer ours and nothing was written."""
+        self._queue.put(entry)
+        return entry.done
+
+    def _write_forever(self) -> None:
+        while True:
+            group = self._next_group()
+            if group is None:
+                return
+            if group:
+                self._write_until_written(group)
+
+    def _next_group(self) -> list[Entry] | None:
+        first = self._queue.get()
+        if first is None:
+            return None
+        group, size = [first], first.size()
+        while len(group) < _GROUP and size < _GROUP_BYTES:
+            try:
+                entry = self._queue.get_nowait()
+            except queue.Empty:
+                break
+            if entry is None:
+                self._queue.put(None)
+                break
+            group.append(entry)
+            size += entry.size()
+        return group
+
+    def _write_until_written(self, group: list[Entry]) -> None:
+        wait = 0.1
+        while True:
+            try:
+                written = self._write(group)
+            except (OperationalError, InterfaceError) as error:
+                log.warning("scribe.database_away", error=str(error).strip(), waiting=len(group), next_try_s=wait)
+                with contextlib.suppress(Exception):
+                    connection.close()
+                if self._stopping.wait(wait) and wait >= 2.0:
+                    self._fail(group, error)
+                    return
+                wait = min(wait * 2, 2.0)
+                continue
+            except (DatabaseError, ValueError, TypeError) as error:
+                # One bad entry must not hold up the others: write them one by one, and tell who it was.
+                connection.close()
+                if len(group) > 1:
+                    for entry in group:
+                        self._write_until_written([entry])
+                    return
+                log.error("scribe.refused", run=group[0].lease.run_id, what=group[0].what, error=str(error).strip())
+                self._fail(group, error)
+                return
+            connection.close()
+            for entry in group:
+                entry.done.set_result(entry.lease.run_id in written)
+            if any(entry.what in ("finish", "retry", "release") for entry in group):
+                self._freed()
+            return
+
+    @staticmethod
+    def _fail(group: list[Entry], error: Exception) -> None:
+        for entry in group:
+            entry.done.set_exception(error)
+
+    def _write(self, group: list[Entry]) -> set[int]:
+        """One transaction. Entries of one run keep their order: logs and start before the end."""
+        by_kind: dict[str, list[Entry]] = {}
+        for entry in group:
+            by_kind.setdefault(entry.what, []).append(entry)
+        ours: set[int] = set()
+        with transaction.atomic(), connection.cursor() as cursor:
+            if beginnings := by_kind.get("started"):
+                step("runner.before_started_commit")
+                ours |= transitions.started(
+                    cursor, [(entry.lease, entry.ago, entry.message) for entry in beginnings]
+                )
+            if pieces := by_kind.get("log"):
+                held = transitions.held(cursor, [entry.lease for entry in pieces])
+                self._store(cursor, [entry for entry in pieces if entry.lease.run_id in held])
+                ours |= held
+            endings = [entry for kind in ("finish", "retry", "release") for entry in by_kind.get(kind, ())]
+            if endings:
+                step("runner.before_finish_commit")
+                ended = self._end(cursor, by_kind)
+                self._store(cursor, [entry for entry in endings if entry.lease.run_id in ended])
+                ours = (ours - {entry.lease.run_id for entry in endings}) | ended
+        if by_kind.get("started"):
+            step("runner.after_started_commit")
+        if endings:
+            step("runner.after_finish_commit")
+        return ours
+
+    def _end(self, cursor: CursorWrapper, by_kind: dict[str, list[Entry]]) -> set[int]:
+        finishing = [entry.outcome for entry in by_kind.get("finish", ()) if entry.outcome]
+        ended: set[int] = set()
+        if retrying := [entry.outcome for entry in by_kind.get("retry", ()) if entry.outcome]:
+            again = transitions.retry(cursor, retrying, by=self._by)
+            ended |= again
+            # A cancel came first: the attempt's own end is the run's end.
+            finishing += [item for item in retrying if item.lease.run_id not in again]
+        if releasing := [entry.outcome for entry in by_kind.get("release", ()) if entry.outcome]:
+            back = transitions.release(cursor, releasing, by=self._by)
+            ended |= back
+            finishing += [
+                Outcome(item.lease, State.CANCELLED, message="Cancelled before it started")
+                for item in releasing
+                if item.lease.run_id not in back
+            ]
+        if finishing:
+            ended |= transitions.finish(cursor, finishing, by=self._by)
+        return ended
+
+    @staticmethod
+    def _store(cursor: CursorWrapper, entries: Sequence[Entry]) -> None:
+        told = [(entry.lease, entry.shipment) for entry in entries if entry.shipment is not None]
+        rows = [
+            (lease.run_id, lease.attempt, chunk.stream, chunk.offset, chunk.data)
+            for lease, shipment in told
+            for chunk in shipment.chunks
+        ]
+        if rows:
+            store.insert(cursor, rows)
+        for lease, shipment in told:
+            for stale in shipment.stale:
+                store.delete_middle(cursor, lease.run_id, lease.attempt, stale.stream, stale.start, stale.end)

@@ -1,0 +1,266 @@
+"""What families and the API call: submit, cancel, retry, explain and so on, one transaction each.
+
+Must not import families, views, runtimes or the worker's side.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+
+from django.conf import settings
+from django.db import IntegrityError, connection, transaction
+
+from workers import doorbell, losses, transitions
+from workers.errors import Conflict, NotFound
+from workers.explain import explain_run
+from workers.models import Node, NodeRequest, Run, Shape
+from workers.specs import Spec
+from workers.states import State, is_final
+
+#: (tenant, kind, cpu_m, mem_mb, constraints) -> (shape id, monotonic time); shapes never change.
+_shapes: dict[tuple[int, str, int, int, str], tuple[int, float]] = {}
+_SHAPES_MAX = 10_000
+_SHAPE_TTL_S = 600.0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A run to be. ``constraints`` is {node attribute: allowed values}; ``priority`` 0-9, lower is sooner.
+
+    ``retries`` is how many further attempts follow a failure, ``timeout_s`` limits one attempt,
+    ``grace_s`` is the time from TERM to KILL, ``expires_in_s`` the longest wait before it starts.
+    """
+
+    tenant_id: int
+    family: str
+    spec: Spec
+    name: str
+    constraints: dict[str, list[str]] = field(default_factory=dict)
+    priority: int = 5
+    retries: int = 0
+    timeout_s: int | None = None
+    grace_s: int | None = None
+    expires_in_s: int | None = None
+    owner_id: str = ""
+    callback_url: str = ""
+    retry_of: int | None = None
+
+
+@dataclass(frozen=True)
+class Cancellation:
+    """What a cancel found and did: ``state`` is the state now, ``accepted`` whether it will end by this cancel."""
+
+    run: Run
+    state: str
+    accepted: bool
+    already_final: bool
+    message: str
+
+
+def submit(submission: Submission) -> int:
+    """Accept a run: one INSERT, then a ring after the commit. Returns the run's id."""
+    key = (
+        submission.tenant_id,
+        submission.spec.KIND,
+        submission.spec.cpu_m,
+        submission.spec.mem_mb,
+        json.dumps(
+            {name: sorted(set(values)) for name, values in submission.constraints.items()}, sort_keys=True
+        ),
+    )
+    new = transitions.NewRun(
+        tenant_id=submission.tenant_id,
+        family=submission.family,
+        kind=submission.spec.KIND,
+        name=submission.name,
+        owner_id=submission.owner_id,
+        shape_id=_shape_id(key),
+        spec=json.dumps(submission.spec.to_json()),
+        priority=submission.priority,
+        retries=submission.retries,
+        timeout_s=submission.timeout_s,
+        grace_s=settings.GANTRY_GRACE_S if submission.grace_s is None else submission.grace_s,
+        expires_in_s=settings.GANTRY_EXPIRE_S if submission.expires_in_s is None else submission.expires_in_s,
+        callback_url=submission.callback_url,
+        retry_of=submission.retry_of,
+    )
+    try:
+        run_id = _insert(new)
+    except IntegrityError:
+        # A cached shape may have been pruned meanwhile; anything else fails again and is told.
+        _shapes.pop(key, None)
+        run_id = _insert(transitions.NewRun(**{**new.__dict__, "shape_id": _shape_id(key)}))
+    doorbell.ring_after_commit()
+    return run_id
+
+
+def _insert(new: transitions.NewRun) -> int:
+    if connection.in_atomic_block:
+        with transaction.atomic(), connection.cursor() as cursor:
+            return transitions.submit(cursor, new)[0]
+    with connection.cursor() as cursor:
+        return transitions.submit(cursor, new)[0]
+
+
+def _shape_id(key: tuple[int, str, int, int, str]) -> int:
+    known = _shapes.get(key)
+    now = time.monotonic()
+    if known is not None and now - known[1] < _SHAPE_TTL_S:
+        return known[0]
+    tenant_id, kind, cpu_m, mem_mb, constraints = key
+    shape, _ = Shape.objects.get_or_create(
+        tenant_id=tenant_id, kind=kind, cpu_m=cpu_m, mem_mb=mem_mb, constraints=json.loads(constraints)
+    )
+    if not connection.in_atomic_block:  # one that may still be rolled back is not remembered
+        if len(_shapes) >= _SHAPES_MAX:
+            _shapes.clear()
+        _shapes[key] = (shape.pk, now)
+    return shape.pk
+
+
+def find(tenant_id: int | None, run_id: int) -> Run:
+    """The run, if it is the tenant's (None: any tenant's, for operators). NotFound otherwise."""
+    runs = Run.objects.select_related("node", "tenant", "shape")
+    if tenant_id is not None:
+        runs = runs.filter(tenant_id=tenant_id)
+    run = runs.filter(pk=run_id).first() if -(2**63) <= run_id < 2**63 else None
+    if run is None:
+        raise NotFound(f"there is no run {run_id}")
+    return run
+
+
+def cancel(tenant_id: int | None, run_id: int, *, operator: bool = False) -> Cancellation:
+    """Cancel a waiting run at once, ask the worker to stop a running one, leave an ended one as it is.
+
+    After this has returned ``accepted``, nothing of the run starts any more.
+    """
+    run = find(tenant_id, run_id)
+    by = "operator" if operator else "client"
+    with transaction.atomic(), connection.cursor() as cursor:
+        # A run may be claimed or given back between the two statements: look again, it settles.
+        for _ in range(5):
+            if transitions.cancel(cursor, [run_id], by=by, operator=operator):
+                done, accepted = "Cancelled before it started", True
+                break
+            if transitions.request_cancel(cursor, [run_id], operator=operator):
+                done, accepted = "Cancel requested: its node stops it", True
+                doorbell.ring_after_commit()
+                break
+            if is_final(Run.objects.values_list("state", flat=True).get(pk=run_id)):
+                done, accepted = "It has already ended", False
+                break
+        else:
+            raise Conflict(f"run {run_id} changes hands right now: send the cancel again")
+    run.refresh_from_db()
+    return Cancellation(run, run.state, accepted, not accepted, done)
+
+
+def retry(tenant_id: int | None, run_id: int) -> int:
+    """Run an ended run once more, as a new run with the same specification. Returns the new run's id."""
+    run = find(tenant_id, run_id)
+    if not is_final(run.state):
+        raise Conflict(f"run {run_id} has not ended (it is {run.state}): cancel it first or wait for its end")
+    with transaction.atomic(), connection.cursor() as cursor:
+        new_id, _ = transitions.submit(
+            cursor,
+            transitions.NewRun(
+                tenant_id=run.tenant_id,
+                family=run.family,
+                kind=run.kind,
+                name=run.name,
+                owner_id=run.owner_id,
+                shape_id=run.shape_id,
+                spec=json.dumps(run.spec),
+                priority=run.priority,
+                retries=0,
+                timeout_s=run.timeout_s,
+                grace_s=run.grace_s,
+                expires_in_s=settings.GANTRY_EXPIRE_S,
+                callback_url=run.callback_url,
+                retry_of=run.pk,
+            ),
+        )
+        doorbell.ring_after_commit()
+    return new_id
+
+
+def explain(tenant_id: int | None, run_id: int) -> dict[str, object]:
+    """Why the run is where it is (contract: explanation), the strongest reason first."""
+    return explain_run(find(tenant_id, run_id))
+
+
+def reconcile(tenant_id: int, run_ids: list[int], wait_s: float = 5.0) -> dict[int, tuple[bool, str]]:
+    """Compare what the database believes of these runs with what their nodes see now, and repair it.
+
+    Asks each node once and waits at most ``wait_s`` seconds. Runs that are not the tenant's are left out
+    of the answer. Returns {run id: (agrees now, what was found)}.
+    """
+    runs = list(
+        Run.objects.filter(tenant_id=tenant_id, pk__in=run_ids).values_list("pk", "state", "node_id", "node__name")
+    )
+    answers: dict[int, tuple[bool, str]] = {}
+    by_node: dict[int, list[int]] = {}
+    names: dict[int, str] = {}
+    for run_id, state, node_id, node_name in runs:
+        if state == State.RUNNING and node_id is not None:
+            by_node.setdefault(node_id, []).append(run_id)
+            names[node_id] = node_name
+        else:
+            answers[run_id] = (True, "it is waiting" if state == State.PENDING else f"it has ended: {state}")
+    requests = {
+        node_id: NodeRequest.objects.create(node_id=node_id, kind="reconcile", payload={"runs": ids})
+        for node_id, ids in by_node.items()
+    }
+    if requests:
+        doorbell.ring()
+    deadline = time.monotonic() + wait_s
+    while requests:
+        done = NodeRequest.objects.filter(
+            pk__in=[request.pk for request in requests.values()], answered_at__isnull=False
+        )
+        for request in done:
+            for run_id, (agrees, message) in (request.answer or {}).items():
+                answers[int(run_id)] = (bool(agrees), str(message))
+            requests.pop(request.node_id, None)
+        if not requests or time.monotonic() >= deadline:
+            break
+        time.sleep(0.05)
+    for node_id in requests:
+        for run_id in by_node[node_id]:
+            answers[run_id] = (False, f"node {names[node_id]} did not answer within {wait_s:g} s: ask again later")
+    return answers
+
+
+def remove_node(name: str, *, force: bool = False) -> Node:
+    """Take a node out for good. Its worker stops and closes what runs there; ``force`` closes it at once.
+
+    Without ``force`` the runs of a silent node are closed after GANTRY_NODE_LOST_AFTER_S, when its guard has
+    killed them. ``force`` is the operator's word that nothing runs there any more.
+    """
+    with transaction.atomic():
+        node = Node.objects.select_for_update().filter(name=name).first()
+        if node is None:
+            raise NotFound(f"there is no node {name}")
+        node.mode = Node.Mode.REMOVED
+        node.reserved_for = None
+        node.save(update_fields=["mode", "reserved_for"])
+    if force:
+        losses.close_node(node.pk, f"node {name} was removed by an operator", removed=True)
+    doorbell.ring()
+    return node
+
+
+def set_node_mode(name: str, mode: str) -> Node:
+    """Drain a node (takes no new work, finishes what it has) or make it ready again."""
+    with transaction.atomic():
+        node = Node.objects.select_for_update().filter(name=name).first()
+        if node is None:
+            raise NotFound(f"there is no node {name}")
+        node.mode = Node.Mode(mode)
+        if mode != Node.Mode.READY:
+            node.reserved_for = None
+        node.save(update_fields=["mode", "reserved_for"])
+    doorbell.ring()
+    return node
