@@ -1,4 +1,4 @@
-"""Django app of the project itself: registers the system checks and what OpenAPI needs to know."""
+"""Django app of the project itself: registers the system checks."""
 
 from django.apps import AppConfig
 
@@ -8,6 +8,6 @@ class ProjectConfig(AppConfig):
     verbose_name = "Gantry"
 
     def ready(self) -> None:
-        from config import checks, openapi  # noqa: F401  openapi registers itself by being imported
+        from config import checks  # models are loaded now, not before
 
         checks.registered()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -18,11 +18,13 @@ from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.exceptions import PermissionDenied, Throttled
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
-from rest_framework.views import APIView
 
 from config import peers
 from workers import identity
 from workers.identity import SCOPES, CredentialRefused, Identity, TenantRefused, Via
+
+if TYPE_CHECKING:  # rest_framework.views loads this module while it loads itself
+    from rest_framework.views import APIView
 
 __all__ = ["SCOPES", "CredentialRefused", "GantryAuthentication", "HasScope", "Identity", "identify"]
 

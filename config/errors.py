@@ -11,7 +11,8 @@ import json
 import math
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as declared
 from functools import cache
 from typing import Any, Final
 
@@ -57,7 +58,7 @@ class Problem:
     code: str
     message: str
     field: str | None = None
-    headers: dict[str, str] = field(default_factory=dict)
+    headers: dict[str, str] = declared(default_factory=dict)
 
 
 def family_of(path: str) -> str:

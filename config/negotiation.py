@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import IO, Any, Final, NoReturn
+from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from django.conf import settings
 from django.http.request import RequestDataTooBig
@@ -19,7 +19,9 @@ from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
 from rest_framework.renderers import BaseRenderer
 from rest_framework.request import Request
-from rest_framework.views import APIView
+
+if TYPE_CHECKING:  # rest_framework.views loads this module while it loads itself
+    from rest_framework.views import APIView
 
 #: What a JSON body is declared as in practice; another declared type is blamed (415) when it is no JSON.
 _PLAUSIBLE: Final = frozenset(

@@ -80,9 +80,10 @@ TEMPLATES = [
 ]
 
 STATIC_URL = "/static/"
-STATIC_ROOT = GANTRY_DATA_DIR / "static"
+#: Served from the packages themselves: there is no collectstatic step.
 WHITENOISE_USE_FINDERS = True
 WHITENOISE_AUTOREFRESH = False
+WHITENOISE_ALLOW_ALL_ORIGINS = False
 
 # --- Database ----------------------------------------------------------------------------------------
 
@@ -196,6 +197,11 @@ SPECTACULAR_SETTINGS = {
     "COMPONENT_SPLIT_REQUEST": True,
     "SCHEMA_PATH_PREFIX": r"/(v1|api/v1|api)",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "ENUM_NAME_OVERRIDES": {
+        "RunState": "workers.states.State",
+        "RunReason": "workers.states.Reason",
+        "NodeState": ["ready", "draining", "removed", "silent"],
+    },
 }
 #: How many log followers one API process serves at once; the next one gets 503 with Retry-After.
 GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)

@@ -12,21 +12,10 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
 from tasks_api import serializers as shapes
+from workers.api.schemas import EXPLANATION_EXAMPLE, KEY, TENANT_HEADER
 
 TAGS: Final = ["tasks"]
 
-_TENANT: Final = OpenApiParameter(
-    "X-Tenant-Id",
-    str,
-    OpenApiParameter.HEADER,
-    description="The tenant that the request acts for; without it the user's default tenant.",
-)
-_KEY: Final = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="The same key and body within 24 hours create one task and get one answer.",
-)
 _ID: Final = OpenApiParameter("task_id", OpenApiTypes.INT64, OpenApiParameter.PATH, description="taskId")
 _TASK_ID: Final = OpenApiParameter(
     "taskId", OpenApiTypes.INT64, required=True, description="May stand in a form or JSON body instead."
@@ -110,7 +99,7 @@ SUBMIT: Final[dict[str, Any]] = {
     "operation_id": "tasks_submit",
     "summary": "Submit a task",
     "tags": TAGS,
-    "parameters": [_TENANT, _KEY],
+    "parameters": [TENANT_HEADER, KEY],
     "request": shapes.TaskSubmissionSerializer,
     "responses": {200: shapes.TaskIdAnswerSerializer, **_errors(400, 409, 413, 415)},
     "examples": [
@@ -124,7 +113,7 @@ QUERY: Final[dict[str, Any]] = {
     "operation_id": "tasks_query",
     "summary": "Query tasks",
     "tags": TAGS,
-    "parameters": [_TENANT, _TASK_IDS],
+    "parameters": [TENANT_HEADER, _TASK_IDS],
     "responses": {200: shapes.TasksAnswerSerializer, **_errors(400)},
     "examples": [_ok("response ok", [TASK_EXAMPLE, COMMANDS_TASK_EXAMPLE]), _FAILED],
 }
@@ -132,7 +121,7 @@ KILL: Final[dict[str, Any]] = {
     "operation_id": "tasks_kill",
     "summary": "Kill a task",
     "tags": TAGS,
-    "parameters": [_TENANT, _TASK_ID],
+    "parameters": [TENANT_HEADER, _TASK_ID],
     "request": None,
     "responses": {200: shapes.KillAnswerSerializer, **_errors(400, 413, 415)},
     "examples": [_ok("response ok", KILL_EXAMPLE), _FAILED],
@@ -141,7 +130,7 @@ RECONCILE: Final[dict[str, Any]] = {
     "operation_id": "tasks_reconcile",
     "summary": "Reconcile tasks",
     "tags": TAGS,
-    "parameters": [_TENANT, _TASK_IDS],
+    "parameters": [TENANT_HEADER, _TASK_IDS],
     "request": None,
     "responses": {200: shapes.ReconcileAnswerSerializer, **_errors(400, 413, 415)},
     "examples": [
@@ -163,7 +152,7 @@ RETRIEVE: Final[dict[str, Any]] = {
     "operation_id": "tasks_retrieve",
     "summary": "One task",
     "tags": TAGS,
-    "parameters": [_TENANT, _ID],
+    "parameters": [TENANT_HEADER, _ID],
     "responses": {200: shapes.TaskAnswerSerializer, **_errors(404)},
     "examples": [_ok("response ok", TASK_EXAMPLE)],
 }
@@ -172,17 +161,27 @@ LOGS: Final[dict[str, Any]] = {
     "summary": "A task's output",
     "tags": TAGS,
     "parameters": [
-        _TENANT,
+        TENANT_HEADER,
         _ID,
         OpenApiParameter("stream", str, enum=["stdout", "stderr"], description="One stream only."),
-        OpenApiParameter("follow", str, description="1: go on until the task has ended."),
+        OpenApiParameter("attempt", int, description="From 1 on, or from the last one back: -1. Default -1."),
+        OpenApiParameter("tail", int, description="The last bytes of each stream only."),
+        OpenApiParameter("offset", int, description="From this byte of one stream on."),
+        OpenApiParameter("wait", float, description="With offset: wait up to so many seconds for output."),
+        OpenApiParameter("follow", str, enum=["0", "1"], description="1: go on until the task has ended."),
+        OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="bytes=0-99, of one stream."),
     ],
-    "responses": {(200, "text/plain"): OpenApiTypes.STR, **_errors(400, 404)},
+    "responses": {
+        (200, "text/plain"): OpenApiTypes.STR,
+        (206, "text/plain"): OpenApiTypes.STR,
+        **_errors(400, 404),
+    },
 }
 EXPLAIN: Final[dict[str, Any]] = {
     "operation_id": "tasks_explain",
     "summary": "Why a task is where it is",
     "tags": TAGS,
-    "parameters": [_TENANT, _ID],
+    "parameters": [TENANT_HEADER, _ID],
     "responses": {200: shapes.TaskExplanationAnswerSerializer, **_errors(404)},
+    "examples": [_ok("response ok", EXPLANATION_EXAMPLE)],
 }

@@ -12,6 +12,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
+from workers.api.serializers import ExplanationSerializer
+
 STATUS_HELP = (
     "NOT_START -1, STAGING 0, RUNNING 1, FINISHED 2, FAILED 3, LOST 4, ERROR 5, KILLED 6, UNREACHABLE 7, "
     "DROPPED 8, GONE 9, GONE_BY_OPERATOR 10, UNKNOWN 11, EXPIRED 12; everything above 1 is final"
@@ -234,38 +236,7 @@ class ReconcileAnswerSerializer(AnswerSerializer):
     data = ReconcileSerializer()
 
 
-class ReasonSerializer(serializers.Serializer[object]):
-    """One reason why a task is where it is."""
-
-    code = serializers.CharField()
-    message = serializers.CharField()
-    need = serializers.FloatField(allow_null=True)
-    free = serializers.FloatField(allow_null=True)
-    quota = serializers.FloatField(allow_null=True)
-    blocked_by = serializers.ListField(child=serializers.CharField())
-    remedy = serializers.CharField(allow_blank=True)
-
-
-class EstimateSerializer(serializers.Serializer[object]):
-    """When it may start, in seconds from now."""
-
-    p50_s = serializers.FloatField()
-    p90_s = serializers.FloatField()
-
-
-class TaskExplanationSerializer(serializers.Serializer[object]):
-    """Why a task is where it is, the strongest reason first."""
-
-    state = serializers.CharField(help_text="The engine's: PENDING, RUNNING, SUCCEEDED, FAILED or CANCELLED.")
-    since = serializers.CharField(help_text="RFC 3339, UTC")
-    reasons = ReasonSerializer(many=True)
-    position = serializers.IntegerField(
-        allow_null=True, help_text="How many runs of the tenant go before it."
-    )
-    estimate = EstimateSerializer(allow_null=True)
-
-
 class TaskExplanationAnswerSerializer(AnswerSerializer):
     """The answer to "why is it there?"."""
 
-    data = TaskExplanationSerializer()
+    data = ExplanationSerializer()

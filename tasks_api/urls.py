@@ -24,10 +24,10 @@ class IdConverter:
 register_converter(IdConverter, "taskid")
 
 urlpatterns = [
-    path("", views.TasksView.as_view()),
-    path("/kill", views.KillView.as_view()),
-    path("/reconcile", views.ReconcileView.as_view()),
-    path("/<taskid:task_id>", views.OneTaskView.as_view()),
-    path("/<taskid:task_id>/logs", views.TaskLogsView.as_view()),
-    path("/<taskid:task_id>/explain", views.TaskExplainView.as_view()),
+    path("v1/tasks", views.TasksView.as_view()),
+    path("v1/tasks/kill", views.KillView.as_view()),
+    path("v1/tasks/reconcile", views.ReconcileView.as_view()),
+    path("v1/tasks/<taskid:task_id>", views.OneTaskView.as_view()),
+    path("v1/tasks/<taskid:task_id>/logs", views.TaskLogsView.as_view()),
+    path("v1/tasks/<taskid:task_id>/explain", views.TaskExplainView.as_view()),
 ]

@@ -40,6 +40,8 @@ class Identity:
     via: Via
     superuser: bool = False
     allowed: frozenset[str] = frozenset()
+    #: When the presented token ends, in seconds since 1970; None = never, or no token.
+    ends: float | None = None
 
     #: Django and DRF ask a user for these two.
     is_authenticated = True
@@ -67,10 +69,9 @@ class TenantRefused(EngineError):
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A remembered answer: an identity with the end of its token, or a refusal."""
+    """A remembered answer: an identity or a refusal."""
 
     until: float
-    ends: float | None
     identity: Identity | None
     refusal: tuple[str, str] | None = None
 
@@ -132,8 +133,9 @@ def by_token(token: str, tenant: str = "", *, via: Via = "token") -> Identity:
         if code == TenantRefused.code:
             raise TenantRefused(message)
         raise CredentialRefused("token_expired" if code == "token_expired" else "token_invalid", message)
-    if known.ends is not None and known.ends <= time.time():
-        raise CredentialRefused("token_expired", _expired(datetime.fromtimestamp(known.ends, UTC)))
+    ends = known.identity.ends
+    if ends is not None and ends <= time.time():
+        raise CredentialRefused("token_expired", _expired(datetime.fromtimestamp(ends, UTC)))
     return known.identity if via == "token" else replace(known.identity, via=via)
 
 
@@ -152,8 +154,9 @@ def _look_up(key: tuple[str, str]) -> _Known:
         identity = for_user(user, key[1], scopes=token.scopes, via="token")
     except TenantRefused as refused:
         return _refusal(TenantRefused.code, refused.message)
-    ends = token.expires_at.timestamp() if token.expires_at is not None else None
-    return _Known(time.monotonic() + settings.TOKEN_CACHE_S, ends, identity)
+    if token.expires_at is not None:
+        identity = replace(identity, ends=token.expires_at.timestamp())
+    return _Known(time.monotonic() + settings.TOKEN_CACHE_S, identity)
 
 
 def for_user(user: Any, tenant: str, *, scopes: Iterable[str], via: Via) -> Identity:
@@ -194,7 +197,7 @@ def by_network(tenant: str) -> Identity:
             via="network",
             allowed=policy.allowed(found.policy),
         )
-        known = _Known(time.monotonic() + settings.TOKEN_CACHE_S, None, identity)
+        known = _Known(time.monotonic() + settings.TOKEN_CACHE_S, identity)
         _found.put(key, known)
     assert known.identity is not None
     return known.identity
@@ -208,7 +211,7 @@ def _not_in(who: str, tenant: str) -> str:
 
 def _refusal(code: str, message: str) -> _Known:
     until = time.monotonic() + min(settings.TOKEN_CACHE_S, _NEGATIVE_S)
-    return _Known(until, None, None, (code, message))
+    return _Known(until, None, (code, message))
 
 
 def _expired(at: datetime) -> str:

@@ -64,7 +64,7 @@ for lock in "$@"; do
     arguments="$arguments -r $lock"
 done
 # shellcheck disable=SC2086 # both are lists of words without spaces
-$pip install --quiet --disable-pip-version-check --require-hashes $arguments ||
+$pip install -qq --disable-pip-version-check --require-hashes $arguments ||
     fail "the packages could not be installed; what pip said is above. Does this machine reach a package index?"
 # The first lock is contained in the others: with them it is installed too.
 key "$1" >"$venv/installed"

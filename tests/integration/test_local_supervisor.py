@@ -55,9 +55,7 @@ def alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def run_local(
-    *arguments: str, cwd: Path = REPOSITORY, **environment: str
-) -> subprocess.CompletedProcess[str]:
+def run_local(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -65,7 +63,7 @@ def run_local(
     }
     return subprocess.run(
         [sys.executable, "-m", "config.local", *arguments],
-        cwd=cwd,
+        cwd=REPOSITORY,
         env={**kept, **environment},
         capture_output=True,
         text=True,
@@ -99,9 +97,11 @@ def test_a_child_that_ends_is_started_again_later_each_time(folder: Path) -> Non
 def test_a_killed_child_is_named_so(folder: Path) -> None:
     probe = child(folder, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     probe.start()
-    news: list[str] = []
-    wait_until(lambda: (sentence := probe.look()) is not None and (news.append(sentence) or True))
-    assert news[0].startswith("was killed by SIGKILL")
+    deadline = time.monotonic() + 20
+    while (news := probe.look()) is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert news is not None
+    assert news.startswith("was killed by SIGKILL")
 
 
 def test_a_child_is_in_its_own_session(folder: Path) -> None:

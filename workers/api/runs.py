@@ -139,4 +139,4 @@ class RunExplainView(ApiView):
     @extend_schema(**schemas.EXPLAIN)
     def get(self, request: Request, run_id: int) -> HttpResponse:
         """Why the run is where it is, the strongest reason first."""
-        return answer(schemas.plain(services.explain(self.tenant_id(), run_id)))
+        return answer(services.explain(self.tenant_id(), run_id))

@@ -136,6 +136,7 @@ def follow(run_id: int, place: Place, stream: int | None = None, *, pinned: bool
         if not quiet:
             pause, last_event = FAST_S, time.monotonic()
             continue
+        store.release()
         if now.complete or now.latest > place.attempt:
             if now.latest > place.attempt and not pinned:
                 place = Place(place.attempt + 1, dict.fromkeys(store.NAMES, 0))
@@ -147,7 +148,6 @@ def follow(run_id: int, place: Place, stream: int | None = None, *, pinned: bool
             if is_final(now.state) or now is GONE:
                 yield End(place, now.state, now.exit_code)
                 return
-        store.release()
         time.sleep(pause)
         pause = min(SLOW_S, pause * 1.5)
         if time.monotonic() - last_event >= BEAT_S:

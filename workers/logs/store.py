@@ -40,12 +40,16 @@ def insert(cursor: CursorWrapper, rows: Sequence[Row]) -> None:
     """
     if not rows:
         return
+    longest: dict[tuple[int, int, int, int], Row] = {}  # one statement may not touch a row twice
+    for row in rows:
+        if row[:4] not in longest or len(row[4]) > len(longest[row[:4]][4]):
+            longest[row[:4]] = row
+    places = ", ".join(["(%s, %s, %s, %s, %s)"] * len(longest))
     cursor.execute(
-        f"""INSERT INTO workers_logchunk (run_id, attempt, stream, "offset", data)
-            VALUES {", ".join(["(%s, %s, %s, %s, %s)"] * len(rows))}
+        f"""INSERT INTO workers_logchunk (run_id, attempt, stream, "offset", data) VALUES {places}
             ON CONFLICT (run_id, attempt, stream, "offset") DO UPDATE SET data = excluded.data
-            WHERE octet_length(excluded.data) > octet_length(workers_logchunk.data)""",
-        [value for row in rows for value in row],
+            WHERE octet_length(excluded.data) > octet_length(workers_logchunk.data)""",  # noqa: S608 places only
+        [value for row in longest.values() for value in row],
     )
 
 
@@ -83,21 +87,21 @@ def batch(
 
     What is next may begin after ``start``: then the bytes between were left out.
     """
-    # octet_length does not read the data, so that choosing is cheap and only what fits is sent.
+    # Neither octet_length nor the window reads the data of large chunks: only what fits is read and sent.
     with connection.cursor() as cursor:
         cursor.execute(
-            """WITH near AS (SELECT "offset", octet_length(data) AS length FROM workers_logchunk
-                    WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
-                        AND "offset" >= coalesce((SELECT max("offset") FROM workers_logchunk
-                            WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
-                                AND "offset" <= %(start)s), 0)
-                        AND "offset" < %(end)s
-                    ORDER BY "offset" LIMIT %(chunks)s),
-                fit AS (SELECT "offset", sum(length) OVER (ORDER BY "offset") - length AS before FROM near
-                    WHERE "offset" + length > %(start)s)
-               SELECT c."offset", c.data FROM fit JOIN workers_logchunk c ON c.run_id = %(run)s
-                   AND c.attempt = %(attempt)s AND c.stream = %(stream)s AND c."offset" = fit."offset"
-               WHERE fit.before < %(limit)s ORDER BY c."offset" """,
+            """SELECT "offset", data FROM (
+                   SELECT "offset", data, sum(octet_length(data)) OVER (ORDER BY "offset"
+                       ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) - octet_length(data) AS before
+                   FROM (SELECT "offset", data FROM workers_logchunk
+                       WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
+                           AND "offset" >= coalesce((SELECT max("offset") FROM workers_logchunk
+                               WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
+                                   AND "offset" <= %(start)s), 0)
+                           AND "offset" < %(end)s
+                       ORDER BY "offset" LIMIT %(chunks)s) near
+                   WHERE "offset" + octet_length(data) > %(start)s) fit
+               WHERE before < %(limit)s ORDER BY "offset" """,
             {
                 "run": run_id,
                 "attempt": attempt,
@@ -154,3 +158,23 @@ def read(
                 joined.append(gap(end - start))  # it was deleted while we read
             start = end
         yield b"".join(joined)
+
+
+def contiguous(run_id: int, attempt: int, stream: int, start: int, end: int) -> tuple[int, int]:
+    """The first part of [start, end) that is stored without a gap; (start, start) when nothing is."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT min(first), coalesce(min(before) FILTER (WHERE first > before), max(last))
+               FROM (SELECT "offset" AS first, "offset" + octet_length(data) AS last,
+                   max("offset" + octet_length(data)) OVER
+                       (ORDER BY "offset" ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+                   FROM workers_logchunk
+                   WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
+                       AND "offset" >= coalesce((SELECT max("offset") FROM workers_logchunk
+                           WHERE run_id = %(run)s AND attempt = %(attempt)s AND stream = %(stream)s
+                               AND "offset" <= %(start)s), 0)
+                       AND "offset" < %(end)s AND "offset" + octet_length(data) > %(start)s) stored""",
+            {"run": run_id, "attempt": attempt, "stream": stream, "start": start, "end": end},
+        )
+        first, last = cursor.fetchone()
+    return (start, start) if first is None else (max(start, first), min(end, last))

@@ -1,0 +1,101 @@
+"""A command from submission to its end on one real node."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.cluster import Cluster
+from tests.support.engine import output, run, submit, wait_final, wait_started
+from tests.support.fixtures import Account
+from tests.support.invariants import assert_invariants
+from workers import services
+from workers.models import Attempt, Run, RunEvent
+from workers.states import Reason, State
+
+
+def test_success_failure_and_output(cluster: Cluster, account: Account) -> None:
+    cluster.node()
+    good = submit(account.tenant_id, "echo hello; echo bad >&2")
+    bad = submit(account.tenant_id, "exit 3")
+    missing = submit(account.tenant_id, "no-such-command")
+    ended, failed, absent = wait_final(good, bad, missing)
+    assert (ended.state, ended.exit_code, ended.message) == (State.SUCCEEDED, 0, "Command exited with status 0")
+    assert output(good) == b"hello\n"
+    assert output(good, stream=2) == b"bad\n"
+    assert (failed.state, failed.reason, failed.exit_code) == (State.FAILED, Reason.EXIT_CODE, 3)
+    assert failed.message == "Command exited with status 3"
+    assert absent.exit_code == 127
+    attempt = Attempt.objects.get(run_id=good)
+    assert attempt.log_bytes == len(b"hello\nbad\n") and not attempt.log_truncated
+    assert [(event.from_state, event.to_state) for event in RunEvent.objects.filter(run_id=good).order_by("id")] == [
+        ("PENDING", "RUNNING"),
+        ("RUNNING", "SUCCEEDED"),
+    ]
+    assert_invariants(cluster)
+
+
+def test_cancel_of_a_running_command(cluster: Cluster, account: Account) -> None:
+    cluster.node()
+    run_id = submit(account.tenant_id, "echo up; sleep 60")
+    wait_started(run_id)
+    done = services.cancel(account.tenant_id, run_id)
+    assert done.accepted and done.state == State.RUNNING
+    (ended,) = wait_final(run_id, timeout_s=5)
+    assert (ended.state, ended.message) == (State.CANCELLED, "Command was killed by request")
+    assert output(run_id) == b"up\n"
+    assert_invariants(cluster)
+
+
+def test_cancel_of_a_waiting_command_without_any_node(account: Account) -> None:
+    run_id = submit(account.tenant_id, "true")
+    done = services.cancel(account.tenant_id, run_id)
+    assert done.accepted and done.state == State.CANCELLED
+    again = services.cancel(account.tenant_id, run_id)
+    assert not again.accepted and again.already_final
+
+
+def test_retry_until_success_and_until_the_tries_are_used_up(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    cluster.node()
+    mark = shared_folder
+    mended = submit(account.tenant_id, f"test -e {mark}/x && exit 0; touch {mark}/x; echo first; exit 7", retries=3)
+    hopeless = submit(account.tenant_id, "exit 9", retries=2)
+    good, bad = wait_final(mended, hopeless)
+    assert (good.state, good.attempt, good.retries_left) == (State.SUCCEEDED, 2, 2)
+    assert output(mended, attempt=1) == b"first\n"
+    assert (bad.state, bad.attempt, bad.retries_left, bad.exit_code) == (State.FAILED, 3, 0, 9)
+    assert list(Attempt.objects.filter(run_id=hopeless).order_by("number").values_list("exit_code", flat=True)) == [9, 9, 9]
+    assert_invariants(cluster)
+
+
+def test_time_limit(cluster: Cluster, account: Account) -> None:
+    cluster.node()
+    run_id = submit(account.tenant_id, "trap '' TERM; while :; do sleep 1; done", timeout_s=1, grace_s=1)
+    (ended,) = wait_final(run_id, timeout_s=10)
+    assert (ended.state, ended.reason) == (State.FAILED, Reason.TIMEOUT)
+    assert "longer than its limit of 1 s" in ended.message
+    assert_invariants(cluster)
+
+
+def test_expiry_of_what_nobody_takes(cluster: Cluster, account: Account) -> None:
+    cluster.node()
+    run_id = submit(account.tenant_id, "true", constraints={"rack_id": ["r9"]}, expires_in_s=1)
+    told = services.explain(account.tenant_id, run_id)
+    assert told["reasons"][0]["message"] == "no node has rack_id in [r9]"  # type: ignore[index]
+    (ended,) = wait_final(run_id, timeout_s=10)
+    assert (ended.state, ended.reason) == (State.FAILED, Reason.EXPIRED)
+
+
+def test_a_worker_stopped_in_good_order_harms_nothing(cluster: Cluster, account: Account) -> None:
+    first = cluster.node()
+    run_id = submit(account.tenant_id, "echo before; sleep 3; echo after; exit 4")
+    wait_started(run_id)
+    assert first.terminate() == 0
+    assert run(run_id).state == State.RUNNING
+    cluster.node()
+    (ended,) = wait_final(run_id)
+    assert (ended.exit_code, ended.attempt, ended.lease_epoch) == (4, 1, 2)
+    assert output(run_id) == b"before\nafter\n"
+    assert Run.objects.get(pk=run_id).crashes == 0
+    assert_invariants(cluster)

@@ -1,0 +1,251 @@
+"""Nodes and the API as the operating system runs them: real processes, killed, frozen and restarted.
+
+Timers are shortened through the environment, nothing else differs from production.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from django.db import connection
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+#: Seconds, like the settings of the same names; a lease is renewed four times before it runs out.
+QUICK = {
+    "GANTRY_LEASE_S": "3",
+    "GANTRY_HEARTBEAT_S": "0.5",
+    "GANTRY_NODE_LOST_AFTER_S": "9",
+    "GANTRY_GUARD_MARGIN_S": "4",
+    "GANTRY_LOOK_S": "0.3",
+    "GANTRY_HANDOVER_S": "1",
+    "GANTRY_RECONCILE_S": "0.5",
+    "GANTRY_RETRY_BASE_S": "0.2",
+    "GANTRY_GRACE_S": "1",
+    "GANTRY_LOG_FORMAT": "text",
+    "GANTRY_MIN_FREE_MB": "16",
+    "PYTHONUNBUFFERED": "1",
+}
+
+
+def wait_until(what: Callable[[], Any], timeout_s: float = 20.0, every_s: float = 0.05, why: str = "") -> Any:
+    """Wait until ``what`` returns something true and return it; fail with ``why`` otherwise."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        found = what()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s:g} s: {why or what}")
+        time.sleep(every_s)
+
+
+def free_port() -> int:
+    """A TCP port on loopback that nobody uses right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Process:
+    """A started program with its log."""
+
+    name: str
+    popen: subprocess.Popen[bytes]
+    log: Path
+
+    @property
+    def pid(self) -> int:
+        return self.popen.pid
+
+    @property
+    def alive(self) -> bool:
+        return self.popen.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL, as a crash or the kernel's out-of-memory killer would."""
+        self.popen.kill()
+        self.popen.wait(10)
+
+    def terminate(self, timeout_s: float = 10.0) -> int:
+        """TERM and wait; returns the exit code."""
+        self.popen.terminate()
+        return self.popen.wait(timeout_s)
+
+    def freeze(self) -> None:
+        self.popen.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self.popen.send_signal(signal.SIGCONT)
+
+    def text(self) -> str:
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text(errors="replace"))
+
+
+@dataclass
+class Api(Process):
+    """The API server."""
+
+    url: str = ""
+
+
+@dataclass
+class Cluster:
+    """The nodes and API processes of one test, each node with a data folder of its own."""
+
+    folder: Path
+    base_env: dict[str, str]
+    env: dict[str, str] = field(default_factory=dict)
+    processes: list[Process] = field(default_factory=list)
+    _count: int = 0
+
+    def node(
+        self,
+        name: str = "n1",
+        *,
+        cpus: float = 8,
+        mem_mb: int = 16384,
+        attributes: str = "",
+        wait: bool = True,
+        folder: Path | None = None,
+        python_path: Path | None = None,
+        **env: str,
+    ) -> Process:
+        """Start a worker; ``env`` adds GANTRY_ and other variables."""
+        data = folder or self.folder / name
+        given = {
+            "GANTRY_NODE_NAME": name,
+            "GANTRY_NODE_DIR": str(data),
+            "GANTRY_NODE_CPUS": str(cpus),
+            "GANTRY_NODE_MEM_MB": str(mem_mb),
+            "GANTRY_NODE_ATTRIBUTES": attributes,
+            **env,
+        }
+        before = self._incarnation(name)
+        process = self._start(f"node-{name}", [sys.executable, str((python_path or ROOT) / "manage.py"), "node"], given, python_path or ROOT)
+        if wait:
+            wait_until(
+                lambda: self._incarnation(name) > before or not process.alive,
+                why=f"node {name} registers",
+            )
+            if not process.alive:
+                raise AssertionError(f"node {name} ended:\n{process.text()[-3000:]}")
+            if env.get("GANTRY_WAIT_BROKER", "1") == "1":
+                with contextlib.suppress(AssertionError):
+                    wait_until(lambda: "broker.back" in process.text(), 8)
+        return process
+
+    def api(self, *, workers: int = 1, threads: int = 8, **env: str) -> Api:
+        """Start the API on a free port and wait until it answers."""
+        port = free_port()
+        process = self._start(
+            "api",
+            [
+                str(Path(sys.executable).parent / "granian"),
+                *("--interface", "wsgi", "config.wsgi:application", "--host", "127.0.0.1", "--port", str(port)),
+                *("--workers", str(workers), "--blocking-threads", str(threads), "--no-log"),
+            ],
+            env,
+            ROOT,
+        )
+        api = Api(process.name, process.popen, process.log, f"http://127.0.0.1:{port}")
+        self.processes[-1] = api
+
+        def answers() -> bool:
+            try:
+                with urllib.request.urlopen(f"{api.url}/healthz", timeout=2):  # noqa: S310
+                    return True
+            except OSError:
+                return not api.alive
+
+        wait_until(answers, why="the API answers")
+        assert api.alive, api.text()[-3000:]
+        return api
+
+    def _start(self, name: str, command: list[str], env: dict[str, str], cwd: Path) -> Process:
+        self._count += 1
+        log = self.folder / f"{name}.{self._count}.log"
+        with log.open("wb") as out:
+            popen = subprocess.Popen(
+                command,
+                cwd=cwd,
+                env={**self.base_env, **QUICK, "DATABASE_URL": test_database_url(), **self.env, **env},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        process = Process(name, popen, log)
+        self.processes.append(process)
+        return process
+
+    @staticmethod
+    def _incarnation(name: str) -> int:
+        from workers.models import Node
+
+        found = Node.objects.filter(name=name).values_list("incarnation", flat=True).first()
+        return found or 0
+
+    def stop(self) -> None:
+        """Stop every process, and every launcher and run that they left."""
+        for process in self.processes:
+            if process.alive:
+                process.thaw()
+                process.popen.kill()
+        for process in self.processes:
+            process.popen.wait(10)
+        for pid in pids_under(self.folder):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not pids_under(self.folder), 10, why="every launcher and run of the test is gone")
+
+    def logs(self) -> str:
+        """The tails of all logs, for a failing assertion."""
+        return "\n".join(f"== {process.log.name}\n{process.text()[-4000:]}" for process in self.processes)
+
+
+def pids_under(folder: Path) -> list[int]:
+    """Processes whose command line or working directory is below a folder."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        with contextlib.suppress(OSError):
+            command = (entry / "cmdline").read_bytes().decode(errors="replace")
+            here = str((entry / "cwd").readlink())
+            status = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+            if status != "Z" and (str(folder) in command or here.startswith(str(folder))):
+                found.append(int(entry.name))
+    return found
+
+
+def test_database_url() -> str:
+    """The URL of the database that pytest-django made."""
+    base = os.environ["DATABASE_URL"]
+    return base.rsplit("/", 1)[0] + "/" + str(connection.settings_dict["NAME"])
+
+
+test_database_url.__test__ = False  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def frozen(process: Process) -> Iterator[None]:
+    """The process stands still inside the block."""
+    process.freeze()
+    try:
+        yield
+    finally:
+        process.thaw()

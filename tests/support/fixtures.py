@@ -1,0 +1,122 @@
+"""Fixtures: a tenant with a token, nodes and an API as real processes on the session's servers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import Cluster
+
+
+@dataclass(frozen=True)
+class Account:
+    """A user of one tenant, with a token of the given scopes."""
+
+    tenant_id: int
+    tenant: str
+    user: str
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+
+def make_account(tenant: str, *, scopes: tuple[str, ...] = ("read", "submit"), trusted: bool = False) -> Account:
+    """Create a tenant (if needed), a user in it and a token."""
+    import hashlib
+    import secrets
+
+    from django.contrib.auth.models import User
+
+    from workers.models import Membership, Tenant, Token
+
+    row, _ = Tenant.objects.get_or_create(name=tenant, defaults={"trusted_with_worker_account": trusted})
+    name = f"{tenant}-{secrets.token_hex(4)}"
+    user = User.objects.create(username=name)
+    Membership.objects.create(user=user, tenant=row, is_default=True)
+    token = f"gnt_{secrets.token_urlsafe(32)}"
+    Token.objects.create(
+        user=user,
+        name="test",
+        digest=hashlib.sha256(token.encode()).hexdigest(),
+        prefix=token[:12],
+        scopes=list(scopes),
+    )
+    return Account(row.pk, tenant, name, token)
+
+
+@pytest.fixture
+def account(db: None) -> Account:
+    """A user of the first tenant, who may read and submit."""
+    return make_account("default", trusted=True)
+
+
+@pytest.fixture
+def stranger(db: None) -> Account:
+    """A user of another tenant."""
+    return make_account("stranger", trusted=True)
+
+
+@pytest.fixture
+def operator(db: None) -> Account:
+    """A user of the first tenant with every scope."""
+    return make_account("default", scopes=("read", "submit", "operate", "worker"), trusted=True)
+
+
+@pytest.fixture
+def cluster(transactional_db: None) -> Iterator[Cluster]:
+    """Nodes and API processes of one test; everything is stopped and checked to be gone afterwards."""
+    folder = Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp"))  # noqa: S108
+    folder.chmod(0o711)
+    running = Cluster(folder, dict(os.environ))
+    try:
+        yield running
+    finally:
+        running.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that commands of any user can write to. Not in /tmp: as root each run has a /tmp of its own."""
+    folder = Path(tempfile.mkdtemp(prefix="gantry-test-", dir="/var/lib" if os.geteuid() == 0 else "/tmp"))  # noqa: S108
+    folder.chmod(0o777)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _fresh_caches() -> None:
+    """Process-wide caches outlive a test's rows: forget them."""
+    from workers import explain, services
+
+    services._shapes.clear()
+    explain._cache = (0.0, [])
+
+
+@pytest.fixture(autouse=True)
+def _empty_broker(request: pytest.FixtureRequest) -> None:
+    """Messages of an earlier test's nodes must not reach this one's."""
+    if "cluster" in request.fixturenames:
+        from tests.support.session import REDIS
+
+        REDIS.client().flushall()
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Order: quick tests first, processes later, so that a mistake shows early."""
+    order = ["unit", "integration", "contracts", "acceptance", "faults"]
+
+    def rank(item: Any) -> int:
+        parts = Path(str(item.fspath)).parts
+        return next((index for index, name in enumerate(order) if name in parts), len(order))
+
+    items.sort(key=rank)

@@ -1,0 +1,47 @@
+"""The servers of the session, as a pytest plugin loaded first: their addresses must be in the environment before
+Django's settings are read (``-p tests.support.session`` in pyproject.toml).
+
+One Postgres and one Redis, real ones, that start here and die with the session.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from pathlib import Path
+
+from cryptography.fernet import Fernet
+
+from config.local.servers import EmbeddedPostgres, EmbeddedRedis
+
+#: Short, because unix sockets below it have short names.
+SESSION = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))  # noqa: S108
+SESSION.chmod(0o711)
+POSTGRES = EmbeddedPostgres(SESSION / "pg")
+REDIS = EmbeddedRedis(SESSION / "redis")
+
+
+def _stop_servers() -> None:
+    REDIS.kill()
+    POSTGRES.stop("immediate")
+    shutil.rmtree(SESSION, ignore_errors=True)
+
+
+def _start_servers() -> None:
+    atexit.register(_stop_servers)
+    POSTGRES.start()
+    REDIS.start()
+    os.environ.update(
+        DATABASE_URL=POSTGRES.url,
+        REDIS_URL=REDIS.url,
+        GANTRY_DATA_DIR=str(SESSION / "data"),
+        GANTRY_SECRET_KEYS=Fernet.generate_key().decode(),
+        DJANGO_SECRET_KEY=secrets.token_urlsafe(48),
+        GANTRY_TOKEN_CACHE_S="0.2",
+    )
+
+
+_start_servers()

@@ -1,0 +1,265 @@
+"""The documented shapes of /api/v1, and the checks of what operators send. No queries, no create, no update.
+
+``workers.api.shapes`` makes the answers; a test compares its keys with these.
+"""
+
+from __future__ import annotations
+
+from rest_framework import serializers
+
+from workers.identity import SCOPES
+from workers.models import Node
+from workers.states import Reason, State
+
+
+class ErrorBodySerializer(serializers.Serializer[object]):
+    """What is wrong."""
+
+    code = serializers.CharField(help_text="stable, for programs")
+    message = serializers.CharField(help_text="for people: what is wrong and what to do")
+    field = serializers.CharField(required=False, help_text="the input that is wrong")
+
+
+class ErrorSerializer(serializers.Serializer[object]):
+    """Every error outside the families."""
+
+    error = ErrorBodySerializer()
+
+
+class OwnerSerializer(serializers.Serializer[object]):
+    """What a run belongs to in its family's own words."""
+
+    id = serializers.CharField()
+    url = serializers.CharField(allow_null=True)
+
+
+class RunSerializer(serializers.Serializer[object]):
+    """One unit of work, whatever its family."""
+
+    id = serializers.IntegerField()
+    family = serializers.CharField()
+    kind = serializers.CharField(help_text="process, container, exec or transfer")
+    name = serializers.CharField()
+    tenant = serializers.CharField()
+    owner = OwnerSerializer()
+    state = serializers.ChoiceField(choices=State.choices)
+    reason = serializers.ChoiceField(choices=Reason.choices, allow_blank=True, help_text="a detail beside the state")
+    message = serializers.CharField()
+    priority = serializers.IntegerField(help_text="0 to 9, the lower the sooner")
+    node = serializers.CharField(allow_null=True)
+    attempt = serializers.IntegerField()
+    exit_code = serializers.IntegerField(allow_null=True)
+    created_at = serializers.DateTimeField()
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+    cancel_requested_at = serializers.DateTimeField(allow_null=True)
+    url = serializers.CharField()
+
+
+class AttemptSerializer(serializers.Serializer[object]):
+    """One try of a run."""
+
+    number = serializers.IntegerField()
+    node = serializers.CharField()
+    state = serializers.ChoiceField(choices=State.choices)
+    reason = serializers.ChoiceField(choices=Reason.choices, allow_blank=True)
+    message = serializers.CharField()
+    exit_code = serializers.IntegerField(allow_null=True)
+    started_at = serializers.DateTimeField(allow_null=True)
+    finished_at = serializers.DateTimeField(allow_null=True)
+    log_bytes = serializers.IntegerField()
+    log_truncated = serializers.BooleanField()
+
+
+class RunEventSerializer(serializers.Serializer[object]):
+    """One recorded transition; ``from`` is empty for the first."""
+
+    at = serializers.DateTimeField()
+    to = serializers.CharField()
+    reason = serializers.CharField()
+    attempt = serializers.IntegerField()
+    by = serializers.CharField()
+
+    def get_fields(self) -> dict[str, serializers.Field]:  # type: ignore[type-arg]
+        return {**super().get_fields(), "from": serializers.CharField()}
+
+
+class RunDetailSerializer(RunSerializer):
+    """A run with the newest 1,000 of its attempts and events, oldest first."""
+
+    attempts = AttemptSerializer(many=True)
+    events = RunEventSerializer(many=True)
+
+
+class CancelledSerializer(serializers.Serializer[object]):
+    """What a cancel found and did."""
+
+    id = serializers.IntegerField()
+    state = serializers.ChoiceField(choices=State.choices)
+    accepted = serializers.BooleanField(help_text="it will end by this cancel")
+    already_final = serializers.BooleanField()
+    message = serializers.CharField()
+
+
+class ExplanationReasonSerializer(serializers.Serializer[object]):
+    """One reason why a run is where it is."""
+
+    code = serializers.CharField()
+    message = serializers.CharField()
+    need = serializers.FloatField(allow_null=True)
+    free = serializers.FloatField(allow_null=True)
+    quota = serializers.FloatField(allow_null=True)
+    blocked_by = serializers.ListField(child=serializers.CharField())
+    remedy = serializers.CharField()
+
+
+class EstimateSerializer(serializers.Serializer[object]):
+    """When it may start, in seconds from now."""
+
+    p50_s = serializers.FloatField()
+    p90_s = serializers.FloatField()
+
+
+class ExplanationSerializer(serializers.Serializer[object]):
+    """Why a run is where it is, the strongest reason first."""
+
+    state = serializers.ChoiceField(choices=State.choices)
+    since = serializers.DateTimeField()
+    reasons = ExplanationReasonSerializer(many=True)
+    position = serializers.IntegerField(allow_null=True)
+    estimate = EstimateSerializer(allow_null=True)
+
+
+class NodeSerializer(serializers.Serializer[object]):
+    """A machine on which a worker runs."""
+
+    name = serializers.CharField()
+    swarm_node_id = serializers.CharField(allow_null=True)
+    state = serializers.ChoiceField(choices=[*Node.Mode.values, "silent"])
+    attributes = serializers.DictField(child=serializers.CharField())
+    runtimes = serializers.ListField(child=serializers.CharField())
+    cpus = serializers.FloatField()
+    cpus_free = serializers.FloatField()
+    mem_mb = serializers.IntegerField()
+    mem_mb_free = serializers.IntegerField()
+    running = serializers.IntegerField()
+    heartbeat_at = serializers.DateTimeField()
+    version = serializers.CharField()
+    draining = serializers.BooleanField(help_text="an operator drains it, also while it is silent")
+    trouble = serializers.CharField(allow_null=True, help_text="why it takes no work by itself")
+
+
+class TenantSerializer(serializers.Serializer[object]):
+    """The owner of work."""
+
+    name = serializers.CharField()
+    title = serializers.CharField()
+    active = serializers.BooleanField()
+    trusted_with_worker_account = serializers.BooleanField()
+    policy = serializers.DictField(child=serializers.BooleanField())
+    created_at = serializers.DateTimeField()
+
+
+class NewTenantSerializer(serializers.Serializer[object]):
+    """A tenant to be."""
+
+    name = serializers.CharField(max_length=64)
+    title = serializers.CharField(max_length=255, required=False, allow_blank=True, allow_null=True)
+    policy = serializers.DictField(child=serializers.BooleanField(), required=False, allow_null=True)
+
+
+class TenantChangeSerializer(serializers.Serializer[object]):
+    """What is given is changed."""
+
+    title = serializers.CharField(max_length=255, required=False, allow_blank=True, allow_null=True)
+    active = serializers.BooleanField(required=False, allow_null=True)
+    policy = serializers.DictField(child=serializers.BooleanField(), required=False, allow_null=True)
+
+
+class MembershipSerializer(serializers.Serializer[object]):
+    """A tenant of a user."""
+
+    name = serializers.CharField()
+    default = serializers.BooleanField()
+
+
+class UserSerializer(serializers.Serializer[object]):
+    """Somebody who presents tokens."""
+
+    name = serializers.CharField()
+    email = serializers.CharField()
+    active = serializers.BooleanField()
+    superuser = serializers.BooleanField()
+    tenants = MembershipSerializer(many=True)
+    created_at = serializers.DateTimeField()
+
+
+class NewUserSerializer(serializers.Serializer[object]):
+    """A user to be. The first tenant named is the default one. A password is for the admin's pages only."""
+
+    name = serializers.CharField(max_length=150)
+    email = serializers.EmailField(required=False, allow_blank=True, allow_null=True)
+    password = serializers.CharField(required=False, allow_null=True, write_only=True, max_length=1000)
+    superuser = serializers.BooleanField(required=False, allow_null=True)
+    tenants = serializers.ListField(
+        child=serializers.CharField(max_length=64), required=False, allow_null=True, max_length=100
+    )
+
+
+class UserChangeSerializer(serializers.Serializer[object]):
+    """What is given is changed."""
+
+    active = serializers.BooleanField(required=False, allow_null=True)
+
+
+class MemberSerializer(serializers.Serializer[object]):
+    """A user of a tenant."""
+
+    user = serializers.CharField()
+    default = serializers.BooleanField(help_text="this is the user's default tenant")
+
+
+class MemberChangeSerializer(serializers.Serializer[object]):
+    """How the user belongs to the tenant."""
+
+    default = serializers.BooleanField(required=False, allow_null=True)
+
+
+class TokenSerializer(serializers.Serializer[object]):
+    """A credential, without its value."""
+
+    id = serializers.IntegerField()
+    user = serializers.CharField()
+    name = serializers.CharField()
+    prefix = serializers.CharField()
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES))
+    created_at = serializers.DateTimeField()
+    expires_at = serializers.DateTimeField(allow_null=True)
+    revoked_at = serializers.DateTimeField(allow_null=True)
+
+
+class TokenWithValueSerializer(TokenSerializer):
+    """The only answer that ever shows the token itself."""
+
+    token = serializers.CharField()
+
+
+class NewTokenSerializer(serializers.Serializer[object]):
+    """A token to be: one's own, or another user's by an operator."""
+
+    name = serializers.CharField(max_length=128)
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES), min_length=1, max_length=20)
+    expires_in_s = serializers.IntegerField(
+        required=False, allow_null=True, min_value=1, max_value=100 * 366 * 86_400, help_text="seconds; no end without"
+    )
+    user = serializers.CharField(required=False, allow_null=True, max_length=150)
+
+
+class MeSerializer(serializers.Serializer[object]):
+    """Who the presented credentials are."""
+
+    user = serializers.CharField()
+    tenant = serializers.CharField()
+    tenants = serializers.ListField(child=serializers.CharField())
+    scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES))
+    via = serializers.ChoiceField(choices=["token", "basic", "session", "network"])

@@ -1,0 +1,29 @@
+"""Routes of /api/v1. A trailing slash is taken off before routing."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from workers.api import nodes, runs, tenants, tokens
+
+urlpatterns = [
+    path("runs", runs.RunsView.as_view()),
+    path("runs/<int:run_id>", runs.RunView.as_view()),
+    path("runs/<int:run_id>/logs", runs.RunLogsView.as_view()),
+    path("runs/<int:run_id>/cancel", runs.RunCancelView.as_view()),
+    path("runs/<int:run_id>/retry", runs.RunRetryView.as_view()),
+    path("runs/<int:run_id>/explain", runs.RunExplainView.as_view()),
+    path("nodes", nodes.NodesView.as_view()),
+    path("nodes/<str:name>", nodes.NodeView.as_view()),
+    path("nodes/<str:name>/drain", nodes.NodeDrainView.as_view()),
+    path("nodes/<str:name>/undrain", nodes.NodeUndrainView.as_view()),
+    path("me", tokens.MeView.as_view()),
+    path("tokens", tokens.TokensView.as_view()),
+    path("tokens/<int:token_id>", tokens.TokenView.as_view()),
+    path("tenants", tenants.TenantsView.as_view()),
+    path("tenants/<str:name>", tenants.TenantView.as_view()),
+    path("tenants/<str:name>/members", tenants.MembersView.as_view()),
+    path("tenants/<str:name>/members/<str:user>", tenants.MemberView.as_view()),
+    path("users", tenants.UsersView.as_view()),
+    path("users/<str:user>", tenants.UserView.as_view()),
+]
