@@ -27,7 +27,7 @@ def secret_keys(**_: Any) -> list[CheckMessage]:
     if not keys:
         return [
             Warning(
-                "GANTRY_SECRET_KEYS is not set: nothing secret can be stored, and what was stored cannot be read.",
+                "GANTRY_SECRET_KEYS is not set: no secret can be stored, and no stored one can be read.",
                 hint=f"Set it to a key, the same on every machine of the installation. A new key: {_NEW_KEY}",
                 id="gantry.W001",
             )
@@ -56,7 +56,9 @@ def network_lists(**_: Any) -> list[CheckMessage]:
         "GANTRY_CALLBACK_ALLOW_NETWORKS": lambda entries: peers.networks(
             tuple(entries), "GANTRY_CALLBACK_ALLOW_NETWORKS"
         ),
-        "GANTRY_URI_ALLOW_NETWORKS": lambda entries: peers.networks(tuple(entries), "GANTRY_URI_ALLOW_NETWORKS"),
+        "GANTRY_URI_ALLOW_NETWORKS": lambda entries: peers.networks(
+            tuple(entries), "GANTRY_URI_ALLOW_NETWORKS"
+        ),
     }
     for name, read in readers.items():
         try:
@@ -81,7 +83,7 @@ def weak_settings(**_: Any) -> list[CheckMessage]:
     if not os.environ.get("DJANGO_SECRET_KEY"):
         found.append(
             Warning(
-                "DJANGO_SECRET_KEY is not set: each process makes its own, so that sessions and signed log URLs "
+                "DJANGO_SECRET_KEY is not set: each process makes its own, so that sessions and signed URLs "
                 "of one API process are refused by the next.",
                 hint="Set it to 50 or more random characters, the same for every API process.",
                 id="gantry.W003",
@@ -90,7 +92,7 @@ def weak_settings(**_: Any) -> list[CheckMessage]:
     if "*" in settings.ALLOWED_HOSTS:
         found.append(
             Warning(
-                "GANTRY_ALLOWED_HOSTS allows every Host: pages of other sites can reach the service under their own name.",
+                "GANTRY_ALLOWED_HOSTS allows every Host: other sites can reach the service by their names.",
                 hint="Name the hosts under which clients call this service, separated by commas.",
                 id="gantry.W004",
             )
@@ -98,7 +100,7 @@ def weak_settings(**_: Any) -> list[CheckMessage]:
     if settings.TOKEN_CACHE_S > 60:
         found.append(
             Warning(
-                f"GANTRY_TOKEN_CACHE_S is {settings.TOKEN_CACHE_S:g}: a revoked token works for as many seconds.",
+                f"GANTRY_TOKEN_CACHE_S is {settings.TOKEN_CACHE_S:g} s: so long may a revoked token work.",
                 hint="Leave it at 5 unless the database cannot bear one look-up per token in that time.",
                 id="gantry.W005",
             )

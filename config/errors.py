@@ -17,7 +17,13 @@ from functools import cache
 from typing import Any, Final
 
 import structlog
-from django.core.exceptions import BadRequest, DisallowedHost, PermissionDenied, RequestDataTooBig, SuspiciousOperation
+from django.core.exceptions import (
+    BadRequest,
+    DisallowedHost,
+    PermissionDenied,
+    RequestDataTooBig,
+    SuspiciousOperation,
+)
 from django.db import DataError, InterfaceError, OperationalError
 from django.http import Http404, HttpRequest, HttpResponse, RawPostDataException, UnreadablePostError
 from django.utils.module_loading import import_string
@@ -98,7 +104,7 @@ def answer(request: HttpRequest, problem: Problem) -> HttpResponse:
 
 
 def challenge(request: HttpRequest) -> str:
-    """What to authenticate with. Browsers are not offered Basic: they would keep the password and send it along."""
+    """What to authenticate with. Browsers are not offered Basic: they would keep it and send it along."""
     bearer = 'Bearer realm="gantry"'
     return bearer if "HTTP_SEC_FETCH_SITE" in request.META else f'{bearer}, Basic realm="gantry"'
 
@@ -125,14 +131,20 @@ def problem_of(exc: BaseException | None) -> Problem | None:
 
 def _of_django(exc: BaseException | None) -> Problem | None:
     if isinstance(exc, Http404):
-        return Problem(404, "not_found", str(exc) if exc.args and isinstance(exc.args[0], str) else "there is no such thing")
+        return Problem(
+            404,
+            "not_found",
+            str(exc) if exc.args and isinstance(exc.args[0], str) else "there is no such thing",
+        )
     if isinstance(exc, PermissionDenied):
         return Problem(403, "forbidden", str(exc) or "this is not allowed")
     if isinstance(exc, RequestDataTooBig):
         return too_large()
     if isinstance(exc, DisallowedHost):
         return Problem(
-            400, "bad_host", "the Host header names a host that this service does not serve: see GANTRY_ALLOWED_HOSTS"
+            400,
+            "bad_host",
+            "the Host header names a host that this service does not serve: see GANTRY_ALLOWED_HOSTS",
         )
     if isinstance(exc, RawPostDataException):
         return Problem(415, "unsupported_media_type", "a form is not understood here: send JSON")
@@ -140,7 +152,9 @@ def _of_django(exc: BaseException | None) -> Problem | None:
         return Problem(400, "malformed", "the request's body ended early")
     if isinstance(exc, DataError):
         log.warning("database.refused_value", error=str(exc).strip())
-        return Problem(400, "invalid", "a value is outside of what can be stored (a number too large, a NUL character)")
+        return Problem(
+            400, "invalid", "a value is outside of what can be stored (a number too large, a NUL character)"
+        )
     if isinstance(exc, SuspiciousOperation | BadRequest):
         return Problem(400, "invalid", "the request is not acceptable")
     return None
@@ -162,15 +176,22 @@ def _of_drf(exc: drf.APIException) -> Problem:
         drf.Throttled: "throttled",
     }
     code = next((codes[cls] for cls in type(exc).__mro__ if cls in codes), str(exc.default_code))
-    headers = {}
+    headers, text = {}, str(exc.detail)
     if isinstance(exc, drf.Throttled):
-        headers["Retry-After"] = str(max(1, math.ceil(exc.wait or 1)))
-    return Problem(exc.status_code, code, str(exc.detail), headers=headers)
+        headers["Retry-After"] = str(max(1, math.ceil(getattr(exc, "wait", None) or 1)))
+    if isinstance(exc, drf.MethodNotAllowed):
+        text = text.rstrip(".") + " here; the header Allow names those that are"
+    return Problem(exc.status_code, code, text, headers=headers)
 
 
 def _first(details: Any, path: str = "") -> tuple[str, str, str]:
     """The first wrong field of a validation error: its path, code and text."""
-    if isinstance(details, dict) and "message" in details and "code" in details and isinstance(details["code"], str):
+    if (
+        isinstance(details, dict)
+        and "message" in details
+        and "code" in details
+        and isinstance(details["code"], str)
+    ):
         return path, details["code"], str(details["message"])
     if isinstance(details, dict):
         for name, inner in details.items():
@@ -192,7 +213,7 @@ def too_large(limit: int | None = None) -> Problem:
 
 
 def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
-    """DRF's EXCEPTION_HANDLER. None lets an unforeseen error go on to Django, which logs it and asks page_500."""
+    """DRF's EXCEPTION_HANDLER. None lets an unforeseen error go on to Django: it is logged, page_500 answers."""
     problem = problem_of(exc)
     if problem is None:
         return None

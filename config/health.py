@@ -46,7 +46,7 @@ def broker_state() -> str:
             _client.ping()
             state = "ok"
         except redis.RedisError as error:
-            state = f"down: {type(error).__name__}; nodes look for work every {settings.GANTRY_LOOK_S:g} s instead"
+            state = f"down: {type(error).__name__}; nodes look for work every {settings.GANTRY_LOOK_S:g} s"
         _broker = (time.monotonic() + PING_KEPT_S, state)
         return state
 
@@ -130,7 +130,7 @@ class ReadyView(PublicView):
         examples=[OpenApiExample("ready", value=_READY, response_only=True, status_codes=["200"])],
     )
     def get(self, request: Request) -> HttpResponse:
-        """200 when work can be accepted: the database answers and has all migrations. The broker may be down."""
+        """200 when work can be accepted: the database answers and is migrated. The broker may be down."""
         database, nodes = database_state()
         warnings = [f"{message.id}: {message.msg}" for message in checks.all_settings()]
         if nodes and not nodes["ready"]:

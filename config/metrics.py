@@ -15,7 +15,7 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
-disable_created_metrics()
+disable_created_metrics()  # type: ignore[no-untyped-call]
 _registry = CollectorRegistry()
 _requests = Counter(
     "gantry_http_requests", "Requests answered by this API process.", ["family", "status"], registry=_registry
@@ -24,7 +24,7 @@ _children: dict[tuple[str, int], Counter] = {}
 
 
 def count(family: str, status: int) -> None:
-    """Count one answer. The counter of a (family, status class) is kept at hand: this is on every request's path."""
+    """Count one answer. Each (family, status class) keeps its counter at hand: every request comes here."""
     key = (family, status // 100)
     child = _children.get(key)
     if child is None:
@@ -53,7 +53,9 @@ class _Engine(Collector):
 
 
 def _runs() -> Iterable[Metric]:
-    runs = GaugeMetricFamily("gantry_runs", "Runs that have not ended, by family and state.", labels=["family", "state"])
+    runs = GaugeMetricFamily(
+        "gantry_runs", "Runs that have not ended, by family and state.", labels=["family", "state"]
+    )
     oldest = GaugeMetricFamily(
         "gantry_oldest_pending_seconds", "Age of the oldest waiting run, by family.", labels=["family"]
     )
@@ -72,11 +74,19 @@ def _nodes() -> Iterable[Metric]:
     gauges = {
         "cpus": GaugeMetricFamily("gantry_node_cpus", "CPUs that the node offers.", labels=["node"]),
         "cpus_used": GaugeMetricFamily("gantry_node_cpus_used", "CPUs reserved by runs.", labels=["node"]),
-        "memory": GaugeMetricFamily("gantry_node_memory_bytes", "Memory that the node offers.", labels=["node"]),
-        "memory_used": GaugeMetricFamily("gantry_node_memory_used_bytes", "Memory reserved by runs.", labels=["node"]),
+        "memory": GaugeMetricFamily(
+            "gantry_node_memory_bytes", "Memory that the node offers.", labels=["node"]
+        ),
+        "memory_used": GaugeMetricFamily(
+            "gantry_node_memory_used_bytes", "Memory reserved by runs.", labels=["node"]
+        ),
         "runs": GaugeMetricFamily("gantry_node_runs", "Runs on the node.", labels=["node"]),
-        "age": GaugeMetricFamily("gantry_node_heartbeat_age_seconds", "Since the last heartbeat.", labels=["node"]),
-        "ready": GaugeMetricFamily("gantry_node_takes_work", "1 if an operator lets it take work.", labels=["node"]),
+        "age": GaugeMetricFamily(
+            "gantry_node_heartbeat_age_seconds", "Since the last heartbeat.", labels=["node"]
+        ),
+        "ready": GaugeMetricFamily(
+            "gantry_node_takes_work", "1 if an operator lets it take work.", labels=["node"]
+        ),
     }
     with connection.cursor() as cursor:
         cursor.execute(_NODES)

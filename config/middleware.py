@@ -20,7 +20,7 @@ from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.contrib.messages.middleware import MessageMiddleware
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import DisallowedHost
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
@@ -90,7 +90,7 @@ def _one_spelling(request: HttpRequest) -> None:
         request.path += "/"
     if request.encoding is not None:
         # A charset belongs to the body, which its parser decodes; the URL is UTF-8 whatever it says.
-        request.encoding = None
+        request.encoding = None  # type: ignore[assignment]  # Django's own default
 
 
 def _objection(request: HttpRequest) -> errors.Problem | None:
@@ -105,7 +105,9 @@ def _objection(request: HttpRequest) -> errors.Problem | None:
         if len(_hosts) < 1000:
             _hosts.add(host)
     if "%00" in meta.get("QUERY_STRING", "") or "\x00" in request.path_info:
-        return errors.Problem(400, "invalid", "the address has the character NUL (%00), which nothing here is called")
+        return errors.Problem(
+            400, "invalid", "the address has the character NUL (%00), which nothing here is called"
+        )
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     length = meta.get("CONTENT_LENGTH")
     if length:
@@ -131,13 +133,16 @@ def _take_chunked(request: HttpRequest, limit: int) -> errors.Problem | None:
     if size > limit:
         return errors.too_large(limit)
     request.META["CONTENT_LENGTH"] = str(size)
-    request._stream = BytesIO(b"".join(parts))  # type: ignore[attr-defined]
+    request._stream = BytesIO(b"".join(parts))
     return None
 
 
 def _finish(request: HttpRequest, response: HttpResponseBase, request_id: str, started: float) -> None:
     headers = response.headers
     headers["X-Request-Id"] = request_id
+    headers["X-Content-Type-Options"] = "nosniff"
+    if isinstance(response, HttpResponse) and "Content-Length" not in headers:
+        headers["Content-Length"] = str(len(response.content))
     if "Cache-Control" not in headers:
         headers["Cache-Control"] = "no-store"
     if "Content-Security-Policy" not in headers:

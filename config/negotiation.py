@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from django.conf import settings
-from django.http.request import RequestDataTooBig
+from django.core.exceptions import RequestDataTooBig
 from django.utils.http import parse_header_parameters
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.metadata import BaseMetadata
@@ -25,12 +25,31 @@ if TYPE_CHECKING:  # rest_framework.views loads this module while it loads itsel
 
 #: What a JSON body is declared as in practice; another declared type is blamed (415) when it is no JSON.
 _PLAUSIBLE: Final = frozenset(
-    ("", "application/json", "text/json", "text/plain", "application/octet-stream", "application/x-www-form-urlencoded")
+    (
+        "",
+        "application/json",
+        "text/json",
+        "text/plain",
+        "application/octet-stream",
+        "application/x-www-form-urlencoded",
+    )
 )
 #: Declared charsets that are believed, by Python's names for them. A few others are slow or no text at all.
 _CHARSETS: Final = frozenset(
-    "utf-8 utf8 us-ascii ascii iso-8859-1 latin1 latin-1 iso-8859-15 windows-1252 cp1252 utf-16 utf-16le utf-16be "
-    "gbk gb2312 gb18030 big5 shift_jis euc-jp euc-kr koi8-r windows-1251".split()
+    (
+        *("utf-8", "utf8", "us-ascii", "ascii", "utf-16", "utf-16le", "utf-16be"),
+        *(
+            "iso-8859-1",
+            "latin1",
+            "latin-1",
+            "iso-8859-15",
+            "windows-1252",
+            "cp1252",
+            "windows-1251",
+            "koi8-r",
+        ),
+        *("gbk", "gb2312", "gb18030", "big5", "shift_jis", "euc-jp", "euc-kr"),
+    )
 )
 
 
@@ -104,7 +123,9 @@ def _check_text(source: str, data: Any) -> None:
     try:
         json.dumps(data, ensure_ascii=False).encode()
     except UnicodeEncodeError:
-        raise ParseError("a text in the body has half of a surrogate pair (\\ud800 to \\udfff): it is no character") from None
+        raise ParseError(
+            "a text in the body has half of a surrogate pair (\\ud800 to \\udfff): it is no character"
+        ) from None
     if _has_nul(data):
         raise ParseError("a text in the body has the character NUL (\\u0000), which cannot be stored")
 

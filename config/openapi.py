@@ -51,19 +51,32 @@ _CODES: Final = {
 }
 
 
-class Credentials(OpenApiAuthenticationExtension):
+class Credentials(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How clients authenticate, for the document."""
 
     target_class = "config.authentication.GantryAuthentication"
-    name = ["bearer", "xToken", "basic", "session"]  # type: ignore[assignment]  # several are allowed
+    name = ["bearer", "xToken", "basic", "session"]
 
     def get_security_definition(self, auto_schema: Any) -> Any:
         return [
             {"type": "http", "scheme": "bearer", "description": "A token of the service (gnt_...)"},
             {"type": "apiKey", "in": "header", "name": "X-Token", "description": "The same token"},
-            {"type": "http", "scheme": "basic", "description": "User name, and one of the user's tokens as password"},
-            {"type": "apiKey", "in": "cookie", "name": settings.SESSION_COOKIE_NAME, "description": "The admin's"},
+            {
+                "type": "http",
+                "scheme": "basic",
+                "description": "User name, and one of the user's tokens as password",
+            },
+            {
+                "type": "apiKey",
+                "in": "cookie",
+                "name": settings.SESSION_COOKIE_NAME,
+                "description": "The admin's",
+            },
         ]
+
+    def get_security_requirement(self, auto_schema: Any) -> Any:
+        # One of them is enough: a list means "or".
+        return [{name: []} for name in self.name]
 
 
 def add_error_answers(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
@@ -71,21 +84,24 @@ def add_error_answers(result: dict[str, Any], generator: Any, request: Any, publ
     for path, methods in result["paths"].items():
         family = errors.family_of(path)
         for operation in methods.values():
+            if not operation.get("security"):
+                continue
             responses = operation["responses"]
-            known = [key for key in responses if key.startswith(("4", "5"))]
-            schema = (
-                responses[known[0]]["content"]["application/json"]["schema"] if known and family != "api" else _shape(family, result)
-            )
-            wanted = dict(_EVERYWHERE)
-            if "requestBody" in operation:
-                wanted.update(_WITH_BODY)
-            if {} in operation.get("security", [{}]) and "security" in operation or path in ("/healthz", "/readyz"):
-                wanted = {}
-            for status, text in wanted.items():
-                if status not in responses:
-                    responses[status] = _answer(family, status, text, schema)
+            schema = _shape(family, result)
+            for status, text in _wanted(operation).items():
+                responses.setdefault(status, _answer(family, status, text, schema))
             operation["responses"] = dict(sorted(responses.items()))
     return result
+
+
+def _wanted(operation: dict[str, Any]) -> dict[str, str]:
+    """The errors that this operation may answer: some come only where there is something to get wrong."""
+    wanted = dict(_EVERYWHERE)
+    if "requestBody" in operation:
+        wanted.update(_WITH_BODY)
+    elif any(item["in"] == "query" for item in operation.get("parameters", ())):
+        wanted["400"] = _WITH_BODY["400"]
+    return wanted
 
 
 def _answer(family: str, status: str, text: str, schema: dict[str, Any]) -> dict[str, Any]:
@@ -94,8 +110,8 @@ def _answer(family: str, status: str, text: str, schema: dict[str, Any]) -> dict
 
 
 def _shape(family: str, result: dict[str, Any]) -> dict[str, Any]:
-    """A reference to the family's error shape, which is read off an example of it."""
-    name = "Error" if family == "api" else f"{family.capitalize()}Error"
+    """A reference to the family's error shape; one that no operation documents is read off an example."""
+    name = "Error" if family == "api" else f"{family.removesuffix('s').capitalize()}Error"
     components = result.setdefault("components", {}).setdefault("schemas", {})
     if name not in components:
         example = errors.renderer(family)(400, "invalid", "what is wrong", "field")
@@ -118,7 +134,7 @@ def _schema_of(value: Any, optional: tuple[str, ...] = ()) -> dict[str, Any]:
 @lru_cache(maxsize=8)
 def document(family: str) -> bytes:
     """The document as JSON, made once per process; ``family`` limits it to one of them ("" = everything)."""
-    generator = SchemaGenerator()
+    generator: Any = SchemaGenerator()  # type: ignore[no-untyped-call]
     generator._initialise_endpoints()
     if family:
         generator.endpoints = [item for item in generator.endpoints if errors.family_of(item[0]) == family]
@@ -136,7 +152,9 @@ class SchemaView(APIView):
         family = request.query_params.get("family", "")
         families = [name for _, name, _ in errors.ENVELOPES]
         if family and family not in (*families, "api"):
-            raise InvalidInput(f"there is no family {family!r}: {', '.join((*families, 'api'))}", field="family")
+            raise InvalidInput(
+                f"there is no family {family!r}: {', '.join((*families, 'api'))}", field="family"
+            )
         return HttpResponse(document(family), content_type="application/json")
 
 

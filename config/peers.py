@@ -55,7 +55,9 @@ def _network(text: str, setting: str) -> Network:
     try:
         return ip_network(text.strip())
     except ValueError as error:
-        raise BadNetwork(f"{setting}: {text!r} is no network: {error}. Write one as 10.0.0.0/8 or fd00::/8") from None
+        raise BadNetwork(
+            f"{setting}: {text!r} is no network: {error}. Write one as 10.0.0.0/8 or fd00::/8"
+        ) from None
 
 
 @lru_cache(maxsize=4096)
@@ -118,7 +120,7 @@ def is_trusted(peer_address: str) -> bool:
 
 
 class Buckets:
-    """A token bucket per key: ``burst`` at once, then ``per_second``. Per process, bounded, thread-safe enough.
+    """A token bucket per key: ``burst`` at once, then ``per_second``. Per process and bounded.
 
     Two threads that race may let one more through: it slows guessing down, it guards no invariant.
     """

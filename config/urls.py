@@ -5,6 +5,7 @@ trailing slash: the guard takes the slash off a request's path, ``either_spellin
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
@@ -22,7 +23,7 @@ handler500 = "config.errors.page_500"
 class SlashedRoute(RoutePattern):
     """A route that is written with a trailing slash and meets a path from which it was taken off."""
 
-    def match(self, path: str) -> tuple[str, tuple[()], dict[str, object]] | None:  # type: ignore[override]
+    def match(self, path: str) -> tuple[str, tuple[Any, ...], dict[str, int | str]] | None:
         return super().match(path + "/")
 
 
@@ -41,7 +42,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("admin/", admin.site.urls),
     *either_spelling(
         [
-            path("", include("tasks_api.urls")),
+            path("", include("tasks_api.urls")),  # each family writes its whole paths, as its document does
             path("api/v1/", include("workers.api.urls")),
             path("api/schema/", SchemaView.as_view(), name="schema"),
             path("api/docs/", DocsView.as_view(), name="docs"),

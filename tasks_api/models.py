@@ -5,7 +5,7 @@ Must not import views or other families.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import ClassVar, Final
 
 from django.db import models
 
@@ -24,7 +24,7 @@ class TaskManager(models.Manager["Task"]):
 class Task(Run):
     """A run seen as a task; taskId is the run's id. No table of its own."""
 
-    objects = TaskManager()
+    objects: ClassVar[TaskManager] = TaskManager()
 
     class Meta:
         proxy = True

@@ -101,7 +101,7 @@ SUBMIT: Final[dict[str, Any]] = {
     "tags": TAGS,
     "parameters": [TENANT_HEADER, KEY],
     "request": shapes.TaskSubmissionSerializer,
-    "responses": {200: shapes.TaskIdAnswerSerializer, **_errors(400, 409, 413, 415)},
+    "responses": {200: shapes.TASK_ID_ANSWER, **_errors(400, 409, 413, 415)},
     "examples": [
         OpenApiExample("run container", value=CONTAINER_EXAMPLE, request_only=True),
         OpenApiExample("run commands", value=COMMANDS_EXAMPLE, request_only=True),
@@ -114,7 +114,7 @@ QUERY: Final[dict[str, Any]] = {
     "summary": "Query tasks",
     "tags": TAGS,
     "parameters": [TENANT_HEADER, _TASK_IDS],
-    "responses": {200: shapes.TasksAnswerSerializer, **_errors(400)},
+    "responses": {200: shapes.TASKS_ANSWER, **_errors(400)},
     "examples": [_ok("response ok", [TASK_EXAMPLE, COMMANDS_TASK_EXAMPLE]), _FAILED],
 }
 KILL: Final[dict[str, Any]] = {
@@ -123,7 +123,7 @@ KILL: Final[dict[str, Any]] = {
     "tags": TAGS,
     "parameters": [TENANT_HEADER, _TASK_ID],
     "request": None,
-    "responses": {200: shapes.KillAnswerSerializer, **_errors(400, 413, 415)},
+    "responses": {200: shapes.KILL_ANSWER, **_errors(400, 413, 415)},
     "examples": [_ok("response ok", KILL_EXAMPLE), _FAILED],
 }
 RECONCILE: Final[dict[str, Any]] = {
@@ -132,7 +132,7 @@ RECONCILE: Final[dict[str, Any]] = {
     "tags": TAGS,
     "parameters": [TENANT_HEADER, _TASK_IDS],
     "request": None,
-    "responses": {200: shapes.ReconcileAnswerSerializer, **_errors(400, 413, 415)},
+    "responses": {200: shapes.RECONCILE_ANSWER, **_errors(400, 413, 415)},
     "examples": [
         _ok(
             "response ok",
@@ -153,7 +153,7 @@ RETRIEVE: Final[dict[str, Any]] = {
     "summary": "One task",
     "tags": TAGS,
     "parameters": [TENANT_HEADER, _ID],
-    "responses": {200: shapes.TaskAnswerSerializer, **_errors(404)},
+    "responses": {200: shapes.TASK_ANSWER, **_errors(404)},
     "examples": [_ok("response ok", TASK_EXAMPLE)],
 }
 LOGS: Final[dict[str, Any]] = {
@@ -182,6 +182,6 @@ EXPLAIN: Final[dict[str, Any]] = {
     "summary": "Why a task is where it is",
     "tags": TAGS,
     "parameters": [TENANT_HEADER, _ID],
-    "responses": {200: shapes.TaskExplanationAnswerSerializer, **_errors(404)},
+    "responses": {200: shapes.EXPLANATION_ANSWER, **_errors(404)},
     "examples": [_ok("response ok", EXPLANATION_EXAMPLE)],
 }

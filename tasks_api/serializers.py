@@ -8,8 +8,10 @@ several times faster); a test compares the field names both ways. No queries, no
 
 from __future__ import annotations
 
+from typing import Any, Final
+
 from drf_spectacular.types import OpenApiTypes
-from drf_spectacular.utils import extend_schema_field
+from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
 from workers.api.serializers import ExplanationSerializer
@@ -29,7 +31,7 @@ class IdField(serializers.IntegerField):
 # --- Requests ----------------------------------------------------------------------------------------
 
 
-class EnvironmentSerializer(serializers.Serializer[object]):
+class TaskEnvironmentSerializer(serializers.Serializer[object]):
     """One variable of the environment."""
 
     name = serializers.CharField()
@@ -39,8 +41,8 @@ class EnvironmentSerializer(serializers.Serializer[object]):
 @extend_schema_field(
     {
         "oneOf": [
-            {"$ref": "#/components/schemas/EnvironmentRequest"},
-            {"type": "array", "items": {"$ref": "#/components/schemas/EnvironmentRequest"}},
+            {"$ref": "#/components/schemas/TaskEnvironmentRequest"},
+            {"type": "array", "items": {"$ref": "#/components/schemas/TaskEnvironmentRequest"}},
         ],
         "description": "One variable or a list of them. What envs says overrides it.",
     }
@@ -49,7 +51,7 @@ class EnvField(serializers.JSONField):
     """The seed's ``env``: one object; a list of them is accepted too."""
 
 
-class ResourcesSerializer(serializers.Serializer[object]):
+class TaskResourcesSerializer(serializers.Serializer[object]):
     """What the task needs of its node."""
 
     role = serializers.CharField(required=False, help_text="Accepted, without effect.")
@@ -57,14 +59,14 @@ class ResourcesSerializer(serializers.Serializer[object]):
     mem = serializers.FloatField(required=False, default=512, help_text="MiB, moved into 256 to 16384.")
 
 
-class ParameterSerializer(serializers.Serializer[object]):
+class TaskParameterSerializer(serializers.Serializer[object]):
     """An option for the Docker Engine. Needs the policy `parameters`."""
 
     key = serializers.CharField()
     value = serializers.CharField(allow_blank=True)
 
 
-class PortMappingSerializer(serializers.Serializer[object]):
+class TaskPortMappingSerializer(serializers.Serializer[object]):
     """A port of the container. A hostPort other than 0 needs the policy `host_ports`."""
 
     containerPort = serializers.IntegerField(min_value=1, max_value=65535)
@@ -72,7 +74,7 @@ class PortMappingSerializer(serializers.Serializer[object]):
     protocol = serializers.CharField(required=False, default="tcp", help_text="tcp or udp")
 
 
-class DockerSerializer(serializers.Serializer[object]):
+class TaskDockerSerializer(serializers.Serializer[object]):
     """What runs on the Docker Engine."""
 
     image = serializers.CharField()
@@ -85,11 +87,11 @@ class DockerSerializer(serializers.Serializer[object]):
         default="BRIDGE",
         help_text="BRIDGE, HOST (needs the policy `host_network`), NONE or USER",
     )
-    parameters = ParameterSerializer(many=True, required=False)
-    portMappings = PortMappingSerializer(many=True, required=False)
+    parameters = TaskParameterSerializer(many=True, required=False)
+    portMappings = TaskPortMappingSerializer(many=True, required=False)
 
 
-class VolumeSerializer(serializers.Serializer[object]):
+class TaskVolumeSerializer(serializers.Serializer[object]):
     """A folder of the host. Needs the policy `volumes`."""
 
     containerPath = serializers.CharField()
@@ -98,15 +100,15 @@ class VolumeSerializer(serializers.Serializer[object]):
     mode = serializers.CharField(required=False, help_text="The same as dvo, which goes first.")
 
 
-class ContainerSerializer(serializers.Serializer[object]):
+class TaskContainerSerializer(serializers.Serializer[object]):
     """A container to run."""
 
     type = serializers.CharField(required=False, default="DOCKER", help_text="DOCKER; MESOS is refused")
-    docker = DockerSerializer()
-    volumes = VolumeSerializer(many=True, required=False)
+    docker = TaskDockerSerializer()
+    volumes = TaskVolumeSerializer(many=True, required=False)
 
 
-class ConstraintsSerializer(serializers.Serializer[object]):
+class TaskConstraintsSerializer(serializers.Serializer[object]):
     """Where the task may run."""
 
     field = serializers.CharField(help_text="rack_id or hostname, in any case")
@@ -118,11 +120,11 @@ class TaskSubmissionSerializer(serializers.Serializer[object]):
 
     taskName = serializers.CharField(max_length=255)
     callbackUrl = serializers.CharField(required=False, help_text="http or https")
-    resources = ResourcesSerializer(required=False)
-    container = ContainerSerializer(required=False)
+    resources = TaskResourcesSerializer(required=False)
+    container = TaskContainerSerializer(required=False)
     commands = serializers.CharField(required=False, help_text="Runs through /bin/sh.")
     env = EnvField(required=False)
-    envs = EnvironmentSerializer(many=True, required=False)
+    envs = TaskEnvironmentSerializer(many=True, required=False)
     args = serializers.ListField(
         child=serializers.CharField(),
         required=False,
@@ -133,7 +135,7 @@ class TaskSubmissionSerializer(serializers.Serializer[object]):
         required=False,
         help_text="http or https files, fetched into the working directory first.",
     )
-    constraints = ConstraintsSerializer(required=False)
+    constraints = TaskConstraintsSerializer(required=False)
     priority = serializers.IntegerField(required=False, help_text="1 is high, anything else is normal.")
     retry = serializers.IntegerField(
         required=False, default=0, help_text="Further attempts after a failure, moved into 0 to 100."
@@ -141,13 +143,6 @@ class TaskSubmissionSerializer(serializers.Serializer[object]):
 
 
 # --- Answers -----------------------------------------------------------------------------------------
-
-
-class AnswerSerializer(serializers.Serializer[object]):
-    """The envelope that every answer shares."""
-
-    status = serializers.IntegerField(default=0, help_text="0; negative in errors")
-    message = serializers.CharField(default="OK")
 
 
 class TaskErrorSerializer(serializers.Serializer[object]):
@@ -161,12 +156,6 @@ class TaskIdSerializer(serializers.Serializer[object]):
     """The id of an accepted task, below 2^53."""
 
     taskId = IdField()
-
-
-class TaskIdAnswerSerializer(AnswerSerializer):
-    """The answer to a submission."""
-
-    data = TaskIdSerializer()
 
 
 class TaskSerializer(serializers.Serializer[object]):
@@ -187,31 +176,13 @@ class TaskSerializer(serializers.Serializer[object]):
     retry = serializers.IntegerField(help_text="Further attempts left.")
 
 
-class TaskAnswerSerializer(AnswerSerializer):
-    """One task."""
-
-    data = TaskSerializer()
-
-
-class TasksAnswerSerializer(AnswerSerializer):
-    """Several tasks, in the order asked; ids that are not the tenant's are left out."""
-
-    data = TaskSerializer(many=True)
-
-
-class KillSerializer(serializers.Serializer[object]):
+class TaskKillSerializer(serializers.Serializer[object]):
     """What a kill did."""
 
     submitKill = serializers.BooleanField(help_text="false when it had ended before")
     submitTask = serializers.BooleanField(help_text="The same as submitKill, for the later SDK.")
     resultMessage = serializers.CharField()
     currentStatus = serializers.IntegerField(min_value=-1, max_value=12, help_text=STATUS_HELP)
-
-
-class KillAnswerSerializer(AnswerSerializer):
-    """The answer to a kill."""
-
-    data = KillSerializer()
 
 
 class ReconciledTaskSerializer(serializers.Serializer[object]):
@@ -222,7 +193,7 @@ class ReconciledTaskSerializer(serializers.Serializer[object]):
     message = serializers.CharField()
 
 
-class ReconcileSerializer(serializers.Serializer[object]):
+class TaskReconcileSerializer(serializers.Serializer[object]):
     """What a reconcile found."""
 
     request = serializers.IntegerField(help_text="How many ids were asked for.")
@@ -230,13 +201,22 @@ class ReconcileSerializer(serializers.Serializer[object]):
     reconciles = ReconciledTaskSerializer(many=True)
 
 
-class ReconcileAnswerSerializer(AnswerSerializer):
-    """The answer to a reconcile."""
-
-    data = ReconcileSerializer()
+# --- The envelope around them ------------------------------------------------------------------------
 
 
-class TaskExplanationAnswerSerializer(AnswerSerializer):
-    """The answer to "why is it there?"."""
+def _answer(name: str, data: serializers.BaseSerializer[object]) -> serializers.Serializer[object]:
+    """{"status": 0, "message": "OK", "data": ...}; by name, since a serializer has a ``data`` of its own."""
+    fields: dict[str, Any] = {
+        "status": serializers.IntegerField(help_text="0"),
+        "message": serializers.CharField(help_text="OK"),
+        "data": data,
+    }
+    return inline_serializer(name, fields)
 
-    data = ExplanationSerializer()
+
+TASK_ID_ANSWER: Final = _answer("TaskIdAnswer", TaskIdSerializer())
+TASK_ANSWER: Final = _answer("TaskAnswer", TaskSerializer())
+TASKS_ANSWER: Final = _answer("TasksAnswer", TaskSerializer(many=True))
+KILL_ANSWER: Final = _answer("TaskKillAnswer", TaskKillSerializer())
+RECONCILE_ANSWER: Final = _answer("TaskReconcileAnswer", TaskReconcileSerializer())
+EXPLANATION_ANSWER: Final = _answer("TaskExplanationAnswer", ExplanationSerializer())

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django.http import HttpResponse, HttpResponseBase, QueryDict
 from drf_spectacular.utils import extend_schema
 from rest_framework.parsers import FormParser, MultiPartParser
 from rest_framework.request import Request
-from rest_framework.settings import api_settings
 from rest_framework.views import APIView
 
 from tasks_api import schema, services, wire
@@ -33,11 +32,12 @@ def answer(body: object, status: int = 200) -> HttpResponse:
 def parameter(request: Request, name: str) -> object:
     """A parameter from the query (repeated ones joined by commas), else from the form or JSON body."""
     values = request.query_params.getlist(name)
-    if not values and request.method == "GET":
-        return None
-    if not values and isinstance(request.data, QueryDict):
-        values = request.data.getlist(name)
-    return ",".join(values) if values else request.data.get(name)
+    if not values and request.method == "POST":
+        body = request.data
+        if not isinstance(body, QueryDict):
+            return body.get(name) if isinstance(body, dict) else None
+        values = body.getlist(name)
+    return ",".join(values) if values else None
 
 
 class TaskView(APIView):
@@ -47,8 +47,7 @@ class TaskView(APIView):
 
     def who(self) -> Identity:
         """Whom this request acts for; authentication has set it."""
-        identity: Identity = self.request.auth
-        return identity
+        return cast(Identity, self.request.auth)
 
 
 class TasksView(TaskView):
@@ -77,7 +76,7 @@ class TasksView(TaskView):
 class IdsView(TaskView):
     """Base of what takes ids from the query, a form or a JSON body."""
 
-    parser_classes = (*api_settings.DEFAULT_PARSER_CLASSES, FormParser, MultiPartParser)
+    parser_classes = (*APIView.parser_classes, FormParser, MultiPartParser)
 
 
 class KillView(IdsView):

@@ -20,13 +20,13 @@ from workers import claiming, doorbell, orphans, questions, registration, transi
 from workers.claiming import Look, Memory, Superseded
 from workers.crashpoints import step
 from workers.handover import Handover, Publisher
+from workers.leases import ClaimedRun, Lease, Outcome
 from workers.reconciler import reconcile_once
 from workers.registration import Registration
 from workers.runner import Runner, Watch
 from workers.runtimes.base import Runtime
 from workers.scribe import Entry, Scribe
 from workers.states import Reason, State
-from workers.transitions import ClaimedRun, Lease, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -48,7 +48,9 @@ def current() -> Agent | None:
 class Agent:
     """Everything that one worker process does beside executing."""
 
-    def __init__(self, held: Registration, runtimes: dict[str, Runtime], publisher: Publisher, slots: int) -> None:
+    def __init__(
+        self, held: Registration, runtimes: dict[str, Runtime], publisher: Publisher, slots: int
+    ) -> None:
         self.registration = held
         self.detaching = threading.Event()
         #: Called once when another worker has taken this node's name.
@@ -112,7 +114,11 @@ class Agent:
                 except Superseded as error:
                     self._superseded(str(error))
                 except DatabaseError as error:
-                    log.warning("agent.database_away", thread=threading.current_thread().name, error=str(error).strip())
+                    log.warning(
+                        "agent.database_away",
+                        thread=threading.current_thread().name,
+                        error=str(error).strip(),
+                    )
                 except Exception:
                     log.exception("agent.thread_failed", thread=threading.current_thread().name)
                 finally:
@@ -330,4 +336,3 @@ def _suspect(runs: list[ClaimedRun]) -> ClaimedRun | None:
     """
     suspects = [run for run in runs if run.crashes >= settings.GANTRY_MAX_CRASHES]
     return min(suspects, key=lambda run: (run.started_ago or 0.0, -run.lease.run_id)) if suspects else None
-

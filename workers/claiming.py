@@ -16,9 +16,9 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from workers import transitions
+from workers.leases import ClaimedRun, Lease
 from workers.models import Shape
 from workers.placement import Candidate, NodeView, ShapeView, Usage, choose, obstacles
-from workers.transitions import ClaimedRun, Lease
 
 #: Most shapes that one look takes candidates from, and most candidates of one shape.
 _SHAPES_PER_LOOK = 64
@@ -49,12 +49,14 @@ class Look:
 
 
 _NODE = """
-    SELECT n.id, n.name, n.mode, n.incarnation, n.trouble, n.runtimes, n.attributes::text, n.isolates_users, n.cpu_m_total,
-        n.cpu_m_total - n.cpu_m_used, n.mem_mb_total, n.mem_mb_total - n.mem_mb_used, n.slots - n.slots_used,
-        n.reserved_for_id, (extract(epoch FROM now()) * 1000000)::bigint,
-        (SELECT array_agg(ARRAY[r.id, r.attempt, r.lease_epoch, r.cancelled_by_operator::int]) FROM workers_run r
+    SELECT n.id, n.name, n.mode, n.incarnation, n.trouble, n.runtimes, n.attributes::text, n.isolates_users,
+        n.cpu_m_total, n.cpu_m_total - n.cpu_m_used, n.mem_mb_total, n.mem_mb_total - n.mem_mb_used,
+        n.slots - n.slots_used, n.reserved_for_id, (extract(epoch FROM now()) * 1000000)::bigint,
+        (SELECT array_agg(ARRAY[r.id, r.attempt, r.lease_epoch, r.cancelled_by_operator::int])
+         FROM workers_run r
          WHERE r.node_id = n.id AND r.state = 'RUNNING' AND r.cancel_requested_at IS NOT NULL),
-        (SELECT array_agg(q.id) FROM workers_noderequest q WHERE q.node_id = n.id AND q.answered_at IS NULL)
+        (SELECT array_agg(q.id) FROM workers_noderequest q
+         WHERE q.node_id = n.id AND q.answered_at IS NULL)
     FROM workers_node n WHERE n.id = %s FOR UPDATE OF n
 """
 
@@ -72,7 +74,8 @@ _HEADS = """
 
 _QUEUES = """
     SELECT s.shape_id, r.id, r.rank FROM unnest(%s::bigint[]) AS s(shape_id) CROSS JOIN LATERAL (
-        SELECT id, rank FROM workers_run WHERE state = 'PENDING' AND not_before IS NULL AND shape_id = s.shape_id
+        SELECT id, rank FROM workers_run
+        WHERE state = 'PENDING' AND not_before IS NULL AND shape_id = s.shape_id
         ORDER BY rank, id LIMIT %s) r ORDER BY s.shape_id, r.rank, r.id
 """
 
@@ -83,7 +86,7 @@ _USAGE = """
 
 
 def look(node_id: int, incarnation: int, memory: Memory, limit: int) -> Look:
-    """Claim up to ``limit`` runs for the node. Raises Superseded when the incarnation is not ours any more."""
+    """Claim up to ``limit`` runs for the node. Raises Superseded when the incarnation is not ours."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_NODE, [node_id])
         row = cursor.fetchone()
@@ -194,7 +197,8 @@ def _reserved_elsewhere(cursor: CursorWrapper, node: NodeView, overdue: dict[int
     if not overdue:
         return frozenset()
     cursor.execute(
-        "SELECT reserved_for_id FROM workers_node WHERE reserved_for_id = ANY(%s) AND id <> %s AND mode = 'ready'",
+        """SELECT reserved_for_id FROM workers_node
+           WHERE reserved_for_id = ANY(%s) AND id <> %s AND mode = 'ready'""",
         [list(overdue), node.id],
     )
     return frozenset(row[0] for row in cursor.fetchall())
@@ -204,7 +208,8 @@ def _reserve(cursor: CursorWrapper, node: NodeView, run_id: int | None) -> None:
     """Keep the node for a run, unless another node does so already (the column is unique)."""
     cursor.execute(
         """UPDATE workers_node SET reserved_for_id = %s WHERE id = %s
-           AND (%s::bigint IS NULL OR NOT EXISTS (SELECT 1 FROM workers_node o WHERE o.reserved_for_id = %s))""",
+           AND (%s::bigint IS NULL
+                OR NOT EXISTS (SELECT 1 FROM workers_node o WHERE o.reserved_for_id = %s))""",
         [run_id, node.id, run_id, run_id],
     )
 
@@ -243,4 +248,4 @@ def promote(limit: int = 500) -> int:
                    ORDER BY not_before LIMIT %s FOR UPDATE SKIP LOCKED)""",
             [limit],
         )
-        return cursor.rowcount
+        return int(cursor.rowcount)

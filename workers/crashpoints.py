@@ -34,7 +34,7 @@ _ONCE = os.environ.get("GANTRY_CRASH_ONCE", "")
 
 def step(name: str) -> None:
     """Pass a named step; die here when a test asked for it."""
-    if _CRASH_AT != name:
+    if name != _CRASH_AT:
         return
     if _ONCE:
         mark = Path(_ONCE)

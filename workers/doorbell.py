@@ -1,4 +1,4 @@
-"""Wakes the nodes' agents after a commit. Losing or doubling a ring is harmless: agents also look by themselves.
+"""Wakes the nodes' agents after a commit. Losing or doubling a ring is harmless: agents also look themselves.
 
 A ring carries nothing. Rings of one process are coalesced by one background thread, which alone talks to
 Redis, so that a slow or dead Redis never holds up a request. Must not import models or services.
@@ -68,7 +68,11 @@ def _ringer() -> None:
             failing = False
         except redis.RedisError as error:
             if not failing:
-                log.warning("doorbell.silent", error=str(error), meaning="nodes look for work every few seconds instead")
+                log.warning(
+                    "doorbell.silent",
+                    error=str(error),
+                    meaning="nodes look for work every few seconds instead",
+                )
             failing = True
             time.sleep(1.0)
             _wanted.set()
@@ -79,7 +83,7 @@ def listen(wake: Callable[[], None], stopping: threading.Event, heard: Callable[
     while not stopping.is_set():
         try:
             client = connect(2.0)
-            with client.pubsub(ignore_subscribe_messages=True) as subscription:
+            with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
                 subscription.subscribe(CHANNEL)
                 heard(True)
                 wake()  # what was rung while nobody listened

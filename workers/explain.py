@@ -31,7 +31,10 @@ def node_views(max_age_s: float = 1.0) -> list[NodeView]:
     global _cache
     with _cache_lock:
         if time.monotonic() - _cache[0] > max_age_s:
-            _cache = (time.monotonic(), [_view(node) for node in Node.objects.exclude(mode=Node.Mode.REMOVED)])
+            _cache = (
+                time.monotonic(),
+                [_view(node) for node in Node.objects.exclude(mode=Node.Mode.REMOVED)],
+            )
         return _cache[1]
 
 
@@ -59,7 +62,11 @@ def reasons(shape: ShapeView, nodes: Iterable[NodeView], run_id: int | None = No
     """Why no node takes this shape now, the strongest reason first; empty = one could take it at once."""
     nodes = list(nodes)
     if not nodes:
-        return [Obstacle("no_node", "there is no node: no worker has ever reported", "start a worker: make worker")]
+        return [
+            Obstacle(
+                "no_node", "there is no node: no worker has ever reported", "start a worker: make worker"
+            )
+        ]
     found = {node.name: obstacles(shape, node) for node in nodes}
     free = [node for node in nodes if not found[node.name]]
     if free:
@@ -84,12 +91,15 @@ def reasons(shape: ShapeView, nodes: Iterable[NodeView], run_id: int | None = No
 def _hopeless(shape: ShapeView, found: dict[str, list[Obstacle]]) -> list[Obstacle]:
     """No node could ever take it as things stand: say what is missing everywhere."""
     for name, values in sorted(shape.constraints.items()):
-        if all(any(item.code == "constraint" and f" has {name} " in item.message for item in items) for items in found.values()):
+        if all(
+            any(item.code == "constraint" and f" has {name} " in item.message for item in items)
+            for items in found.values()
+        ):
             return [
                 Obstacle(
                     "constraint",
                     f"no node has {name} in [{', '.join(values)}]",
-                    f"start a worker with {name}={values[0]}, or cancel it and submit it without this constraint",
+                    f"start a worker with {name}={values[0]}, or submit it again without this constraint",
                 )
             ]
     if all(any(item.code == "runtime" for item in items) for items in found.values()):
@@ -124,7 +134,10 @@ def why_waiting(shape_ids: Iterable[int]) -> dict[int, str]:
     """One sentence per shape for pending runs ("" = it is about to start); one query for the whole batch."""
     nodes = node_views()
     shapes = Shape.objects.filter(pk__in=set(shape_ids)).select_related("tenant")
-    return {shape.pk: "; ".join(item.message for item in reasons(shape_view(shape), nodes)[:2]) for shape in shapes}
+    return {
+        shape.pk: "; ".join(item.message for item in reasons(shape_view(shape), nodes)[:2])
+        for shape in shapes
+    }
 
 
 def explain_run(run: Run) -> dict[str, Any]:
@@ -136,13 +149,23 @@ def explain_run(run: Run) -> dict[str, Any]:
         if run.not_before is not None:
             wait = max(0.0, (run.not_before - timezone.now()).total_seconds())
             told.append(
-                Obstacle("backoff", f"its next try is due in {wait:.0f} s: {run.message}", "wait, or cancel it", True)
+                Obstacle(
+                    "backoff",
+                    f"its next try is due in {wait:.0f} s: {run.message}",
+                    "wait, or cancel it",
+                    True,
+                )
             )
         told += reasons(shape_view(run.shape), node_views(0.0), run.pk)
         position = _position(run)
         if not told:
             told.append(
-                Obstacle("turn", f"{position} runs are before it" if position else "it is about to start", "wait", True)
+                Obstacle(
+                    "turn",
+                    f"{position} runs are before it" if position else "it is about to start",
+                    "wait",
+                    True,
+                )
             )
     elif run.state == State.RUNNING:
         since = run.started_at or run.created_at
@@ -161,7 +184,8 @@ def explain_run(run: Run) -> dict[str, Any]:
 
 def _running(run: Run) -> Obstacle:
     node = run.node
-    assert node is not None  # the schema: a running run has a node
+    if node is None:  # read between two transitions
+        return Obstacle("running", "it is changing hands", "ask again", True)
     silent = (timezone.now() - node.heartbeat_at).total_seconds()
     if silent > settings.GANTRY_LEASE_S:
         left = settings.GANTRY_NODE_LOST_AFTER_S - silent
@@ -175,7 +199,9 @@ def _running(run: Run) -> Obstacle:
     if run.cancel_requested_at is not None:
         return Obstacle("cancelling", f"node {node.name} is stopping it", "wait for the grace period", True)
     if run.started_at is None:
-        return Obstacle("preparing", f"node {node.name} prepares it: {run.message or 'files and folders'}", "wait", True)
+        return Obstacle(
+            "preparing", f"node {node.name} prepares it: {run.message or 'files and folders'}", "wait", True
+        )
     return Obstacle("running", f"it runs on node {node.name}", "", True)
 
 

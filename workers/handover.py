@@ -18,7 +18,7 @@ import structlog
 from django.conf import settings
 
 from workers.crashpoints import step
-from workers.transitions import Lease
+from workers.leases import Lease
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class Handover:
         try:
             self._publisher.execute(lease)
             step("agent.after_publish")
-        except Exception as error:  # whatever the broker's client raises: the run must go on
+        except Exception as error:  # noqa: BLE001  whatever the broker's client raises: the run must go on
             self._distrust(f"the broker did not take a message: {error}")
             with self._lock:
                 mine = self._waiting.pop(lease, None) is not None
@@ -105,7 +105,7 @@ class Handover:
             self._canary_sent, self._canary_nonce = now, f"{now:.6f}"
             try:
                 self._publisher.canary(self._canary_nonce)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001  as above
                 self._distrust(f"the broker did not take the canary: {error}")
                 self._canary_nonce = ""
 
@@ -124,7 +124,7 @@ class Handover:
         self._broker_ok = False
         try:
             self._publisher.reset()
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  closing what is broken anyway
             log.debug("broker.reset", error=str(error))
 
 
@@ -138,7 +138,11 @@ class CeleryPublisher:
         self._lock = threading.Lock()
 
     def execute(self, lease: Lease) -> None:
-        self._send("gantry.execute", [lease.run_id, lease.attempt, lease.epoch], f"{lease.run_id}-{lease.attempt}-{lease.epoch}")
+        self._send(
+            "gantry.execute",
+            [lease.run_id, lease.attempt, lease.epoch],
+            f"{lease.run_id}-{lease.attempt}-{lease.epoch}",
+        )
 
     def canary(self, nonce: str) -> None:
         self._send("gantry.canary", [nonce], f"canary-{nonce}")

@@ -24,7 +24,9 @@ LONGEST: Final = 255
 KEPT_H: Final = 24
 
 
-def once(tenant_id: int, method: str, path: str, key: str, body: bytes, create: Create) -> tuple[int, Answer, bool]:
+def once(
+    tenant_id: int, method: str, path: str, key: str, body: bytes, create: Create
+) -> tuple[int, Answer, bool]:
     """Run ``create`` unless this key has done so already; returns (status, answer, was it a repetition).
 
     ``create`` runs inside the transaction that stores the key; only a 2xx answer is stored. A second request

@@ -56,7 +56,9 @@ class Identity:
 class CredentialRefused(EngineError):
     """The credential is missing, unknown, revoked or expired; ``code`` says which."""
 
-    def __init__(self, code: Literal["token_missing", "token_invalid", "token_expired"], message: str) -> None:
+    def __init__(
+        self, code: Literal["token_missing", "token_invalid", "token_expired"], message: str
+    ) -> None:
         super().__init__(message)
         self.code = code
 
@@ -144,7 +146,9 @@ def _look_up(key: tuple[str, str]) -> _Known:
     if token is None:
         return _refusal("token_invalid", "the token is not known: check it, or ask an operator for a new one")
     if token.revoked_at is not None:
-        return _refusal("token_invalid", f"the token was revoked at {_stamp(token.revoked_at)}: ask for a new one")
+        return _refusal(
+            "token_invalid", f"the token was revoked at {_stamp(token.revoked_at)}: ask for a new one"
+        )
     if token.expires_at is not None and token.expires_at.timestamp() <= time.time():
         return _refusal("token_expired", _expired(token.expires_at))
     user: Any = token.user
@@ -199,7 +203,8 @@ def by_network(tenant: str) -> Identity:
         )
         known = _Known(time.monotonic() + settings.TOKEN_CACHE_S, identity)
         _found.put(key, known)
-    assert known.identity is not None
+    if known.identity is None:  # cannot be: only identities are put there
+        raise TenantRefused(_not_in("this network", tenant))
     return known.identity
 
 

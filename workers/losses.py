@@ -10,13 +10,15 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from workers import transitions
+from workers.leases import Lease, Outcome
 from workers.states import Reason, State
-from workers.transitions import Lease, Outcome
 
 
 def backoff_s(failures: int) -> float:
     """Seconds until the next try after ``failures`` failed ones: doubles from the base up to the cap."""
-    return float(min(settings.GANTRY_RETRY_CAP_S, settings.GANTRY_RETRY_BASE_S * 2 ** min(max(failures - 1, 0), 16)))
+    return float(
+        min(settings.GANTRY_RETRY_CAP_S, settings.GANTRY_RETRY_BASE_S * 2 ** min(max(failures - 1, 0), 16))
+    )
 
 
 def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -> int:
@@ -37,7 +39,9 @@ def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -
             rows = cursor.fetchall()
             outcomes = []
             for run_id, attempt, epoch, has_started, cancelled in rows:
-                reason = Reason.NODE_GONE if removed else Reason.UNREACHABLE if has_started else Reason.DROPPED
+                reason = (
+                    Reason.NODE_GONE if removed else Reason.UNREACHABLE if has_started else Reason.DROPPED
+                )
                 outcomes.append(
                     Outcome(
                         Lease(run_id, attempt, epoch),

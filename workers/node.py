@@ -43,7 +43,9 @@ def attributes() -> dict[str, str]:
     for item in settings.GANTRY_NODE_ATTRIBUTES:
         name, sign, value = item.partition("=")
         if not sign or not name.strip() or not value.strip():
-            raise ImproperlyConfigured(f"GANTRY_NODE_ATTRIBUTES has {item!r}: write name=value, e.g. rack_id=r1")
+            raise ImproperlyConfigured(
+                f"GANTRY_NODE_ATTRIBUTES has {item!r}: write name=value, e.g. rack_id=r1"
+            )
         found[name.strip().lower()] = value.strip()
     return found
 
@@ -57,7 +59,7 @@ def build_runtimes() -> dict[str, Runtime]:
             log.warning(
                 "runtime.left_out",
                 runtime="process",
-                why="this worker is not root, and GANTRY_COMMANDS_UNISOLATED=0 forbids commands as its own user",
+                why="this worker is not root, and GANTRY_COMMANDS_UNISOLATED=0 forbids commands as its user",
             )
         else:
             if os.geteuid() != 0:

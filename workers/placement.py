@@ -57,16 +57,22 @@ class Obstacle:
 
 def obstacles(shape: ShapeView, node: NodeView) -> list[Obstacle]:
     """Everything that keeps this node from taking this shape now, strongest first; empty = it fits."""
-    found: list[Obstacle] = []
     if node.mode == "removed":
         return [Obstacle("node_removed", f"node {node.name} was removed", "add a node")]
+    return _lasting(shape, node) or _now(shape, node)
+
+
+def _lasting(shape: ShapeView, node: NodeView) -> list[Obstacle]:
+    """What will not change by waiting: attributes, runtimes, size."""
+    found: list[Obstacle] = []
     for name, values in shape.constraints.items():
         if node.attributes.get(name) not in values:
             listed = ", ".join(values)
             found.append(
                 Obstacle(
                     "constraint",
-                    f"node {node.name} has {name} {node.attributes.get(name, '(none)')}, not one of [{listed}]",
+                    f"node {node.name} has {name} {node.attributes.get(name, '(none)')}, "
+                    f"not one of [{listed}]",
                     f"start a node with {name}={values[0]}, or submit without this constraint",
                 )
             )
@@ -75,7 +81,9 @@ def obstacles(shape: ShapeView, node: NodeView) -> list[Obstacle]:
             Obstacle(
                 "runtime",
                 f"node {node.name} offers no {shape.kind} runtime",
-                "start a node with a Docker Engine" if shape.kind == "container" else f"start a node that offers {shape.kind}",
+                "start a node with a Docker Engine"
+                if shape.kind == "container"
+                else f"start a node that offers {shape.kind}",
             )
         )
     elif shape.kind == "process" and not node.isolates_users and not shape.trusted:
@@ -90,8 +98,12 @@ def obstacles(shape: ShapeView, node: NodeView) -> list[Obstacle]:
         found.append(_lacks("cpu_total", node, "CPU", shape.cpu_m / 1000, node.cpu_m / 1000, "has", False))
     if shape.mem_mb > node.mem_mb:
         found.append(_lacks("mem_total", node, "MiB of memory", shape.mem_mb, node.mem_mb, "has", False))
-    if found:
-        return found
+    return found
+
+
+def _now(shape: ShapeView, node: NodeView) -> list[Obstacle]:
+    """What keeps a node that could hold the shape from taking it at this moment."""
+    found: list[Obstacle] = []
     if node.mode == "draining":
         found.append(Obstacle("draining", f"node {node.name} is draining", "undrain it or add a node"))
     if node.silent_s is not None:
@@ -104,17 +116,28 @@ def obstacles(shape: ShapeView, node: NodeView) -> list[Obstacle]:
             )
         )
     if node.trouble:
-        found.append(Obstacle("trouble", f"node {node.name} takes no work: {node.trouble}", "repair that", True))
+        found.append(
+            Obstacle("trouble", f"node {node.name} takes no work: {node.trouble}", "repair that", True)
+        )
     if shape.cpu_m > node.cpu_m_free:
         found.append(_lacks("cpu", node, "CPU", shape.cpu_m / 1000, node.cpu_m_free / 1000, "has free", True))
     if shape.mem_mb > node.mem_mb_free:
         found.append(_lacks("mem", node, "MiB of memory", shape.mem_mb, node.mem_mb_free, "has free", True))
     if node.slots_free < 1:
-        found.append(Obstacle("slots", f"node {node.name} runs as many things as it may at once", "wait, or raise GANTRY_NODE_SLOTS", True))
+        found.append(
+            Obstacle(
+                "slots",
+                f"node {node.name} runs as many things as it may at once",
+                "wait, or raise GANTRY_NODE_SLOTS",
+                True,
+            )
+        )
     return found
 
 
-def _lacks(code: str, node: NodeView, what: str, need: float, free: float, verb: str, passing: bool) -> Obstacle:
+def _lacks(
+    code: str, node: NodeView, what: str, need: float, free: float, verb: str, passing: bool
+) -> Obstacle:
     remedy = "wait for running work to end" if passing else "ask for less, or start a larger node"
     return Obstacle(
         code, f"it needs {need:g} {what}, node {node.name} {verb} {free:g}", remedy, passing, need, free
@@ -171,7 +194,9 @@ def choose(
     choice = Choice()
     cpu, mem, slots = node.cpu_m_free, node.mem_mb_free, node.slots_free
     held = {tenant: Usage(item.cpu_m, item.mem_mb) for tenant, item in usage.items()}
-    waiting: list[tuple[ShapeView, list[Candidate]]] = [(shape, list(items)) for shape, items in queues if items]
+    waiting: list[tuple[ShapeView, list[Candidate]]] = [
+        (shape, list(items)) for shape, items in queues if items
+    ]
 
     def fits(shape: ShapeView) -> bool:
         return shape.cpu_m <= cpu and shape.mem_mb <= mem and slots > 0
@@ -199,7 +224,9 @@ def choose(
         if entry[1][0].run_id == node.reserved_for
         or (entry[1][0].run_id in overdue and entry[1][0].run_id not in reserved_elsewhere)
     ]
-    first.sort(key=lambda entry: (entry[1][0].run_id != node.reserved_for, overdue.get(entry[1][0].run_id, 0.0)))
+    first.sort(
+        key=lambda entry: (entry[1][0].run_id != node.reserved_for, overdue.get(entry[1][0].run_id, 0.0))
+    )
     for entry in first:
         if not fits(entry[0]):
             choice.reserve = entry[1][0].run_id

@@ -39,7 +39,8 @@ def _close_lost_nodes() -> int:
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT n.id, n.name, n.mode = 'removed', extract(epoch FROM now() - n.heartbeat_at)::int
-               FROM workers_node n WHERE n.slots_used > 0 AND n.heartbeat_at < now() - %s * interval '1 second'
+               FROM workers_node n
+               WHERE n.slots_used > 0 AND n.heartbeat_at < now() - %s * interval '1 second'
                  AND EXISTS (SELECT 1 FROM workers_run r WHERE r.node_id = n.id AND r.state = 'RUNNING'
                              AND (n.mode = 'removed' OR coalesce(r.node_lost_after_s, -1) <> 0))""",
             [settings.GANTRY_NODE_LOST_AFTER_S],

@@ -120,19 +120,26 @@ def _may_take_over(node: Node, folder_id: uuid.UUID) -> bool:
     if node.folder in (None, folder_id):
         return node.folder is not None and not node.detached
     with connection.cursor() as cursor:
-        cursor.execute("SELECT extract(epoch FROM now() - heartbeat_at)::float8 FROM workers_node WHERE id = %s", [node.pk])
+        cursor.execute(
+            "SELECT extract(epoch FROM now() - heartbeat_at)::float8 FROM workers_node WHERE id = %s",
+            [node.pk],
+        )
         silent = float(cursor.fetchone()[0])
     busy = node.slots_used > 0
     if busy and silent < settings.GANTRY_NODE_LOST_AFTER_S:
         raise NameTaken(
-            f"node {node.name} belongs to a worker with another data folder, {node.slots_used} runs are there and "
-            f"it was heard {silent:.0f} s ago: use that folder or another GANTRY_NODE_NAME, or wait "
+            f"node {node.name} belongs to a worker with another data folder, {node.slots_used} runs are "
+            f"there and it was heard {silent:.0f} s ago: use that folder or another GANTRY_NODE_NAME, or wait "
             f"{settings.GANTRY_NODE_LOST_AFTER_S - silent:.0f} s"
         )
     if not node.detached and silent < 3 * settings.GANTRY_HEARTBEAT_S:
-        raise NameTaken(f"a worker named {node.name} was heard {silent:.0f} s ago: give this one another GANTRY_NODE_NAME")
+        raise NameTaken(
+            f"a worker named {node.name} was heard {silent:.0f} s ago: give this one another GANTRY_NODE_NAME"
+        )
     if busy:
-        losses.close_node(node.pk, f"node {node.name} was replaced after {silent:.0f} s of silence", removed=False)
+        losses.close_node(
+            node.pk, f"node {node.name} was replaced after {silent:.0f} s of silence", removed=False
+        )
         node.refresh_from_db()
     return False
 
@@ -158,6 +165,7 @@ def goodbye(registration: Registration) -> None:
     """Say that this worker has stopped in good order; what runs on is adopted by the next one."""
     with connection.cursor() as cursor:
         cursor.execute(
-            "UPDATE workers_node SET detached = true, heartbeat_at = now() WHERE id = %s AND incarnation = %s",
+            """UPDATE workers_node SET detached = true, heartbeat_at = now()
+               WHERE id = %s AND incarnation = %s""",
             [registration.node_id, registration.incarnation],
         )

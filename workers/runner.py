@@ -17,13 +17,13 @@ import structlog
 from django.conf import settings
 
 from workers.crashpoints import step
+from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs import store
 from workers.logs.capture import Shipment
 from workers.losses import backoff_s
-from workers.runtimes.base import Output, Presence, PrepareFailed, Result, Runtime
+from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.scribe import Entry, Scribe
 from workers.states import Reason, State
-from workers.transitions import ClaimedRun, Lease, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -93,7 +93,9 @@ class Runner:
             return
         watch.started = True
         started_at = time.monotonic() - (run.started_ago or 0.0)
-        output = runtime.output(run, store.shipped(run.lease.run_id, run.lease.attempt) if run.adopted else {})
+        output = runtime.output(
+            run, store.shipped(run.lease.run_id, run.lease.attempt) if run.adopted else {}
+        )
         result = self._watch(watch, runtime, output, started_at)
         self._finish(watch, runtime, output, result)
 
@@ -101,7 +103,9 @@ class Runner:
         """Prepare and start; False when the run ended or went back to the queue before anything ran."""
         run = watch.run
         if watch.cancel.is_set() or run.cancel_requested:
-            return self._never_started(watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started")
+            return self._never_started(
+                watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
+            )
         if self._detaching.is_set() or watch.fenced.is_set():
             return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
         try:
@@ -111,7 +115,9 @@ class Runner:
             if watch.fenced.is_set():
                 raise Detached
             if watch.cancel.is_set():
-                return self._never_started(watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started")
+                return self._never_started(
+                    watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
+                )
             if self._detaching.is_set():
                 return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
             step("runner.before_start")
@@ -120,7 +126,7 @@ class Runner:
             step("runner.after_start")
         except PrepareFailed as failure:
             if failure.ours:
-                log.error("run.given_back", message=failure.message)
+                log.warning("run.given_back", message=failure.message)
                 return self._give_back(watch, runtime, failure.message, 5.0)
             state = State.CANCELLED if watch.cancel.is_set() else State.FAILED
             return self._never_started(watch, runtime, state, failure.reason, failure.message)
@@ -132,7 +138,9 @@ class Runner:
         result = runtime.wait(run, _BRIEF_S if run.started_ago is None else 0.0)
         if result is None and run.started_ago is None:
             message = f"{runtime.noun} is running"
-            self._scribe.write(Entry("started", run.lease, ago=time.monotonic() - started_at, message=message))
+            self._scribe.write(
+                Entry("started", run.lease, ago=time.monotonic() - started_at, message=message)
+            )
         deadline = started_at + run.timeout_s if run.timeout_s else None
         stopped = ""
         while result is None:
@@ -144,7 +152,11 @@ class Runner:
                 runtime.stop(run, why, run.grace_s)
                 stopped = stopped or why
             self._ship(watch, output)
-            wait = _SHIP_S if deadline is None or stopped else max(0.0, min(_SHIP_S, deadline - time.monotonic()))
+            wait = (
+                _SHIP_S
+                if deadline is None or stopped
+                else max(0.0, min(_SHIP_S, deadline - time.monotonic()))
+            )
             result = runtime.wait(run, wait)
         step("runner.after_exit")
         return result
@@ -164,13 +176,17 @@ class Runner:
 
     def _stored(self, watch: Watch, shipment: Shipment) -> bool:
         """Store output while it runs. Waits for it: output is read no faster than it can be stored."""
-        done = self._scribe.write(Entry("log", watch.lease, shipment=shipment))
-        while not self._detaching.is_set():
+        return self._written(Entry("log", watch.lease, shipment=shipment))
+
+    def _written(self, entry: Entry) -> bool:
+        """Wait for the commit, however long the database is away; False when the lease was not ours."""
+        done = self._scribe.write(entry)
+        while True:
             try:
                 return done.result(timeout=0.5)
             except TimeoutError:
-                continue
-        raise Detached
+                if self._detaching.is_set():
+                    raise Detached from None
 
     def _rest(self, watch: Watch, output: Output) -> Shipment:
         """What is left of the output after the end; all but the last part is stored at once."""
@@ -186,8 +202,12 @@ class Runner:
     def _finish(self, watch: Watch, runtime: Runtime, output: Output, result: Result) -> None:
         """Store the rest of the output and the end in one commit, then clean up."""
         shipment = self._rest(watch, output)
-        outcome = interpret(watch.run, runtime.noun, result, operator=watch.operator or watch.run.operator_cancel)
-        self._end(watch, runtime, _with_facts(outcome, shipment, None if result.error else result.ran_s), shipment)
+        outcome = interpret(
+            watch.run, runtime.noun, result, operator=watch.operator or watch.run.operator_cancel
+        )
+        self._end(
+            watch, runtime, _with_facts(outcome, shipment, None if result.error else result.ran_s), shipment
+        )
 
     def _end_lost(self, watch: Watch, runtime: Runtime) -> None:
         run = watch.run
@@ -197,7 +217,9 @@ class Runner:
         outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun))
         self._end(watch, runtime, _with_facts(outcome, shipment, None), shipment)
 
-    def _never_started(self, watch: Watch, runtime: Runtime, state: State, reason: Reason, message: str) -> bool:
+    def _never_started(
+        self, watch: Watch, runtime: Runtime, state: State, reason: Reason, message: str
+    ) -> bool:
         if state is State.CANCELLED and (watch.operator or watch.run.operator_cancel):
             reason = Reason.OPERATOR
         self._end(watch, runtime, Outcome(watch.lease, state, reason, message), None)
@@ -209,7 +231,7 @@ class Runner:
         return False
 
     def _end(self, watch: Watch, runtime: Runtime, outcome: Outcome, rest: Shipment | None) -> None:
-        """Finish, or queue the next try when one is left and the failure is of a kind that another try may mend."""
+        """Finish, or queue the next try when one is left and another try may mend the failure."""
         run = watch.run
         again = (
             outcome.state is State.FAILED
@@ -220,27 +242,21 @@ class Runner:
         if again:
             wait = backoff_s(run.lease.attempt)
             outcome = replace(outcome, backoff_s=wait)
-        self._close(watch, runtime, Entry("retry" if again else "finish", watch.lease, outcome, shipment=rest))
+        self._close(
+            watch, runtime, Entry("retry" if again else "finish", watch.lease, outcome, shipment=rest)
+        )
 
     def _close(self, watch: Watch, runtime: Runtime, entry: Entry) -> None:
-        done = self._scribe.write(entry)
-        while True:
-            try:
-                ours = done.result(timeout=0.5)
-                break
-            except TimeoutError:
-                if self._detaching.is_set():
-                    raise Detached from None
-        if not ours:
+        if not self._written(entry):
             watch.fenced.set()
             raise Detached
-        assert entry.outcome is not None  # every closing entry carries one
-        log.info(
-            "run.ended" if entry.what == "finish" else f"run.{entry.what}",
-            state=str(entry.outcome.state),
-            reason=str(entry.outcome.reason),
-            exit_code=entry.outcome.exit_code,
-        )
+        if (outcome := entry.outcome) is not None:
+            log.info(
+                "run.ended" if entry.what == "finish" else f"run.{entry.what}",
+                state=str(outcome.state),
+                reason=str(outcome.reason),
+                exit_code=outcome.exit_code,
+            )
         runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
         step("runner.after_cleanup")
 
@@ -251,7 +267,9 @@ def _with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Ou
 
 def lost_message(noun: str) -> str:
     """What a person is told when nobody can know how the work ended."""
-    return f"{noun} is gone and left no exit code (the machine or its launcher stopped): its outcome is unknown"
+    return (
+        f"{noun} is gone and left no exit code (the machine or its launcher stopped): its outcome is unknown"
+    )
 
 
 def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool) -> Outcome:
@@ -275,7 +293,9 @@ def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool) -> 
         )
         return Outcome(run.lease, State.FAILED, Reason.UNREACHABLE, message, code)
     if result.killed == "node_gone":
-        return Outcome(run.lease, State.FAILED, Reason.NODE_GONE, f"{noun} was killed: its node was removed", code)
+        return Outcome(
+            run.lease, State.FAILED, Reason.NODE_GONE, f"{noun} was killed: its node was removed", code
+        )
     if result.killed == "crashes":
         message = f"{noun} was killed: its worker died {settings.GANTRY_MAX_CRASHES} times while it ran"
         return Outcome(run.lease, State.FAILED, Reason.LOST, message, code)
@@ -285,8 +305,14 @@ def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool) -> 
         message = f"{noun} exited with status {code} (out of memory)"
         return Outcome(run.lease, State.FAILED, Reason.OOM, message, code)
     if result.signal:
-        name = signal.Signals(result.signal).name if result.signal in signal.Signals._value2member_map_ else "signal"
-        return Outcome(run.lease, State.FAILED, Reason.EXIT_CODE, f"{noun} exited with status {code} ({name})", code)
+        name = (
+            signal.Signals(result.signal).name
+            if result.signal in signal.Signals._value2member_map_
+            else "signal"
+        )
+        return Outcome(
+            run.lease, State.FAILED, Reason.EXIT_CODE, f"{noun} exited with status {code} ({name})", code
+        )
     if code == 0:
         return Outcome(run.lease, State.SUCCEEDED, Reason.NONE, f"{noun} exited with status 0", 0)
     return Outcome(run.lease, State.FAILED, Reason.EXIT_CODE, f"{noun} exited with status {code}", code)

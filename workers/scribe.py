@@ -21,10 +21,10 @@ from django.db.backends.utils import CursorWrapper
 
 from workers import transitions
 from workers.crashpoints import step
+from workers.leases import Lease, Outcome
 from workers.logs import store
 from workers.logs.capture import Shipment
 from workers.states import State
-from workers.transitions import Lease, Outcome
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +63,7 @@ class Scribe:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> None:
-        """Write what is queued, then end; gives up after ``timeout_s`` (the next worker recovers the rest)."""
+        """Write what is queued, then end; gives up after ``timeout_s``: the next worker recovers it."""
         self._stopping.set()
         self._queue.put(None)
         self._thread.join(timeout_s)
@@ -104,7 +104,9 @@ class Scribe:
             try:
                 written = self._write(group)
             except (OperationalError, InterfaceError) as error:
-                log.warning("scribe.database_away", error=str(error).strip(), waiting=len(group), next_try_s=wait)
+                log.warning(
+                    "scribe.database_away", error=str(error).strip(), waiting=len(group), next_try_s=wait
+                )
                 with contextlib.suppress(Exception):
                     connection.close()
                 if self._stopping.wait(wait) and wait >= 2.0:
@@ -119,7 +121,9 @@ class Scribe:
                     for entry in group:
                         self._write_until_written([entry])
                     return
-                log.error("scribe.refused", run=group[0].lease.run_id, what=group[0].what, error=str(error).strip())
+                log.exception(
+                    "scribe.refused", run=group[0].lease.run_id, what=group[0].what, error=str(error).strip()
+                )
                 self._fail(group, error)
                 return
             connection.close()

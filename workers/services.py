@@ -15,6 +15,7 @@ from django.db import IntegrityError, connection, transaction
 from workers import doorbell, losses, transitions
 from workers.errors import Conflict, NotFound
 from workers.explain import explain_run
+from workers.leases import NewRun
 from workers.models import Node, NodeRequest, Run, Shape
 from workers.specs import Spec
 from workers.states import State, is_final
@@ -50,7 +51,7 @@ class Submission:
 
 @dataclass(frozen=True)
 class Cancellation:
-    """What a cancel found and did: ``state`` is the state now, ``accepted`` whether it will end by this cancel."""
+    """What a cancel found and did: the ``state`` now; ``accepted`` = it will end by this cancel."""
 
     run: Run
     state: str
@@ -70,7 +71,7 @@ def submit(submission: Submission) -> int:
             {name: sorted(set(values)) for name, values in submission.constraints.items()}, sort_keys=True
         ),
     )
-    new = transitions.NewRun(
+    new = NewRun(
         tenant_id=submission.tenant_id,
         family=submission.family,
         kind=submission.spec.KIND,
@@ -91,12 +92,12 @@ def submit(submission: Submission) -> int:
     except IntegrityError:
         # A cached shape may have been pruned meanwhile; anything else fails again and is told.
         _shapes.pop(key, None)
-        run_id = _insert(transitions.NewRun(**{**new.__dict__, "shape_id": _shape_id(key)}))
+        run_id = _insert(NewRun(**{**new.__dict__, "shape_id": _shape_id(key)}))
     doorbell.ring_after_commit()
     return run_id
 
 
-def _insert(new: transitions.NewRun) -> int:
+def _insert(new: NewRun) -> int:
     if connection.in_atomic_block:
         with transaction.atomic(), connection.cursor() as cursor:
             return transitions.submit(cursor, new)[0]
@@ -165,7 +166,7 @@ def retry(tenant_id: int | None, run_id: int) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         new_id, _ = transitions.submit(
             cursor,
-            transitions.NewRun(
+            NewRun(
                 tenant_id=run.tenant_id,
                 family=run.family,
                 kind=run.kind,
@@ -198,7 +199,9 @@ def reconcile(tenant_id: int, run_ids: list[int], wait_s: float = 5.0) -> dict[i
     of the answer. Returns {run id: (agrees now, what was found)}.
     """
     runs = list(
-        Run.objects.filter(tenant_id=tenant_id, pk__in=run_ids).values_list("pk", "state", "node_id", "node__name")
+        Run.objects.filter(tenant_id=tenant_id, pk__in=run_ids).values_list(
+            "pk", "state", "node_id", "node__name"
+        )
     )
     answers: dict[int, tuple[bool, str]] = {}
     by_node: dict[int, list[int]] = {}
@@ -229,7 +232,10 @@ def reconcile(tenant_id: int, run_ids: list[int], wait_s: float = 5.0) -> dict[i
         time.sleep(0.05)
     for node_id in requests:
         for run_id in by_node[node_id]:
-            answers[run_id] = (False, f"node {names[node_id]} did not answer within {wait_s:g} s: ask again later")
+            answers[run_id] = (
+                False,
+                f"node {names[node_id]} did not answer within {wait_s:g} s: ask again later",
+            )
     return answers
 
 

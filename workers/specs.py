@@ -36,7 +36,8 @@ class Spec:
         """Read a stored spec. Raises ValueError for a newer version than this code knows."""
         if int(data.get("version", 1)) > cls.VERSION:
             raise ValueError(
-                f"the {cls.KIND} spec has version {data.get('version')}, this worker reads up to {cls.VERSION}: upgrade the worker"
+                f"the {cls.KIND} spec has version {data.get('version')}, "
+                f"this worker reads up to {cls.VERSION}: upgrade the worker"
             )
         known = {item.name for item in fields(cls)}
         return cls(**{key: value for key, value in data.items() if key in known})

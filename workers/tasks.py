@@ -8,7 +8,7 @@ from __future__ import annotations
 from celery import shared_task
 
 from workers import agent
-from workers.transitions import Lease
+from workers.leases import Lease
 
 
 @shared_task(name="gantry.execute", ignore_result=True)

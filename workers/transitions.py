@@ -14,78 +14,44 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
+from workers.leases import ClaimedRun, Lease, NewRun, Outcome
 from workers.states import Reason, State
 
-
-@dataclass(frozen=True, order=True)
-class Lease:
-    """The fence: a worker may write to ``run_id`` only under this attempt and epoch."""
-
-    run_id: int
-    attempt: int
-    epoch: int
-
-
-@dataclass(frozen=True)
-class ClaimedRun:
-    """All that a worker needs to know to execute a run, read at claim or adoption."""
-
-    lease: Lease
-    tenant: str
-    tenant_id: int
-    family: str
-    kind: str
-    name: str
-    spec: dict[str, Any]
-    cpu_m: int
-    mem_mb: int
-    retries_left: int
-    timeout_s: int | None
-    grace_s: int
-    never_lost: bool
-    cancel_requested: bool
-    operator_cancel: bool
-    #: Seconds since the command started, for an adopted run; None when it has not been recorded as started.
-    started_ago: float | None
-    crashes: int
-    adopted: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How an attempt ended. ``started_ago`` is seconds since its start, None if it never started."""
-
-    lease: Lease
-    state: State
-    reason: Reason = Reason.NONE
-    message: str = ""
-    exit_code: int | None = None
-    started_ago: float | None = None
-    log_bytes: int = 0
-    log_truncated: bool = False
-    #: Seconds until the next try; used by ``retry`` and ``release`` only.
-    backoff_s: float = 0.0
-
-
-_CLAIMED_COLUMNS = """
-    m.id, m.attempt, m.lease_epoch, t.name, m.tenant_id, m.family, m.kind, m.name, m.spec::text, s.cpu_m, s.mem_mb,
-    m.retries_left, m.timeout_s, m.grace_s, coalesce(m.node_lost_after_s, -1) = 0, m.cancel_requested_at IS NOT NULL,
-    m.cancelled_by_operator, extract(epoch FROM now() - m.started_at)::float8, m.crashes
-"""
+#: What a worker needs of a claimed run: fields of ClaimedRun after the lease, each with its expression.
+_CLAIMED = {
+    "tenant": "t.name",
+    "tenant_id": "m.tenant_id",
+    "family": "m.family",
+    "kind": "m.kind",
+    "name": "m.name",
+    "spec": "m.spec::text",
+    "cpu_m": "s.cpu_m",
+    "mem_mb": "s.mem_mb",
+    "retries_left": "m.retries_left",
+    "timeout_s": "m.timeout_s",
+    "grace_s": "m.grace_s",
+    "never_lost": "coalesce(m.node_lost_after_s, -1) = 0",
+    "cancel_requested": "m.cancel_requested_at IS NOT NULL",
+    "operator_cancel": "m.cancelled_by_operator",
+    "started_ago": "extract(epoch FROM now() - m.started_at)::float8",
+    "crashes": "m.crashes",
+}
+_CLAIMED_COLUMNS = "m.id, m.attempt, m.lease_epoch, " + ", ".join(_CLAIMED.values())
 
 
 def _claimed(rows: Iterable[tuple[Any, ...]], *, adopted: bool) -> list[ClaimedRun]:
-    return [
-        ClaimedRun(Lease(row[0], row[1], row[2]), *row[3:8], json.loads(row[8]), *row[9:], adopted)
-        for row in rows
-    ]
+    found = []
+    for run_id, attempt, epoch, *values in rows:
+        facts = dict(zip(_CLAIMED, values, strict=True))
+        facts["spec"] = json.loads(facts["spec"])
+        found.append(ClaimedRun(lease=Lease(run_id, attempt, epoch), adopted=adopted, **facts))
+    return found
 
 
 def claim(cursor: CursorWrapper, node_id: int, node_name: str, run_ids: Sequence[int]) -> list[ClaimedRun]:
@@ -98,7 +64,8 @@ def claim(cursor: CursorWrapper, node_id: int, node_name: str, run_ids: Sequence
         f"""
         WITH taken AS (
             SELECT id FROM workers_run
-            WHERE id = ANY(%(ids)s) AND state = 'PENDING' AND not_before IS NULL AND cancel_requested_at IS NULL
+            WHERE id = ANY(%(ids)s) AND state = 'PENDING' AND not_before IS NULL
+                AND cancel_requested_at IS NULL
             FOR UPDATE SKIP LOCKED
         ), m AS (
             UPDATE workers_run r SET state = 'RUNNING', reason = '', message = '', exit_code = NULL,
@@ -182,14 +149,16 @@ def renew(cursor: CursorWrapper, leases: Sequence[Lease]) -> set[int]:
 def clear_suspicion(cursor: CursorWrapper, node_id: int) -> None:
     """The worker has lived long enough: none of its runs is what killed the one before."""
     cursor.execute(
-        "UPDATE workers_run SET crashes = 0 WHERE node_id = %s AND state = 'RUNNING' AND crashes > 0", [node_id]
+        "UPDATE workers_run SET crashes = 0 WHERE node_id = %s AND state = 'RUNNING' AND crashes > 0",
+        [node_id],
     )
 
 
 def held(cursor: CursorWrapper, leases: Sequence[Lease]) -> set[int]:
     """Which of these leases still stand; they cannot be taken away before this transaction ends."""
     cursor.execute(
-        """SELECT r.id FROM workers_run r JOIN unnest(%s::bigint[], %s::int[], %s::int[]) AS i(id, attempt, epoch)
+        """SELECT r.id FROM workers_run r
+               JOIN unnest(%s::bigint[], %s::int[], %s::int[]) AS i(id, attempt, epoch)
                ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
            WHERE r.state = 'RUNNING' ORDER BY r.id FOR SHARE OF r""",
         [
@@ -202,13 +171,14 @@ def held(cursor: CursorWrapper, leases: Sequence[Lease]) -> set[int]:
 
 
 def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) -> set[int]:
-    """Record that attempts really started, ``ago`` seconds before now, with a message. Not a change of state."""
+    """Record that attempts really started, ``ago`` seconds before now. Not a change of state."""
     cursor.execute(
         """
         WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::float8[], %s::text[])
             AS i(id, attempt, epoch, ago, message)),
         locked AS (SELECT r.id, i.ago, i.message FROM workers_run r JOIN i ON r.id = i.id
-            AND r.attempt = i.attempt AND r.lease_epoch = i.epoch WHERE r.state = 'RUNNING' ORDER BY r.id FOR UPDATE OF r),
+            AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
+            WHERE r.state = 'RUNNING' ORDER BY r.id FOR UPDATE OF r),
         moved AS (UPDATE workers_run r SET message = l.message,
             started_at = coalesce(r.started_at, now() - l.ago * interval '1 second')
             FROM locked l WHERE r.id = l.id RETURNING r.id, r.attempt, r.started_at)
@@ -226,30 +196,32 @@ def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) ->
     return {row[0] for row in cursor.fetchall()}
 
 
-def _leave_running(cursor: CursorWrapper, outcomes: Sequence[Outcome], change: str, extra: str, by: str) -> set[int]:
-    """The shared statement of ``finish``, ``retry`` and ``release``: close the attempt, free the node, tell."""
+def _leave_running(
+    cursor: CursorWrapper, outcomes: Sequence[Outcome], change: str, extra: str, by: str
+) -> set[int]:
+    """What ``finish``, ``retry`` and ``release`` share: close the attempt, free the node, tell."""
     cursor.execute(
         f"""
-        WITH i AS (SELECT * FROM unnest(%(id)s::bigint[], %(attempt)s::int[], %(epoch)s::int[], %(state)s::text[],
-            %(reason)s::text[], %(message)s::text[], %(exit)s::int[], %(ago)s::float8[], %(bytes)s::bigint[],
-            %(cut)s::bool[], %(backoff)s::float8[])
-            AS i(id, attempt, epoch, state, reason, message, exit_code, ago, log_bytes, log_truncated, backoff)),
-        locked AS (SELECT r.id, r.node_id AS on_node, i.state AS i_state, i.reason AS i_reason, i.message AS i_message,
-                i.exit_code AS i_exit, i.ago, i.log_bytes, i.log_truncated, i.backoff
-            FROM workers_run r JOIN i ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
+        WITH i AS (SELECT * FROM unnest(%(id)s::bigint[], %(attempt)s::int[], %(epoch)s::int[],
+                %(state)s::text[], %(reason)s::text[], %(message)s::text[], %(exit)s::int[],
+                %(ago)s::float8[], %(bytes)s::bigint[], %(cut)s::bool[], %(backoff)s::float8[])
+            AS i(id, attempt, epoch, to_state, why, words, code, ago, log_bytes, log_truncated, backoff)),
+        locked AS (SELECT i.*, r.node_id AS on_node FROM workers_run r
+            JOIN i ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' {extra} ORDER BY r.id FOR UPDATE OF r),
-        moved AS (UPDATE workers_run r SET lease_until = NULL, message = l.i_message, reason = l.i_reason, {change}
+        moved AS (UPDATE workers_run r SET lease_until = NULL, message = l.words, reason = l.why, {change}
             FROM locked l WHERE r.id = l.id
-            RETURNING r.id, r.attempt, r.state, r.shape_id, l.on_node, l.i_state, l.i_reason, l.i_message, l.i_exit,
+            RETURNING r.id, r.attempt, r.state, r.shape_id, l.on_node, l.to_state, l.why, l.words, l.code,
                 l.ago, l.log_bytes, l.log_truncated),
-        closed AS (UPDATE workers_attempt a SET state = m.i_state, reason = m.i_reason, message = m.i_message,
-                exit_code = m.i_exit, finished_at = now(), log_bytes = m.log_bytes, log_truncated = m.log_truncated,
-                started_at = coalesce(a.started_at, CASE WHEN m.ago IS NULL THEN NULL ELSE now() - m.ago * interval '1 second' END)
+        closed AS (UPDATE workers_attempt a SET state = m.to_state, reason = m.why, message = m.words,
+                exit_code = m.code, finished_at = now(), log_bytes = m.log_bytes,
+                log_truncated = m.log_truncated,
+                started_at = coalesce(a.started_at, now() - m.ago * interval '1 second')
             FROM moved m WHERE a.run_id = m.id AND a.number = m.attempt),
         told AS (INSERT INTO workers_runevent (run_id, from_state, to_state, reason, attempt, by)
-            SELECT m.id, 'RUNNING', m.state, m.i_reason, m.attempt, %(by)s FROM moved m),
-        freed AS (UPDATE workers_node n SET cpu_m_used = n.cpu_m_used - u.cpu, mem_mb_used = n.mem_mb_used - u.mem,
-                slots_used = n.slots_used - u.runs
+            SELECT m.id, 'RUNNING', m.state, m.why, m.attempt, %(by)s FROM moved m),
+        freed AS (UPDATE workers_node n SET cpu_m_used = n.cpu_m_used - u.cpu,
+                mem_mb_used = n.mem_mb_used - u.mem, slots_used = n.slots_used - u.runs
             FROM (SELECT m.on_node, sum(s.cpu_m) cpu, sum(s.mem_mb) mem, count(*) runs
                   FROM moved m JOIN workers_shape s ON s.id = m.shape_id GROUP BY m.on_node) u
             WHERE n.id = u.on_node)
@@ -278,7 +250,7 @@ def finish(cursor: CursorWrapper, outcomes: Sequence[Outcome], *, by: str) -> se
     return _leave_running(
         cursor,
         outcomes,
-        """state = l.i_state, exit_code = l.i_exit, finished_at = now(),
+        """state = l.to_state, exit_code = l.code, finished_at = now(),
            started_at = coalesce(r.started_at, now() - l.ago * interval '1 second')""",
         "",
         by,
@@ -290,16 +262,17 @@ def retry(cursor: CursorWrapper, outcomes: Sequence[Outcome], *, by: str) -> set
     return _leave_running(
         cursor,
         outcomes,
-        f"""state = 'PENDING', retries_left = r.retries_left - 1, node_id = NULL, exit_code = NULL, started_at = NULL,
-           not_before = now() + l.backoff * interval '1 second',
-           expires_at = greatest(r.expires_at, now() + (l.backoff + {settings.GANTRY_EXPIRE_S}) * interval '1 second')""",
+        f"""state = 'PENDING', retries_left = r.retries_left - 1, node_id = NULL, exit_code = NULL,
+           started_at = NULL, not_before = now() + l.backoff * interval '1 second',
+           expires_at = greatest(r.expires_at,
+               now() + (l.backoff + {settings.GANTRY_EXPIRE_S:d}) * interval '1 second')""",
         "AND r.cancel_requested_at IS NULL AND r.retries_left > 0",
         by,
     )
 
 
 def release(cursor: CursorWrapper, outcomes: Sequence[Outcome], *, by: str) -> set[int]:
-    """RUNNING -> PENDING for what never started: no try is used up. A run with a cancel request is left out."""
+    """RUNNING -> PENDING for what never started: no try is used up. A run to be cancelled is left out."""
     return _leave_running(
         cursor,
         outcomes,
@@ -324,7 +297,7 @@ def cancel(cursor: CursorWrapper, run_ids: Sequence[int], *, by: str, operator: 
 
 
 def request_cancel(cursor: CursorWrapper, run_ids: Sequence[int], *, operator: bool) -> set[int]:
-    """Ask the workers of running runs to stop them. A request, not a change of state; repeating it is harmless."""
+    """Ask the workers of running runs to stop them: a request, no change of state; may be repeated."""
     cursor.execute(
         """UPDATE workers_run SET cancel_requested_at = coalesce(cancel_requested_at, now()),
                cancelled_by_operator = cancelled_by_operator OR %s
@@ -387,26 +360,6 @@ def _leave_pending(
     return {row[0] for row in cursor.fetchall()}
 
 
-@dataclass(frozen=True)
-class NewRun:
-    """A row to be; see ``services.Submission`` for the meaning of each field."""
-
-    tenant_id: int
-    family: str
-    kind: str
-    name: str
-    owner_id: str
-    shape_id: int
-    spec: str
-    priority: int
-    retries: int
-    timeout_s: int | None
-    grace_s: int
-    expires_in_s: int
-    callback_url: str
-    retry_of: int | None
-
-
 def submit(cursor: CursorWrapper, new: NewRun) -> tuple[int, datetime]:
     """Nothing -> PENDING: one INSERT. Returns (run id, time of submission).
 
@@ -414,9 +367,10 @@ def submit(cursor: CursorWrapper, new: NewRun) -> tuple[int, datetime]:
     work (5) that was submitted up to GANTRY_AGING_S earlier, so that nobody starves.
     """
     cursor.execute(
-        """INSERT INTO workers_run (tenant_id, family, kind, name, owner_id, shape_id, spec, priority, retries_left,
-               timeout_s, grace_s, callback_url, retry_of_id, expires_at, rank)
-           VALUES (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s, %s, %s, now() + %s * interval '1 second',
+        """INSERT INTO workers_run (tenant_id, family, kind, name, owner_id, shape_id, spec, priority,
+               retries_left, timeout_s, grace_s, callback_url, retry_of_id, expires_at, rank)
+           VALUES (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s, %s, %s,
+               now() + %s * interval '1 second',
                (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + %s) RETURNING id, created_at""",
         [
             new.tenant_id,

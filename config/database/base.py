@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from typing import Any
 
+import psycopg2
 from django.db.backends.postgresql import base
 from psycopg2 import extensions
 
@@ -48,7 +49,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             idle = _idle.setdefault(key, deque())
         # Waiting here is bounded by the length of other threads' transactions (milliseconds each).
         if not slots.acquire(timeout=30):
-            raise base.Database.OperationalError(f"no free database connection among {self._pool_size} in 30 s")
+            raise psycopg2.OperationalError(f"no free database connection among {self._pool_size} in 30 s")
         try:
             while True:
                 try:
@@ -72,7 +73,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
             # An open or broken transaction is never handed to the next borrower.
             try:
                 connection.rollback()
-            except base.Database.Error:
+            except psycopg2.Error:
                 connection.close()
         if not connection.closed and not connection.autocommit:
             connection.autocommit = True

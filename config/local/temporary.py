@@ -17,7 +17,7 @@ from pathlib import Path
 
 from config.local.client import Client
 from config.local.data import REPOSITORY
-from config.local.processes import tail
+from config.local.processes import send, tail
 from config.local.programs import fetch
 from config.local.terminal import complain, note, step
 
@@ -114,7 +114,14 @@ class Service:
             return -signal.SIGKILL
 
     def check_nothing_is_left(self) -> None:
-        """No process of this demo and no listener; the launcher may take a moment to see that it is idle."""
+        """No process of this demo and no listener.
+
+        The node's launcher outlives the worker on purpose, and ends by itself when nothing runs for a minute:
+        too long for a demo, which ends it.
+        """
+        for process in processes_of(self.folder):
+            if "/launcher" in process:
+                send(int(process.split()[0]), signal.SIGTERM)
         deadline = time.monotonic() + 10
         while left := processes_of(self.folder):
             expect(time.monotonic() < deadline, "these processes are left:\n  " + "\n  ".join(left))

@@ -8,6 +8,7 @@ from itertools import count
 from django.db import connection, transaction
 
 from workers import services, transitions
+from workers.leases import Lease, Outcome
 from workers.logs import store
 from workers.models import Node, Run, Tenant
 from workers.specs import ProcessSpec
@@ -31,8 +32,8 @@ class LoggedRun:
         return Run.objects.get(pk=self.id)
 
     @property
-    def lease(self) -> transitions.Lease:
-        return transitions.Lease(self.id, self.attempt, self.epoch)
+    def lease(self) -> Lease:
+        return Lease(self.id, self.attempt, self.epoch)
 
     def claim(self) -> LoggedRun:
         with transaction.atomic(), connection.cursor() as cursor:
@@ -48,14 +49,12 @@ class LoggedRun:
     def finish(
         self, state: State = State.SUCCEEDED, reason: Reason = Reason.NONE, code: int | None = 0
     ) -> None:
-        outcome = transitions.Outcome(self.lease, state, reason, exit_code=code, started_ago=1.0)
+        outcome = Outcome(self.lease, state, reason, exit_code=code, started_ago=1.0)
         with transaction.atomic(), connection.cursor() as cursor:
             assert transitions.finish(cursor, [outcome], by="test") == {self.id}
 
     def try_again(self, code: int = 1) -> None:
-        outcome = transitions.Outcome(
-            self.lease, State.FAILED, Reason.EXIT_CODE, exit_code=code, started_ago=1.0
-        )
+        outcome = Outcome(self.lease, State.FAILED, Reason.EXIT_CODE, exit_code=code, started_ago=1.0)
         with transaction.atomic(), connection.cursor() as cursor:
             assert transitions.retry(cursor, [outcome], by="test") == {self.id}
 

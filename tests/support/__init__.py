@@ -1,1 +1,1 @@
-"""What the tests share: real servers, real nodes, a real API, and the invariants asserted after every fault."""
+"""What the tests share: real servers, nodes and API, and the invariants asserted after every fault."""

@@ -135,7 +135,12 @@ class Cluster:
             **env,
         }
         before = self._incarnation(name)
-        process = self._start(f"node-{name}", [sys.executable, str((python_path or ROOT) / "manage.py"), "node"], given, python_path or ROOT)
+        process = self._start(
+            f"node-{name}",
+            [sys.executable, str((python_path or ROOT) / "manage.py"), "node"],
+            given,
+            python_path or ROOT,
+        )
         if wait:
             wait_until(
                 lambda: self._incarnation(name) > before or not process.alive,
@@ -155,7 +160,15 @@ class Cluster:
             "api",
             [
                 str(Path(sys.executable).parent / "granian"),
-                *("--interface", "wsgi", "config.wsgi:application", "--host", "127.0.0.1", "--port", str(port)),
+                *(
+                    "--interface",
+                    "wsgi",
+                    "config.wsgi:application",
+                    "--host",
+                    "127.0.0.1",
+                    "--port",
+                    str(port),
+                ),
                 *("--workers", str(workers), "--blocking-threads", str(threads), "--no-log"),
             ],
             env,
@@ -166,7 +179,7 @@ class Cluster:
 
         def answers() -> bool:
             try:
-                with urllib.request.urlopen(f"{api.url}/healthz", timeout=2):  # noqa: S310
+                with urllib.request.urlopen(f"{api.url}/healthz", timeout=2):
                     return True
             except OSError:
                 return not api.alive

@@ -12,14 +12,22 @@ from workers.states import FINAL
 
 
 def submit(
-    tenant_id: int, command: str, *, cpu: float = 0.1, mem_mb: int = 32, constraints: dict[str, list[str]] | None = None, **more: Any
+    tenant_id: int,
+    command: str,
+    *,
+    cpu: float = 0.1,
+    mem_mb: int = 32,
+    constraints: dict[str, list[str]] | None = None,
+    **more: Any,
 ) -> int:
     """Submit a shell command as a run of the tasks family; returns its id."""
     env = more.pop("env", {})
     spec = ProcessSpec(argv=["/bin/sh", "-c", command], cpu_m=int(cpu * 1000), mem_mb=mem_mb, env=env)
     more.setdefault("name", "test")
     return services.submit(
-        services.Submission(tenant_id=tenant_id, family="tasks", spec=spec, constraints=constraints or {}, **more)
+        services.Submission(
+            tenant_id=tenant_id, family="tasks", spec=spec, constraints=constraints or {}, **more
+        )
     )
 
 

@@ -29,7 +29,9 @@ class Account:
         return {"Authorization": f"Bearer {self.token}"}
 
 
-def make_account(tenant: str, *, scopes: tuple[str, ...] = ("read", "submit"), trusted: bool = False) -> Account:
+def make_account(
+    tenant: str, *, scopes: tuple[str, ...] = ("read", "submit"), trusted: bool = False
+) -> Account:
     """Create a tenant (if needed), a user in it and a token."""
     import hashlib
     import secrets
@@ -74,7 +76,7 @@ def operator(db: None) -> Account:
 @pytest.fixture
 def cluster(transactional_db: None) -> Iterator[Cluster]:
     """Nodes and API processes of one test; everything is stopped and checked to be gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp"))  # noqa: S108
+    folder = Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp"))
     folder.chmod(0o711)
     running = Cluster(folder, dict(os.environ))
     try:
@@ -86,8 +88,8 @@ def cluster(transactional_db: None) -> Iterator[Cluster]:
 
 @pytest.fixture
 def shared_folder() -> Iterator[Path]:
-    """A folder that commands of any user can write to. Not in /tmp: as root each run has a /tmp of its own."""
-    folder = Path(tempfile.mkdtemp(prefix="gantry-test-", dir="/var/lib" if os.geteuid() == 0 else "/tmp"))  # noqa: S108
+    """A folder that commands of any user can write to. As root not in /tmp: each run has its own."""
+    folder = Path(tempfile.mkdtemp(prefix="gantry-test-", dir="/var/lib" if os.geteuid() == 0 else "/tmp"))
     folder.chmod(0o777)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)

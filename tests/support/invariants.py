@@ -22,7 +22,7 @@ from workers.states import FINAL, LEGAL, State
 
 
 def ledger_command(ledger: Path, name: str, body: str = "", code: int = 0) -> str:
-    """A shell command that notes its beginning and end in ``ledger``, prints its name and exits with ``code``.
+    """A shell command that notes its beginning and end in ``ledger`` and exits with ``code``.
 
     One line is one write below PIPE_BUF with O_APPEND, so lines of many commands do not mix.
     """
@@ -55,7 +55,7 @@ def assert_invariants(cluster: Cluster, *, timeout_s: float = 40.0) -> None:
     wait_until(
         lambda: not Run.objects.exclude(state__in=FINAL).exists(),
         timeout_s,
-        why=f"I1 everything ends: {list(Run.objects.exclude(state__in=FINAL).values_list('id', 'state', 'reason', 'message', 'node__name'))}",
+        why="I1 everything ends",
     )
     for event in RunEvent.objects.all():
         pair = (State(event.from_state), State(event.to_state))
@@ -72,10 +72,14 @@ def _events_follow_each_other() -> None:
     """Each event begins where the one before ended, and the last one is the run's state."""
     last: dict[int, str] = {}
     for event in RunEvent.objects.order_by("id"):
-        assert event.from_state == last.get(event.run_id, State.PENDING), f"I3: gap before {event} of {event.run_id}"
+        assert event.from_state == last.get(event.run_id, State.PENDING), (
+            f"I3: gap before {event} of {event.run_id}"
+        )
         last[event.run_id] = event.to_state
     for run_id, state in Run.objects.values_list("id", "state"):
-        assert last.get(run_id, State.PENDING) == state, f"I3: run {run_id} is {state}, its events say {last.get(run_id)}"
+        assert last.get(run_id, State.PENDING) == state, (
+            f"I3: run {run_id} is {state}, its events say {last.get(run_id)}"
+        )
 
 
 def left_over(cluster: Cluster) -> list[str]:
@@ -91,7 +95,9 @@ def assert_once(ledger: Path, names: dict[str, int]) -> None:
     counts = begins(ledger)
     for name, run_id in names.items():
         started = Attempt.objects.filter(run_id=run_id, started_at__isnull=False).count()
-        assert counts.get(name, 0) == started, f"I2: {name} began {counts.get(name, 0)} times, {started} attempts started"
+        assert counts.get(name, 0) == started, (
+            f"I2: {name} began {counts.get(name, 0)} times, {started} attempts started"
+        )
 
 
 def assert_truth(ledger: Path, name: str, run_id: int, code: int = 0) -> None:

@@ -1,4 +1,4 @@
-"""The servers of the session, as a pytest plugin loaded first: their addresses must be in the environment before
+"""The servers of the session, as a pytest plugin loaded first: their addresses must be known before
 Django's settings are read (``-p tests.support.session`` in pyproject.toml).
 
 One Postgres and one Redis, real ones, that start here and die with the session.
@@ -18,7 +18,7 @@ from cryptography.fernet import Fernet
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
 
 #: Short, because unix sockets below it have short names.
-SESSION = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))  # noqa: S108
+SESSION = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
 SESSION.chmod(0o711)
 POSTGRES = EmbeddedPostgres(SESSION / "pg")
 REDIS = EmbeddedRedis(SESSION / "redis")

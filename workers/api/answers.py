@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlencode
 
 from django.http import HttpResponse
@@ -32,8 +32,7 @@ class ApiView(APIView):
 
     def who(self) -> Identity:
         """Whom this request acts for; authentication has set it."""
-        identity: Identity = self.request.auth
-        return identity
+        return cast(Identity, self.request.auth)
 
     def tenant_id(self) -> int | None:
         """The tenant whose runs are meant: the caller's, or None (all) for an operator's ?all_tenants=1."""
@@ -78,13 +77,14 @@ def known_parameters(request: Request, names: Sequence[str]) -> None:
     unknown = sorted(set(request.query_params) - set(names))
     if unknown:
         raise InvalidInput(
-            f"there is no parameter {unknown[0][:60]!r} here: there are {', '.join(names)}", field=unknown[0][:60]
+            f"there is no parameter {unknown[0][:60]!r} here: there are {', '.join(names)}",
+            field=unknown[0][:60],
         )
 
 
 @dataclass(frozen=True)
 class Page:
-    """Which part of a list is asked for. ``cursor`` is what the last page's Link says; "" = from the start."""
+    """Which part of a list is asked for. ``cursor`` is what the last Link said; "" = from the start."""
 
     limit: int
     cursor: str
@@ -106,7 +106,11 @@ class Page:
         return int(self.cursor)
 
     def answer(
-        self, request: Request, rows: Sequence[T], render: Callable[[T], object], cursor_of: Callable[[T], object]
+        self,
+        request: Request,
+        rows: Sequence[T],
+        render: Callable[[T], object],
+        cursor_of: Callable[[T], object],
     ) -> HttpResponse:
         """A bare array of at most ``limit``; ``rows`` has one more when there is a next page."""
         shown = rows[: self.limit]

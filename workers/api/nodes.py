@@ -20,7 +20,9 @@ from workers.models import Node
 
 def _nodes() -> Any:
     """Nodes with ``silence``: the time since their heartbeat by the database's clock."""
-    return Node.objects.annotate(silence=ExpressionWrapper(Now() - F("heartbeat_at"), output_field=DurationField()))
+    return Node.objects.annotate(
+        silence=ExpressionWrapper(Now() - F("heartbeat_at"), output_field=DurationField())
+    )
 
 
 def _render(node: Any) -> dict[str, Any]:

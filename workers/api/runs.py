@@ -19,12 +19,14 @@ from workers.models import Attempt, Run, RunEvent
 from workers.states import State
 
 _LIST: Final = (
-    "family", "state", "kind", "node", "owner", "created_after", "created_before", "name", "limit", "cursor", "all_tenants",
+    "family", "state", "kind", "node", "owner", "created_after", "created_before", "name",
+    "limit", "cursor", "all_tenants",
 )  # fmt: skip
 #: Columns that a list shows; the spec and the counters stay in the database.
 _SHOWN: Final = (
-    "id", "family", "kind", "name", "owner_id", "state", "reason", "message", "priority", "attempt", "exit_code",
-    "created_at", "started_at", "finished_at", "cancel_requested_at", "tenant__name", "node__name",
+    "id", "family", "kind", "name", "owner_id", "state", "reason", "message", "priority", "attempt",
+    "exit_code", "created_at", "started_at", "finished_at", "cancel_requested_at",
+    "tenant__name", "node__name",
 )  # fmt: skip
 #: Most attempts and events that a detail shows; the newest ones.
 DETAIL_MOST: Final = 1000
@@ -41,7 +43,9 @@ def chosen(request: Request, runs: QuerySet[Run]) -> QuerySet[Run]:
     state = given.get("state")
     if state is not None:
         if state.upper() not in State.values:
-            raise InvalidInput(f"state is {state[:40]!r}: it must be one of {', '.join(State.values)}", field="state")
+            raise InvalidInput(
+                f"state is {state[:40]!r}: it must be one of {', '.join(State.values)}", field="state"
+            )
         runs = runs.filter(state=state.upper())
     for name, column in (("family", "family"), ("kind", "kind"), ("name", "name"), ("node", "node__name")):
         if name in given:
@@ -49,7 +53,9 @@ def chosen(request: Request, runs: QuerySet[Run]) -> QuerySet[Run]:
     owner = given.get("owner")
     if owner is not None:
         # A run that belongs to nothing larger is its own owner.
-        itself = Q(owner_id="", pk=int(owner)) if owner.isascii() and owner.isdigit() and len(owner) <= 18 else Q()
+        itself = (
+            Q(owner_id="", pk=int(owner)) if owner.isascii() and owner.isdigit() and len(owner) <= 18 else Q()
+        )
         runs = runs.filter(Q(owner_id=owner) | itself if itself else Q(owner_id=owner))
     after, before = moment(request, "created_after"), moment(request, "created_before")
     if after is not None:
@@ -84,7 +90,9 @@ class RunView(ApiView):
     def get(self, request: Request, run_id: int) -> HttpResponse:
         """One run with its attempts and events."""
         row = services.find(self.tenant_id(), run_id)
-        attempts = list(Attempt.objects.filter(run_id=run_id).select_related("node").order_by("-number")[:DETAIL_MOST])
+        attempts = list(
+            Attempt.objects.filter(run_id=run_id).select_related("node").order_by("-number")[:DETAIL_MOST]
+        )
         events = list(RunEvent.objects.filter(run_id=run_id).order_by("-pk")[:DETAIL_MOST])
         return answer(shapes.detail(row, attempts[::-1], events[::-1], root_of(request)))
 

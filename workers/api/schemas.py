@@ -25,11 +25,15 @@ KEY: Final = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="The same key and body within 24 hours create one thing and get one answer.",
 )
-_ALL: Final = OpenApiParameter("all_tenants", bool, description="1: every tenant's runs; needs the scope operate.")
+_ALL: Final = OpenApiParameter(
+    "all_tenants", bool, description="1: every tenant's runs; needs the scope operate."
+)
 _RUN_ID: Final = OpenApiParameter("run_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
 _NODE: Final = OpenApiParameter("name", str, OpenApiParameter.PATH, description="The node's name.")
 PAGE: Final = [
-    OpenApiParameter("limit", int, description="1 to 1000, 100 without. A Link header with rel=next leads on."),
+    OpenApiParameter(
+        "limit", int, description="1 to 1000, 100 without. A Link header with rel=next leads on."
+    ),
     OpenApiParameter("cursor", str, description="Where the page begins: from the Link header."),
 ]
 
@@ -121,6 +125,8 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
     "position": 0,
     "estimate": None,
 }
+
+
 def shown(name: str, value: object, status: str = "200") -> OpenApiExample:
     return OpenApiExample(name, value=value, response_only=True, status_codes=[status])
 
@@ -193,7 +199,9 @@ LOGS: Final = operation(
         OpenApiParameter("stream", str, enum=["stdout", "stderr"], description="One stream only."),
         OpenApiParameter("attempt", int, description="An attempt's number; without it the latest."),
         OpenApiParameter("offset", int, description="From this byte of the stream on."),
-        OpenApiParameter("wait", float, description="With offset: wait so many seconds for output (long poll)."),
+        OpenApiParameter(
+            "wait", float, description="With offset: wait so many seconds for output (long poll)."
+        ),
         OpenApiParameter("follow", bool, description="1: server-sent events until the run has ended."),
         OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="bytes=0-99, of one stream."),
     ],
@@ -257,7 +265,9 @@ NODE_REMOVE: Final = operation(
     {200: s.NodeSerializer, 404: s.ErrorSerializer},
     parameters=[
         _NODE,
-        OpenApiParameter("force", bool, description="1: nothing runs there any more; close its runs at once."),
+        OpenApiParameter(
+            "force", bool, description="1: nothing runs there any more; close its runs at once."
+        ),
     ],
     examples=[shown("removed", {**NODE_EXAMPLE, "state": "removed"})],
 )

@@ -45,7 +45,13 @@ ME: Final = operation(
     examples=[
         shown(
             "a token's user",
-            {"user": "ann", "tenant": "lab", "tenants": ["lab"], "scopes": ["read", "submit"], "via": "token"},
+            {
+                "user": "ann",
+                "tenant": "lab",
+                "tenants": ["lab"],
+                "scopes": ["read", "submit"],
+                "via": "token",
+            },
         )
     ],
 )
@@ -65,7 +71,9 @@ TOKEN_CREATE: Final = operation(
     parameters=[KEY],
     request=s.NewTokenSerializer,
     examples=[
-        asked("for a year", {"name": "nightly builds", "scopes": ["read", "submit"], "expires_in_s": 31_536_000}),
+        asked(
+            "for a year", {"name": "nightly builds", "scopes": ["read", "submit"], "expires_in_s": 31_536_000}
+        ),
         shown("made", {**TOKEN_EXAMPLE, "token": "gnt_Xy1_..."}, "201"),
     ],
 )
@@ -94,7 +102,10 @@ TENANT_CREATE: Final = operation(
     {201: s.TenantSerializer, 409: s.ErrorSerializer},
     parameters=[KEY],
     request=s.NewTenantSerializer,
-    examples=[asked("a laboratory", {"name": "lab", "title": "The laboratory"}), shown("made", TENANT_EXAMPLE, "201")],
+    examples=[
+        asked("a laboratory", {"name": "lab", "title": "The laboratory"}),
+        shown("made", TENANT_EXAMPLE, "201"),
+    ],
 )
 _TENANT_NAME: Final = OpenApiParameter("name", str, OpenApiParameter.PATH, description="The tenant's name.")
 _USER_NAME: Final = OpenApiParameter("user", str, OpenApiParameter.PATH, description="The user's name.")
@@ -130,7 +141,10 @@ MEMBER_PUT: Final = operation(
     {200: s.MemberSerializer, 404: s.ErrorSerializer},
     parameters=[_TENANT_NAME, _USER_NAME],
     request=s.MemberChangeSerializer,
-    examples=[asked("as its default tenant", {"default": True}), shown("a member", {"user": "ann", "default": True})],
+    examples=[
+        asked("as its default tenant", {"default": True}),
+        shown("a member", {"user": "ann", "default": True}),
+    ],
 )
 MEMBER_REMOVE: Final = operation(
     "members_remove",

@@ -43,7 +43,9 @@ class RunSerializer(serializers.Serializer[object]):
     tenant = serializers.CharField()
     owner = OwnerSerializer()
     state = serializers.ChoiceField(choices=State.choices)
-    reason = serializers.ChoiceField(choices=Reason.choices, allow_blank=True, help_text="a detail beside the state")
+    reason = serializers.ChoiceField(
+        choices=Reason.choices, allow_blank=True, help_text="a detail beside the state"
+    )
     message = serializers.CharField()
     priority = serializers.IntegerField(help_text="0 to 9, the lower the sooner")
     node = serializers.CharField(allow_null=True)
@@ -250,7 +252,11 @@ class NewTokenSerializer(serializers.Serializer[object]):
     name = serializers.CharField(max_length=128)
     scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES), min_length=1, max_length=20)
     expires_in_s = serializers.IntegerField(
-        required=False, allow_null=True, min_value=1, max_value=100 * 366 * 86_400, help_text="seconds; no end without"
+        required=False,
+        allow_null=True,
+        min_value=1,
+        max_value=100 * 366 * 86_400,
+        help_text="seconds; no end without",
     )
     user = serializers.CharField(required=False, allow_null=True, max_length=150)
 

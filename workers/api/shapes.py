@@ -1,5 +1,7 @@
-"""How /api/v1 shows the engine's things: pure functions from a row to JSON. Source: contract page 00, "Shapes of
-ours": fields may join, none may change. Must not import services or views.
+"""How /api/v1 shows the engine's things: pure functions from a row to JSON.
+
+Source: contract page 00, "Shapes of ours": fields may join, none may change. Must not import services or
+views.
 """
 
 from __future__ import annotations
@@ -86,7 +88,7 @@ def event(row: RunEvent) -> dict[str, Any]:
 
 
 def node(row: Node, silence_s: float, lease_s: float) -> dict[str, Any]:
-    """A node. ``silence_s`` since its heartbeat, by the database's clock; beyond a lease it counts as silent."""
+    """A node. ``silence_s`` since its heartbeat, by the database's clock; beyond a lease it is silent."""
     if row.mode == Node.Mode.REMOVED:
         state = "removed"
     elif silence_s > lease_s or row.detached:

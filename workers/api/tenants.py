@@ -93,7 +93,9 @@ class MembersView(ApiView):
         page = Page.of(request)
         if not Tenant.objects.filter(name=name).exists():
             raise NotFound(f"there is no tenant {name}")
-        rows = Membership.objects.select_related("user").filter(tenant__name=name, user__username__gt=page.cursor)
+        rows = Membership.objects.select_related("user").filter(
+            tenant__name=name, user__username__gt=page.cursor
+        )
         found = list(rows.order_by("user__username")[: page.limit + 1])
         return page.answer(request, found, _member, lambda row: row.user.get_username())
 

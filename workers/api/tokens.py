@@ -33,7 +33,9 @@ class MeView(ApiView):
         names = [who.tenant_name]
         if who.user_id is not None:
             mine = Membership.objects.filter(user_id=who.user_id, tenant__active=True)
-            names = list(mine.order_by("-is_default", "tenant__name").values_list("tenant__name", flat=True)[:1000])
+            names = list(
+                mine.order_by("-is_default", "tenant__name").values_list("tenant__name", flat=True)[:1000]
+            )
         return answer(
             {
                 "user": who.user_name,

@@ -101,8 +101,13 @@ def write_bytes(path: str, data: bytes, dir_fd: int | None = None) -> None:
         os.close(file)
 
 
+def dump(record: Record) -> bytes:
+    """One line of JSON."""
+    return json.dumps(record).encode() + b"\n"
+
+
 def write_record(path: str, record: Record, dir_fd: int | None = None) -> None:
-    write_bytes(path, json.dumps(record).encode() + b"\n", dir_fd)
+    write_bytes(path, dump(record), dir_fd)
 
 
 def read_record(path: str, dir_fd: int | None = None) -> Record | None:

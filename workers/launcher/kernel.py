@@ -47,10 +47,10 @@ def setns(namespace: int, kind: int) -> None:
     _check(_libc.setns(namespace, kind), "setns")
 
 
-def mount(source: str | None, target: str, kind: str | None, flags: int, data: str | None = None) -> None:
-    arguments = [None if text is None else os.fsencode(text) for text in (source, target, kind, data)]
-    result = _libc.mount(arguments[0], arguments[1], arguments[2], flags, arguments[3])
-    _check(result, f"mount on {target}")
+def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None) -> None:
+    if _libc.mount(source, target, kind, flags, data) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"mount on {os.fsdecode(target)}: {os.strerror(number)}")
 
 
 def punch_hole(file: int, start: int, end: int) -> None:

@@ -5,6 +5,8 @@ Standard library only.
 
 from __future__ import annotations
 
+import os
+
 from . import control
 
 TYPE_CHECKING = False
@@ -40,7 +42,7 @@ class Order:
         scratch = request.get("scratch")
         if not isinstance(scratch, str) or not scratch.startswith("/") or "\0" in scratch:
             raise RefusedError("bad_request", f"scratch must be an absolute path, not {scratch!r}")
-        self.scratch = scratch
+        self.scratch = os.path.realpath(scratch)
         limits = request.get("limits") or {}
         unknown = sorted(set(limits) - set(_LIMITS)) if isinstance(limits, dict) else [str(limits)]
         if unknown:

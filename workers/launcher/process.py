@@ -93,6 +93,9 @@ def _run(options: Options, report: int | None) -> int:
         return TAKEN
     kernel.hide_memory()
     kernel.become_subreaper()
+    kernel.no_new_privileges()  # inherited by every shim and command
+    if os.geteuid() == 0:
+        os.setgroups([])
     files_limit = _prepare_process()
     listener = _listen(options.control_dir)
     open_log(options.control_dir)
@@ -148,6 +151,7 @@ def _listen(control_dir: str) -> socket.socket:
         os.unlink(address)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     listener.bind(address)  # mode 0600 by the umask
+    os.umask(0o022)  # what commands inherit; every other file here is made with its mode
     listener.listen(BACKLOG)
     if folder is not None:
         os.close(folder)
@@ -164,6 +168,7 @@ def _prepare_process() -> tuple[int, int]:
         signal.signal(number, signal.SIG_IGN)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.chdir("/")
     return soft, hard
 

@@ -27,9 +27,8 @@ class NamespaceReach:
 class UserReach:
     """The run has a uid of its own: a helper of that uid signals everything that it may, again without a race."""
 
-    def __init__(self, uid: int, main: int | None = None) -> None:
+    def __init__(self, uid: int) -> None:
         self._uid = uid
-        self._main = main
 
     def send(self, number: int) -> None:
         helper = os.fork()
@@ -42,10 +41,6 @@ class UserReach:
             finally:
                 os._exit(0)
         os.waitpid(helper, 0)
-        if self._main is not None:
-            # Between fork and exec the main process is not yet of that uid.
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self._main, number)
 
     def kill(self) -> None:
         self.send(signal.SIGKILL)

@@ -7,7 +7,6 @@ two callbacks that the server gives it.
 from __future__ import annotations
 
 import contextlib
-import gc
 import json
 import os
 import selectors
@@ -16,6 +15,7 @@ import time
 
 from . import control, processes, shim
 from .guard import GRACE, Guard
+from .handover import Handed
 from .orders import Order, RefusedError
 
 TYPE_CHECKING = False
@@ -27,19 +27,19 @@ if TYPE_CHECKING:
 
 
 class Live:
-    """One running shim; `inherited` when an earlier launcher started it: then there is no pipe and no child."""
+    """One running shim, or one about to be forked."""
 
-    def __init__(self, name: str, folder: str, process: int, pipe: int | None, fence: bool) -> None:
+    def __init__(self, name: str, folder: str, *, fence: bool, inherited: bool = False) -> None:
         self.name = name
         self.folder = folder
-        self.process = process
-        self.pipe = pipe
-        self.inherited = pipe is None
         self.fence = fence
-        self.guarded = False
+        self.inherited = inherited  # an earlier launcher started it: there is no pipe, and it is no child of ours
+        self.process = 0
+        self.pipe: int | None = None
         self.buffer = b""
-        self.started: Record | None = None
+        self.starting = not inherited  # nothing is known of it yet; `waiting` wants to know
         self.ended = False
+        self.guarded = False
         self.waiting: list[Callable[[Record], None]] = []
 
 
@@ -56,6 +56,7 @@ class Runs:
         self.live: dict[str, Live] = {}
         self._selector = selector
         self._publish = publish
+        self._queue: list[tuple[Live, Order, Handed]] = []
         self._ending: list[Live] = []  # the pipe is closed, the process is not yet collected
         self.guard = Guard(control_dir, separate.boot_id)
         self._adopt()
@@ -70,7 +71,7 @@ class Runs:
         order = Order(request)
         folder = control.run_dir(self.control_dir, order.name)
         known = self.live.get(order.name)
-        if known is not None and known.pipe is not None and known.started is None and not known.ended:
+        if known is not None and known.starting:
             known.waiting.append(lambda reply: answer({**reply, "existed": True}))
             return
         with contextlib.suppress(FileExistsError):
@@ -85,12 +86,27 @@ class Runs:
             return
         try:
             self._refuse(order, folder)
-            self.live[order.name] = entry = self._fork(order, folder, lock)
+            handed = Handed(order, folder, lock, self.separate)
         except OSError as error:
-            raise RefusedError("start_failed", f"cannot start a process for {order.name}: {error}") from error
-        finally:
             os.close(lock)
+            raise RefusedError("start_failed", f"cannot prepare {order.name}: {error}") from error
+        except RefusedError:
+            os.close(lock)
+            raise
+        entry = self.live[order.name] = Live(order.name, folder, fence=order.fence)
         entry.waiting.append(answer)
+        self._queue.append((entry, order, handed))
+
+    def fork_queued(self) -> None:
+        """Fork the shims of all requests that came together: pages are copied once for all, not once for each."""
+        queue, self._queue = self._queue, []
+        for entry, order, handed in queue:
+            try:
+                self._fork(entry, order, handed)
+            except OSError as error:
+                del self.live[entry.name]
+                message = f"cannot start a process for {entry.name}: {error}"
+                self._answer(entry, {"ok": False, "code": "start_failed", "message": message})
 
     def _refuse(self, order: Order, folder: str) -> None:
         if self.separate.refusal:
@@ -101,27 +117,23 @@ class Runs:
         if order.fence and overdue:
             raise RefusedError("fenced", f"{overdue}: renew first, then start {order.name}")
 
-    def _fork(self, order: Order, folder: str, lock: int) -> Live:
-        candidate = self.separate.uids.candidate() if self.separate.uids else None
-        files = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        read, write = os.pipe()
-        gc.freeze()  # objects of before are left alone in the child: fewer pages are copied
+    def _fork(self, entry: Live, order: Order, handed: Handed) -> None:
+        read, handed.report = os.pipe()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
         try:
-            process = self.separate.fork()
-            if process == 0:
-                shim.run(order, (files, lock, write), self.separate, candidate)
+            entry.process = self.separate.fork()
+            if entry.process == 0:
+                shim.run(order, handed, self.separate)
         except OSError:
             os.close(read)
             raise
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            os.close(write)
-            os.close(files)
+            handed.close()
+            os.close(handed.lock)
         os.set_blocking(read, False)
-        entry = Live(order.name, folder, process, read, order.fence)
+        entry.pipe = read
         self._selector.register(read, selectors.EVENT_READ, entry)
-        return entry
 
     # --- following ----------------------------------------------------------------------------------
 
@@ -146,8 +158,7 @@ class Runs:
 
     def _heard(self, entry: Live, message: Record) -> None:
         if "started" in message:
-            entry.started = message["started"]
-            state = {"state": control.RUNNING, "started": entry.started, "exit": None}
+            state = {"state": control.RUNNING, "started": message["started"], "exit": None}
             self._answer(entry, {"ok": True, "existed": False, **state})
         elif "error" in message:
             entry.ended = True
@@ -158,6 +169,7 @@ class Runs:
 
     @staticmethod
     def _answer(entry: Live, reply: Record) -> None:
+        entry.starting = False
         for answer in entry.waiting:
             answer(reply)
         entry.waiting.clear()
@@ -228,7 +240,7 @@ class Runs:
             state = control.state_of(folder)
             started = state["started"] or {}
             if state["state"] == control.RUNNING:
-                self.live[name] = Live(name, folder, 0, None, bool(started.get("fence", True)))
+                self.live[name] = Live(name, folder, fence=bool(started.get("fence", True)), inherited=True)
             elif state["state"] == control.LOST:
                 self._kill_remains(started)
 
@@ -247,9 +259,10 @@ class Runs:
         uids, uid = self.separate.uids, started.get("uid")
         if uids is None or started.get("boot_id") != self.separate.boot_id or not isinstance(uid, int):
             return
-        with uids.held(uid) as ours:
-            if ours:
-                processes.UserReach(uid).kill()
+        lock = uids.hold(uid)
+        if lock is not None:
+            processes.UserReach(uid).kill()
+            os.close(lock)
 
     # --- stopping -----------------------------------------------------------------------------------
 

@@ -80,6 +80,7 @@ class Server:
                     key.data()
                 else:
                     self.runs.hear(key.data)
+            self.runs.fork_queued()
             self._tick()
         for connection in list(self._connections):
             self._send_waiting(connection)

@@ -2,142 +2,193 @@
 
 It holds the run's lock for life, adopts every orphan of the run, carries out stops, caps the output, and
 writes `exit` when no process of the run is left. It needs nobody: launcher and worker may die.
-Standard library only. Paths are reached through descriptors taken before the mounts change.
+
+Standard library only, and plain code on purpose: every page of memory that a shim touches is copied, and at
+hundreds of starts a second that is most of what a start costs. What can be done before the fork is done there.
+Paths are reached through descriptors taken before the mounts change.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
+import errno
 import os
 import resource
 import signal
-import socket
 import time
 
-from . import command, control, isolation, kernel, output, processes
-from .orders import RefusedError
+from . import control, handover, isolation, kernel, output, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from .control import Record
+    from .handover import Handed
     from .isolation import Isolation
     from .orders import Order
 
+DEFAULT_PATH = "/usr/local/bin:/usr/bin:/bin"
+
 _WAKE_SIGNALS = (signal.SIGCHLD, signal.SIGUSR1)
+_ALL_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _KILL_AGAIN = 0.02  # seconds between two rounds of KILL
 _RECORD_AGAIN = 0.5  # seconds between two tries to write `exit` on a full disk
+_NOT_HERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
+_LEAST_FILES = 16  # open files that a shim without privileges needs under its command's limit
+_LEAST_DATA = 32 * 1024 * 1024  # bytes, the same: the limit holds for the shim, too, while it starts the command
 
 
-def run(order: Order, files: tuple[int, int, int], separate: Isolation, candidate: int | None) -> None:
-    """The whole life of a shim, called in the fork with every signal blocked. Never returns.
-
-    `files`: the control folder of the run, its lock, the pipe to the launcher.
-    """
+def run(order: Order, handed: Handed, separate: Isolation) -> None:
+    """The whole life of a shim, called in the fork with every signal blocked. Never returns."""
     try:
-        _close_all_but(sorted({0, 1, 2, *files} | separate.kept_descriptors()))
-        signal.set_wakeup_fd(-1)
+        _close_all_but(handed.kept())
         os.setsid()
-        os.umask(0o022)
-        shim = Shim(order, files[0], files[2], separate, candidate)
+        shim = Shim(order, handed, separate)
         try:
-            shim.start()
-        except (OSError, RefusedError) as error:
+            shim.prepare()
+        except OSError as error:
             # Nothing was executed and `started` is not there: the run may be started again.
             shim.send({"error": str(error)})
         else:
+            shim.execute()
             shim.watch()
     except BaseException as error:  # noqa: BLE001 (a forked child must end here, whatever happened)
-        with contextlib.suppress(OSError):
-            os.write(2, f"shim of {order.name}: {error!r}\n".encode())
+        os.write(2, f"shim of {order.name}: {error!r}\n".encode(errors="replace"))
     os._exit(0)
 
 
 def _close_all_but(kept: list[int]) -> None:
-    for low, high in zip(kept, [*kept[1:], 1 << 20], strict=True):
-        os.closerange(low + 1, high)
+    kept.sort()
+    low = 3
+    for file in kept:
+        if file > low:
+            os.closerange(low, file)
+        low = file + 1
+    os.closerange(low, 1 << 20)
 
 
 class Shim:
-    def __init__(
-        self, order: Order, folder: int, report: int, separate: Isolation, candidate: int | None
-    ) -> None:
+    def __init__(self, order: Order, handed: Handed, separate: Isolation) -> None:
         self._order = order
-        self._folder = folder
-        self._report = report
+        self._handed = handed
+        self._folder = handed.folder
         self._separate = separate
-        self._candidate = candidate
-        self._uid: int | None = None
+        self._output = output.Output(handed.folder, handed.files, order.head_bytes, order.tail_bytes)
         self._main = 0
         self._status: int | None = None
-        self._started_at = 0.0
-        self._ended_at = 0.0
+        self._error: str | None = None
+        self._started_at = self._ended_at = 0.0
         self._began = self._ran = 0.0
         self._why: str | None = None
         self._deadline: float | None = None
 
-    def start(self) -> None:
-        """Prepare everything, write `started`, let the command execute. Raises OSError or RefusedError."""
-        order, separate = self._order, self._separate
-        own_id = int(os.readlink("/proc/self"))
-        host_proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        if separate.uids is not None and self._candidate is not None:
-            self._uid = separate.uids.claim(self._candidate)
-        elif order.nproc is not None:
-            order.nproc += processes.tasks_of_user(os.getuid())
-        isolation.own_scratch(order.scratch, self._uid)
-        files = tuple(self._open_output(stream) for stream in control.STREAMS)
-        self._output = output.Output(self._folder, files, order.head_bytes, order.tail_bytes)
-        contained = separate.mode == isolation.NAMESPACES
-        if contained:
-            isolation.enter_namespaces(order.scratch)
+    def prepare(self) -> None:
+        """Everything that may fail without a trace; at its end `started` is written. Raises OSError."""
+        order, separate, uid = self._order, self._separate, self._handed.uid
+        own_id = os.readlink("/proc/self")  # our id on the host: a PID namespace of our own calls us 1
+        self._host_proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if self._handed.needs_walk and uid is not None:
+            handover.own_tree(order.scratch, uid)
+        if separate.mode == isolation.NAMESPACES:
+            separate.enter_namespaces(order.scratch)
+            self._reach: processes.Reach = processes.NamespaceReach()
         else:
             kernel.become_subreaper()
-        ours, theirs = socket.socketpair()
-        self._main = os.fork()
-        if self._main == 0:
-            setting = command.Setting(self._uid, files, host_proc, separate.files_limit, not contained)
-            command.become(order, setting, theirs)
-        theirs.close()
-        self._link = ours
-        self._reach: processes.Reach = processes.TreeReach()
-        if contained:
-            self._reach = processes.NamespaceReach()
-        elif self._uid is not None:
-            self._reach = processes.UserReach(self._uid, self._main)
-        main_id = ours.recv(32).partition(b"\n")[0]
-        os.close(host_proc)
-        if not main_id:
-            raise RefusedError("start_failed", "the command's process died before it could be prepared")
+            self._reach = processes.TreeReach() if uid is None else processes.UserReach(uid)
+        if uid is not None:
+            os.setresgid(uid, uid, uid)
+            os.setresuid(uid, uid, 0)
+        try:
+            os.chdir(order.scratch)
+        except OSError as error:
+            raise OSError(
+                f"user {os.geteuid()} cannot enter the working folder {order.scratch}: {error.strerror}. "
+                "Every folder above it must be searchable (chmod o+x)."
+            ) from None
+        finally:
+            if uid is not None:
+                os.setresuid(0, 0, 0)
+        self._null = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         self._started_at, self._began = time.time(), time.monotonic()
-        started = {
-            "shim_pid": own_id,
-            "pid": int(main_id),
-            "uid": os.getuid() if self._uid is None else self._uid,
+        self._started = {
+            "shim_pid": int(own_id),
+            "pid": None,
+            "uid": os.getuid() if uid is None else uid,
             "fence": order.fence,
             "at": self._started_at,
             "boottime": control.boottime(),
             "boot_id": separate.boot_id,
             "isolation": separate.mode,
+            "scratch": order.scratch,
         }
-        control.write_record("started", started, self._folder)
-        with contextlib.suppress(OSError):
-            ours.send(b"g")
-        self.send({"started": started})
+        control.write_record("started", self._started, self._folder)
 
-    def _open_output(self, stream: str) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
-        file = os.open(stream, flags, 0o600, dir_fd=self._folder)
-        if self._uid is not None:
-            os.fchown(file, self._uid, self._uid)  # so that the command can open /dev/stdout again
-        return file
+    def execute(self) -> None:
+        """Start the command in a session of its own. A failure is the run's end, not ours."""
+        uid = self._handed.uid
+        self._limit()
+        if uid is not None:
+            # The saved uid stays ours, for the way back. The command has none of it: exec replaces the saved uid.
+            os.setresuid(uid, uid, 0)
+        try:
+            self._main = self._spawn()
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            self._error = f"cannot execute {self._order.argv[0]!r}: {reason}"
+            self._ended_at = time.time()
+        if uid is not None:
+            os.setresuid(0, 0, 0)
+        self._started["pid"] = self._host_id_of_main() if self._main else None
+        os.close(self._host_proc)
+        self.send({"started": self._started})
+
+    def _spawn(self) -> int:
+        order = self._order
+        out, err = self._handed.files
+        actions = ((os.POSIX_SPAWN_DUP2, self._null, 0), (os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, err, 2))
+        refusal = FileNotFoundError(errno.ENOENT, "not found in its PATH")
+        for program in _candidates(order.argv[0], order.env.get("PATH", DEFAULT_PATH)):
+            try:
+                return os.posix_spawn(
+                    program, order.argv, order.env,
+                    file_actions=actions, setsid=True, setsigmask=(), setsigdef=_ALL_SIGNALS,
+                )  # fmt: skip
+            except OSError as error:
+                if error.errno not in _NOT_HERE or "/" in order.argv[0]:
+                    raise
+                if error.errno == errno.EACCES:
+                    refusal = error
+        raise refusal
+
+    def _limit(self) -> None:
+        """Set the command's limits on ourselves: it inherits them at its start."""
+        order = self._order
+        if order.nproc is not None:
+            # An ordinary user's other processes count, too. While we start the command, we are the second one.
+            others = processes.tasks_of_user(os.getuid()) if self._handed.uid is None else 0
+            _set_limit(resource.RLIMIT_NPROC, max(order.nproc, 2) + others)
+        files = self._separate.files_limit if order.nofile is None else (max(order.nofile, _LEAST_FILES),) * 2
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
+        if order.data_bytes is not None:
+            _set_limit(resource.RLIMIT_DATA, max(order.data_bytes, _LEAST_DATA))
+
+    def _host_id_of_main(self) -> int | None:
+        if self._separate.mode != isolation.NAMESPACES:
+            return self._main
+        own = self._started["shim_pid"]
+        try:
+            listing = os.open(f"{own}/task/{own}/children", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._host_proc)
+            children = os.read(listing, 4096).split()
+            os.close(listing)
+        except OSError:
+            return None
+        return int(children[0]) if children else None
 
     def watch(self) -> None:
         """Until no process of the run is left; then record the end."""
         while self._reap():
-            with contextlib.suppress(OSError):  # a full disk must not stop the watching
+            try:
                 self._obey()
                 self._output.look()
+            except OSError as error:  # a full disk, say: it must not stop the watching
+                os.write(2, f"shim of {self._order.name}: {error}\n".encode(errors="replace"))
             signal.sigtimedwait(_WAKE_SIGNALS, self._patience())
         self._record()
 
@@ -182,19 +233,15 @@ class Shim:
 
     def _record(self) -> None:
         status = self._status
-        if status is None:
+        if status is None and self._error is None:
             raise RuntimeError("the main process was never collected: its end is unknown")
-        self._link.setblocking(False)
-        error = b""
-        with contextlib.suppress(OSError):
-            error = self._link.recv(4096)
         usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-        failed = bool(error)
-        record: Record = {
-            "code": os.WEXITSTATUS(status) if os.WIFEXITED(status) and not failed else None,
-            "signal": os.WTERMSIG(status) if os.WIFSIGNALED(status) and not failed else None,
-            "error": error.decode(errors="replace") if failed else None,
+        record = {
+            "code": os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None,
+            "signal": os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None,
+            "error": self._error,
             "killed": self._why,
+            "pid": self._started["pid"],
             "started_at": self._started_at,
             "ended_at": self._ended_at,
             "ran_s": round(self._ran, 6),
@@ -212,7 +259,23 @@ class Shim:
                 signal.sigtimedwait(_WAKE_SIGNALS, _RECORD_AGAIN)
         self.send({"exit": record})
 
-    def send(self, message: Record) -> None:
+    def send(self, message: control.Record) -> None:
         """Tell the launcher, if it still listens: files are the truth, this only saves it a look."""
-        with contextlib.suppress(OSError):
-            os.write(self._report, json.dumps(message).encode() + b"\n")
+        try:
+            os.write(self._handed.report, control.dump(message))
+        except OSError:
+            pass
+
+
+def _set_limit(kind: int, value: int) -> None:
+    hard = resource.getrlimit(kind)[1]
+    if os.geteuid() != 0 and hard != resource.RLIM_INFINITY:
+        value = min(value, hard)  # an ordinary user can only lower a limit
+    resource.setrlimit(kind, (value, value))
+
+
+def _candidates(program: str, path: str) -> list[str]:
+    """The files that `program` may mean, as execvp would look for them."""
+    if "/" in program:
+        return [program]
+    return [found for folder in path.split(":") if os.path.lexists(found := f"{folder or '.'}/{program}")]

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, field, replace
+from time import sleep
 from typing import Final
 
 from django.conf import settings
@@ -115,7 +116,9 @@ def status(run_id: int, attempt: int) -> Status:
     return replace(found, complete=True) if is_final(found.state) else found
 
 
-def follow(run_id: int, place: Place, stream: int | None = None, *, pinned: bool = False) -> Iterator[Event]:
+def follow(
+    run_id: int, place: Place, stream: int | None = None, *, pinned: bool = False
+) -> Generator[Event, None, None]:
     """Everything from ``place`` on, then what comes, until the run ends (``pinned``: until the attempt ends).
 
     Attempt 0 stands for the first one of a run that has not started. A follower of a run is taken along to
@@ -148,7 +151,7 @@ def follow(run_id: int, place: Place, stream: int | None = None, *, pinned: bool
             if is_final(now.state) or now is GONE:
                 yield End(place, now.state, now.exit_code)
                 return
-        time.sleep(pause)
+        sleep(pause)
         pause = min(SLOW_S, pause * 1.5)
         if time.monotonic() - last_event >= BEAT_S:
             last_event = time.monotonic()
@@ -182,7 +185,7 @@ def wait_for(run_id: int, attempt: int, stream: int, offset: int, seconds: float
         if end > offset or complete or left <= 0:
             return end, complete
         store.release()
-        time.sleep(min(pause, left))
+        sleep(min(pause, left))
         pause = min(SLOW_S, pause * 1.5)
 
 

@@ -59,8 +59,12 @@ class Node(models.Model):
 
     class Meta:
         constraints = [
-            models.CheckConstraint(condition=Q(cpu_m_used__gte=0, cpu_m_used__lte=F("cpu_m_total")), name="node_cpu"),
-            models.CheckConstraint(condition=Q(mem_mb_used__gte=0, mem_mb_used__lte=F("mem_mb_total")), name="node_mem"),
+            models.CheckConstraint(
+                condition=Q(cpu_m_used__gte=0, cpu_m_used__lte=F("cpu_m_total")), name="node_cpu"
+            ),
+            models.CheckConstraint(
+                condition=Q(mem_mb_used__gte=0, mem_mb_used__lte=F("mem_mb_total")), name="node_mem"
+            ),
             models.CheckConstraint(condition=Q(slots_used__gte=0), name="node_slots"),
         ]
 

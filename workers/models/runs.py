@@ -27,7 +27,9 @@ class Shape(models.Model):
 
     class Meta:
         constraints = [
-            models.UniqueConstraint(fields=["tenant", "kind", "cpu_m", "mem_mb", "constraints"], name="shape_once")
+            models.UniqueConstraint(
+                fields=["tenant", "kind", "cpu_m", "mem_mb", "constraints"], name="shape_once"
+            )
         ]
 
     def __str__(self) -> str:
@@ -75,7 +77,9 @@ class Run(models.Model):
     cancelled_by_operator = models.BooleanField(db_default=False)
     callback_url = models.TextField(blank=True, db_default="")
     #: The run that this one repeats at a client's request.
-    retry_of = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, db_constraint=False, db_index=False)
+    retry_of = models.ForeignKey(
+        "self", null=True, on_delete=models.SET_NULL, db_constraint=False, db_index=False
+    )
 
     created_at = models.DateTimeField(db_default=Now())
     expires_at = models.DateTimeField(null=True)
@@ -104,7 +108,9 @@ class Run(models.Model):
                 name="run_claimable",
             ),
             models.Index(
-                fields=["not_before"], condition=Q(state=State.PENDING, not_before__isnull=False), name="run_backing_off"
+                fields=["not_before"],
+                condition=Q(state=State.PENDING, not_before__isnull=False),
+                name="run_backing_off",
             ),
             models.Index(fields=["expires_at"], condition=Q(state=State.PENDING), name="run_expiring"),
             models.Index(fields=["node", "tenant"], condition=Q(state=State.RUNNING), name="run_running"),

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
+from workers.leases import ClaimedRun
 from workers.logs.capture import Shipment
 from workers.states import Reason
-from workers.transitions import ClaimedRun
 
 
 class Presence(Enum):

@@ -49,7 +49,7 @@ class Started:
     """Written before the command could execute. Process ids are the host's; `at` is seconds since 1970."""
 
     shim_pid: int
-    pid: int
+    pid: int | None  # of the main process; None where only files are left
     uid: int
     fence: bool
     at: float

@@ -23,13 +23,13 @@ from django.conf import settings
 from workers import fetch
 from workers.errors import EngineError
 from workers.launcher import control
+from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
-from workers.runtimes.base import Output, Presence, PrepareFailed, Result
+from workers.runtimes.base import Output, PrepareFailed, Presence, Result
 from workers.runtimes.launcher_client import LauncherClient, LauncherError
 from workers.runtimes.launcher_records import StartRequest, fresh_environment
 from workers.specs import ProcessSpec
 from workers.states import Reason
-from workers.transitions import ClaimedRun
 
 #: Processes and open files that one run may have; generous, against fork bombs.
 _NPROC: Final = 4096
@@ -37,7 +37,7 @@ _NOFILE: Final = 65_536
 
 
 def scratch_root(node_dir: Path) -> Path:
-    """Where scratch folders lie: below the node's folder if other users may pass through to it, else in /var/tmp.
+    """Where scratch folders lie: in the node's folder if other users may pass through, else in /var/tmp.
 
     Raises PermissionError when somebody else has put a folder there.
     """

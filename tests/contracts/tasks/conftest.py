@@ -16,9 +16,9 @@ from django.db import connection, transaction
 from django.test import Client
 
 from workers import identity, tenancy, transitions
+from workers.leases import ClaimedRun, Outcome
 from workers.models import Node, Run, Tenant
 from workers.states import Reason, State
-from workers.transitions import ClaimedRun, Outcome
 
 #: Any 64-bit integer is a valid question; this is the seed's.
 UNKNOWN = 806769905152840693

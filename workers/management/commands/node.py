@@ -8,7 +8,7 @@ import warnings
 from typing import Any
 
 import structlog
-from celery.platforms import SecurityWarning
+from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
@@ -33,7 +33,9 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         if settings.GANTRY_ROLE != "worker":
-            raise CommandError("start it as `manage.py node`, which sets GANTRY_ROLE=worker, or set it yourself")
+            raise CommandError(
+                "start it as `manage.py node`, which sets GANTRY_ROLE=worker, or set it yourself"
+            )
         try:
             agent, held = node.build(app)
         except NameTaken as error:

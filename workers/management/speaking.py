@@ -1,0 +1,34 @@
+"""Base of the operators' commands: one answer, for a person or, with --json, for a program."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+from workers.errors import EngineError
+
+
+class SpeakingCommand(BaseCommand):
+    """``work`` does it and returns (what to say to a person, the same for a program)."""
+
+    requires_system_checks = ()  # their warnings would stand between the answers
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("--json", action="store_true", help="answer with one JSON object")
+        self.parameters(parser)
+
+    def parameters(self, parser: CommandParser) -> None:
+        """The command's own arguments."""
+
+    def work(self, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Do it."""
+        raise CommandError(f"{type(self).__module__} does nothing")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            text, data = self.work(options)
+        except EngineError as error:
+            raise CommandError(error.message) from None
+        self.stdout.write(json.dumps(data) if options["json"] else text)
