@@ -28,6 +28,9 @@ if TYPE_CHECKING:  # rest_framework.views loads this module while it loads itsel
 
 __all__ = ["SCOPES", "CredentialRefused", "GantryAuthentication", "HasScope", "Identity", "identify"]
 
+#: A header that is there but blank: servers hand over one that is not ASCII as "". It must not act for the
+#: default tenant, and no tenant has this name.
+NO_TENANT: Final = " "
 SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 #: Failed credentials per address: generous, because many clients may stand behind one gateway.
 _failures = peers.Buckets(burst=60, per_second=1)
@@ -75,6 +78,8 @@ def identify(http: HttpRequest) -> Identity:
     """Who sends this request, and for which tenant. Raises CredentialRefused, TenantRefused or Throttled."""
     meta = http.META
     tenant: str = meta.get("HTTP_X_TENANT_ID", "")
+    if not tenant.strip() and "HTTP_X_TENANT_ID" in meta:
+        tenant = NO_TENANT
     header: str | None = meta.get("HTTP_AUTHORIZATION")
     try:
         if header is not None:

@@ -39,6 +39,7 @@ app.conf.update(
     task_publish_retry=False,
     task_send_sent_event=False,
     worker_prefetch_multiplier=1,
+    worker_consumer="config.consumer:CoalescingConsumer",
     worker_hijack_root_logger=False,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_send_task_events=True,

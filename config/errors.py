@@ -213,7 +213,7 @@ def too_large(limit: int | None = None) -> Problem:
 
 
 def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
-    """DRF's EXCEPTION_HANDLER. None lets an unforeseen error go on to Django: it is logged, page_500 answers."""
+    """DRF's EXCEPTION_HANDLER. None: nobody foresaw it, Django logs it and has page_500 answer."""
     problem = problem_of(exc)
     if problem is None:
         return None

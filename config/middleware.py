@@ -108,6 +108,11 @@ def _objection(request: HttpRequest) -> errors.Problem | None:
         return errors.Problem(
             400, "invalid", "the address has the character NUL (%00), which nothing here is called"
         )
+    if "*" in meta.get("CONTENT_TYPE", ""):
+        # RFC 2231's spelling of parameters: no client needs it, and libraries stumble over it.
+        return errors.Problem(
+            415, "unsupported_media_type", "the Content-Type is not understood: send application/json"
+        )
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     length = meta.get("CONTENT_LENGTH")
     if length:

@@ -7,12 +7,12 @@ Must not import views.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.utils.http import parse_header_parameters
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.metadata import BaseMetadata
 from rest_framework.negotiation import BaseContentNegotiation
@@ -34,6 +34,7 @@ _PLAUSIBLE: Final = frozenset(
         "application/x-www-form-urlencoded",
     )
 )
+_CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 #: Declared charsets that are believed, by Python's names for them. A few others are slow or no text at all.
 _CHARSETS: Final = frozenset(
     (
@@ -81,9 +82,11 @@ class JSONBody(BaseParser):
         raw: bytes = request.body
         if len(raw) > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             raise RequestDataTooBig
-        declared, options = parse_header_parameters(media_type or "")
-        declared = declared.lower()
-        charset = options.get("charset", "utf-8").lower()
+        if len(raw) != int(request.META.get("CONTENT_LENGTH") or 0):
+            raise ParseError("the body ended before its Content-Length: the connection was cut")
+        declared = (media_type or "").partition(";")[0].strip().lower()
+        found = _CHARSET.search(media_type or "")
+        charset = found[1].lower() if found is not None else "utf-8"
         if charset not in _CHARSETS:
             raise UnsupportedMediaType(declared, f"the charset {charset[:40]} is not understood: send UTF-8")
         if "content-encoding" in request.headers:

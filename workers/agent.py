@@ -288,7 +288,7 @@ class Agent:
             ours = transitions.renew(cursor, [watch.lease for watch in watches])
         still = {watch.lease for watch in self.watches()}
         for watch in watches:
-            if watch.lease.run_id not in ours and watch.lease in still and not watch.fenced.is_set():
+            if watch.lease.run_id not in ours and watch.lease in still and not watch.closing:
                 log.warning("run.lease_taken", run=watch.lease.run_id, attempt=watch.lease.attempt)
                 watch.fenced.set()
 

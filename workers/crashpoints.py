@@ -1,14 +1,19 @@
 """Named steps of the worker, and a way to die at one of them.
 
-``step("runner.before_start")`` does nothing in production. With GANTRY_CRASH_AT set to that name the process
-kills itself there, once per file named in GANTRY_CRASH_ONCE: the fault tests use it to prove that a worker
-may die before and after each commit and each external effect. Must not import the engine.
+``step("runner.before_start")`` does nothing in production. The fault tests use it to prove that a worker may
+die before and after each commit and each external effect. Must not import the engine.
+
+  GANTRY_CRASH_AT    name of the step at which something happens
+  GANTRY_CRASH_ONCE  a file: made when it happens, and while it is there it does not happen again
+  GANTRY_CRASH_HOW   kill (the default): the process kills itself; freeze: it stops itself as SIGSTOP does;
+                     hold: the thread that came by waits until the file with ".go" added to its name exists
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 
 #: Every step, in the order of a run's life; the fault tests walk this list.
@@ -28,17 +33,26 @@ STEPS = (
     "runner.after_cleanup",
 )
 
-_CRASH_AT = os.environ.get("GANTRY_CRASH_AT", "")
+_AT = os.environ.get("GANTRY_CRASH_AT", "")
 _ONCE = os.environ.get("GANTRY_CRASH_ONCE", "")
+_HOW = os.environ.get("GANTRY_CRASH_HOW", "kill")
 
 
 def step(name: str) -> None:
     """Pass a named step; die here when a test asked for it."""
-    if name != _CRASH_AT:
-        return
+    if name == _AT:
+        _happen(name)
+
+
+def _happen(name: str) -> None:
     if _ONCE:
-        mark = Path(_ONCE)
-        if mark.exists():
+        try:
+            with Path(_ONCE).open("x") as mark:
+                mark.write(name)
+        except FileExistsError:
             return
-        mark.write_text(name)
-    os.kill(os.getpid(), signal.SIGKILL)
+    if _HOW == "hold":
+        while not Path(f"{_ONCE}.go").exists():
+            time.sleep(0.01)
+        return
+    os.kill(os.getpid(), signal.SIGSTOP if _HOW == "freeze" else signal.SIGKILL)

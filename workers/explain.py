@@ -24,6 +24,8 @@ _POSITION_LIMIT = 1000
 
 _cache: tuple[float, list[NodeView]] = (0.0, [])
 _cache_lock = threading.Lock()
+#: (the nodes as read, shape id -> why it waits for them): dropped when the nodes are read again.
+_verdicts: tuple[list[NodeView], dict[int, str]] = ([], {})
 
 
 def node_views(max_age_s: float = 1.0) -> list[NodeView]:
@@ -131,13 +133,21 @@ def _distinct(items: Iterable[Obstacle]) -> list[Obstacle]:
 
 
 def why_waiting(shape_ids: Iterable[int]) -> dict[int, str]:
-    """One sentence per shape for pending runs ("" = it is about to start); one query for the whole batch."""
+    """One sentence per shape for pending runs ("" = it is about to start).
+
+    One query for the whole batch; none for shapes asked about since the nodes were read: clients poll.
+    """
+    global _verdicts
     nodes = node_views()
-    shapes = Shape.objects.filter(pk__in=set(shape_ids)).select_related("tenant")
-    return {
-        shape.pk: "; ".join(item.message for item in reasons(shape_view(shape), nodes)[:2])
-        for shape in shapes
-    }
+    if _verdicts[0] is not nodes:
+        _verdicts = (nodes, {})
+    known = _verdicts[1]
+    wanted = set(shape_ids)
+    if unknown := wanted - known.keys():
+        for shape in Shape.objects.filter(pk__in=unknown).select_related("tenant"):
+            told = reasons(shape_view(shape), nodes)[:2]
+            known[shape.pk] = "; ".join(item.message for item in told)
+    return {shape_id: known[shape_id] for shape_id in wanted & known.keys()}
 
 
 def explain_run(run: Run) -> dict[str, Any]:

@@ -166,7 +166,7 @@ class Candidate:
 
 @dataclass
 class Choice:
-    """What a look decided. ``passed_over``: runs that did not fit while a later one was taken."""
+    """What a look decided. ``passed_over``: did not fit while a later or less entitled run was taken."""
 
     take: list[int] = field(default_factory=list)
     passed_over: set[int] = field(default_factory=set)
@@ -238,11 +238,13 @@ def choose(
         open_entries = [entry for entry in waiting if entry[1] and fits(entry[0])]
         if not open_entries:
             break
-        chosen = take(min(open_entries, key=key))
+        best = min(open_entries, key=key)
+        best_key = key(best)
+        chosen = take(best)
         choice.passed_over.update(
-            items[0].run_id
-            for shape, items in waiting
-            if items and not fits(shape) and items[0].rank < chosen.rank
+            entry[1][0].run_id
+            for entry in waiting
+            if entry[1] and not fits(entry[0]) and (entry[1][0].rank < chosen.rank or key(entry) < best_key)
         )
     return choice
 

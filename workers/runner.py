@@ -8,19 +8,18 @@ Must not import services, families or Celery.
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from dataclasses import dataclass, field, replace
 
 import structlog
-from django.conf import settings
 
 from workers.crashpoints import step
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs import store
 from workers.logs.capture import Shipment
 from workers.losses import backoff_s
+from workers.outcomes import interpret, lost_message
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.scribe import Entry, Scribe
 from workers.states import Reason, State
@@ -47,6 +46,8 @@ class Watch:
     #: Another reason to stop it than a cancel, as given to the runtime: "node_gone", "crashes".
     stop_why: str = ""
     handed_at: float = field(default_factory=time.monotonic)
+    #: Its end is being written: a lease that cannot be renewed any more says nothing.
+    closing: bool = False
     #: True once something of it may run: a cancel then stops it without waiting for the runner's next look.
     started: bool = False
 
@@ -247,6 +248,7 @@ class Runner:
         )
 
     def _close(self, watch: Watch, runtime: Runtime, entry: Entry) -> None:
+        watch.closing = True
         if not self._written(entry):
             watch.fenced.set()
             raise Detached
@@ -263,56 +265,3 @@ class Runner:
 
 def _with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Outcome:
     return replace(outcome, started_ago=ran_s, log_bytes=shipment.log_bytes, log_truncated=shipment.truncated)
-
-
-def lost_message(noun: str) -> str:
-    """What a person is told when nobody can know how the work ended."""
-    return (
-        f"{noun} is gone and left no exit code (the machine or its launcher stopped): its outcome is unknown"
-    )
-
-
-def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool) -> Outcome:
-    """A runtime's result as an outcome: state, reason, and a message for a person. Pure."""
-    code = result.code if result.code is not None else 128 + result.signal if result.signal else None
-    if result.lost:
-        return Outcome(run.lease, State.FAILED, Reason.LOST, lost_message(noun))
-    if result.error is not None:
-        return Outcome(run.lease, State.FAILED, Reason.CREATE, f"{noun} could not be started: {result.error}")
-    if result.killed == "cancel":
-        reason = Reason.OPERATOR if operator else Reason.NONE
-        who = "an operator" if operator else "request"
-        return Outcome(run.lease, State.CANCELLED, reason, f"{noun} was killed by {who}", code)
-    if result.killed == "timeout":
-        message = f"{noun} ran longer than its limit of {run.timeout_s} s and was killed"
-        return Outcome(run.lease, State.FAILED, Reason.TIMEOUT, message, code)
-    if result.killed == "guard":
-        message = (
-            f"{noun} was killed by its node's guard: the node had been cut off from the database for "
-            f"{settings.GANTRY_NODE_LOST_AFTER_S - settings.GANTRY_GUARD_MARGIN_S} s"
-        )
-        return Outcome(run.lease, State.FAILED, Reason.UNREACHABLE, message, code)
-    if result.killed == "node_gone":
-        return Outcome(
-            run.lease, State.FAILED, Reason.NODE_GONE, f"{noun} was killed: its node was removed", code
-        )
-    if result.killed == "crashes":
-        message = f"{noun} was killed: its worker died {settings.GANTRY_MAX_CRASHES} times while it ran"
-        return Outcome(run.lease, State.FAILED, Reason.LOST, message, code)
-    if result.killed is not None:
-        return Outcome(run.lease, State.FAILED, Reason.RUNTIME, f"{noun} was killed: {result.killed}", code)
-    if result.oom:
-        message = f"{noun} exited with status {code} (out of memory)"
-        return Outcome(run.lease, State.FAILED, Reason.OOM, message, code)
-    if result.signal:
-        name = (
-            signal.Signals(result.signal).name
-            if result.signal in signal.Signals._value2member_map_
-            else "signal"
-        )
-        return Outcome(
-            run.lease, State.FAILED, Reason.EXIT_CODE, f"{noun} exited with status {code} ({name})", code
-        )
-    if code == 0:
-        return Outcome(run.lease, State.SUCCEEDED, Reason.NONE, f"{noun} exited with status 0", 0)
-    return Outcome(run.lease, State.FAILED, Reason.EXIT_CODE, f"{noun} exited with status {code}", code)

@@ -31,7 +31,7 @@ def main() -> int:
     # After the version check: these need the packages of the right Python.
     from config.local.data import DataFolder
     from config.local.demo import demo
-    from config.local.processes import LocalError
+    from config.local.errors import LocalError
     from config.local.supervisor import Supervisor
     from config.local.terminal import complain
 

@@ -17,7 +17,8 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from config.local.embedded import EmbeddedServer
-from config.local.processes import LocalError, kept_secret
+from config.local.errors import LocalError
+from config.local.processes import kept_secret
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
 
 REPOSITORY = Path(__file__).resolve().parents[2]

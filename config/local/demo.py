@@ -10,6 +10,7 @@ import base64
 import json
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable
@@ -58,8 +59,12 @@ def demo() -> int:
     began = time.monotonic()
     print(f"{paint('Gantry demo', 'strong')}: everything lives in {folder} and is removed at the end.")
     status = 1
+    # Also where a shell started this in the background and had Ctrl-C ignored.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    service = Service(folder)
     try:
-        with Service(folder) as service:
+        with service:
             Tour(service).walk()
         service.check_nothing_is_left()
         status = 0
@@ -70,6 +75,8 @@ def demo() -> int:
         complain("\nThe demo was interrupted.")
         status = 130
     finally:
+        if status != 0:
+            service.end_leftovers()
         shutil.rmtree(folder, ignore_errors=True)
     if status == 0:
         print(f"\n{paint('Done', 'good')} in {time.monotonic() - began:.1f} s. The service itself: make up")

@@ -13,21 +13,18 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from config.local.errors import LocalError
 from config.local.processes import (
-    POLL_S,
-    LocalError,
     account_for,
     folder_lock,
     is_locked,
     kept_secret,
-    kill_and_wait,
     private_folder,
-    processes_in,
     program_environment,
-    send,
     spawn_detached,
     tail,
 )
+from config.local.running import POLL_S, kill_and_wait, processes_in, send
 
 START_S = 60.0
 STOP_S = 60.0
@@ -147,7 +144,7 @@ class EmbeddedServer(ABC):
         if not (arguments := self.account.popen_arguments()):
             return
         allowed = subprocess.run(
-            ["test", "-x", str(path)],
+            ["/bin/sh", "-c", 'test -x "$1"', "sh", str(path)],
             check=False,
             **arguments,  # type: ignore[call-overload]
         )

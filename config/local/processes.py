@@ -1,6 +1,6 @@
-"""Starting a server that outlives its starter, finding it again, and secrets kept in files.
+"""Starting a server that outlives its starter: accounts, folders, locks, and secrets kept in files.
 
-Linux only (/proc, flock, user namespaces). Must not import Django or any other part of the project.
+Linux only (flock, user namespaces). Must not import Django or any app.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import os
 import pwd
 import secrets
 import shutil
-import signal
 import stat
 import subprocess
 import time
@@ -21,13 +20,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from config.local.errors import LocalError
+from config.local.running import POLL_S
+
 #: What a unix socket's address holds is 108 bytes; this leaves room for a server's own suffix.
 SOCKET_PATH_LIMIT = 100
-POLL_S = 0.02
-
-
-class LocalError(RuntimeError):
-    """Something about this machine that a person has to change; the message says what and how."""
 
 
 @dataclass(frozen=True)
@@ -159,10 +156,13 @@ def spawn_detached(
     `keep_open` is a locked descriptor that the server inherits: the lock lasts as long as the server or any
     of its children, whatever happens to its pid file.
     """
+    setsid = program_on_path("setsid")
+    if setsid is None:
+        raise LocalError("the program setsid is not on PATH (Debian: apt install util-linux)")
     with log.open("ab") as output:
         log.chmod(0o600)
         subprocess.run(
-            ["setsid", "--fork", *account.prefix, *command],
+            [str(setsid), "--fork", *account.prefix, *command],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -218,70 +218,6 @@ def is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-@dataclass(frozen=True)
-class _Process:
-    pid: int
-    parent: int
-    folder: Path | None
-    arguments: str
-
-
-def _processes_named(program: str) -> Iterator[_Process]:
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
-            state, parent = rest.split()[:2]
-            if name != program or state in "ZX":
-                continue
-            arguments = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            try:
-                folder = (entry / "cwd").readlink()
-            except PermissionError:  # root without CAP_SYS_PTRACE looks at another account's process
-                folder = None
-        except OSError:  # it ended meanwhile
-            continue
-        yield _Process(int(entry.name), int(parent), folder, arguments)
-
-
-def processes_in(folder: Path, program: str, mark: str) -> list[int]:
-    """Ids of the live processes named `program` at work in `folder`: a server and its children.
-
-    The folder tells them from a stranger that got a dead server's number. Where it may not be read, the
-    main process is the one with `mark` in its arguments, and its children are its children.
-    """
-    found: list[int] = []
-    for process in sorted(_processes_named(program), key=lambda each: each.pid):
-        if process.folder is None:
-            mine = mark in process.arguments or process.parent in found
-        else:
-            mine = process.folder == folder
-        if mine:
-            found.append(process.pid)
-    return found
-
-
-def send(pid: int, signum: int) -> None:
-    """Signals a process that may have ended already."""
-    try:
-        os.kill(pid, signum)
-    except ProcessLookupError:
-        return
-
-
-def kill_and_wait(find: Callable[[], list[int]], deadline: float, signum: int = signal.SIGKILL) -> None:
-    """Signals what `find` returns until it returns nothing."""
-    while pids := find():
-        for pid in pids:
-            send(pid, signum)
-        if time.monotonic() > deadline:
-            raise LocalError(
-                f"processes {pids} do not end although they were killed; look at them with ps -fp"
-            )
-        time.sleep(POLL_S)
 
 
 def tail(path: Path, lines: int = 15) -> str:

@@ -21,13 +21,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from config.local.embedded import EmbeddedServer
-from config.local.processes import (
-    LocalError,
-    program_environment,
-    program_on_path,
-    socket_folder,
-    write_private,
-)
+from config.local.errors import LocalError
+from config.local.processes import program_environment, program_on_path, socket_folder, write_private
 
 NAME = "gantry"
 

@@ -20,7 +20,8 @@ from types import FrameType
 from config.local.children import Child, ending
 from config.local.data import REPOSITORY, DataFolder, check_port_is_free, port_from
 from config.local.embedded import EmbeddedServer
-from config.local.processes import LocalError, tail
+from config.local.errors import LocalError
+from config.local.processes import tail
 from config.local.programs import api, fetch, flower, worker
 from config.local.terminal import paint, say
 

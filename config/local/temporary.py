@@ -17,8 +17,9 @@ from pathlib import Path
 
 from config.local.client import Client
 from config.local.data import REPOSITORY
-from config.local.processes import send, tail
+from config.local.processes import tail
 from config.local.programs import fetch
+from config.local.running import send
 from config.local.terminal import complain, note, step
 
 READY_S = 90.0
@@ -112,6 +113,14 @@ class Service:
             self._process.kill()
             self._process.wait()
             return -signal.SIGKILL
+
+    def end_leftovers(self) -> None:
+        """After a failure: commands go on without their worker, but not without their folder."""
+        deadline = time.monotonic() + 5
+        while (left := processes_of(self.folder)) and time.monotonic() < deadline:
+            for process in left:
+                send(int(process.split()[0]), signal.SIGKILL)
+            time.sleep(0.05)
 
     def check_nothing_is_left(self) -> None:
         """No process of this demo and no listener.

@@ -25,7 +25,7 @@ from redis.retry import Retry
 
 from config.local import processes
 from config.local.embedded import EmbeddedServer
-from config.local.processes import LocalError
+from config.local.errors import LocalError
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis, postgres_programs
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -427,21 +427,19 @@ def test_without_user_namespaces_root_drops_to_nobody(folder: Path) -> None:
     """As in many containers: no unshare, and root may not look into other accounts' processes."""
     programs = folder / "bin"
     programs.mkdir()
-    for name in ("setsid", "test"):
-        found = processes.program_on_path(name)
-        assert found is not None
-        (programs / name).symlink_to(found)
+    setsid, setpriv = processes.program_on_path("setsid"), processes.program_on_path("setpriv")
+    assert setsid is not None
+    assert setpriv is not None
+    (programs / "setsid").symlink_to(setsid)
     command = [sys.executable, "-c", WITHOUT_NAMESPACES, str(folder)]
     expected = os.geteuid()
     if os.geteuid() == 0:
         drop = "-sys_ptrace,-sys_admin"
-        command = ["setpriv", f"--bounding-set={drop}", f"--inh-caps={drop}", *command]
+        command = [str(setpriv), f"--bounding-set={drop}", f"--inh-caps={drop}", *command]
         expected = pwd.getpwnam("nobody").pw_uid
-    setpriv = processes.program_on_path("setpriv")
-    assert setpriv is not None
 
     done = subprocess.run(
-        [str(setpriv) if word == "setpriv" else word for word in command],
+        command,
         cwd=REPOSITORY,
         env={"PATH": str(programs)},
         capture_output=True,

@@ -19,7 +19,7 @@ from cryptography.fernet import Fernet
 
 from config.local.children import LOG_LIMIT, Child
 from config.local.data import REPOSITORY, DataFolder
-from config.local.processes import LocalError
+from config.local.errors import LocalError
 
 
 @pytest.fixture

@@ -176,6 +176,7 @@ def test_what_an_operator_opens_is_taken(api: Api) -> None:
         "text/plain",
         "text/plain; charset=utf-8",
         "application/octet-stream",
+        "application/x-www-form-urlencoded",  # curl -d
         "",
     ],
 )

@@ -1,0 +1,66 @@
+"""Commands that leave a trace with times outside of every database, and the proof that attempts never overlap.
+
+Each line of the ledger is ``what name attempt time``: one short append, so lines of many commands do not mix.
+The attempt is known by the name of its working folder, since process ids are not unique in namespaces.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+_ME = "${HOME##*/}"
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The life of one attempt as its own command saw it. Times are seconds since 1970."""
+
+    attempt: str
+    began: float
+    last: float
+    ended: bool
+
+
+def note(ledger: Path, what: str, name: str) -> str:
+    """Shell: append one line."""
+    return f"echo {what} {name} {_ME} $(date +%s.%N) >> {ledger}"
+
+
+def ticking_command(ledger: Path, name: str, *, while_exists: Path, deaf: bool = False, code: int = 0) -> str:
+    """A command that notes ten times a second that it lives, until a file is gone.
+
+    A grandchild in a session of its own does so too: who kills only the main process is found out.
+    ``deaf`` ignores TERM.
+    """
+    tick = f"while test -e {while_exists}; do {note(ledger, 'tick', name)}; sleep 0.1; done"
+    trap = "trap '' TERM; " if deaf else ""
+    return (
+        f"{trap}{note(ledger, 'begin', name)}; echo out-{name}; setsid sh -c '{trap and 'trap : TERM; '}{tick}' & "
+        f"{tick}; wait; {note(ledger, 'end', name)}; exit {code}"
+    )
+
+
+def traces(ledger: Path, name: str) -> list[Trace]:
+    """The attempts of a command, in the order in which they began."""
+    times: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for line in ledger.read_text().splitlines():
+        what, who, attempt, at = line.split()
+        if who == name:
+            times[attempt][what].append(float(at))
+    found = []
+    for attempt, seen in times.items():
+        assert len(seen["begin"]) == 1, f"I2: {attempt} of {name} began {len(seen['begin'])} times"
+        last = max(at for moments in seen.values() for at in moments)
+        found.append(Trace(attempt, seen["begin"][0], last, bool(seen["end"])))
+    return sorted(found, key=lambda trace: trace.began)
+
+
+def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
+    """I2: so many attempts began, each once, and each was dead before the next one began."""
+    found = traces(ledger, name)
+    assert len(found) == attempts, f"I2: {len(found)} attempts of {name} began, not {attempts}: {found}"
+    for earlier, later in zip(found, found[1:], strict=False):
+        assert earlier.last < later.began, f"I2: attempts of {name} overlap: {earlier} and {later}"
+    return found

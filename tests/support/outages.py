@@ -1,0 +1,112 @@
+"""Faults of the session's Redis and Postgres, each repaired when its block ends, and how the broker path proves itself.
+
+The servers are the real ones of ``tests.support.session``: killed, frozen, restarted, flushed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import redis
+from django.db import Error as DatabaseError
+from django.db import connection
+
+from config.celery import app
+from tests.support.cluster import wait_until
+from tests.support.session import POSTGRES, REDIS
+
+
+@contextlib.contextmanager
+def redis_silent() -> Iterator[None]:
+    """Redis accepts connections and never answers: the fault that makes clients hang."""
+    pid = REDIS.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+@contextlib.contextmanager
+def redis_down() -> Iterator[None]:
+    """Redis is killed with everything it held, and comes back empty at the end of the block."""
+    REDIS.kill()
+    try:
+        yield
+    finally:
+        REDIS.start()
+
+
+def restart_redis(down_s: float = 0.0) -> None:
+    """Kill Redis; what it held is gone (no AOF). Start it again after ``down_s`` seconds."""
+    with redis_down():
+        time.sleep(down_s)
+
+
+def flush_redis() -> None:
+    """Throw away every queue and subscription's backlog at once."""
+    with contextlib.closing(REDIS.client()) as client:
+        client.flushall()
+
+
+@contextlib.contextmanager
+def postgres_down() -> Iterator[None]:
+    """Postgres stops without finishing anything (``immediate``) and recovers at the end of the block."""
+    connection.close()
+    POSTGRES.stop("immediate")
+    try:
+        yield
+    finally:
+        POSTGRES.start()
+        connection.close()
+
+
+def terminate_connections() -> int:
+    """End every connection to the test database but the caller's own; returns how many."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) FROM pg_stat_activity
+               WHERE datname = current_database() AND pid <> pg_backend_pid() AND usename = current_user"""
+        )
+        return int(cursor.fetchone()[0])
+
+
+def patiently(what: Any) -> Any:
+    """A condition for ``wait_until`` that counts a database error as "not yet"."""
+
+    def ask() -> Any:
+        try:
+            return what()
+        except DatabaseError:
+            connection.close()
+            return None
+
+    return ask
+
+
+def executed_by_celery(node: str = "n1") -> int:
+    """How many execute messages this node's Celery has taken so far, as Celery itself counts them."""
+    try:
+        answer = app.control.inspect(destination=[f"gantry@{node}"], timeout=2.0).stats()
+    except (redis.RedisError, OSError, app.connection_for_read().connection_errors):
+        return 0
+    return int((answer or {}).get(f"gantry@{node}", {}).get("total", {}).get("gantry.execute", 0))
+
+
+def wait_broker_used(tenant_id: int, node: str = "n1", timeout_s: float = 40.0) -> None:
+    """Submit short runs until Celery has consumed one of them: "process up" and ping would not prove it."""
+    from tests.support.engine import submit, wait_final
+
+    before = executed_by_celery(node)
+
+    def consumed() -> bool:
+        wait_final(submit(tenant_id, "true"))
+        return executed_by_celery(node) > before
+
+    wait_until(consumed, timeout_s, 0.3, f"node {node} takes runs through the broker again")

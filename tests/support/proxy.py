@@ -1,0 +1,175 @@
+"""A TCP port in front of a real server, with the faults of a network: cut, frozen, slow, a reply that never comes.
+
+The server behind it may listen on a unix socket. Threads, no asyncio: two per connection, a handful of
+connections per test. Must not import the project.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+import time
+from types import TracebackType
+from typing import Self
+from urllib.parse import unquote, urlsplit
+
+Upstream = str | tuple[str, int]
+_PIECE = 1 << 16
+
+
+class Proxy:
+    """``with Proxy(upstream) as proxy``: connect to ``127.0.0.1:proxy.port``; faults may come and go meanwhile."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        self._upstream = upstream
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._lock = threading.Lock()
+        self._sockets: set[socket.socket] = set()
+        self._open = threading.Event()
+        self._flowing = threading.Event()
+        self._open.set()
+        self._flowing.set()
+        self._delay_s = 0.0
+        self._drop_after: tuple[bytes, bytes] | None = None
+        #: Set when the reply asked for by ``drop_reply`` has been thrown away.
+        self.dropped = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, name="proxy", daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._listener.close()
+        self.cut()
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """Reset every connection and every new one, until ``mend``."""
+        self._open.clear()
+        with self._lock:
+            victims = list(self._sockets)
+        for victim in victims:
+            _reset(victim)
+
+    def mend(self) -> None:
+        self._open.set()
+
+    def freeze(self) -> None:
+        """No byte passes any more, in no direction; connections stay open and new ones hang, until ``thaw``."""
+        self._flowing.clear()
+
+    def thaw(self) -> None:
+        self._flowing.set()
+
+    def delay(self, seconds: float) -> None:
+        """Every piece of a reply comes that much later."""
+        self._delay_s = seconds
+
+    def drop_reply(self, after: bytes, then: bytes) -> None:
+        """Once: on a connection that has sent ``after``, deliver the next message with ``then`` and cut the
+        connection instead of handing its reply back. The client cannot know whether it was carried out."""
+        self.dropped.clear()
+        self._drop_after = (after, then)
+
+    # --- the wires -----------------------------------------------------------------------------------
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+            except OSError:
+                return
+            if not self._open.is_set():
+                _reset(client)
+                continue
+            try:
+                server = _connect(self._upstream)
+            except OSError:
+                _reset(client)
+                continue
+            with self._lock:
+                self._sockets |= {client, server}
+            if not self._open.is_set():  # cut meanwhile
+                self.cut()
+            muted = threading.Event()
+            for source, target, outward in ((client, server, True), (server, client, False)):
+                arguments = (source, target, outward, muted)
+                threading.Thread(target=self._pump, args=arguments, name="proxy", daemon=True).start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, outward: bool, muted: threading.Event) -> None:
+        armed = False
+        with contextlib.suppress(OSError):
+            while data := source.recv(_PIECE):
+                self._flowing.wait()
+                if outward:
+                    armed = self._listen_for(data, armed, muted)
+                else:
+                    if muted.is_set():
+                        self.dropped.set()
+                        break
+                    if self._delay_s:
+                        time.sleep(self._delay_s)
+                target.sendall(data)
+        with self._lock:
+            self._sockets -= {source, target}
+        _reset(source)
+        _reset(target)
+
+    def _listen_for(self, data: bytes, armed: bool, muted: threading.Event) -> bool:
+        """Has this connection sent what ``drop_reply`` waits for? Mutes its server at the second mark."""
+        wanted = self._drop_after
+        if wanted is None:
+            return armed
+        if armed and wanted[1] in data:
+            with self._lock:
+                mine, self._drop_after = self._drop_after is wanted, None
+            if mine:
+                muted.set()
+        return armed or wanted[0] in data
+
+
+def _connect(upstream: Upstream) -> socket.socket:
+    if isinstance(upstream, tuple):
+        return socket.create_connection(upstream, timeout=5)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        server.connect(upstream)
+    except OSError:
+        server.close()
+        raise
+    return server
+
+
+def _reset(victim: socket.socket) -> None:
+    """Close with RST: the other side is told at once, whatever was on its way is lost."""
+    with contextlib.suppress(OSError):
+        if victim.family == socket.AF_INET:
+            victim.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        victim.shutdown(socket.SHUT_RDWR)
+    victim.close()
+
+
+def upstream_of(url: str) -> Upstream:
+    """Where the server of a DATABASE_URL or REDIS_URL listens: (host, port) or the path of a unix socket."""
+    parts = urlsplit(url)
+    if parts.scheme == "unix":
+        return parts.path
+    host = unquote(parts.netloc.rpartition("@")[2].partition(":")[0])
+    if host.startswith("/"):
+        return f"{host}/.s.PGSQL.5432"
+    assert parts.hostname and parts.port, url
+    return parts.hostname, parts.port
+
+
+def url_through(url: str, proxy: Proxy) -> str:
+    """The same URL, by way of the proxy."""
+    parts = urlsplit(url)
+    account = parts.netloc.rpartition("@")[0]
+    if parts.scheme == "unix":
+        return f"redis://{account}@127.0.0.1:{proxy.port}/0"
+    return parts._replace(netloc=f"{account}@127.0.0.1:{proxy.port}").geturl()
