@@ -51,7 +51,7 @@ lint: venv-dev ## ruff, mypy, import rules, migrations, deployment check, schema
 	@# No database runs here, so makemigrations cannot compare the history that one would have.
 	$(PY) -W 'ignore:Got an error checking:RuntimeWarning' manage.py makemigrations --check --dry-run
 	@$(DEPLOYED) $(PY) manage.py check --deploy --fail-level WARNING
-	@$(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null
+	@$(DEPLOYED) $(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null
 	@echo "schema: valid, no warnings"
 
 .PHONY: bench
@@ -65,7 +65,7 @@ bench-long: venv-dev ## the same with more repetitions and more rows
 .PHONY: schema
 schema: venv ## writes the OpenAPI document to SCHEMA (var/openapi.yaml)
 	@mkdir -p $(dir $(SCHEMA))
-	@$(PY) manage.py spectacular --validate --fail-on-warn --file $(SCHEMA)
+	@$(DEPLOYED) $(PY) manage.py spectacular --validate --fail-on-warn --file $(SCHEMA)
 	@echo "wrote $(SCHEMA)"
 
 .PHONY: fmt

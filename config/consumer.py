@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery.worker.consumer import Consumer
+from celery.worker import consumer
+
+#: The stubs of Celery know only a part of this class.
+_Consumer: Any = consumer.Consumer
 
 _FLUSH_S = 0.1
 #: Events kept until then at most; beyond it Celery sends at once.
 _BUFFER = 2000
 
 
-class CoalescingConsumer(Consumer):  # type: ignore[misc]  # Celery has no types here
+class CoalescingConsumer(_Consumer):  # type: ignore[misc]
     """Sends buffered task events every _FLUSH_S seconds."""
 
     _planned = False

@@ -22,9 +22,11 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import DisallowedHost
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from rest_framework.exceptions import PermissionDenied
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from config import errors, metrics
+from config.authentication import refuse_accomplice
 from config.checks import warn_at_start
 
 log = structlog.get_logger("gantry.http")
@@ -113,6 +115,11 @@ def _objection(request: HttpRequest) -> errors.Problem | None:
         return errors.Problem(
             415, "unsupported_media_type", "the Content-Type is not understood: send application/json"
         )
+    if request.method not in _QUIET and request.path_info.startswith("/admin/"):
+        try:
+            refuse_accomplice(request)
+        except PermissionDenied as error:
+            return errors.problem_of(error)
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     length = meta.get("CONTENT_LENGTH")
     if length:

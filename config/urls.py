@@ -12,6 +12,7 @@ from django.urls import URLPattern, URLResolver, include, path
 from django.urls.resolvers import RoutePattern
 
 from config.health import HealthView, MetricsView, ReadyView
+from config.login import login
 from config.openapi import DocsView, SchemaView
 
 handler400 = "config.errors.page_400"
@@ -39,6 +40,7 @@ def either_spelling(patterns: Iterable[URLPattern | URLResolver]) -> list[URLPat
 
 
 urlpatterns: list[URLPattern | URLResolver] = [
+    path("admin/login/", login),
     path("admin/", admin.site.urls),
     *either_spelling(
         [

@@ -101,8 +101,10 @@ class Agent:
             self._scribe.write(Entry("release", lease, outcome))
         self._handover.stop()
         self._scribe.stop(max(0.5, deadline - time.monotonic() - 0.5))
+        step("agent.before_goodbye")
         with contextlib.suppress(DatabaseError):
             registration.goodbye(self.registration)
+        step("agent.after_goodbye")
         connection.close()
         log.info("agent.detached", node=self.registration.name, left_running=len(self._active))
 
@@ -229,7 +231,9 @@ class Agent:
             watch.operator = operator
             watch.cancel.set()
             if watch.started:
+                step("agent.before_stop")
                 self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)
+                step("agent.after_stop")
 
     def _stop_all(self, why: str) -> None:
         log.warning("agent.stops_everything", why=why)
@@ -248,6 +252,8 @@ class Agent:
     def _adopt(self, run_ids: list[int] | None, *, crashed: bool) -> None:
         with transaction.atomic(), connection.cursor() as cursor:
             runs = transitions.adopt(cursor, self.registration.node_id, run_ids, crashed=crashed)
+            step("agent.before_adopt_commit")
+        step("agent.after_adopt_commit")
         connection.close()
         if not runs:
             return
@@ -269,9 +275,11 @@ class Agent:
         while not self.detaching.is_set():
             trouble = "; ".join(filter(None, (runtime.trouble() for runtime in self._runtimes.values())))
             self._mode = registration.heartbeat(self.registration, trouble, self._handover.broker_ok)
+            step("agent.after_heartbeat")
             self._renew()
             for runtime in self._runtimes.values():
                 runtime.renewed(settings.GANTRY_NODE_LOST_AFTER_S - settings.GANTRY_GUARD_MARGIN_S)
+            step("agent.after_renewal")
             self._adopt_forgotten()
             if not cleared and time.monotonic() - self._started_at > _TRUSTED_AFTER_S:
                 cleared = True
@@ -311,6 +319,7 @@ class Agent:
         while not self.detaching.is_set():
             self._handover.tick()
             if claiming.promote():
+                step("agent.after_promote")
                 self.wake()
             if time.monotonic() - swept > _SWEEP_S:
                 swept = time.monotonic()

@@ -18,8 +18,24 @@ from pathlib import Path
 
 #: Every step, in the order of a run's life; the fault tests walk this list.
 STEPS = (
+    # the worker's start, its end, and what it does for the node
+    "agent.before_register_commit",
+    "agent.after_register_commit",
+    "agent.before_adopt_commit",
+    "agent.after_adopt_commit",
+    "agent.after_heartbeat",
+    "agent.after_renewal",
+    "agent.after_promote",
+    "agent.before_orphan_kill",
+    "agent.after_orphan_kill",
+    "agent.before_goodbye",
+    "agent.after_goodbye",
+    "reconciler.before_close_commit",
+    "reconciler.after_close_commit",
+    # one run
     "agent.before_claim",
     "agent.after_claim",
+    "agent.before_publish",
     "agent.after_publish",
     "runner.before_prepare",
     "runner.after_prepare",
@@ -27,11 +43,20 @@ STEPS = (
     "runner.after_start",
     "runner.before_started_commit",
     "runner.after_started_commit",
+    "runner.before_log_commit",
+    "runner.after_log_commit",
+    "agent.before_stop",
+    "agent.after_stop",
+    "runner.before_stop",
+    "runner.after_stop",
     "runner.after_exit",
     "runner.before_finish_commit",
     "runner.after_finish_commit",
+    "runner.during_cleanup",
     "runner.after_cleanup",
 )
+#: Steps of the process that serves the API.
+API_STEPS = ("api.before_ring",)
 
 _AT = os.environ.get("GANTRY_CRASH_AT", "")
 _ONCE = os.environ.get("GANTRY_CRASH_ONCE", "")

@@ -16,6 +16,8 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
+from workers.crashpoints import step
+
 log = structlog.get_logger(__name__)
 CHANNEL = "gantry:ring"
 
@@ -23,6 +25,8 @@ _wanted = threading.Event()
 _thread: threading.Thread | None = None
 _thread_pid = 0
 _start = threading.Lock()
+#: Since when rings do not get through (monotonic seconds); None while they do, or before the first one.
+_silent_since: float | None = None
 
 
 def connect(timeout: float) -> redis.Redis:
@@ -46,6 +50,7 @@ def ring_after_commit() -> None:
 def ring() -> None:
     """Ask the background thread to wake every agent; returns at once."""
     global _thread, _thread_pid
+    step("api.before_ring")
     if _thread_pid != os.getpid() or _thread is None or not _thread.is_alive():
         with _start:
             if _thread_pid != os.getpid() or _thread is None or not _thread.is_alive():
@@ -55,25 +60,31 @@ def ring() -> None:
     _wanted.set()
 
 
+def silent_s() -> float | None:
+    """For how many seconds this process' rings have not got through; None when the last one did."""
+    since = _silent_since
+    return None if since is None else time.monotonic() - since
+
+
 def _ringer() -> None:
+    global _silent_since
     client = connect(settings.REDIS_TIMEOUT_S)
-    failing = False
     while True:
         _wanted.wait()
         _wanted.clear()
         try:
             client.publish(CHANNEL, b"")
-            if failing:
+            if _silent_since is not None:
                 log.info("doorbell.back")
-            failing = False
+            _silent_since = None
         except redis.RedisError as error:
-            if not failing:
+            if _silent_since is None:
+                _silent_since = time.monotonic()
                 log.warning(
                     "doorbell.silent",
                     error=str(error),
                     meaning="nodes look for work every few seconds instead",
                 )
-            failing = True
             time.sleep(1.0)
             _wanted.set()
 

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.db import connection
 from django.utils import timezone
 
+from workers import doorbell
 from workers.claiming import shape_view
 from workers.models import Node, Run, Shape
 from workers.placement import NodeView, Obstacle, ShapeView, as_json, obstacles
@@ -177,9 +178,12 @@ def explain_run(run: Run) -> dict[str, Any]:
                     True,
                 )
             )
+        told += _broker_silent()
     elif run.state == State.RUNNING:
         since = run.started_at or run.created_at
         told.append(_running(run))
+        if run.started_at is None:
+            told += _broker_silent()
     else:
         since = run.finished_at or run.created_at
         told.append(Obstacle("ended", run.message or run.state, "", False))
@@ -190,6 +194,28 @@ def explain_run(run: Run) -> dict[str, Any]:
         "position": position,
         "estimate": None,
     }
+
+
+def _broker_silent() -> list[Obstacle]:
+    """No obstacle but a delay: rings of this process, or messages to living nodes, do not get through."""
+    told = []
+    unheard = doorbell.silent_s()
+    if unheard is not None:
+        every = f"nodes look for work every {settings.GANTRY_LOOK_S:g} s by themselves"
+        told.append(f"the broker has not answered for {unheard:.0f} s: {every}")
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT name, extract(epoch FROM now() - broker_ok_at)::float8 FROM workers_node
+               WHERE mode = 'ready' AND NOT detached AND heartbeat_at > now() - %s * interval '1 second'
+                 AND coalesce(broker_ok_at, '-infinity') < now() - %s * interval '1 second'
+               ORDER BY name LIMIT 20""",
+            [settings.GANTRY_LEASE_S, 3 * settings.GANTRY_HEARTBEAT_S],
+        )
+        for name, ago in cursor.fetchall():
+            since = "since it started" if ago is None else f"for {ago:.0f} s"
+            told.append(f"node {name} has had no message from the broker {since}: it starts runs without one")
+    remedy = "nothing needs to be done for this run; look at Redis (REDIS_URL)"
+    return [Obstacle("broker", text, remedy, True) for text in told]
 
 
 def _running(run: Run) -> Obstacle:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ from workers.errors import AddressRefused, EngineError, InvalidInput
 
 #: Bytes in memory at once.
 PIECE: Final = 256 * 1024
+#: How files begin their names until they are complete.
+_PARTIAL: Final = ".gantry-fetch-"
 _MIB: Final = 1024 * 1024
 
 
@@ -76,6 +79,7 @@ def fetch_uris(
     flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
     folder = os.dup(into) if isinstance(into, int) else os.open(into, flags)
     try:
+        _remove_partial(folder)
         for uri, (target, name) in zip(uris, wanted, strict=True):
             try:
                 _fetch(uri, target, name, folder, limits, deadline, resolver)
@@ -87,6 +91,14 @@ def fetch_uris(
         return
     finally:
         os.close(folder)
+
+
+def _remove_partial(folder: int) -> None:
+    """What a fetch that was killed has left."""
+    for name in os.listdir(folder):
+        if name.startswith(_PARTIAL):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
 
 
 def _named(uris: Sequence[str]) -> list[tuple[Target, str]]:
@@ -120,7 +132,7 @@ def file_name(target: Target) -> str:
 def _fetch(
     uri: str, target: Target, name: str, folder: int, limits: Limits, deadline: Deadline, resolver: Resolver
 ) -> None:
-    partial = f".gantry-fetch-{os.getpid()}"
+    partial = f"{_PARTIAL}{secrets.token_hex(8)}"
     with open_url(
         uri, purpose="uri", deadline=deadline, redirects=MAX_REDIRECTS, credentials=True, resolver=resolver
     ) as answer:
@@ -129,8 +141,6 @@ def _fetch(
                 f"uri {target.shown}: the server answered {answer.status} {answer.reason}: "
                 "check that the address is right and can be read with what it carries"
             )
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial, dir_fd=folder)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         descriptor = os.open(partial, flags, 0o644, dir_fd=folder)
         try:

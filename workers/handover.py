@@ -63,6 +63,7 @@ class Handover:
         with self._lock:
             self._waiting[lease] = time.monotonic()
         try:
+            step("agent.before_publish")
             self._publisher.execute(lease)
             step("agent.after_publish")
         except Exception as error:  # noqa: BLE001  whatever the broker's client raises: the run must go on

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from workers import transitions
+from workers.crashpoints import step
 from workers.leases import Lease, Outcome
 from workers.states import Reason, State
 
@@ -54,6 +55,8 @@ def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -
             by = "operator" if removed else "reconciler"
             again = transitions.retry(cursor, outcomes, by=by)
             transitions.finish(cursor, [item for item in outcomes if item.lease.run_id not in again], by=by)
+            step("reconciler.before_close_commit")
+        step("reconciler.after_close_commit")
         closed += len(rows)
         if len(rows) < limit:
             return closed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import structlog
 from django.db import connection
 
+from workers.crashpoints import step
 from workers.runtimes.base import Runtime
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,8 @@ def sweep(runtime: Runtime, node_id: int) -> int:
     orphans = [item for item in there if item not in owned]
     for run_id, attempt in orphans:
         log.info("orphan.removed", run=run_id, attempt=attempt, kind=runtime.kind)
+        step("agent.before_orphan_kill")
         runtime.kill_orphan(run_id, attempt)
+        step("agent.after_orphan_kill")
         runtime.cleanup(run_id, attempt)
     return len(orphans)

@@ -51,7 +51,7 @@ def _killed(run: ClaimedRun, noun: str, why: str) -> tuple[Reason, str]:
     if why == "guard":
         cut_off = settings.GANTRY_NODE_LOST_AFTER_S - settings.GANTRY_GUARD_MARGIN_S
         return Reason.UNREACHABLE, (
-            f"{noun} was killed by its node's guard: the node had been cut off from the database for {cut_off} s"
+            f"{noun} was killed by its node's guard: the node was cut off from the database for {cut_off} s"
         )
     if why == "node_gone":
         return Reason.NODE_GONE, f"{noun} was killed: its node was removed"

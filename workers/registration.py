@@ -18,6 +18,7 @@ from django.db import connection, transaction
 
 from workers import losses
 from workers.claiming import Superseded
+from workers.crashpoints import step
 from workers.models import Node
 
 
@@ -107,6 +108,8 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
             node.save()
             with connection.cursor() as cursor:
                 cursor.execute("UPDATE workers_node SET heartbeat_at = now() WHERE id = %s", [node.pk])
+            step("agent.before_register_commit")
+        step("agent.after_register_commit")
     except BaseException:
         lock.close()
         raise

@@ -150,7 +150,9 @@ class Runner:
             why = self._why_stop(watch, deadline)
             if why and why != stopped:
                 log.info("run.stopping", why=why, grace_s=run.grace_s)
+                step("runner.before_stop")
                 runtime.stop(run, why, run.grace_s)
+                step("runner.after_stop")
                 stopped = stopped or why
             self._ship(watch, output)
             wait = (

@@ -145,12 +145,15 @@ class Scribe:
             by_kind.setdefault(entry.what, []).append(entry)
         ours: set[int] = set()
         with transaction.atomic(), connection.cursor() as cursor:
+            if len(group) > 1:
+                transitions.lock(cursor, [entry.lease.run_id for entry in group])
             if beginnings := by_kind.get("started"):
                 step("runner.before_started_commit")
                 ours |= transitions.started(
                     cursor, [(entry.lease, entry.ago, entry.message) for entry in beginnings]
                 )
             if pieces := by_kind.get("log"):
+                step("runner.before_log_commit")
                 held = transitions.held(cursor, [entry.lease for entry in pieces])
                 self._store(cursor, [entry for entry in pieces if entry.lease.run_id in held])
                 ours |= held
@@ -162,6 +165,8 @@ class Scribe:
                 ours = (ours - {entry.lease.run_id for entry in endings}) | ended
         if by_kind.get("started"):
             step("runner.after_started_commit")
+        if by_kind.get("log"):
+            step("runner.after_log_commit")
         if endings:
             step("runner.after_finish_commit")
         return ours

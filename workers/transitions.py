@@ -170,6 +170,11 @@ def held(cursor: CursorWrapper, leases: Sequence[Lease]) -> set[int]:
     return {row[0] for row in cursor.fetchall()}
 
 
+def lock(cursor: CursorWrapper, run_ids: Sequence[int]) -> None:
+    """Lock the runs of several transitions of one commit in order, so that nobody waits in a circle."""
+    cursor.execute("SELECT 1 FROM workers_run WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [list(run_ids)])
+
+
 def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) -> set[int]:
     """Record that attempts really started, ``ago`` seconds before now. Not a change of state."""
     cursor.execute(
@@ -336,7 +341,7 @@ def _leave_pending(
     reason: Reason,
     message: str,
     by: str,
-    limit: int = 1000,
+    limit: int | None = None,
 ) -> set[int]:
     cursor.execute(
         f"""

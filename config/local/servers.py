@@ -103,6 +103,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def _initialise(self, data: Path) -> None:
         """initdb, role and database, beside the place where they belong; the last step is the rename."""
+        password = self.password  # before the long part: it may be refused
         new = self.folder / "data.new"
         shutil.rmtree(new, ignore_errors=True)
         if data.exists():
@@ -114,8 +115,7 @@ class EmbeddedPostgres(EmbeddedServer):
         self._single(
             programs,
             new,
-            f"CREATE ROLE {NAME} LOGIN CREATEDB PASSWORD '{self.password}'\n"
-            f"CREATE DATABASE {NAME} OWNER {NAME}\n",
+            f"CREATE ROLE {NAME} LOGIN CREATEDB PASSWORD '{password}'\nCREATE DATABASE {NAME} OWNER {NAME}\n",
         )
         new.rename(data)
 

@@ -98,8 +98,9 @@ def shared_folder() -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> None:
     """Process-wide caches outlive a test's rows: forget them."""
-    from workers import explain, services
+    from workers import explain, identity, services
 
+    identity.forget()
     services._shapes.clear()
     explain._cache = (0.0, [])
 

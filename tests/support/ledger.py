@@ -1,4 +1,4 @@
-"""Commands that leave a trace with times outside of every database, and the proof that attempts never overlap.
+"""Commands that leave a trace with times outside of every database; the proof that attempts never overlap.
 
 Each line of the ledger is ``what name attempt time``: one short append, so lines of many commands do not mix.
 The attempt is known by the name of its working folder, since process ids are not unique in namespaces.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 _ME = "${HOME##*/}"
@@ -32,12 +33,12 @@ def ticking_command(ledger: Path, name: str, *, while_exists: Path, deaf: bool =
     """A command that notes ten times a second that it lives, until a file is gone.
 
     A grandchild in a session of its own does so too: who kills only the main process is found out.
-    ``deaf`` ignores TERM.
+    ``deaf``: both ignore TERM.
     """
     tick = f"while test -e {while_exists}; do {note(ledger, 'tick', name)}; sleep 0.1; done"
     trap = "trap '' TERM; " if deaf else ""
     return (
-        f"{trap}{note(ledger, 'begin', name)}; echo out-{name}; setsid sh -c '{trap and 'trap : TERM; '}{tick}' & "
+        f"{trap}{note(ledger, 'begin', name)}; echo out-{name}; setsid sh -c '{tick}' & "
         f"{tick}; wait; {note(ledger, 'end', name)}; exit {code}"
     )
 
@@ -61,6 +62,6 @@ def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
     """I2: so many attempts began, each once, and each was dead before the next one began."""
     found = traces(ledger, name)
     assert len(found) == attempts, f"I2: {len(found)} attempts of {name} began, not {attempts}: {found}"
-    for earlier, later in zip(found, found[1:], strict=False):
+    for earlier, later in pairwise(found):
         assert earlier.last < later.began, f"I2: attempts of {name} overlap: {earlier} and {later}"
     return found

@@ -1,4 +1,4 @@
-"""The processes that a worker leaves on its machine: its launcher, the shims, the commands. Seen from outside."""
+"""The processes that a worker leaves on its machine, seen from outside: launcher, shims, commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.support.cluster import Process, wait_until
-from workers.launcher import control
+from workers.launcher import control, processes
 from workers.runtimes.launcher_link import BrokenLinkError, connect
 from workers.runtimes.launcher_records import Hello, Started
 
@@ -51,10 +51,15 @@ def launcher_pid(node: Path) -> int:
 
 
 def started(node: Path, run_id: int, attempt: int = 1) -> Started:
-    """What the shim recorded of an attempt before its command could execute: the true process ids."""
+    """What the shim recorded of an attempt before its command could execute."""
     record = Started.read(control.read_record(str(_folder(node, run_id, attempt) / "started")))
     assert record is not None, f"attempt {attempt} of run {run_id} never started in {node}"
     return record
+
+
+def commands(shim_pid: int) -> list[int]:
+    """The processes of a run below its shim."""
+    return sorted(process for process in processes.descendants(shim_pid) if alive(process))
 
 
 def was_started(node: Path, run_id: int, attempt: int = 1) -> bool:

@@ -1,4 +1,4 @@
-"""Faults of the session's Redis and Postgres, each repaired when its block ends, and how the broker path proves itself.
+"""Faults of the session's Redis and Postgres, each repaired when its block ends.
 
 The servers are the real ones of ``tests.support.session``: killed, frozen, restarted, flushed.
 """
@@ -15,10 +15,12 @@ from typing import Any
 import redis
 from django.db import Error as DatabaseError
 from django.db import connection
+from kombu.exceptions import OperationalError
 
 from config.celery import app
 from tests.support.cluster import wait_until
 from tests.support.session import POSTGRES, REDIS
+from workers.models import Node
 
 
 @contextlib.contextmanager
@@ -90,23 +92,42 @@ def patiently(what: Any) -> Any:
     return ask
 
 
-def executed_by_celery(node: str = "n1") -> int:
-    """How many execute messages this node's Celery has taken so far, as Celery itself counts them."""
+def executed_by_celery(node: str = "n1") -> int | None:
+    """How many execute messages this node's Celery has taken so far, by its own count; None: no answer."""
     try:
-        answer = app.control.inspect(destination=[f"gantry@{node}"], timeout=2.0).stats()
-    except (redis.RedisError, OSError, app.connection_for_read().connection_errors):
-        return 0
-    return int((answer or {}).get(f"gantry@{node}", {}).get("total", {}).get("gantry.execute", 0))
+        with app.connection_for_write() as fresh:
+            asked = app.control.inspect(destination=[f"gantry@{node}"], timeout=2.0, connection=fresh)
+            answer = asked.stats()
+    except (redis.RedisError, OperationalError, OSError):
+        return None
+    if not answer:
+        return None
+    return int(answer[f"gantry@{node}"]["total"].get("gantry.execute", 0))
 
 
 def wait_broker_used(tenant_id: int, node: str = "n1", timeout_s: float = 40.0) -> None:
     """Submit short runs until Celery has consumed one of them: "process up" and ping would not prove it."""
     from tests.support.engine import submit, wait_final
 
-    before = executed_by_celery(node)
+    seen: list[int] = []
 
     def consumed() -> bool:
         wait_final(submit(tenant_id, "true"))
-        return executed_by_celery(node) > before
+        count = executed_by_celery(node)
+        if count is not None:
+            seen.append(count)
+        return len(seen) > 1 and seen[-1] > seen[0]
 
     wait_until(consumed, timeout_s, 0.3, f"node {node} takes runs through the broker again")
+
+
+def wait_broker_trusted(node: str = "n1", timeout_s: float = 40.0) -> None:
+    """Wait until a message made the round trip to this node after this call."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        (since,) = cursor.fetchone()
+    wait_until(
+        lambda: Node.objects.filter(name=node, broker_ok_at__gt=since).exists(),
+        timeout_s,
+        why=f"node {node} hears the broker again",
+    )

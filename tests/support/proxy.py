@@ -1,4 +1,4 @@
-"""A TCP port in front of a real server, with the faults of a network: cut, frozen, slow, a reply that never comes.
+"""A TCP port in front of a real server, with the faults of a network: cut, frozen, slow, a lost reply.
 
 The server behind it may listen on a unix socket. Threads, no asyncio: two per connection, a handful of
 connections per test. Must not import the project.
@@ -20,7 +20,7 @@ _PIECE = 1 << 16
 
 
 class Proxy:
-    """``with Proxy(upstream) as proxy``: connect to ``127.0.0.1:proxy.port``; faults may come and go meanwhile."""
+    """``with Proxy(upstream) as proxy``: connect to ``127.0.0.1:proxy.port``; faults come and go."""
 
     def __init__(self, upstream: Upstream) -> None:
         self._upstream = upstream
@@ -49,7 +49,7 @@ class Proxy:
         self._flowing.set()
 
     def cut(self) -> None:
-        """Reset every connection and every new one, until ``mend``."""
+        """End every connection and every new one, until ``mend``."""
         self._open.clear()
         with self._lock:
             victims = list(self._sockets)
@@ -60,7 +60,7 @@ class Proxy:
         self._open.set()
 
     def freeze(self) -> None:
-        """No byte passes any more, in no direction; connections stay open and new ones hang, until ``thaw``."""
+        """No byte passes, in no direction; connections stay open and new ones hang, until ``thaw``."""
         self._flowing.clear()
 
     def thaw(self) -> None:
@@ -101,7 +101,9 @@ class Proxy:
                 arguments = (source, target, outward, muted)
                 threading.Thread(target=self._pump, args=arguments, name="proxy", daemon=True).start()
 
-    def _pump(self, source: socket.socket, target: socket.socket, outward: bool, muted: threading.Event) -> None:
+    def _pump(
+        self, source: socket.socket, target: socket.socket, outward: bool, muted: threading.Event
+    ) -> None:
         armed = False
         with contextlib.suppress(OSError):
             while data := source.recv(_PIECE):
@@ -146,7 +148,7 @@ def _connect(upstream: Upstream) -> socket.socket:
 
 
 def _reset(victim: socket.socket) -> None:
-    """Close with RST: the other side is told at once, whatever was on its way is lost."""
+    """Close now: whatever was on its way is lost, who waits in recv is woken."""
     with contextlib.suppress(OSError):
         if victim.family == socket.AF_INET:
             victim.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -162,8 +164,8 @@ def upstream_of(url: str) -> Upstream:
     host = unquote(parts.netloc.rpartition("@")[2].partition(":")[0])
     if host.startswith("/"):
         return f"{host}/.s.PGSQL.5432"
-    assert parts.hostname and parts.port, url
-    return parts.hostname, parts.port
+    assert parts.port, f"no port in {url}"
+    return parts.hostname or "", parts.port
 
 
 def url_through(url: str, proxy: Proxy) -> str:

@@ -1,4 +1,4 @@
-"""Placement as properties: what must hold of ``choose`` and ``obstacles`` whatever waits, whatever is free."""
+"""Placement as properties: what must hold of ``choose`` and ``obstacles`` in every situation."""
 
 from __future__ import annotations
 

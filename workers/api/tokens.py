@@ -14,7 +14,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
-from workers import tenancy
+from workers import secrets, tenancy
 from workers.api import schemas_tenancy as schemas
 from workers.api import serializers, shapes
 from workers.api.answers import ApiView, Page, answer, created, known_parameters
@@ -100,9 +100,13 @@ class TokensView(ApiView):
             row, value = tenancy.create_token(
                 user, name=wanted["name"], scopes=wanted["scopes"], expires_in_s=lifetime
             )
-            return 201, {**shapes.token(row), "token": value}
+            # An answer that is kept for a repetition must not hold the value in the clear.
+            kept = secrets.seal(value) if "HTTP_IDEMPOTENCY_KEY" in request.META else None
+            return 201, {**shapes.token(row), "token": kept or value}
 
         status, body = created(request, who, create)
+        if "HTTP_IDEMPOTENCY_KEY" in request.META:
+            body["token"] = secrets.unseal(body["token"])
         return answer(body, status)
 
 

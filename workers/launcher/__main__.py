@@ -1,4 +1,4 @@
-"""Starts the launcher of a node: `python -I -S <this folder> CONTROL_FOLDER [options]`.
+"""Starts the launcher of a node: `python -I -S -X utf8 <this file> CONTROL_FOLDER [options]`.
 
   --idle-exit SECONDS   end when no run lives and no client is connected for so long (60)
   --isolation on|off    namespaces of their own for runs, where permitted (on)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import re
@@ -39,6 +40,7 @@ EXITED = "exited"  # `exit` says how it ended, and no process of it is left
 LOST = "lost"  # it was started, its shim is gone and nobody recorded the end
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_serial = itertools.count()  # two threads of one process do not share a temporary file
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's own limit is 108
 
 
@@ -86,8 +88,9 @@ def boot_id() -> str:
 
 def write_bytes(path: str, data: bytes, dir_fd: int | None = None) -> None:
     """Write a file atomically: a reader sees the old content or the new one, never a part."""
-    temporary = f"{path}.{os.urandom(6).hex()}"
-    file = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600, dir_fd=dir_fd)
+    temporary = f"{path}.{os.getpid()}-{next(_serial)}"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    file = os.open(temporary, flags, 0o600, dir_fd=dir_fd)
     try:
         view = memoryview(data)
         while view:
@@ -102,12 +105,11 @@ def write_bytes(path: str, data: bytes, dir_fd: int | None = None) -> None:
 
 
 def dump(record: Record) -> bytes:
-    """One line of JSON."""
-    return json.dumps(record).encode() + b"\n"
+    return json.dumps(record).encode()
 
 
 def write_record(path: str, record: Record, dir_fd: int | None = None) -> None:
-    write_bytes(path, dump(record), dir_fd)
+    write_bytes(path, dump(record) + b"\n", dir_fd)
 
 
 def read_record(path: str, dir_fd: int | None = None) -> Record | None:

@@ -9,6 +9,7 @@ Standard library only. Three modes, found out once by trying:
 from __future__ import annotations
 
 import os
+import resource
 
 from . import control, kernel
 from .uids import Uids
@@ -25,9 +26,7 @@ _SHARED_MEMORY_OPTIONS = b"size=64m,nr_inodes=4096,mode=1777"
 class Isolation:
     """The mode of this launcher, and the steps of the fork that it needs."""
 
-    def __init__(
-        self, control_dir: str, wanted: bool, uid_base: int, files_limit: tuple[int, int]
-    ) -> None:
+    def __init__(self, control_dir: str, wanted: bool, uid_base: int, files_limit: tuple[int, int]) -> None:
         self.uids: Uids | None = None
         self._shared_folders = [os.path.realpath(path) for path in _SHARED_FOLDERS if os.path.isdir(path)]
         self.mode = NONE
@@ -54,6 +53,13 @@ class Isolation:
         else:
             self.mode, self.reason = NAMESPACES, ""
             self._home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+
+    def without(self) -> Isolation:
+        """The same machine without any separation, for the launcher's rehearsal."""
+        plain = Isolation.__new__(Isolation)
+        plain.uids, plain.mode, plain.reason, plain.refusal = None, NONE, "", None
+        plain.boot_id, plain.files_limit = self.boot_id, resource.getrlimit(resource.RLIMIT_NOFILE)
+        return plain
 
     def _try_namespaces(self, scratch: str) -> None:
         kernel.unshare(kernel.CLONE_NEWPID)
@@ -139,4 +145,3 @@ def _leave(step: Callable[[], None], report: int | None = None) -> None:
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-

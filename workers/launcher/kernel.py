@@ -19,7 +19,6 @@ MS_BIND = 0x1000
 MS_REC = 0x4000
 MS_SLAVE = 1 << 19
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
@@ -47,7 +46,9 @@ def setns(namespace: int, kind: int) -> None:
     _check(_libc.setns(namespace, kind), "setns")
 
 
-def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None) -> None:
+def mount(
+    source: bytes | None, target: bytes, kind: bytes | None, flags: int, data: bytes | None = None
+) -> None:
     if _libc.mount(source, target, kind, flags, data) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"mount on {os.fsdecode(target)}: {os.strerror(number)}")
@@ -66,11 +67,6 @@ def become_subreaper() -> None:
 def no_new_privileges() -> None:
     """From here on no set-uid program gives anything to this process or its children."""
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "prctl(PR_SET_NO_NEW_PRIVS)")
-
-
-def die_with_parent(signal_number: int) -> None:
-    """The kernel sends this signal when the parent dies. A change of uid forgets it."""
-    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal_number, 0, 0, 0), "prctl(PR_SET_PDEATHSIG)")
 
 
 def hide_memory() -> None:

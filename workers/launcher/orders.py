@@ -67,7 +67,7 @@ def _env(value: object) -> dict[str, str]:
         raise RefusedError("bad_request", "env must be an object of names and texts")
     for key, text in value.items():
         if not _is_text(key) or not key or "=" in key or not _is_text(text):
-            raise RefusedError("bad_request", f"env: {str(key)[:80]!r} is no variable with a text as its value")
+            raise RefusedError("bad_request", f"env: {str(key)[:80]!r} is no name with a text as its value")
     return dict(value)
 
 

@@ -25,7 +25,7 @@ _LEAST_SLACK = 64 * 1024  # bytes over the cap before a hole is worth it
 class Output:
     """Both output files of a run, held open by the shim."""
 
-    def __init__(self, folder: int, files: tuple[int, ...], head: int | None, tail: int | None) -> None:
+    def __init__(self, folder: int, files: list[int], head: int | None, tail: int | None) -> None:
         self.files = files
         self.interval = BUSY
         self.uncapped = head is None and tail is None
@@ -46,6 +46,7 @@ class Output:
             if size < self._sizes[index]:
                 self.rewound = True  # the command itself truncated it, for example by `> /dev/stdout`
                 self._holes[index] = None
+                control.write_record("holes", self.holes(), self._folder)
             grown = max(grown, size - self._sizes[index])
             self._sizes[index] = size
             self._cap(index, size)

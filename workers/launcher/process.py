@@ -15,6 +15,7 @@ import sys
 
 from . import control, kernel
 from .isolation import Isolation
+from .rehearsal import rehearse
 from .runs import log
 from .server import BACKLOG, Server, open_log
 
@@ -100,6 +101,7 @@ def _run(options: Options, report: int | None) -> int:
     listener = _listen(options.control_dir)
     open_log(options.control_dir)
     separate = Isolation(options.control_dir, options.isolation, options.uid_base, files_limit)
+    rehearse(options.control_dir, separate)
     server = Server(options.control_dir, listener, separate, options.idle_exit)
     log(f"launcher {os.getpid()} listens; isolation: {separate.mode} {separate.refusal or separate.reason}")
     _tell(report, "", OK)

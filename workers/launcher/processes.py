@@ -9,6 +9,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import stat
+import time
 
 _PASSES = 100  # of stopping what has been forked since; a fork bomb stands still after a few
 
@@ -79,9 +81,10 @@ def children(process: int) -> list[int]:
     found: list[int] = []
     try:
         for thread in os.listdir(f"/proc/{process}/task"):
-            with contextlib.suppress(ProcessLookupError), open(
-                f"/proc/{process}/task/{thread}/children", "rb"
-            ) as file:
+            with (
+                contextlib.suppress(ProcessLookupError),
+                open(f"/proc/{process}/task/{thread}/children", "rb") as file,
+            ):
                 found.extend(int(child) for child in file.read().split())
     except (FileNotFoundError, ProcessLookupError):
         return found
@@ -106,7 +109,10 @@ def _parents() -> dict[int, list[int]]:
     table: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{entry}/stat", "rb") as file:
+            with (
+                contextlib.suppress(OSError, ValueError, IndexError),
+                open(f"/proc/{entry}/stat", "rb") as file,
+            ):
                 # The name may hold spaces and brackets: the fields are counted from its last bracket.
                 parent = int(file.read().rpartition(b")")[2].split()[1])
                 table.setdefault(parent, []).append(int(entry))
@@ -119,11 +125,40 @@ def tasks_of_user(uid: int) -> int:
     for entry in os.listdir("/proc"):
         if entry.isdigit():
             # Not the folder's owner: that is root for a process that hides its memory, as shims do.
-            with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{entry}/status", "rb") as file:
+            with (
+                contextlib.suppress(OSError, ValueError, IndexError),
+                open(f"/proc/{entry}/status", "rb") as file,
+            ):
                 status = file.read()
                 if int(status.partition(b"\nUid:")[2].split(None, 1)[0]) == uid:
                     count += int(status.partition(b"\nThreads:")[2].split(None, 1)[0])
     return count
+
+
+def kill_writers(paths: list[str]) -> None:
+    """KILL every process of ours that has one of these files open for writing, and its descendants.
+
+    For the remains of a run whose tree is broken: its processes write to its output, nobody else does.
+    """
+    for _ in range(_PASSES):
+        writers = {int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _writes(entry, paths)}
+        if not writers:
+            return
+        for process in writers:
+            kill_descendants(process)
+            _signal(process, signal.SIGKILL)
+        time.sleep(0.01)
+
+
+def _writes(process: str, paths: list[str]) -> bool:
+    try:
+        for file in os.listdir(f"/proc/{process}/fd"):
+            link = f"/proc/{process}/fd/{file}"
+            if os.readlink(link) in paths and os.lstat(link).st_mode & stat.S_IWUSR:
+                return True
+    except OSError:
+        return False
+    return False
 
 
 def _signal(process: int, number: int) -> None:

@@ -13,7 +13,7 @@ import selectors
 import signal
 import time
 
-from . import control, processes, shim
+from . import control, processes, replies, shim
 from .guard import GRACE, Guard
 from .handover import Handed
 from .orders import Order, RefusedError
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from .control import Record
     from .isolation import Isolation
 
+    Answer = Callable[[bytes], None]  # takes the inside of a JSON object
+
 
 class Live:
     """One running shim, or one about to be forked."""
@@ -33,14 +35,14 @@ class Live:
         self.name = name
         self.folder = folder
         self.fence = fence
-        self.inherited = inherited  # an earlier launcher started it: there is no pipe, and it is no child of ours
+        self.inherited = inherited  # started by an earlier launcher: no pipe, no child of ours
         self.process = 0
         self.pipe: int | None = None
         self.buffer = b""
         self.starting = not inherited  # nothing is known of it yet; `waiting` wants to know
         self.ended = False
         self.guarded = False
-        self.waiting: list[Callable[[Record], None]] = []
+        self.waiting: list[tuple[Answer, bool]] = []  # and: did the run exist when it was asked for?
 
 
 class Runs:
@@ -49,7 +51,7 @@ class Runs:
         control_dir: str,
         separate: Isolation,
         selector: selectors.BaseSelector,
-        publish: Callable[[Record], None],
+        publish: Callable[[bytes], None],
     ) -> None:
         self.control_dir = control_dir
         self.separate = separate
@@ -63,7 +65,7 @@ class Runs:
 
     # --- starting -----------------------------------------------------------------------------------
 
-    def start(self, request: Record, answer: Callable[[Record], None]) -> None:
+    def start(self, request: Record, answer: Answer) -> None:
         """Start a run once, however often it is asked for. `answer` is called when its state is known.
 
         Raises RefusedError.
@@ -72,17 +74,17 @@ class Runs:
         folder = control.run_dir(self.control_dir, order.name)
         known = self.live.get(order.name)
         if known is not None and known.starting:
-            known.waiting.append(lambda reply: answer({**reply, "existed": True}))
+            known.waiting.append((answer, True))
             return
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o700)
         lock = control.try_lock(os.path.join(folder, "lock"))
         if lock is None:
-            answer({"ok": True, "existed": True, **control.state_of(folder)})
+            answer(replies.state(control.state_of(folder)))
             return
         if any(os.path.exists(os.path.join(folder, record)) for record in ("exit", "started")):
             os.close(lock)
-            answer({"ok": True, "existed": True, **control.state_of(folder)})
+            answer(replies.state(control.state_of(folder)))
             return
         try:
             self._refuse(order, folder)
@@ -94,7 +96,7 @@ class Runs:
             os.close(lock)
             raise
         entry = self.live[order.name] = Live(order.name, folder, fence=order.fence)
-        entry.waiting.append(answer)
+        entry.waiting.append((answer, False))
         self._queue.append((entry, order, handed))
 
     def fork_queued(self) -> None:
@@ -105,14 +107,13 @@ class Runs:
                 self._fork(entry, order, handed)
             except OSError as error:
                 del self.live[entry.name]
-                message = f"cannot start a process for {entry.name}: {error}"
-                self._answer(entry, {"ok": False, "code": "start_failed", "message": message})
+                self._answer(entry, replies.start_failed(f"cannot start a process for {entry.name}: {error}"))
 
     def _refuse(self, order: Order, folder: str) -> None:
         if self.separate.refusal:
             raise RefusedError("isolation", self.separate.refusal)
         if os.path.exists(os.path.join(folder, "stop")):
-            raise RefusedError("stopped", f"{order.name} was stopped before it started: it does not start any more")
+            raise RefusedError("stopped", f"{order.name} was stopped before it started: it will not start")
         overdue = self.guard.overdue()
         if order.fence and overdue:
             raise RefusedError("fenced", f"{overdue}: renew first, then start {order.name}")
@@ -148,7 +149,7 @@ class Runs:
         if data:
             *lines, entry.buffer = (entry.buffer + data).split(b"\n")
             for line in lines:
-                self._heard(entry, json.loads(line))
+                self._heard(entry, *line.split(b" ", 1))
             return
         self._selector.unregister(entry.pipe)
         os.close(entry.pipe)
@@ -156,22 +157,22 @@ class Runs:
         self._ending.append(entry)
         self.collect()
 
-    def _heard(self, entry: Live, message: Record) -> None:
-        if "started" in message:
-            state = {"state": control.RUNNING, "started": message["started"], "exit": None}
-            self._answer(entry, {"ok": True, "existed": False, **state})
-        elif "error" in message:
+    def _heard(self, entry: Live, kind: bytes, record: bytes) -> None:
+        # What the shim wrote is JSON already: it is passed on as it is.
+        if kind == b"started":
+            self._answer(entry, replies.started(record))
+        elif kind == b"error":
             entry.ended = True
-            self._answer(entry, {"ok": False, "code": "start_failed", "message": message["error"]})
-        elif "exit" in message:
+            self._answer(entry, replies.start_failed(json.loads(record)["message"]))
+        elif kind == b"exit":
             entry.ended = True
-            self._publish({"event": "exit", "name": entry.name, "state": "exited", "exit": message["exit"]})
+            self._publish(replies.event(entry.name, control.EXITED, record))
 
     @staticmethod
-    def _answer(entry: Live, reply: Record) -> None:
+    def _answer(entry: Live, reply: bytes) -> None:
         entry.starting = False
-        for answer in entry.waiting:
-            answer(reply)
+        for answer, existed in entry.waiting:
+            answer(reply + (b', "existed": true' if existed else b', "existed": false'))
         entry.waiting.clear()
 
     def collect(self) -> None:
@@ -188,16 +189,13 @@ class Runs:
             del self.live[entry.name]
         if entry.ended:
             return
-        self._answer(
-            entry, {"ok": False, "code": "start_failed", "message": f"the shim of {entry.name} died at its start"}
-        )
+        self._answer(entry, replies.start_failed(f"the shim of {entry.name} died before its command started"))
         self._publish_end(entry)
 
     def _publish_end(self, entry: Live) -> None:
         state = control.state_of(entry.folder)
         if state["state"] in (control.EXITED, control.LOST):
-            event = {"event": "exit", "name": entry.name, "state": state["state"], "exit": state["exit"]}
-            self._publish(event)
+            self._publish(replies.event(entry.name, state["state"], control.dump(state["exit"])))
 
     def kill_strays(self) -> bool:
         """A child that is no shim was orphaned by one that was killed. True while there is any."""
@@ -242,7 +240,7 @@ class Runs:
             if state["state"] == control.RUNNING:
                 self.live[name] = Live(name, folder, fence=bool(started.get("fence", True)), inherited=True)
             elif state["state"] == control.LOST:
-                self._kill_remains(started)
+                self._kill_remains(folder, started)
 
     def poll_inherited(self) -> None:
         """Shims of an earlier launcher are not our children: their locks say when they end."""
@@ -251,13 +249,19 @@ class Runs:
                 del self.live[entry.name]
                 state = control.state_of(entry.folder)
                 if state["state"] == control.LOST:
-                    self._kill_remains(state["started"])
+                    self._kill_remains(entry.folder, state["started"])
                 self._publish_end(entry)
 
-    def _kill_remains(self, started: Record) -> None:
-        """What a lost run left behind, found by its own uid: no tree leads to it any more."""
+    def _kill_remains(self, folder: str, started: Record) -> None:
+        """What a lost run left behind: no tree leads to it any more. In namespaces the kernel has killed it."""
+        if started.get("boot_id") != self.separate.boot_id:
+            return
         uids, uid = self.separate.uids, started.get("uid")
-        if uids is None or started.get("boot_id") != self.separate.boot_id or not isinstance(uid, int):
+        if uids is None:
+            folder = os.path.realpath(folder)
+            processes.kill_writers([os.path.join(folder, stream) for stream in control.STREAMS])
+            return
+        if not isinstance(uid, int):
             return
         lock = uids.hold(uid)
         if lock is not None:

@@ -15,7 +15,7 @@ import socket
 import struct
 import time
 
-from . import control
+from . import control, replies
 from .isolation import Isolation
 from .orders import RefusedError
 from .runs import Runs, log
@@ -46,7 +46,9 @@ class Connection:
 
 
 class Server:
-    def __init__(self, control_dir: str, listener: socket.socket, separate: Isolation, idle_exit: float) -> None:
+    def __init__(
+        self, control_dir: str, listener: socket.socket, separate: Isolation, idle_exit: float
+    ) -> None:
         self.separate = separate
         self._control_dir = control_dir
         self._listener = listener
@@ -170,7 +172,8 @@ class Server:
         for line in lines:
             self._carry_out(connection, line)
         if len(connection.incoming) > control.FRAME_LIMIT:
-            self._reply(connection, None, _refusal("too_large", f"a request has {control.FRAME_LIMIT} bytes at most"))
+            refusal = replies.refusal("too_large", f"a request has {control.FRAME_LIMIT} bytes at most")
+            self._reply(connection, None, refusal)
             self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
@@ -180,10 +183,10 @@ class Server:
             self._selector.unregister(connection.channel)
             connection.channel.close()
 
-    def _send(self, connection: Connection, message: Record) -> None:
+    def _send(self, connection: Connection, line: bytes) -> None:
         if connection.closed:
             return
-        connection.outgoing += json.dumps(message).encode() + b"\n"
+        connection.outgoing += line
         self._send_waiting(connection)
 
     def _send_waiting(self, connection: Connection) -> None:
@@ -203,10 +206,10 @@ class Server:
         if self._selector.get_key(connection.channel).events != wanted:
             self._selector.modify(connection.channel, wanted, connection)
 
-    def _reply(self, connection: Connection, request_id: object, reply: Record) -> None:
-        self._send(connection, {"id": request_id, **reply})
+    def _reply(self, connection: Connection, request_id: object, reply: bytes) -> None:
+        self._send(connection, replies.frame(request_id, reply))
 
-    def _publish(self, event: Record) -> None:
+    def _publish(self, event: bytes) -> None:
         for connection in list(self._connections):
             if connection.subscribed:
                 self._send(connection, event)
@@ -220,21 +223,23 @@ class Server:
             request_id = request["id"]
             operation = self._operations[request["op"]]
         except (ValueError, TypeError, KeyError) as error:
-            self._reply(connection, request_id, _refusal("bad_request", f"no request that is known here: {error!r}"))
+            refusal = replies.refusal("bad_request", f"no request that is known here: {error!r}")
+            self._reply(connection, request_id, refusal)
             return
         try:
-            reply = operation(connection, request)
+            record = operation(connection, request)
+            reply = None if record is None else replies.inside({"ok": True, **record})
         except RefusedError as error:
-            reply = _refusal(error.code, str(error))
+            reply = replies.refusal(error.code, str(error))
         except control.BadNameError as error:
-            reply = _refusal("bad_name", str(error))
-        except (TypeError, ValueError) as error:
-            reply = _refusal("bad_request", str(error))
+            reply = replies.refusal("bad_name", str(error))
+        except (TypeError, ValueError, KeyError) as error:
+            reply = replies.refusal("bad_request", f"{request['op']}: {error!r}")
         except OSError as error:
             log(f"{request['op']}: {error}")
-            reply = _refusal("system", str(error))
+            reply = replies.refusal("system", str(error))
         if reply is not None:
-            self._reply(connection, request_id, {"ok": True, **reply})
+            self._reply(connection, request_id, reply)
 
     def _hello(self, _connection: Connection, _request: Record) -> Record:
         return {
@@ -275,10 +280,6 @@ class Server:
         log("asked to quit: ending; runs go on")
         self._quitting = True
         return {}
-
-
-def _refusal(code: str, message: str) -> Record:
-    return {"ok": False, "code": code, "message": message}
 
 
 def open_log(control_dir: str) -> None:

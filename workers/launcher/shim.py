@@ -31,8 +31,9 @@ _ALL_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _KILL_AGAIN = 0.02  # seconds between two rounds of KILL
 _RECORD_AGAIN = 0.5  # seconds between two tries to write `exit` on a full disk
 _NOT_HERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
-_LEAST_FILES = 16  # open files that a shim without privileges needs under its command's limit
-_LEAST_DATA = 32 * 1024 * 1024  # bytes, the same: the limit holds for the shim, too, while it starts the command
+# A command's limits hold for its shim, too, which must be able to work under them.
+_LEAST_FILES = 16
+_LEAST_DATA = 32 * 1024 * 1024  # bytes
 
 
 def run(order: Order, handed: Handed, separate: Isolation) -> None:
@@ -45,7 +46,7 @@ def run(order: Order, handed: Handed, separate: Isolation) -> None:
             shim.prepare()
         except OSError as error:
             # Nothing was executed and `started` is not there: the run may be started again.
-            shim.send({"error": str(error)})
+            shim.send("error", {"message": str(error)})
         else:
             shim.execute()
             shim.watch()
@@ -123,11 +124,11 @@ class Shim:
     def execute(self) -> None:
         """Start the command in a session of its own. A failure is the run's end, not ours."""
         uid = self._handed.uid
-        self._limit()
-        if uid is not None:
-            # The saved uid stays ours, for the way back. The command has none of it: exec replaces the saved uid.
-            os.setresuid(uid, uid, 0)
         try:
+            self._limit()
+            if uid is not None:
+                # The saved uid stays ours, for the way back; the command's exec replaces it by its own.
+                os.setresuid(uid, uid, 0)
             self._main = self._spawn()
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
@@ -137,13 +138,13 @@ class Shim:
             os.setresuid(0, 0, 0)
         self._started["pid"] = self._host_id_of_main() if self._main else None
         os.close(self._host_proc)
-        self.send({"started": self._started})
+        self.send("started", self._started)
 
     def _spawn(self) -> int:
         order = self._order
         out, err = self._handed.files
-        actions = ((os.POSIX_SPAWN_DUP2, self._null, 0), (os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, err, 2))
-        refusal = FileNotFoundError(errno.ENOENT, "not found in its PATH")
+        actions = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate((self._null, out, err))]
+        refusal = OSError(errno.ENOENT, "not found in its PATH")
         for program in _candidates(order.argv[0], order.env.get("PATH", DEFAULT_PATH)):
             try:
                 return os.posix_spawn(
@@ -174,7 +175,8 @@ class Shim:
             return self._main
         own = self._started["shim_pid"]
         try:
-            listing = os.open(f"{own}/task/{own}/children", os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._host_proc)
+            path = f"{own}/task/{own}/children"
+            listing = os.open(path, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self._host_proc)
             children = os.read(listing, 4096).split()
             os.close(listing)
         except OSError:
@@ -257,12 +259,16 @@ class Shim:
                 # An end that is not recorded is a lost run: wait for the disk rather than lose it.
                 os.write(2, f"shim of {self._order.name}: cannot record the end: {problem}\n".encode())
                 signal.sigtimedwait(_WAKE_SIGNALS, _RECORD_AGAIN)
-        self.send({"exit": record})
+        self.send("exit", record)
 
-    def send(self, message: control.Record) -> None:
+    def close(self) -> None:
+        """For a rehearsal, where the process goes on."""
+        os.close(self._null)
+
+    def send(self, kind: str, record: control.Record) -> None:
         """Tell the launcher, if it still listens: files are the truth, this only saves it a look."""
         try:
-            os.write(self._handed.report, control.dump(message))
+            os.write(self._handed.report, b"%s %s\n" % (kind.encode(), control.dump(record)))
         except OSError:
             pass
 

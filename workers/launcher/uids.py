@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 COUNT = 60_000
 _BLOCK = 64  # uids taken from the counter at a time
-_SHARED_FILE = "/run/gantry.uids"  # else the control folder's own `uids`: then each node needs its own --uid-base
+_SHARED_FILE = (
+    "/run/gantry.uids"  # else `uids` in the control folder: then each node needs its own --uid-base
+)
 
 
 class Uids:
@@ -68,7 +70,8 @@ class Uids:
         # A lock of the open file, not of the process: it goes to the shim with the descriptor.
         lock = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
         try:
-            fcntl.fcntl(lock, fcntl.F_OFD_SETLK, struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, uid, 1, 0))
+            byte = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, uid, 1, 0)
+            fcntl.fcntl(lock, fcntl.F_OFD_SETLK, byte)
         except (BlockingIOError, PermissionError):
             os.close(lock)
             return None

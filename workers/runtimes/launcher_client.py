@@ -47,6 +47,16 @@ class LauncherUnavailableError(LauncherError):
         super().__init__("unavailable", message)
 
 
+class _Waiter:
+    """Somebody waiting for the end of a run."""
+
+    __slots__ = ("exit", "woken")
+
+    def __init__(self) -> None:
+        self.woken = threading.Event()
+        self.exit: Exit | None = None
+
+
 class LauncherClient:
     """A connection to the launcher of one control folder; starts the launcher when there is none.
 
@@ -72,7 +82,7 @@ class LauncherClient:
         self._connecting = threading.Lock()
         self._link: Link | None = None
         self._waiters_lock = threading.Lock()
-        self._waiters: dict[str, list[threading.Event]] = {}
+        self._waiters: dict[str, list[_Waiter]] = {}
         self._closed = False
 
     # --- requests -----------------------------------------------------------------------------------
@@ -103,9 +113,9 @@ class LauncherClient:
         return {}
 
     def stop(self, name: str, why: str, grace: float) -> RunState:
-        """Ask every process of the run to end; KILL after `grace` seconds. Needs no launcher: the shim obeys files.
+        """Ask every process of the run to end; KILL after `grace` seconds. Returns the state as it was.
 
-        A run that never executed is marked, and will not start any more. Returns the state as it was.
+        Needs no launcher: the shim obeys a file. A run that never executed is marked and will not start any more.
         """
         folder = control.run_dir(self._control, name)
         state = self.state(name)
@@ -123,9 +133,9 @@ class LauncherClient:
         lost or absent (ask state). Never busy: woken by the launcher, with a look at the files each second.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
-        woken = threading.Event()
+        waiter = _Waiter()
         with self._waiters_lock:
-            self._waiters.setdefault(name, []).append(woken)
+            self._waiters.setdefault(name, []).append(waiter)
         try:
             while True:
                 now = self.state(name)
@@ -134,12 +144,12 @@ class LauncherClient:
                 left = _POLL if deadline is None else min(_POLL, deadline - time.monotonic())
                 if left <= 0:
                     return None
-                if not woken.wait(left):
-                    self._revive()
-                woken.clear()
+                if waiter.woken.wait(left):
+                    return waiter.exit
+                self._revive()
         finally:
             with self._waiters_lock:
-                self._waiters[name].remove(woken)
+                self._waiters[name].remove(waiter)
                 if not self._waiters[name]:
                     del self._waiters[name]
 
@@ -150,19 +160,21 @@ class LauncherClient:
     def read_output(self, name: str, stream: str, offset: int, limit: int) -> tuple[bytes, int]:
         """Bytes of an output file from a logical offset: (data, offset of its first byte).
 
-        Dropped bytes are skipped: the returned offset is then beyond the one asked for. Empty data: no more yet.
+        Dropped bytes are skipped: the returned offset is then beyond the one asked for. Empty: no more yet.
         """
         folder = control.run_dir(self._control, name)
         try:
-            with open(f"{folder}/{stream}", "rb") as file:
-                data = os.pread(file.fileno(), limit, offset)
-                # Only after reading: the shim writes `holes` before it makes one.
-                start, end = (control.read_record(f"{folder}/holes") or {}).get(stream) or (offset, offset)
-                if offset < start:
-                    return data[: start - offset], offset
-                if offset < end:
-                    return os.pread(file.fileno(), limit, end), end
-                return data, offset
+            with Path(folder, stream).open("rb") as file:
+                while True:
+                    data = os.pread(file.fileno(), limit, offset)
+                    # Only after reading: the shim writes `holes` before it makes one.
+                    holes = control.read_record(f"{folder}/holes") or {}
+                    start, end = holes.get(stream) or (offset, offset)
+                    if offset < start:
+                        return data[: start - offset], offset
+                    if offset >= end:
+                        return data, offset
+                    offset = end
         except FileNotFoundError:
             return b"", offset
 
@@ -175,10 +187,10 @@ class LauncherClient:
     def quit(self) -> None:
         """End the launcher, if there is one. Runs go on; the next request starts a new launcher."""
         with self._connecting:
-            link = self._link or self._connect()
+            link = self._link if self._link and self._link.alive else connect(self._control, self._hear)
             self._link = None
         if link is not None:
-            with contextlib.suppress(LauncherUnavailableError):
+            with contextlib.suppress(BrokenLinkError):
                 link.ask({"op": "quit"}, _REQUEST_TIMEOUT)
             link.close()
 
@@ -233,7 +245,7 @@ class LauncherClient:
                 link.ask({"op": "subscribe"}, _SPAWN_TIMEOUT)
                 return link
             # Left by another release. Its runs go on under their shims.
-            logger.info("replacing the launcher of version %s by version %s", hello.get("version"), control.PROTOCOL)
+            logger.info("replacing launcher version %s by %s", hello.get("version"), control.PROTOCOL)
             link.ask({"op": "quit"}, _SPAWN_TIMEOUT)
         except BrokenLinkError:
             pass
@@ -241,8 +253,8 @@ class LauncherClient:
         return None
 
     def _spawn(self) -> Link:
-        folder = str(Path(launcher.__file__).parent)
-        arguments = [self._python, "-I", "-S", "-X", "utf8", folder, self._control, *self._options]
+        program = str(Path(launcher.__file__).with_name("__main__.py"))
+        arguments = [self._python, "-I", "-S", "-X", "utf8", program, self._control, *self._options]
         deadline = time.monotonic() + _SPAWN_TIMEOUT
         problem = "it ended at once"
         while time.monotonic() < deadline:
@@ -274,12 +286,13 @@ class LauncherClient:
             logger.warning("waiting without a launcher: %s", error)
 
     def _hear(self, event: dict[str, Any]) -> None:
-        name = str(event.get("name"))
+        name, ended = str(event.get("name")), Exit.read(event.get("exit"))
         with self._waiters_lock:
-            for woken in self._waiters.get(name, ()):
-                woken.set()
+            for waiter in self._waiters.get(name, ()):
+                waiter.exit = ended
+                waiter.woken.set()
         if self._on_exit is not None:
             try:
-                self._on_exit(name, Exit.read(event.get("exit")))
+                self._on_exit(name, ended)
             except Exception:
                 logger.exception("the handler of ended runs failed for %s", name)

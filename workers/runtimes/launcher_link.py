@@ -48,7 +48,7 @@ class Link:
         number = next(self._ids)
         frame = json.dumps({**request, "id": number}).encode() + b"\n"
         if len(frame) > control.FRAME_LIMIT:
-            raise ValueError(f"a request of {len(frame)} bytes: the launcher takes {control.FRAME_LIMIT} at most")
+            raise ValueError(f"a request of {len(frame)} bytes: the limit is {control.FRAME_LIMIT}")
         pending = _Pending()
         with self._lock:
             if not self.alive:

@@ -91,7 +91,7 @@ class Exit:
     stdout: StreamEnd = field(default_factory=StreamEnd)
     stderr: StreamEnd = field(default_factory=StreamEnd)
     uncapped: bool = False  # the file system cannot punch holes: the output was kept whole
-    rewound: bool = False  # the command truncated its own output file (`> /dev/stdout`): earlier bytes are gone
+    rewound: bool = False  # the command truncated its own output (`> /dev/stdout`): bytes are gone
 
     @classmethod
     def read(cls, record: Mapping[str, Any] | None) -> Self | None:

@@ -21,6 +21,7 @@ from typing import Final
 from django.conf import settings
 
 from workers import fetch
+from workers.crashpoints import step
 from workers.errors import EngineError
 from workers.launcher import control
 from workers.leases import ClaimedRun
@@ -144,9 +145,10 @@ class ProcessRuntime:
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self._name(run_id, attempt)
+        shutil.rmtree(self._scratch / name, onerror=_make_removable)
+        step("runner.during_cleanup")
         # The control folder last: while it is there, an orphan search finds what is left.
-        for folder in (self._scratch / name, Path(control.run_dir(str(self._control), name))):
-            shutil.rmtree(folder, onerror=_make_removable)
+        shutil.rmtree(control.run_dir(str(self._control), name), onerror=_make_removable)
 
     def attempts(self) -> list[tuple[int, int]]:
         names: set[str] = set()

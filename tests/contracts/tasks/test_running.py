@@ -17,13 +17,14 @@ from workers import tenancy
 
 
 @pytest.fixture
-def working(cluster: Cluster) -> Api:
-    """A member of a tenant that a running node works for."""
+def working(cluster: Cluster) -> Iterator[Api]:
+    """A member of a tenant that a running node works for. The node's log is shown when a test fails."""
     api = member("10002", "ann")
     api.tenant.trusted_with_worker_account = True
     api.tenant.save()
     cluster.node("n1", attributes="rack_id=r1", GANTRY_URI_ALLOW_NETWORKS="127.0.0.0/8")
-    return api
+    yield api
+    print(cluster.logs())
 
 
 def ended(api: Api, task_id: int, timeout_s: float = 20.0) -> dict[str, Any]:

@@ -1,0 +1,116 @@
+"""Watches the nodes' books all the time while work flows, and feeds endless streams of it."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from types import TracebackType
+from typing import Self
+
+from django.db import connection
+
+from tests.integration.engine_rows import BOOKS
+from tests.support.engine import submit
+from workers.models import Run
+from workers.states import FINAL
+
+
+class Sampler:
+    """A thread that compares, hundreds of times a second, what is reserved with what there is.
+
+    The sum is taken from the running runs and their shapes, not from the node's own columns; the columns must
+    equal that sum. Each sample is one statement, so it is the truth of one moment.
+    """
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.peak: dict[str, int] = defaultdict(int)
+        self.wrong: list[str] = []
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(20)
+        if kind is None:
+            assert not self._thread.is_alive()
+            assert self.wrong == []
+            assert self.samples > 50, f"only {self.samples} samples: they prove nothing"
+
+    def _watch(self) -> None:
+        try:
+            while not self._stop.wait(0.002):
+                with connection.cursor() as cursor:
+                    cursor.execute(BOOKS)
+                    for row in cursor.fetchall():
+                        self._check(*row)
+                self.samples += 1
+        except Exception as error:
+            self.wrong.append(f"the sampler failed: {error}")
+        finally:
+            connection.close()
+
+    def _check(
+        self,
+        name: str,
+        cpu: int,
+        cpu_used: int,
+        cpu_sum: int,
+        mem: int,
+        mem_used: int,
+        mem_sum: int,
+        slots_used: int,
+        runs: int,
+    ) -> None:
+        self.peak[name] = max(self.peak[name], cpu_sum)
+        if cpu_sum > cpu or mem_sum > mem:
+            self.wrong.append(
+                f"{name} is oversubscribed: {cpu_sum} of {cpu} CPU/1000, {mem_sum} of {mem} MiB"
+            )
+        if (cpu_used, mem_used, slots_used) != (cpu_sum, mem_sum, runs):
+            self.wrong.append(
+                f"{name}: columns {cpu_used, mem_used, slots_used}, runs {cpu_sum, mem_sum, runs}"
+            )
+
+
+class Stream:
+    """An endless stream of small tasks: there are always about ``depth`` of them that have not ended."""
+
+    def __init__(self, tenant_id: int, command: str = "sleep 0.3", depth: int = 40) -> None:
+        self.run_ids: list[int] = []
+        self._tenant_id = tenant_id
+        self._command = command
+        self._depth = depth
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._feed, name="stream", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._top_up()
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(20)
+
+    def _feed(self) -> None:
+        try:
+            while not self._stop.wait(0.02):
+                self._top_up()
+        finally:
+            connection.close()
+
+    def _top_up(self) -> None:
+        open_runs = (
+            Run.objects.filter(pk__in=self.run_ids[-4 * self._depth :]).exclude(state__in=FINAL).count()
+        )
+        for _ in range(self._depth - open_runs):
+            self.run_ids.append(submit(self._tenant_id, self._command, cpu=1))

@@ -1,0 +1,323 @@
+"""Three nodes with different rack_id and data folders of their own, as real processes: what goes where, and when."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.sampling import Sampler, Stream
+from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.engine import output, run, submit, wait_final, wait_started
+from tests.support.fixtures import Account
+from tests.support.invariants import assert_invariants, open_ledger
+from tests.support.ledger import assert_no_overlap, ticking_command
+from workers import services
+from workers.models import Attempt, Node, Run
+from workers.states import Reason, State
+
+RACKS = {"n1": "r1", "n2": "r2", "n3": "r3"}
+
+
+def three_nodes(cluster: Cluster, *, cpus: float = 4, mem_mb: int = 2048) -> dict[str, Process]:
+    """n1, n2, n3 in r1, r2, r3; each says that its host has a name of its own."""
+    return {
+        name: cluster.node(name, cpus=cpus, mem_mb=mem_mb, attributes=f"rack_id={rack},hostname=host-{name}")
+        for name, rack in RACKS.items()
+    }
+
+
+def node_of(run_id: int, attempt: int = 1) -> str:
+    return Attempt.objects.get(run_id=run_id, number=attempt).node.name
+
+
+def claimed_at(run_id: int) -> datetime:
+    return Attempt.objects.filter(run_id=run_id).latest("number").claimed_at
+
+
+def reasons(tenant_id: int, run_id: int) -> list[str]:
+    found = services.explain(tenant_id, run_id)["reasons"]
+    assert isinstance(found, list)
+    return [item["message"] for item in found]
+
+
+# --- where --------------------------------------------------------------------------------------------------
+
+
+def test_constraints_decide_where_a_task_runs(cluster: Cluster, account: Account) -> None:
+    """Catches: a constraint that is ignored, or matched against the wrong attribute.
+
+    Where a task ran is told by the database and, against it, by the task's own working folder.
+    """
+    three_nodes(cluster)
+    wanted: dict[int, set[str]] = {}
+    for _ in range(4):
+        for constraints, allowed in (
+            ({"rack_id": ["r1"]}, {"n1"}),
+            ({"rack_id": ["r2", "r3"]}, {"n2", "n3"}),
+            ({"hostname": ["host-n2"]}, {"n2"}),
+            ({"rack_id": ["r1", "r3"], "hostname": ["host-n3", "host-n2"]}, {"n3"}),
+            ({}, set(RACKS)),
+        ):
+            wanted[submit(account.tenant_id, "pwd", constraints=constraints)] = allowed
+    nowhere = submit(account.tenant_id, "pwd", constraints={"rack_id": ["r1"], "hostname": ["host-n2"]})
+    wait_final(*wanted)
+    for run_id, allowed in wanted.items():
+        assert node_of(run_id) in allowed
+        if cluster.folder.as_posix() in (folder := output(run_id).decode()):
+            assert folder.startswith(f"{cluster.folder}/{node_of(run_id)}/scratch/")
+    assert run(nowhere).state == State.PENDING
+    assert reasons(account.tenant_id, nowhere) == [
+        "node n1 has hostname host-n1, not one of [host-n2]",
+        "node n2 has rack_id r2, not one of [r1]",
+        "node n3 has rack_id r3, not one of [r1]",
+        "node n3 has hostname host-n3, not one of [host-n2]",
+    ]
+    services.cancel(account.tenant_id, nowhere)
+    assert_invariants(cluster)
+
+
+def test_data_folders_are_apart(cluster: Cluster, account: Account) -> None:
+    """Catches: two nodes that share control files, so that one adopts or sweeps what the other runs."""
+    three_nodes(cluster)
+    run_ids = [
+        submit(account.tenant_id, "echo here; sleep 1", constraints={"rack_id": [rack]})
+        for rack in RACKS.values()
+    ]
+    for run_id in run_ids:
+        wait_started(run_id)
+    for name, run_id in zip(RACKS, run_ids, strict=True):
+        folders = {path.parts[-4] for path in cluster.folder.glob(f"*/launcher/runs/{run_id}-1")}
+        assert folders == {name}
+    wait_final(*run_ids)
+    assert_invariants(cluster)
+
+
+# --- when ---------------------------------------------------------------------------------------------------
+
+
+def test_five_hundred_tasks_of_two_tenants(cluster: Cluster, account: Account, stranger: Account) -> None:
+    """Catches: reservations above capacity at any moment, and the tenant with 5 tasks behind the one with 495.
+
+    The five are submitted after the 495. Their last one must start before a quarter of the others that were
+    waiting then have started.
+    """
+    three_nodes(cluster)
+    with Sampler() as seen:
+        many = [submit(account.tenant_id, "sleep 0.1", cpu=1, mem_mb=256) for _ in range(495)]
+        few = [submit(stranger.tenant_id, "sleep 0.1", cpu=1, mem_mb=256) for _ in range(5)]
+        ended = wait_final(*many, *few, timeout_s=100)
+    assert {item.state for item in ended} == {State.SUCCEEDED}
+    asked, served = run(few[-1]).created_at, max(claimed_at(run_id) for run_id in few)
+    later = Attempt.objects.filter(run_id__in=many, claimed_at__gt=asked)
+    waiting, before = later.count(), later.filter(claimed_at__lt=served).count()
+    assert waiting > 200, f"only {waiting} of 495 were waiting when the five came: this proves nothing"
+    assert before <= waiting / 4, f"{before} of {waiting} started before the last of the five"
+    assert {name: seen.peak[name] for name in RACKS} == dict.fromkeys(RACKS, 4000), (
+        "the nodes were never full"
+    )
+    assert {node_of(run_id) for run_id in many} == set(RACKS)
+    assert_invariants(cluster)
+
+
+def test_priority_1_goes_first_then_the_oldest(
+    cluster: Cluster, account: Account, stranger: Account, shared_folder: Path
+) -> None:
+    """Catches: a priority that is ignored, or an order that is not by submission. One at a time: no luck."""
+    gate = shared_folder / "gate"
+    gate.touch()
+    cluster.node(cpus=1)
+    blocker = submit(account.tenant_id, f"while test -e {gate}; do sleep 0.05; done", cpu=1)
+    wait_started(blocker)
+    normal = [submit(owner.tenant_id, "true", cpu=1) for owner in (account, stranger) * 3]
+    urgent = [submit(owner.tenant_id, "true", cpu=1, priority=1) for owner in (account, stranger) * 2]
+    gate.unlink()
+    wait_final(blocker, *normal, *urgent)
+    assert sorted(normal + urgent, key=claimed_at) == urgent + normal
+    assert_invariants(cluster)
+
+
+def test_priority_1_passes_a_long_queue(cluster: Cluster, account: Account) -> None:
+    """Catches: a high-priority task that waits behind normal ones on a busy cluster."""
+    three_nodes(cluster)
+    queue = [submit(account.tenant_id, "sleep 0.3", cpu=1) for _ in range(80)]
+    wait_until(lambda: Run.objects.filter(state=State.RUNNING).count() == 12, why="the nodes are full")
+    urgent = submit(account.tenant_id, "true", cpu=1, priority=1)
+    wait_final(urgent)
+    asked, served = run(urgent).created_at, claimed_at(urgent)
+    between = Attempt.objects.filter(run_id__in=queue, claimed_at__gt=asked, claimed_at__lt=served).count()
+    # Whatever became free while it was submitted; a node looks for all that fits at once.
+    assert between <= 4, f"{between} normal tasks went before it"
+    for run_id in queue:
+        services.cancel(account.tenant_id, run_id)
+    assert_invariants(cluster)
+
+
+@pytest.mark.parametrize("owner", ["same tenant", "other tenant", "other tenant, behind a long queue"])
+def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
+    cluster: Cluster, account: Account, stranger: Account, owner: str
+) -> None:
+    """Catches starvation: small tasks take each CPU that becomes free, a whole node never does by itself.
+
+    Bound: the time of being passed over (2 s here) plus the longest small task, plus room for a busy machine.
+    Meanwhile the other nodes go on, and no reservation exceeds capacity.
+    """
+    cluster.env["GANTRY_RESERVE_AFTER_S"] = "2"
+    three_nodes(cluster)
+    depth = 600 if "queue" in owner else 40
+    with Sampler(), Stream(account.tenant_id, depth=depth) as stream:
+        wait_until(lambda: Run.objects.filter(state=State.RUNNING).count() == 12, why="the nodes are full")
+        tenant = account if owner == "same tenant" else stranger
+        large = submit(tenant.tenant_id, "echo large", cpu=4)
+        (ended,) = wait_final(large, timeout_s=30)
+        waited = (claimed_at(large) - ended.created_at).total_seconds()
+        still_waiting = Run.objects.filter(pk__in=stream.run_ids, state=State.PENDING).count()
+        elsewhere = Attempt.objects.filter(
+            claimed_at__range=(ended.created_at, claimed_at(large)), run_id__in=stream.run_ids
+        ).exclude(node__name=node_of(large))
+        assert ended.state == State.SUCCEEDED
+        assert waited < 2 + 0.3 + 6, f"it waited {waited:.1f} s"
+        assert still_waiting > 10, "the stream ran dry: this proves nothing"
+        assert elsewhere.count() > 10, "the other nodes stood still for it"
+    for run_id in stream.run_ids:
+        services.cancel(account.tenant_id, run_id)
+    assert_invariants(cluster)
+
+
+# --- an operator takes nodes out ----------------------------------------------------------------------------
+
+
+def test_a_drained_node_finishes_what_it_has_and_takes_nothing_new(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches: work that is killed by a drain, or given to a draining node."""
+    gate = shared_folder / "gate"
+    gate.touch()
+    three_nodes(cluster)
+    here = {"rack_id": ["r1"]}
+    running = submit(
+        account.tenant_id, f"while test -e {gate}; do sleep 0.05; done; echo done", constraints=here
+    )
+    wait_started(running)
+    services.set_node_mode("n1", "draining")
+    waiting = submit(account.tenant_id, "true", constraints=here)
+    anywhere = [submit(account.tenant_id, "true", cpu=1) for _ in range(20)]
+    wait_final(*anywhere)
+    assert {node_of(run_id) for run_id in anywhere} <= {"n2", "n3"}
+    assert run(waiting).state == State.PENDING
+    assert "node n1 is draining" in reasons(account.tenant_id, waiting)
+    assert run(running).state == State.RUNNING
+    gate.unlink()
+    (ended,) = wait_final(running)
+    assert (ended.state, output(running)) == (State.SUCCEEDED, b"done\n")
+    assert run(waiting).state == State.PENDING
+    services.set_node_mode("n1", "ready")
+    (taken,) = wait_final(waiting)
+    assert (taken.state, node_of(waiting)) == (State.SUCCEEDED, "n1")
+    assert_invariants(cluster)
+
+
+@pytest.mark.parametrize("told", ["at once", "by its heartbeat"])
+def test_a_removed_node_kills_what_it_runs_and_others_take_it_over(
+    cluster: Cluster, account: Account, shared_folder: Path, told: str
+) -> None:
+    """Catches: work that goes on on a node that was taken out, or two attempts of it at once.
+
+    With the broker away nobody rings: the node learns it from its own heartbeat.
+    """
+    ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
+    gate.touch()
+    if told == "by its heartbeat":
+        cluster.env["GANTRY_LOOK_S"] = "20"
+    nodes = three_nodes(cluster)
+    tick = ticking_command(ledger, "a", while_exists=gate, deaf=True)
+    retried = submit(account.tenant_id, tick, constraints={"rack_id": ["r1", "r2"]}, retries=1, grace_s=1)
+    wait_started(retried)
+    first = node_of(retried)
+    alone = submit(account.tenant_id, "sleep 60", constraints={"rack_id": [RACKS[first]]})
+    wait_started(alone)
+    if told == "at once":
+        services.remove_node(first)
+    else:
+        Node.objects.filter(name=first).update(mode=Node.Mode.REMOVED)
+    (ended,) = wait_final(alone, timeout_s=15)
+    assert (ended.state, ended.reason) == (State.FAILED, Reason.NODE_GONE)
+    assert ended.message == "Command was killed: its node was removed"
+    wait_until(lambda: run(retried).attempt == 2 and run(retried).started_at, why="it runs on the other node")
+    assert {first, node_of(retried, 2)} == {"n1", "n2"}
+    gate.unlink()
+    (again,) = wait_final(retried)
+    assert again.state == State.SUCCEEDED
+    assert Attempt.objects.get(run_id=retried, number=1).reason == Reason.NODE_GONE
+    assert_no_overlap(ledger, "a", attempts=2)
+    assert nodes[first].alive
+    nowhere = submit(account.tenant_id, "true", constraints={"rack_id": [RACKS[first]]})
+    assert reasons(account.tenant_id, nowhere) == [f"no node has rack_id in [{RACKS[first]}]"]
+    services.cancel(account.tenant_id, nowhere)
+    assert_invariants(cluster)
+
+
+def test_a_removed_node_may_not_come_back_until_an_operator_says_so(
+    cluster: Cluster, account: Account
+) -> None:
+    """Catches: a machine that was taken out and joins again by itself at its next boot."""
+    first = cluster.node()
+    services.remove_node("n1")
+    first.terminate()
+    again = cluster.node(wait=False)
+    assert again.popen.wait(20) != 0
+    assert "node n1 was removed by an operator: undrain it first, or use another name" in again.text()
+    services.set_node_mode("n1", "ready")
+    cluster.node()
+    (ended,) = wait_final(submit(account.tenant_id, "true"))
+    assert ended.state == State.SUCCEEDED
+    assert_invariants(cluster)
+
+
+def test_a_silent_node_is_told_of_and_its_work_goes_elsewhere(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches: an operator who is told nothing, work that is given up too early or never, two attempts at once."""
+    ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
+    gate.touch()
+    nodes = three_nodes(cluster)
+    tick = ticking_command(ledger, "a", while_exists=gate)
+    retried = submit(account.tenant_id, tick, constraints={"rack_id": ["r1", "r2"]}, retries=1)
+    wait_started(retried)
+    first = node_of(retried)
+    alone = submit(account.tenant_id, "sleep 60", constraints={"rack_id": [RACKS[first]]})
+    wait_started(alone)
+    nodes[first].kill()
+    waiting = submit(account.tenant_id, "true", constraints={"rack_id": [RACKS[first]]})
+    told = wait_until(
+        lambda: [text for text in reasons(account.tenant_id, alone) if "silent" in text], why="it is told"
+    )
+    assert told[0].startswith(f"node {first} has been silent for ")
+    assert "the attempt is given up in " in told[0]
+    assert reasons(account.tenant_id, waiting)[0].startswith(f"node {first} has been silent for ")
+    (ended,) = wait_final(alone, timeout_s=30)
+    assert (ended.state, ended.reason) == (State.FAILED, Reason.UNREACHABLE)
+    assert ended.message.startswith(f"node {first} has been silent for ")
+    wait_until(lambda: run(retried).attempt == 2 and run(retried).started_at, why="it runs on the other node")
+    assert node_of(retried, 2) != first
+    gate.unlink()
+    wait_final(retried)
+    assert_no_overlap(ledger, "a", attempts=2)
+    cluster.node(first, attributes=f"rack_id={RACKS[first]}")
+    (taken,) = wait_final(waiting)
+    assert taken.state == State.SUCCEEDED
+    assert_invariants(cluster)
+
+
+def test_removing_a_silent_node_by_force_closes_its_work_at_once(cluster: Cluster, account: Account) -> None:
+    """Catches: an operator's word that is not taken, or work that is closed without a reason."""
+    worker = cluster.node()
+    run_id = submit(account.tenant_id, "sleep 60")
+    wait_started(run_id)
+    worker.kill()
+    services.remove_node("n1", force=True)
+    found = run(run_id)
+    assert (found.state, found.reason, found.message) == (
+        State.FAILED, Reason.NODE_GONE, "node n1 was removed by an operator",
+    )  # fmt: skip

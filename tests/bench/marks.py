@@ -1,0 +1,168 @@
+"""Marks 1 to 4: durable submit, reads, no-op commands end to end, latency of one command."""
+
+from __future__ import annotations
+
+import statistics
+import sys
+import threading
+import time
+from typing import Any
+
+import django
+
+django.setup()
+
+from django.db import connection
+
+from tests.bench.peer_urls import TABLE
+from tests.bench.rig import Client, Rig, interleave, wrk
+from tests.support.cluster import wait_until
+
+TASK = {"taskName": "bench", "commands": "true", "resources": {"cpu": 0.1, "mem": 256}}
+ITEM = {"name": "bench", "command": "true", "cpu": 0.1}
+
+
+def run(marks: list[str], *, long: bool) -> int:
+    """Measure the named marks and print them."""
+    _sql(TABLE)
+    _sql("CREATE TABLE IF NOT EXISTS bench_latency (key text PRIMARY KEY, seconds double precision)")
+    rounds, seconds = (9, 6.0) if long else (5, 3.0)
+    rig = Rig()
+    try:
+        ours, peer = rig.api("api", "config.settings"), rig.api("peer", "tests.bench.peer_settings")
+        if "1" in marks:
+            _show("1 durable submit, 8 connections [1/s]", 0.6, submit(ours, peer, rounds, seconds))
+            _sql("UPDATE workers_run SET state = 'CANCELLED', finished_at = now() WHERE state = 'PENDING'")
+            _sql("VACUUM ANALYZE workers_run")
+        if "2" in marks:
+            one, hundred = reads(ours, peer, rounds, seconds)
+            _show("2 one task read [1/s]", 0.6, one)
+            print(f"  2 batch of 100 ids: {hundred:.0f} requests/s = {hundred * 100:.0f} tasks/s")
+        if "3" in marks or "4" in marks:
+            rig.node()
+            rig.peer_worker()
+        if "3" in marks:
+            _show(
+                "3 no-op commands end to end [1/s]",
+                0.8,
+                end_to_end(ours, peer, rounds, 2000 if long else 400),
+            )
+        if "4" in marks:
+            latency(ours, peer, 400 if long else 100)
+    finally:
+        rig.stop()
+    return 0
+
+
+def submit(ours: str, peer: str, rounds: int, seconds: float) -> dict[str, Any]:
+    return interleave(
+        rounds,
+        lambda: wrk(f"{ours}/v1/tasks", seconds, body=TASK),
+        lambda: wrk(f"{peer}/bare", seconds, body=ITEM),
+    )
+
+
+def reads(ours: str, peer: str, rounds: int, seconds: float) -> tuple[dict[str, Any], float]:
+    client, other = Client(ours), Client(peer)
+    ids = [client.call("POST", "/v1/tasks", TASK)["data"]["taskId"] for _ in range(100)]
+    item = other.call("POST", "/bare", ITEM)["id"]
+    one = interleave(
+        rounds,
+        lambda: wrk(f"{ours}/v1/tasks/{ids[0]}", seconds),
+        lambda: wrk(f"{peer}/bare/{item}", seconds),
+    )
+    batch = f"{ours}/v1/tasks?taskIds={','.join(map(str, ids))}"
+    hundred = statistics.median(wrk(batch, seconds) for _ in range(rounds))
+    _sql("UPDATE workers_run SET state = 'CANCELLED', finished_at = now() WHERE state = 'PENDING'")
+    return one, hundred
+
+
+def end_to_end(ours: str, peer: str, rounds: int, count: int) -> dict[str, Any]:
+    """From the first POST to the last end, over 8 connections."""
+
+    def measure(url: str, path: str, body: object, table: str, done: str) -> float:
+        before = _value(f"SELECT count(*) FROM {table} WHERE {done}")
+        began = time.perf_counter()
+        _post_all(url, path, body, count)
+        wait_until(
+            lambda: _value(f"SELECT count(*) FROM {table} WHERE {done}") >= before + count,
+            120,
+            0.02,
+            "all end",
+        )
+        return count / (time.perf_counter() - began)
+
+    return interleave(
+        rounds,
+        lambda: measure(ours, "/v1/tasks", TASK, "workers_run", "state = 'SUCCEEDED'"),
+        lambda: measure(peer, "/delay", ITEM, "bench_item", "state = 'done'"),
+    )
+
+
+def latency(ours: str, peer: str, count: int) -> None:
+    """POST sent to the command's own first timestamp, on an idle system; raw Celery beside it."""
+    from tests.bench.peer_celery import latency as raw
+
+    client = Client(ours)
+    task = {**TASK, "commands": "exec date +%s.%N"}
+    mine, theirs = [], []
+    for index in range(count):
+        sent = time.time()
+        task_id = client.call("POST", "/v1/tasks", task)["data"]["taskId"]
+        wait_until(
+            lambda: _value("SELECT count(*) FROM workers_run WHERE id = %s AND state = 'SUCCEEDED'", task_id),
+            30,
+            0.02,
+        )
+        log = _value("SELECT convert_from(data, 'utf8') FROM workers_logchunk WHERE run_id = %s", task_id)
+        mine.append((float(log) - sent) * 1000)
+        time.sleep(0.1)
+        raw.delay(time.time(), str(index))
+        took = wait_until(
+            lambda: _value("SELECT seconds FROM bench_latency WHERE key = %s", str(index)), 30, 0.02
+        )
+        theirs.append(took * 1000)
+        time.sleep(0.1)
+    for name, values in (("POST to first timestamp of the command", mine), ("raw Celery message", theirs)):
+        values.sort()
+        print(
+            f"  4 {name}: p50 {statistics.median(values):.1f} ms, p99 {values[int(len(values) * 0.99) - 1]:.1f} ms, "
+            f"worst {values[-1]:.1f} ms ({count} samples)"
+        )
+    print("    mark: p50 <= 15 ms, p99 <= 50 ms")
+    sys.stdout.flush()
+
+
+def _post_all(url: str, path: str, body: object, count: int) -> None:
+    def post(share: int) -> None:
+        client = Client(url)
+        for _ in range(share):
+            client.call("POST", path, body)
+
+    threads = [threading.Thread(target=post, args=(count // 8,)) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _show(name: str, mark: float, found: dict[str, Any]) -> None:
+    low, high = found["spread"]
+    verdict = "reached" if found["ratio"] >= mark else "MISSED"
+    print(
+        f"  {name}: ours {found['ours']:.0f}, peer {found['peer']:.0f}, ratio {found['ratio']:.2f} "
+        f"({low:.2f} to {high:.2f}); mark {mark} {verdict}"
+    )
+    sys.stdout.flush()
+
+
+def _sql(text: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(text)
+
+
+def _value(text: str, *params: object) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(text, list(params))
+        row = cursor.fetchone()
+    return row[0] if row else None

@@ -1,0 +1,217 @@
+"""The stories of test_worker_crashpoints: what a worker does when it dies at a step, and what must be true then."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from django.db import connection
+
+from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.engine import run, submit, wait_final, wait_started
+from tests.support.invariants import assert_once, assert_truth, ledger_command
+from tests.support.machine import alive, kill, launcher_pid, started, wait_dead
+from workers import services
+from workers.crashpoints import STEPS
+from workers.models import Attempt, Node
+from workers.states import Reason, State
+
+#: Longer than what the runner tells in one go, so that start and first output are commits of their own.
+_A_WHILE = "sleep 0.7"
+
+
+@dataclass
+class Stage:
+    """What a story plays with: a node of its own in a cluster that others play in, too."""
+
+    cluster: Cluster
+    tenant_id: int
+    ledger: Path
+    step: str
+    node: str
+
+    @property
+    def home(self) -> Path:
+        return self.cluster.folder / self.node
+
+    def start(self, **env: str) -> Process:
+        """A worker that is not waited for."""
+        return self.cluster.node(self.node, attributes=f"rack_id={self.node}", wait=False, **env)
+
+    def crashing(self) -> Process:
+        """A worker that dies at the step, the first time that it comes by."""
+        return self.start(GANTRY_CRASH_AT=self.step, GANTRY_CRASH_ONCE=str(self._mark))
+
+    def died(self, worker: Process) -> None:
+        wait_dead(worker, 40)
+        assert self._mark.exists(), f"it died of something else:\n{worker.text()[-2000:]}"
+
+    @property
+    def _mark(self) -> Path:
+        return self.cluster.folder / f"{self.node}.crashed"
+
+    def submit(self, name: str, body: str = _A_WHILE, code: int = 0, **more: int) -> int:
+        command = ledger_command(self.ledger, f"{self.node}-{name}", body, code)
+        return submit(self.tenant_id, command, constraints={"rack_id": [self.node]}, **more)
+
+    def once(self, **runs: int) -> None:
+        assert_once(self.ledger, {f"{self.node}-{name}": run_id for name, run_id in runs.items()})
+
+    def truth(self, name: str, run_id: int, code: int = 0) -> None:
+        assert_truth(self.ledger, f"{self.node}-{name}", run_id, code)
+
+
+Story = Callable[[Stage], None]
+Case = tuple[str, Story]
+
+
+def ordinary(stage: Stage) -> None:
+    """Two commands: one that takes a while, one that is over at once."""
+    worker = stage.crashing()
+    if stage.step.endswith("_publish"):
+        wait_until(lambda: "broker.back" in worker.text() or not worker.alive, why="the broker is used")
+    slow, quick = stage.submit("slow", code=3), stage.submit("quick", ":")
+    stage.died(worker)
+    stage.start()
+    for ended in wait_final(slow, quick):
+        assert ended.attempt == 1
+    stage.once(slow=slow, quick=quick)
+    stage.truth("slow", slow, 3)
+    stage.truth("quick", quick)
+
+
+def retried(stage: Stage) -> None:
+    """A command that fails and has another try."""
+    worker = stage.crashing()
+    run_id = stage.submit("a", code=7, retries=1)
+    stage.died(worker)
+    stage.start()
+    (ended,) = wait_final(run_id)
+    assert (ended.state, ended.exit_code, ended.attempt, ended.retries_left) == (State.FAILED, 7, 2, 0)
+    stage.once(a=run_id)
+
+
+def cancelled(stage: Stage) -> None:
+    """A command that runs is cancelled."""
+    worker = stage.crashing()
+    run_id = stage.submit("a", "sleep 60")
+    wait_started(run_id)
+    assert services.cancel(stage.tenant_id, run_id).accepted
+    stage.died(worker)
+    stage.start()
+    (ended,) = wait_final(run_id)
+    assert (ended.state, ended.message) == (State.CANCELLED, "Command was killed by request")
+    stage.once(a=run_id)
+
+
+def out_of_time(stage: Stage) -> None:
+    """A command that runs into its time limit."""
+    worker = stage.crashing()
+    run_id = stage.submit("a", "sleep 60", timeout_s=1)
+    stage.died(worker)
+    stage.start()
+    (ended,) = wait_final(run_id)
+    assert (ended.state, ended.reason, ended.attempt) == (State.FAILED, Reason.TIMEOUT, 1)
+    stage.once(a=run_id)
+
+
+def taken_over(stage: Stage) -> None:
+    """The worker dies while it takes over what the one before left."""
+    first = stage.start()
+    gate = stage.ledger.with_name(f"{stage.node}.gate")
+    gate.touch()
+    run_id = stage.submit("a", f"while test -e {gate}; do sleep 0.05; done", code=3)
+    wait_started(run_id)
+    shim = started(stage.home, run_id).shim_pid
+    first.kill()
+    stage.died(stage.crashing())
+    stage.start()
+    wait_until(lambda: run(run_id).lease_epoch > 1, why="it is adopted")
+    assert started(stage.home, run_id).shim_pid == shim
+    gate.unlink()
+    (ended,) = wait_final(run_id)
+    assert ended.attempt == 1
+    stage.once(a=run_id)
+    stage.truth("a", run_id, 3)
+
+
+def stopped(stage: Stage) -> None:
+    """The worker is asked to end while a command runs."""
+    worker = stage.crashing()
+    run_id = stage.submit("a", "sleep 1", code=3)
+    wait_started(run_id)
+    worker.popen.terminate()
+    stage.died(worker)
+    stage.start()
+    wait_final(run_id)
+    stage.once(a=run_id)
+    stage.truth("a", run_id, 3)
+
+
+def swept(stage: Stage) -> None:
+    """A worker finds something running that nobody owns."""
+    first = stage.start()
+    run_id = stage.submit("a", "sleep 60")
+    wait_started(run_id)
+    first.kill()
+    shim = started(stage.home, run_id).shim_pid
+    services.remove_node(stage.node, force=True)
+    services.set_node_mode(stage.node, Node.Mode.READY)
+    assert alive(shim)
+    stage.died(stage.crashing())
+    stage.start()
+    wait_until(lambda: not alive(shim), why="the orphan is killed")
+    assert run(run_id).reason == Reason.NODE_GONE
+    stage.once(a=run_id)
+
+
+def given_up(stage: Stage) -> None:
+    """A machine is gone, and the worker elsewhere that gives up its attempts dies meanwhile."""
+    away = stage.cluster.node("away", GANTRY_WAIT_BROKER="0")
+    command = ledger_command(stage.ledger, "a", "sleep 0.5", code=3)
+    run_id = submit(stage.tenant_id, command, retries=1)
+    wait_started(run_id)
+    home = stage.cluster.folder / "away"
+    shim = started(home, run_id).shim_pid
+    away.kill()
+    kill(launcher_pid(home), shim)
+    with connection.cursor() as cursor:  # a minute ago, that is
+        cursor.execute("UPDATE workers_node SET heartbeat_at = heartbeat_at - interval '1 minute'")
+    stage.died(stage.crashing())
+    stage.start()
+    (ended,) = wait_final(run_id)
+    assert (ended.exit_code, ended.attempt) == (3, 2)
+    assert Attempt.objects.get(run_id=run_id, number=1).reason == Reason.UNREACHABLE
+    assert_once(stage.ledger, {"a": run_id})
+    stage.cluster.node("away", GANTRY_WAIT_BROKER="0")  # and clears up what the crash left there
+
+
+_STORIES: dict[str, Story] = {
+    **dict.fromkeys(STEPS, ordinary),
+    "agent.before_adopt_commit": taken_over,
+    "agent.after_adopt_commit": taken_over,
+    "agent.before_register_commit": taken_over,
+    "agent.after_register_commit": taken_over,
+    "agent.before_orphan_kill": swept,
+    "agent.after_orphan_kill": swept,
+    "agent.before_goodbye": stopped,
+    "agent.after_goodbye": stopped,
+    "agent.before_stop": cancelled,
+    "agent.after_stop": cancelled,
+    "runner.before_stop": out_of_time,
+    "runner.after_stop": out_of_time,
+}
+#: What one node does may be done by any other one: these are played with no other story beside them.
+ALONE: list[Case] = [
+    ("agent.after_promote", retried),
+    ("reconciler.before_close_commit", given_up),
+    ("reconciler.after_close_commit", given_up),
+]
+TOGETHER: list[Case] = [
+    *((step, story) for step, story in _STORIES.items() if step not in dict(ALONE)),
+    ("runner.before_finish_commit", retried),
+    ("runner.after_finish_commit", retried),
+    ("runner.after_exit", cancelled),
+    ("runner.before_finish_commit", cancelled),
+]

@@ -1,0 +1,58 @@
+"""Fault 4: the worker dies before and after each commit and each external effect, and is started again.
+
+Each step of ``workers.crashpoints.STEPS`` belongs to at least one of the stories in ``crash_stories``, which
+makes the worker come by there. Afterwards: one execution per attempt, the right result, nothing left. A few
+steps are tested at once, each on a node of its own: most of the time is spent waiting.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from django.db import connection
+
+from tests.faults.crash_stories import ALONE, TOGETHER, Case, Stage
+from tests.support.cluster import Cluster
+from tests.support.fixtures import Account
+from tests.support.invariants import assert_invariants, open_ledger
+from workers.crashpoints import STEPS
+
+#: Cases that run at the same time.
+_AT_ONCE = 4
+GROUPS = [TOGETHER[start : start + _AT_ONCE] for start in range(0, len(TOGETHER), _AT_ONCE)]
+
+
+def _name(case: Case) -> str:
+    step, story = case
+    return f"{step}-{story.__name__}"
+
+
+def test_every_step_has_a_story() -> None:
+    """Catches a step that was added to the worker and never tested."""
+    assert {step for step, _ in (*TOGETHER, *ALONE)} == set(STEPS)
+
+
+@pytest.mark.parametrize(
+    "group", [*GROUPS, *([case] for case in ALONE)], ids=lambda group: "+".join(_name(case) for case in group)
+)
+def test_the_worker_dies_at(
+    cluster: Cluster, account: Account, shared_folder: Path, group: list[Case]
+) -> None:
+    """Catches whatever is done twice, or not at all, because a worker died between two effects."""
+    ledger = open_ledger(shared_folder)
+
+    def play(number: int, case: Case) -> None:
+        step, story = case
+        try:
+            story(Stage(cluster, account.tenant_id, ledger, step, f"n{number}"))
+        except AssertionError as error:
+            raise AssertionError(f"{_name(case)}: {error}") from error
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(group)) as pool:
+        for played in [pool.submit(play, number, case) for number, case in enumerate(group)]:
+            played.result()
+    assert_invariants(cluster)

@@ -1,0 +1,44 @@
+"""What the tests of the HTTP API share: a way to call it, and a node whose worker is the test."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from django.test import Client
+
+from tests.contracts.tasks.conftest import Stage
+from tests.support.fixtures import Account
+
+
+class Api:
+    """``api(account, "GET", path, body, Header_Name="...")`` -> (status, body, response)."""
+
+    def __init__(self) -> None:
+        self.client = Client()
+
+    def __call__(self, who: Account, method: str, path: str, body: object = None, **headers: str) -> Any:
+        sent = {**who.headers, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        data = b"" if body is None else json.dumps(body).encode()
+        response = self.client.generic(method, path, data, "application/json" if data else "", headers=sent)
+        if response.streaming:
+            return response.status_code, response.getvalue(), response
+        return response.status_code, response.json(), response
+
+
+def keys(serializer: type[Any]) -> set[str]:
+    """The documented fields of a shape."""
+    return set(serializer().fields)
+
+
+@pytest.fixture
+def api() -> Api:
+    """The API as a client meets it."""
+    return Api()
+
+
+@pytest.fixture
+def stage(db: None) -> Stage:
+    """A node whose worker is this test."""
+    return Stage()

@@ -1,0 +1,65 @@
+"""A client of the real API over HTTP, as a program of the tasks family would use it."""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import httpx
+
+from tests.support.cluster import Api
+from tests.support.fixtures import Account
+
+logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request buries the rest
+
+
+class TaskClient:
+    """POST and GET /v1/tasks for one account over one kept-alive connection; use as a context manager."""
+
+    def __init__(self, api: Api, account: Account, timeout_s: float = 30.0) -> None:
+        self.http = httpx.Client(base_url=api.url, headers=account.headers, timeout=timeout_s)
+        #: Seconds that each submission took, in order.
+        self.took: list[float] = []
+
+    def __enter__(self) -> TaskClient:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def post(self, command: str, *, key: str = "", name: str = "test", **body: Any) -> httpx.Response:
+        """Submit a small command task; the answer as it is."""
+        asked = {"taskName": name, "commands": command, "resources": {"cpu": 0.1, "mem": 256}, **body}
+        began = time.monotonic()
+        answer = self.http.post("/v1/tasks", json=asked, headers={"Idempotency-Key": key} if key else {})
+        self.took.append(time.monotonic() - began)
+        return answer
+
+    def submit(self, command: str, **more: Any) -> int:
+        """Submit a small command task; returns its taskId."""
+        answer = self.post(command, **more)
+        assert answer.status_code == 200, answer.text
+        return task_id(answer)
+
+    def explain(self, run_id: int) -> dict[str, Any]:
+        answer = self.http.get(f"/v1/tasks/{run_id}/explain")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()["data"]
+        return found
+
+    def ready(self) -> tuple[int, dict[str, Any]]:
+        """Status and body of /readyz."""
+        answer = self.http.get("/readyz")
+        return answer.status_code, answer.json()
+
+
+def task_id(answer: httpx.Response) -> int:
+    """The taskId of a 2xx answer."""
+    return int(answer.json()["data"]["taskId"])
+
+
+def percentile(values: list[float], share: float) -> float:
+    """The value below which this share (0 to 1) of the values lies."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -1,0 +1,273 @@
+"""Operators' pages at /admin/: look at runs, attempts, events and nodes; superusers keep tenants and tokens.
+
+Read-only where the engine writes. Nothing here counts or sorts a whole table, and no secret is shown: values
+of environments are masked, tokens have none. Must not import families.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin
+from django.contrib.auth.models import Group
+from django.core.exceptions import ValidationError
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from workers import identity, policy, services, tenancy
+from workers.errors import EngineError
+from workers.models import Attempt, Membership, Node, Run, RunEvent, Tenant, Token
+
+if TYPE_CHECKING:  # Django's classes take no parameter at run time
+    AnyAdmin = admin.ModelAdmin[Any]
+    MembershipTable = admin.TabularInline[Membership, Tenant]
+    TenantForm = forms.ModelForm[Tenant]
+else:
+    AnyAdmin = admin.ModelAdmin
+    MembershipTable = admin.TabularInline
+    TenantForm = forms.ModelForm
+
+#: A list says how many there are up to here; counting on would read the whole table.
+COUNTED: int = 10_000
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # takes no parameter at run time
+    """Counts no further than ``COUNTED``: what lies beyond is found by filters, not by turning pages."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: QuerySet[Model] = self.object_list  # type: ignore[assignment]
+        return rows.order_by()[: COUNTED + 1].count()
+
+
+class ReadOnly(AnyAdmin):
+    """What the engine writes: shown, never changed."""
+
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    list_per_page = 50
+    ordering = ("-pk",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """A number is an id, anything else a whole name: both need no scan of what does not match."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if term.isascii() and term.isdigit() and len(term) <= 18:
+            return queryset.filter(pk=int(term)), False
+        return queryset.filter(name=term), False
+
+
+class FamilyFilter(admin.SimpleListFilter):
+    """The families of the settings: asking the table for its families would read all of it."""
+
+    title = "family"
+    parameter_name = "family"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in settings.GANTRY_FAMILIES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(family=self.value()) if self.value() else queryset
+
+
+@admin.register(Run)
+class RunAdmin(ReadOnly):
+    """Every run of every tenant."""
+
+    list_display = ("id", "family", "name", "tenant", "state", "reason", "node", "attempt", "created_at")
+    list_filter = ("state", FamilyFilter, "tenant")
+    list_select_related = ("tenant", "node")
+    search_fields = ("name",)
+    search_help_text = "A run's number, or its whole name"
+    fields = (
+        *(
+            "id",
+            "tenant",
+            "family",
+            "kind",
+            "name",
+            "why",
+            "state",
+            "reason",
+            "message",
+            "exit_code",
+            "log",
+            "node",
+        ),
+        *("attempt", "priority", "retries_left", "timeout_s", "not_before", "created_at", "expires_at"),
+        *("started_at", "finished_at", "cancel_requested_at", "cancelled_by_operator", "callback", "what"),
+        *("attempts", "events"),
+    )
+    readonly_fields = fields
+
+    @admin.display(description="Why is it there")
+    def why(self, run: Run) -> str | SafeString:
+        """The engine's own explanation."""
+        try:
+            told: Any = services.explain(None, run.pk)
+        except EngineError as error:
+            return error.message
+        lines = [(item["message"], item["remedy"] or "nothing to do") for item in told["reasons"]]
+        if told["position"]:
+            lines.append((f"{told['position']} runs of its tenant are before it", "wait"))
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{} &mdash; <em>{}</em></li>", lines))
+
+    @admin.display(description="Output")
+    def log(self, run: Run) -> SafeString:
+        """The end of what it wrote."""
+        return format_html(
+            '<a href="/api/v1/runs/{}/logs?all_tenants=1&amp;tail=65536">the last 64 KiB</a>', run.pk
+        )
+
+    @admin.display(description="Callback")
+    def callback(self, run: Run) -> str:
+        """The receiver's host only: a URL may carry a password."""
+        return urlsplit(run.callback_url).hostname or "-"
+
+    @admin.display(description="What it executes")
+    def what(self, run: Run) -> SafeString:
+        """The spec; values of its environment are masked."""
+        spec = dict(run.spec)
+        if isinstance(spec.get("env"), dict):
+            spec["env"] = dict.fromkeys(spec["env"], "***")
+        if isinstance(spec.get("uris"), list):
+            spec["uris"] = [
+                urlsplit(str(uri))._replace(query="", fragment="").geturl() for uri in spec["uris"]
+            ]
+        return format_html("<pre>{}</pre>", json.dumps(spec, indent=2, ensure_ascii=False))
+
+    @admin.display(description="Attempts")
+    def attempts(self, run: Run) -> SafeString:
+        """The newest 50."""
+        rows = Attempt.objects.filter(run=run).select_related("node").order_by("-number")[:50]
+        return format_html_join(
+            "",
+            "{}: {} {} {} on {}<br>",
+            ((row.number, row.state, row.reason, row.message, row.node.name) for row in rows),
+        )
+
+    @admin.display(description="Events")
+    def events(self, run: Run) -> SafeString:
+        """The newest 50."""
+        rows = RunEvent.objects.filter(run=run).order_by("-pk")[:50]
+        return format_html_join(
+            "",
+            "{} {} &rarr; {} {} by {}<br>",
+            (
+                (row.at.isoformat(" "), row.from_state or "-", row.to_state, row.reason, row.by)
+                for row in rows
+            ),
+        )
+
+
+@admin.register(Node)
+class NodeAdmin(ReadOnly):
+    """Machines and what is reserved on them. Draining and removing: /api/v1/nodes."""
+
+    list_display = (
+        "name",
+        "mode",
+        "cpus",
+        "memory",
+        "slots_used",
+        "runtimes",
+        "heartbeat_at",
+        "trouble",
+        "version",
+    )
+    ordering = ("name",)
+    exclude = ("instance", "reserved_for")
+
+    @admin.display(description="CPUs used")
+    def cpus(self, node: Node) -> str:
+        return f"{node.cpu_m_used / 1000:g} of {node.cpu_m_total / 1000:g}"
+
+    @admin.display(description="MiB used")
+    def memory(self, node: Node) -> str:
+        return f"{node.mem_mb_used} of {node.mem_mb_total}"
+
+
+class PolicyForm(TenantForm):
+    """Refuses a policy that the engine would not understand."""
+
+    def clean_policy(self) -> dict[str, bool]:
+        try:
+            return policy.checked(self.cleaned_data.get("policy") or {})
+        except EngineError as error:
+            raise ValidationError(error.message) from None
+
+
+class MemberTable(MembershipTable):
+    """The tenant's users."""
+
+    model = Membership
+    extra = 0
+    autocomplete_fields = ("user",)
+
+
+@admin.register(Tenant)
+class TenantAdmin(AnyAdmin):
+    """Who owns work. A tenant is switched off, not deleted: its runs belong to it."""
+
+    form = PolicyForm
+    list_display = ("name", "title", "active", "trusted_with_worker_account", "created_at")
+    search_fields = ("name", "title")
+    inlines = (MemberTable,)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
+        return ("name",) if obj is not None else ()
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        super().save_related(request, form, formsets, change)
+        identity.forget()
+
+
+@admin.register(Token)
+class TokenAdmin(ReadOnly):
+    """Credentials without their values. They are made by their users or by manage.py create_token."""
+
+    list_display = ("id", "user", "name", "prefix", "scopes", "created_at", "expires_at", "revoked_at")
+    list_select_related = ("user",)
+    search_fields = ("name",)
+    exclude = ("digest",)
+    actions = ("revoke",)
+
+    def has_revoke_permission(self, request: HttpRequest) -> bool:
+        """Superusers only."""
+        return bool(getattr(request.user, "is_superuser", False))
+
+    @admin.action(description="Revoke the chosen tokens", permissions=["revoke"])
+    def revoke(self, request: HttpRequest, chosen: QuerySet[Token]) -> None:
+        for token_id in chosen.values_list("pk", flat=True)[:1000]:
+            tenancy.revoke_token(token_id)
+        self.message_user(request, "Revoked. API processes notice it within a few seconds.")
+
+
+admin.site.site_header = admin.site.site_title = "Gantry"
+admin.site.index_title = "Operators' pages"
+# Rights come from being a superuser, from memberships and from tokens' scopes: groups would only mislead.
+if admin.site.is_registered(Group):
+    admin.site.unregister(Group)
