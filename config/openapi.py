@@ -163,6 +163,8 @@ class DocsView(SpectacularSwaggerSplitView):
 
     url_name = "schema"
     required_scope = "read"
+    # OPTIONS would be answered through the page's template.
+    metadata_class = None
 
     def handle_exception(self, exc: Exception) -> HttpResponseBase:  # type: ignore[override]
         if isinstance(exc, CredentialRefused) and self.request.META.get("HTTP_SEC_FETCH_MODE") == "navigate":

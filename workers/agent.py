@@ -210,9 +210,7 @@ class Agent:
         self._honour_cancels(found.cancels)
         if found.questions:
             questions.answer(found.questions, self._presence_of)
-        if found.mode == "removed" and self._mode != "removed":
-            self._stop_all("node_gone")
-        self._mode = found.mode
+        self._obey(found.mode)
         return found
 
     def _hand(self, watches: list[Watch]) -> None:
@@ -235,10 +233,14 @@ class Agent:
                 self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)
                 step("agent.after_stop")
 
-    def _stop_all(self, why: str) -> None:
-        log.warning("agent.stops_everything", why=why)
-        for watch in self.watches():
-            watch.stop_why = why
+    def _obey(self, mode: str) -> None:
+        """The operator's will, told by a look or a heartbeat: a node that was removed stops what it runs."""
+        self._mode = mode
+        running = [watch for watch in self.watches() if not watch.stop_why] if mode == "removed" else []
+        for watch in running:
+            watch.stop_why = "node_gone"
+        if running:
+            log.warning("agent.stops_everything", why="node_gone", runs=len(running))
 
     def _presence_of(self, run_id: int) -> tuple[bool, str]:
         """What this node sees of a run now (for reconcile)."""
@@ -274,7 +276,7 @@ class Agent:
         cleared = False
         while not self.detaching.is_set():
             trouble = "; ".join(filter(None, (runtime.trouble() for runtime in self._runtimes.values())))
-            self._mode = registration.heartbeat(self.registration, trouble, self._handover.broker_ok)
+            self._obey(registration.heartbeat(self.registration, trouble, self._handover.broker_ok))
             step("agent.after_heartbeat")
             self._renew()
             for runtime in self._runtimes.values():

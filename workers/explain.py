@@ -12,7 +12,8 @@ from typing import Any
 
 from django.conf import settings
 from django.db import connection
-from django.utils import timezone
+from django.db.models import F
+from django.db.models.functions import Now
 
 from workers import doorbell
 from workers.claiming import shape_view
@@ -34,15 +35,13 @@ def node_views(max_age_s: float = 1.0) -> list[NodeView]:
     global _cache
     with _cache_lock:
         if time.monotonic() - _cache[0] > max_age_s:
-            _cache = (
-                time.monotonic(),
-                [_view(node) for node in Node.objects.exclude(mode=Node.Mode.REMOVED)],
-            )
+            # By the database's clock, which wrote the heartbeat: this machine's may be wrong.
+            nodes = Node.objects.exclude(mode=Node.Mode.REMOVED).annotate(unheard=Now() - F("heartbeat_at"))
+            _cache = (time.monotonic(), [_view(node, node.unheard.total_seconds()) for node in nodes])
         return _cache[1]
 
 
-def _view(node: Node) -> NodeView:
-    silent = (timezone.now() - node.heartbeat_at).total_seconds()
+def _view(node: Node, silent: float) -> NodeView:
     return NodeView(
         id=node.pk,
         name=node.name,
@@ -158,7 +157,7 @@ def explain_run(run: Run) -> dict[str, Any]:
     since = run.created_at
     if run.state == State.PENDING:
         if run.not_before is not None:
-            wait = max(0.0, (run.not_before - timezone.now()).total_seconds())
+            wait = max(0.0, _clock(run)[0])
             told.append(
                 Obstacle(
                     "backoff",
@@ -196,6 +195,19 @@ def explain_run(run: Run) -> dict[str, Any]:
     }
 
 
+def _clock(run: Run) -> tuple[float, float]:
+    """(seconds until its next try, seconds since its node was heard), by the database's clock; 0 if neither."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT coalesce(extract(epoch FROM r.not_before - now()), 0)::float8,
+                   coalesce(extract(epoch FROM now() - n.heartbeat_at), 0)::float8
+               FROM workers_run r LEFT JOIN workers_node n ON n.id = r.node_id WHERE r.id = %s""",
+            [run.pk],
+        )
+        found: tuple[float, float] = cursor.fetchone() or (0.0, 0.0)
+    return found
+
+
 def _broker_silent() -> list[Obstacle]:
     """No obstacle but a delay: rings of this process, or messages to living nodes, do not get through."""
     told = []
@@ -222,7 +234,7 @@ def _running(run: Run) -> Obstacle:
     node = run.node
     if node is None:  # read between two transitions
         return Obstacle("running", "it is changing hands", "ask again", True)
-    silent = (timezone.now() - node.heartbeat_at).total_seconds()
+    silent = _clock(run)[1]
     if silent > settings.GANTRY_LEASE_S:
         left = settings.GANTRY_NODE_LOST_AFTER_S - silent
         return Obstacle(

@@ -1,7 +1,7 @@
 """Everything ends: deletes what is older than it is kept, in bounded batches.
 
 Safe to run in several processes at once (SKIP LOCKED) and to interrupt at any time. Called by the reconciler
-every few seconds, so that a round without work costs about a millisecond, and by `manage.py prune`. Must not
+every few seconds, so a round without work costs a few milliseconds, and by `manage.py prune`. Must not
 import services, claiming, agents or runtimes.
 """
 

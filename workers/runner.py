@@ -109,6 +109,8 @@ class Runner:
             )
         if self._detaching.is_set() or watch.fenced.is_set():
             return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+        if watch.stop_why == "node_gone":
+            return self._give_back(watch, runtime, "its node was removed before it was started", 0.0)
         try:
             step("runner.before_prepare")
             runtime.prepare(run, lambda: watch.cancel.is_set() or watch.fenced.is_set())

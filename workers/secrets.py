@@ -85,7 +85,9 @@ def unseal(sealed: str) -> str:
     try:
         return MultiFernet(_keys()).decrypt(sealed.encode()).decode()
     except InvalidToken:
-        raise SecretUnreadable("no key of GANTRY_SECRET_KEYS fits: add the key that was used before") from None
+        raise SecretUnreadable(
+            "no key of GANTRY_SECRET_KEYS fits: add the key that was used before"
+        ) from None
 
 
 def wipe(secret_ids: Iterable[int]) -> int:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config.local.data import REPOSITORY
-from config.local.processes import program_on_path
+from config.local.processes import program_on_path, tail
 
 #: A child that ran this long has recovered: its next restart is immediate again.
 RECOVERED_S = 60.0
@@ -78,7 +78,8 @@ class Child:
         self.failures = 1 if ran > RECOVERED_S else self.failures + 1
         wait = min(LONGEST_BACKOFF_S, 0.5 * 2 ** (self.failures - 1))
         self._next_start = now + wait
-        return f"{ending(code)} after {ran:.0f} s, starts again in {wait:g} s; see {self.log}"
+        last = tail(self.log, 1).strip()[-200:]
+        return f"{ending(code)} after {ran:.0f} s, starts again in {wait:g} s; the end of {self.log}: {last}"
 
     def ask_to_end(self) -> None:
         if self._process is not None and self._process.poll() is None:
@@ -106,16 +107,13 @@ class Child:
         except (ProcessLookupError, PermissionError):
             return
 
-    def rotate_log(self) -> None:
-        """Keeps one older log; the child goes on writing to the same file (it appends)."""
-        if self.log.exists() and self.log.stat().st_size > LOG_LIMIT:
-            rotate(self.log)
 
-
-def rotate(log: Path) -> None:
-    shutil.copyfile(log, older := log.with_name(f"{log.name}.1"))
-    older.chmod(0o600)
-    os.truncate(log, 0)
+def rotate_when_long(log: Path) -> None:
+    """Keeps one older log; whoever writes goes on writing to the same file, at its end (O_APPEND)."""
+    if log.exists() and log.stat().st_size > LOG_LIMIT:
+        shutil.copyfile(log, older := log.with_name(f"{log.name}.1"))
+        older.chmod(0o600)
+        os.truncate(log, 0)
 
 
 def ending(code: int) -> str:

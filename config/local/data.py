@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import socket
 from pathlib import Path
 
@@ -61,6 +62,18 @@ class DataFolder:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         self._held.append(descriptor)
+
+    def hold_node(self, name: str) -> None:
+        """Takes the name of a node on this machine."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name):
+            raise LocalError(
+                f"GANTRY_NODE_NAME is {name!r}: use at most 100 letters, digits, '.', '_' and '-', and begin "
+                "with a letter or digit"
+            )
+        self.hold(
+            f"node-{name}.lock",
+            f"node {name} runs already on this machine (process {{pid}}): set GANTRY_NODE_NAME to another",
+        )
 
     def release(self) -> None:
         while self._held:

@@ -39,6 +39,8 @@ class EmbeddedServer(ABC):
     program: ClassVar[str]
     #: Signals that the server takes for "finish cleanly" and for "stop now".
     stop_signals: ClassVar[dict[Stop, signal.Signals]]
+    #: Where the unix socket is: 0700, in the server's folder or, for a long path, below /tmp/gantry-<uid>.
+    sockets: Path
 
     def __init__(self, folder: Path | str, *, port: int | None = None) -> None:
         """`port`: also listen there on 127.0.0.1 (tests put a proxy in between); None means no TCP at all."""

@@ -1,16 +1,20 @@
-"""The supervisor's children: how the API, a node's worker and Flower are started; and one small HTTP GET.
+"""What the supervisor runs: the API, a node's worker, Flower, management commands; and one small HTTP GET.
 
 Must not import Django or any app.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
-from config.local.children import Child
-from config.local.data import DataFolder
+from config.local.children import Child, ending
+from config.local.data import REPOSITORY, DataFolder
+from config.local.errors import LocalError
 
 
 def api(data: DataFolder, environment: dict[str, str], port: int) -> Child:
@@ -52,6 +56,40 @@ def flower(data: DataFolder, environment: dict[str, str], port: int) -> Child:
         grace=5,
         own_group=True,
     )
+
+
+def manage(
+    arguments: Sequence[str], environment: Mapping[str, str], log: Path, give_up: Callable[[], bool]
+) -> str:
+    """A management command's standard output; what it complains about goes to `log`, its end into the error.
+
+    Ends it as soon as `give_up` says so; then the output is worth nothing.
+    """
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", *arguments],
+        cwd=REPOSITORY,
+        env=dict(environment),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    output = errors = None
+    with process:
+        while output is None or errors is None:
+            try:
+                output, errors = process.communicate(timeout=0.1)
+            except subprocess.TimeoutExpired:
+                if give_up():
+                    process.terminate()
+    log.write_text(errors)
+    if process.returncode != 0 and not give_up():
+        last = "\n".join((errors or output).strip().splitlines()[-3:])
+        raise LocalError(
+            f"manage.py {' '.join(arguments)} {ending(process.returncode)}; the end of {log}:\n{last}"
+        )
+    return output
 
 
 def fetch(url: str, headers: dict[str, str] | None = None, timeout: float = 3.0) -> tuple[int, str]:

@@ -36,7 +36,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def __init__(self, folder: Path | str, *, port: int | None = None) -> None:
         super().__init__(folder, port=port)
-        self._sockets = socket_folder(self.folder, self.account, ".s.PGSQL.5432.lock")
+        self.sockets = socket_folder(self.folder, self.account, ".s.PGSQL.5432.lock")
 
     @property
     def working_folder(self) -> Path:
@@ -48,7 +48,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     @property
     def url(self) -> str:
-        host = f"127.0.0.1:{self.port}" if self.port else quote(str(self._sockets), safe="")
+        host = f"127.0.0.1:{self.port}" if self.port else quote(str(self.sockets), safe="")
         return f"postgres://{NAME}:{self.password}@{host}/{NAME}"
 
     @property
@@ -61,7 +61,7 @@ class EmbeddedPostgres(EmbeddedServer):
 
     def connect(self, dbname: str = NAME) -> psycopg2.extensions.connection:
         """A connection as the role gantry; the caller closes it."""
-        host, port = ("127.0.0.1", self.port) if self.port else (str(self._sockets), 5432)
+        host, port = ("127.0.0.1", self.port) if self.port else (str(self.sockets), 5432)
         return psycopg2.connect(
             host=host, port=port, user=NAME, password=self.password, dbname=dbname, connect_timeout=2
         )
@@ -81,7 +81,7 @@ class EmbeddedPostgres(EmbeddedServer):
         # We hold the folder's lock and no process works in it: pid files that a power cut left name
         # strangers, and Postgres would refuse to start because of them.
         port = self.port or 5432
-        for name in (data / "postmaster.pid", *self._sockets.glob(".s.PGSQL.*")):
+        for name in (data / "postmaster.pid", *self.sockets.glob(".s.PGSQL.*")):
             name.unlink(missing_ok=True)
         if not (self.folder / "password").exists():
             self._single(programs, data, f"ALTER ROLE {NAME} PASSWORD '{self.password}'\n")
@@ -90,7 +90,7 @@ class EmbeddedPostgres(EmbeddedServer):
         settings = {
             "listen_addresses": "127.0.0.1" if self.port else "",
             "port": str(port),
-            "unix_socket_directories": str(self._sockets),
+            "unix_socket_directories": str(self.sockets),
             "unix_socket_permissions": "0700",
             "max_connections": "200",
             "password_encryption": "scram-sha-256",
@@ -154,7 +154,8 @@ class EmbeddedRedis(EmbeddedServer):
 
     def __init__(self, folder: Path | str, *, port: int | None = None) -> None:
         super().__init__(folder, port=port)
-        self.socket = socket_folder(self.folder, self.account, "redis.sock") / "redis.sock"
+        self.sockets = socket_folder(self.folder, self.account, "redis.sock")
+        self.socket = self.sockets / "redis.sock"
 
     @property
     def working_folder(self) -> Path:

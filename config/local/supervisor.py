@@ -10,20 +10,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from config.local.children import Child, ending
-from config.local.data import REPOSITORY, DataFolder, check_port_is_free, port_from
+from config.local.children import Child, rotate_when_long
+from config.local.data import DataFolder, check_port_is_free, port_from
 from config.local.embedded import EmbeddedServer
 from config.local.errors import LocalError
 from config.local.processes import tail
-from config.local.programs import api, fetch, flower, worker
-from config.local.terminal import paint, say
+from config.local.programs import api, fetch, flower, manage, worker
+from config.local.terminal import paint, say, tell
 
 LOOK_S = 0.1
 SERVERS_LOOK_S = 2.0
@@ -31,6 +29,7 @@ LOGS_LOOK_S = 60.0
 READY_S = 60.0
 #: So many ends before the service was ever ready, and it will not get better by itself.
 HOPELESS = 4
+EXAMPLE = '{"taskName":"hello","commands":"echo hello"}'
 
 
 class Interrupted(Exception):
@@ -47,6 +46,8 @@ class Supervisor:
         #: How often somebody asked to stop; from the second time on everything is hurried.
         self.asked = 0
         self._began = time.monotonic()
+        #: Where a newcomer finds a token.
+        self._token = ""
 
     # --- commands ---
 
@@ -62,13 +63,13 @@ class Supervisor:
         )
         check_port_is_free("GANTRY_PORT", port)
         check_port_is_free("GANTRY_FLOWER_PORT", flower_port)
-        print(f"{paint('Gantry', 'strong')}, data in {self.data.path}", flush=True)
+        node = os.environ.get("GANTRY_NODE_NAME") or socket.gethostname()
+        self.data.hold_node(node)
+        tell(f"{paint('Gantry', 'strong')}, data in {self.data.path}")
         with self._signals(), self._everything_ends():
             self._start_servers()
-            environment = self.data.environment(self.servers)
-            self._step("database", ["migrate", "--noinput"], environment, quiet=True)
-            self._step("bootstrap", ["bootstrap"], environment)
-            node = environment.setdefault("GANTRY_NODE_NAME", socket.gethostname())
+            environment = {**self.data.environment(self.servers), "GANTRY_NODE_NAME": node}
+            self._prepare_database(environment)
             self._add(api(self.data, environment, port))
             self._add(worker(self.data, environment, "worker"))
             self._add(flower(self.data, environment, flower_port))
@@ -86,11 +87,7 @@ class Supervisor:
                 f"no GANTRY_SECRET_KEYS, and no key in {self.data.secret_keys}: a node needs the same keys "
                 "as the API. Set GANTRY_SECRET_KEYS, or GANTRY_DATA_DIR to the data folder of `make up`"
             )
-        self.data.hold(
-            f"node-{node}.lock",
-            f"node {node} runs already on this machine (process {{pid}}): set "
-            "GANTRY_NODE_NAME to another name",
-        )
+        self.data.hold_node(node)
         servers = self.data.embedded()
         for server in servers:
             if not server.running:
@@ -99,7 +96,7 @@ class Supervisor:
                     "DATABASE_URL and REDIS_URL"
                 )
         environment = {**self.data.environment(servers), "GANTRY_NODE_NAME": node}
-        print(f"{paint('Gantry', 'strong')} worker, node {node}, data in {self.data.path}", flush=True)
+        tell(f"{paint('Gantry', 'strong')} worker, node {node}, data in {self.data.path}")
         with self._signals(), self._everything_ends():
             child = worker(self.data, environment, f"worker-{node}")
             self._add(child)
@@ -118,45 +115,32 @@ class Supervisor:
             self._check_asked()
             began = time.monotonic()
             reused = server.running
-            server.start()
             self.servers.append(server)
+            server.start()
             how = "ran already, used as it is" if reused else f"started in {time.monotonic() - began:.1f} s"
             say(server.title.split()[-1].lower(), f"embedded, {how}", "good")
 
-    def _step(
-        self, name: str, arguments: list[str], environment: dict[str, str], *, quiet: bool = False
-    ) -> None:
-        """One management command. Its standard output is shown unless `quiet`; all of it when it fails."""
+    def _prepare_database(self, environment: dict[str, str]) -> None:
         began = time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, "manage.py", *arguments],
-            cwd=REPOSITORY,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
-        output = errors = None
-        with process:
-            while output is None or errors is None:
-                try:
-                    output, errors = process.communicate(timeout=LOOK_S)
-                except subprocess.TimeoutExpired:
-                    if self.asked:
-                        process.terminate()
+        output = self._manage("migrate", "--noinput", environment=environment)
+        applied = sum(line.rstrip().endswith("OK") for line in output.splitlines())
+        done = f"{applied} migrations applied" if applied else "up to date"
+        say("database", f"{done}, {time.monotonic() - began:.1f} s", "good")
+        # What it makes up it prints, this once.
+        output = self._manage("bootstrap", environment=environment)
+        for line in output.rstrip().splitlines():
+            tell(f"  {line}")
+        if os.environ.get("GANTRY_BOOTSTRAP_TOKEN"):
+            self._token = "the one in GANTRY_BOOTSTRAP_TOKEN"
+        elif "Token of" in output:
+            self._token = "printed above, only this once"
+        else:
+            self._token = "printed at the first start; a new one: manage.py create_token"
+
+    def _manage(self, *arguments: str, environment: dict[str, str]) -> str:
+        output = manage(arguments, environment, self.data.log / f"{arguments[0]}.log", lambda: self.asked > 0)
         self._check_asked()
-        if process.returncode != 0:
-            said = (output + errors).strip() or "nothing was said"
-            raise LocalError(f"manage.py {' '.join(arguments)} {ending(process.returncode)}:\n{said}")
-        (self.data.log / f"{name}.log").write_text(errors)
-        if quiet:
-            applied = sum(line.rstrip().endswith("OK") for line in output.splitlines())
-            done = f"{applied} migrations applied" if applied else "up to date"
-            say(name, f"{done}, {time.monotonic() - began:.1f} s", "good")
-        elif output.strip():
-            print("\n".join(f"  {line}" if line else "" for line in output.rstrip().splitlines()), flush=True)
+        return output
 
     def _add(self, child: Child) -> None:
         self._check_asked()
@@ -174,7 +158,7 @@ class Supervisor:
                 return True
             self._look_after_children()
             for child in self.children:
-                if child.failures >= HOPELESS:
+                if child.name == "api" and child.failures >= HOPELESS:
                     raise LocalError(
                         f"{child.name} does not stay up; {child.log} ends with:\n{tail(child.log, 30)}"
                     )
@@ -184,24 +168,22 @@ class Supervisor:
 
     def _welcome(self, port: int, flower_port: int, node: str, ready: bool) -> None:
         url = f"http://127.0.0.1:{port}"
-        token = (
-            "the one in GANTRY_BOOTSTRAP_TOKEN"
-            if os.environ.get("GANTRY_BOOTSTRAP_TOKEN")
-            else ("printed once, at the first start")
-        )
         state, colour = ("Ready", "good") if ready else ("Started, not ready", "warn")
-        print(f"\n{paint(state, colour)} in {time.monotonic() - self._began:.1f} s\n")
+        tell(f"\n{paint(state, colour)} in {time.monotonic() - self._began:.1f} s\n")
         say("API", url, "strong")
         say("docs", f"{url}/api/docs/")
-        say("token", f"{token} (Authorization: Bearer ...)")
         say("admin", f"{url}/admin/")
-        say(
-            "Flower",
-            f"http://127.0.0.1:{flower_port}  user gantry, password in {self.data.secrets}/flower-password",
-        )
+        say("Flower", f"http://127.0.0.1:{flower_port}")
+        say("", f"user gantry, password in {self.data.secrets}/flower-password")
+        say("token", self._token)
+        say("try", f"""curl --json '{EXAMPLE}' -H "Authorization: Bearer $TOKEN" {url}/v1/tasks""")
         say("node", node)
         say("logs", str(self.data.log))
-        say("stop", "Ctrl-C. Running commands go on; the next start takes them up again.\n")
+        if os.geteuid() != 0:
+            say("beware", "not root: commands run as this account and can read what it can read.", "warn")
+            say("", "GANTRY_COMMANDS_UNISOLATED=0 forbids them.")
+        say("stop", "Ctrl-C. Running commands go on; the next start takes them up again.")
+        tell("")
 
     # --- watch ---
 
@@ -215,8 +197,11 @@ class Supervisor:
                 self._look_after_servers()
             if now >= next_logs:
                 next_logs = now + LOGS_LOOK_S
-                for child in self.children:
-                    child.rotate_log()
+                for log in (
+                    *(child.log for child in self.children),
+                    *(server.log for server in self.servers),
+                ):
+                    rotate_when_long(log)
             time.sleep(LOOK_S)
 
     def _look_after_children(self) -> None:
@@ -258,14 +243,14 @@ class Supervisor:
         try:
             yield
         except Interrupted:
-            print("\nStopped before it was up.", flush=True)
+            tell("\nStopped before it was up.")
         finally:
             self._stop()
 
     def _stop(self) -> None:
         began = time.monotonic()
         if self.children or self.servers:
-            print("\nStopping (once more hurries)", flush=True)
+            tell("\nStopping (once more hurries)")
         for child in self.children:
             self._stop_child(child)
         for server in reversed(self.servers):
@@ -273,7 +258,7 @@ class Supervisor:
             say(server.title.split()[-1].lower(), "stopped")
         self.data.release()
         if self.children or self.servers:
-            print(f"Stopped in {time.monotonic() - began:.1f} s", flush=True)
+            tell(f"Stopped in {time.monotonic() - began:.1f} s")
 
     def _stop_child(self, child: Child) -> None:
         began = time.monotonic()

@@ -5,6 +5,7 @@ Must not import any other part of the project.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TextIO
@@ -19,10 +20,16 @@ def paint(text: str, how: str, stream: TextIO = sys.stdout) -> str:
     return f"\033[{_CODES[how]}m{text}\033[0m"
 
 
+def tell(text: str) -> None:
+    """A line for whoever still reads: a closed terminal or pipe must not keep anything from being stopped."""
+    with contextlib.suppress(OSError):
+        print(text, flush=True)
+
+
 def say(what: str, text: str, how: str | None = None) -> None:
     """One line: a short subject, aligned, and what is the matter with it."""
     label = f"{what:<10}"
-    print(f"  {paint(label, how) if how else label} {text}", flush=True)
+    tell(f"  {paint(label, how) if how else label} {text}")
 
 
 def complain(text: str) -> None:

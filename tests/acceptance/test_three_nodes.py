@@ -1,11 +1,14 @@
-"""Three nodes with different rack_id and data folders of their own, as real processes: what goes where, and when."""
+"""Three nodes with different rack_id and data folders of their own: what goes where, and when."""
 
 from __future__ import annotations
 
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
+from django.db import connection, transaction
+from pytest_django.fixtures import Settings
 
 from tests.acceptance.sampling import Sampler, Stream
 from tests.support.cluster import Cluster, Process, wait_until
@@ -13,7 +16,7 @@ from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, open_ledger
 from tests.support.ledger import assert_no_overlap, ticking_command
-from workers import services
+from workers import services, transitions
 from workers.models import Attempt, Node, Run
 from workers.states import Reason, State
 
@@ -22,10 +25,20 @@ RACKS = {"n1": "r1", "n2": "r2", "n3": "r3"}
 
 def three_nodes(cluster: Cluster, *, cpus: float = 4, mem_mb: int = 2048) -> dict[str, Process]:
     """n1, n2, n3 in r1, r2, r3; each says that its host has a name of its own."""
-    return {
-        name: cluster.node(name, cpus=cpus, mem_mb=mem_mb, attributes=f"rack_id={rack},hostname=host-{name}")
+    nodes = {
+        name: cluster.node(
+            name, cpus=cpus, mem_mb=mem_mb, attributes=f"rack_id={rack},hostname=host-{name}", wait=False
+        )
         for name, rack in RACKS.items()
     }
+    for node in nodes.values():
+        wait_until(partial(_settled, node), 40, why=f"{node.name} takes work")
+        assert node.alive, node.text()[-3000:]
+    return nodes
+
+
+def _settled(node: Process) -> bool:
+    return not node.alive or "broker.back" in node.text()
 
 
 def node_of(run_id: int, attempt: int = 1) -> str:
@@ -34,6 +47,12 @@ def node_of(run_id: int, attempt: int = 1) -> str:
 
 def claimed_at(run_id: int) -> datetime:
     return Attempt.objects.filter(run_id=run_id).latest("number").claimed_at
+
+
+def cancel_all(run_ids: list[int]) -> None:
+    """What has not been claimed, in one statement; what runs ends by itself."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        transitions.cancel(cursor, run_ids, by="client", operator=False)
 
 
 def reasons(tenant_id: int, run_id: int) -> list[str]:
@@ -98,7 +117,7 @@ def test_data_folders_are_apart(cluster: Cluster, account: Account) -> None:
 
 
 def test_five_hundred_tasks_of_two_tenants(cluster: Cluster, account: Account, stranger: Account) -> None:
-    """Catches: reservations above capacity at any moment, and the tenant with 5 tasks behind the one with 495.
+    """Catches: reservations above capacity at any moment, the tenant with 5 tasks behind the one with 495.
 
     The five are submitted after the 495. Their last one must start before a quarter of the others that were
     waiting then have started.
@@ -149,12 +168,11 @@ def test_priority_1_passes_a_long_queue(cluster: Cluster, account: Account) -> N
     between = Attempt.objects.filter(run_id__in=queue, claimed_at__gt=asked, claimed_at__lt=served).count()
     # Whatever became free while it was submitted; a node looks for all that fits at once.
     assert between <= 4, f"{between} normal tasks went before it"
-    for run_id in queue:
-        services.cancel(account.tenant_id, run_id)
+    cancel_all(queue)
     assert_invariants(cluster)
 
 
-@pytest.mark.parametrize("owner", ["same tenant", "other tenant", "other tenant, behind a long queue"])
+@pytest.mark.parametrize("owner", ["same tenant", "other tenant", "other tenant behind a long queue"])
 def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
     cluster: Cluster, account: Account, stranger: Account, owner: str
 ) -> None:
@@ -165,8 +183,9 @@ def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
     """
     cluster.env["GANTRY_RESERVE_AFTER_S"] = "2"
     three_nodes(cluster)
-    depth = 600 if "queue" in owner else 40
-    with Sampler(), Stream(account.tenant_id, depth=depth) as stream:
+    # A long queue: more than the 12 CPUs could work off within the bound.
+    depth = 400 if "queue" in owner else 40
+    with Sampler(), Stream(account.tenant_id, "sleep 0.5", depth=depth) as stream:
         wait_until(lambda: Run.objects.filter(state=State.RUNNING).count() == 12, why="the nodes are full")
         tenant = account if owner == "same tenant" else stranger
         large = submit(tenant.tenant_id, "echo large", cpu=4)
@@ -177,11 +196,10 @@ def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
             claimed_at__range=(ended.created_at, claimed_at(large)), run_id__in=stream.run_ids
         ).exclude(node__name=node_of(large))
         assert ended.state == State.SUCCEEDED
-        assert waited < 2 + 0.3 + 6, f"it waited {waited:.1f} s"
+        assert waited < 2 + 0.5 + 6, f"it waited {waited:.1f} s"
         assert still_waiting > 10, "the stream ran dry: this proves nothing"
         assert elsewhere.count() > 10, "the other nodes stood still for it"
-    for run_id in stream.run_ids:
-        services.cancel(account.tenant_id, run_id)
+    cancel_all(stream.run_ids)
     assert_invariants(cluster)
 
 
@@ -276,9 +294,13 @@ def test_a_removed_node_may_not_come_back_until_an_operator_says_so(
 
 
 def test_a_silent_node_is_told_of_and_its_work_goes_elsewhere(
-    cluster: Cluster, account: Account, shared_folder: Path
+    cluster: Cluster, account: Account, shared_folder: Path, settings: Settings
 ) -> None:
-    """Catches: an operator who is told nothing, work that is given up too early or never, two attempts at once."""
+    """Catches: an operator who is told nothing, work that is never given up, two attempts at once."""
+    settings.GANTRY_LEASE_S, settings.GANTRY_NODE_LOST_AFTER_S = (
+        3,
+        9,
+    )  # as the nodes have it: explain reads them
     ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
     gate.touch()
     nodes = three_nodes(cluster)

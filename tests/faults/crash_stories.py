@@ -1,4 +1,4 @@
-"""The stories of test_worker_crashpoints: what a worker does when it dies at a step, and what must be true then."""
+"""Stories for test_worker_crashpoints: what a worker does until it dies at a step, what must be true then."""
 
 from __future__ import annotations
 
@@ -55,6 +55,12 @@ class Stage:
         command = ledger_command(self.ledger, f"{self.node}-{name}", body, code)
         return submit(self.tenant_id, command, constraints={"rack_id": [self.node]}, **more)
 
+    def ended(self, run_id: int, **facts: object) -> None:
+        """Wait for the end and compare the run's record with what it must be."""
+        (row,) = wait_final(run_id, timeout_s=40)
+        found = {name: getattr(row, name) for name in facts}
+        assert found == facts, f"run {run_id} should have ended with {facts}: {found}, {row.message}"
+
     def once(self, **runs: int) -> None:
         assert_once(self.ledger, {f"{self.node}-{name}": run_id for name, run_id in runs.items()})
 
@@ -74,8 +80,8 @@ def ordinary(stage: Stage) -> None:
     slow, quick = stage.submit("slow", code=3), stage.submit("quick", ":")
     stage.died(worker)
     stage.start()
-    for ended in wait_final(slow, quick):
-        assert ended.attempt == 1
+    stage.ended(slow, attempt=1)
+    stage.ended(quick, attempt=1)
     stage.once(slow=slow, quick=quick)
     stage.truth("slow", slow, 3)
     stage.truth("quick", quick)
@@ -87,8 +93,7 @@ def retried(stage: Stage) -> None:
     run_id = stage.submit("a", code=7, retries=1)
     stage.died(worker)
     stage.start()
-    (ended,) = wait_final(run_id)
-    assert (ended.state, ended.exit_code, ended.attempt, ended.retries_left) == (State.FAILED, 7, 2, 0)
+    stage.ended(run_id, state=State.FAILED, exit_code=7, attempt=2, retries_left=0)
     stage.once(a=run_id)
 
 
@@ -100,8 +105,7 @@ def cancelled(stage: Stage) -> None:
     assert services.cancel(stage.tenant_id, run_id).accepted
     stage.died(worker)
     stage.start()
-    (ended,) = wait_final(run_id)
-    assert (ended.state, ended.message) == (State.CANCELLED, "Command was killed by request")
+    stage.ended(run_id, state=State.CANCELLED, message="Command was killed by request", attempt=1)
     stage.once(a=run_id)
 
 
@@ -111,8 +115,7 @@ def out_of_time(stage: Stage) -> None:
     run_id = stage.submit("a", "sleep 60", timeout_s=1)
     stage.died(worker)
     stage.start()
-    (ended,) = wait_final(run_id)
-    assert (ended.state, ended.reason, ended.attempt) == (State.FAILED, Reason.TIMEOUT, 1)
+    stage.ended(run_id, state=State.FAILED, reason=Reason.TIMEOUT, attempt=1)
     stage.once(a=run_id)
 
 
@@ -128,10 +131,9 @@ def taken_over(stage: Stage) -> None:
     stage.died(stage.crashing())
     stage.start()
     wait_until(lambda: run(run_id).lease_epoch > 1, why="it is adopted")
-    assert started(stage.home, run_id).shim_pid == shim
+    assert started(stage.home, run_id).shim_pid == shim, "another process runs in its place"
     gate.unlink()
-    (ended,) = wait_final(run_id)
-    assert ended.attempt == 1
+    stage.ended(run_id, attempt=1)
     stage.once(a=run_id)
     stage.truth("a", run_id, 3)
 
@@ -141,10 +143,11 @@ def stopped(stage: Stage) -> None:
     worker = stage.crashing()
     run_id = stage.submit("a", "sleep 1", code=3)
     wait_started(run_id)
+    wait_until(lambda: "broker.back" in worker.text(), why="it has started completely")
     worker.popen.terminate()
     stage.died(worker)
     stage.start()
-    wait_final(run_id)
+    stage.ended(run_id, attempt=1)
     stage.once(a=run_id)
     stage.truth("a", run_id, 3)
 
@@ -158,11 +161,11 @@ def swept(stage: Stage) -> None:
     shim = started(stage.home, run_id).shim_pid
     services.remove_node(stage.node, force=True)
     services.set_node_mode(stage.node, Node.Mode.READY)
-    assert alive(shim)
+    assert alive(shim), "the command died with its worker"
     stage.died(stage.crashing())
     stage.start()
     wait_until(lambda: not alive(shim), why="the orphan is killed")
-    assert run(run_id).reason == Reason.NODE_GONE
+    stage.ended(run_id, reason=Reason.NODE_GONE, attempt=1)
     stage.once(a=run_id)
 
 
@@ -176,13 +179,13 @@ def given_up(stage: Stage) -> None:
     shim = started(home, run_id).shim_pid
     away.kill()
     kill(launcher_pid(home), shim)
-    with connection.cursor() as cursor:  # a minute ago, that is
-        cursor.execute("UPDATE workers_node SET heartbeat_at = heartbeat_at - interval '1 minute'")
+    with connection.cursor() as cursor:  # an hour ago, that is
+        cursor.execute("UPDATE workers_node SET heartbeat_at = heartbeat_at - interval '1 hour'")
     stage.died(stage.crashing())
     stage.start()
-    (ended,) = wait_final(run_id)
-    assert (ended.exit_code, ended.attempt) == (3, 2)
-    assert Attempt.objects.get(run_id=run_id, number=1).reason == Reason.UNREACHABLE
+    stage.ended(run_id, exit_code=3, attempt=2)
+    first = Attempt.objects.get(run_id=run_id, number=1)
+    assert first.reason == Reason.UNREACHABLE, f"the first attempt ended with {first.reason}"
     assert_once(stage.ledger, {"a": run_id})
     stage.cluster.node("away", GANTRY_WAIT_BROKER="0")  # and clears up what the crash left there
 

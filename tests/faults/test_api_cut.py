@@ -1,4 +1,4 @@
-"""Fault 6: the client's connection is cut at the commit; it resends under the same Idempotency-Key: one thing.
+"""Fault 6: the client's connection is cut at the commit; it resends with the same Idempotency-Key: one thing.
 
 The moment is made certain by a lock that holds the request inside its transaction.
 """
@@ -6,7 +6,7 @@ The moment is made certain by a lock that holds the request inside its transacti
 from __future__ import annotations
 
 import contextlib
-import json
+import functools
 import random
 import socket
 import struct
@@ -24,7 +24,7 @@ from django.db import connection
 from tests.support.cluster import Api, Cluster, wait_until
 from tests.support.engine import wait_final
 from tests.support.fixtures import Account
-from tests.support.http import TaskClient, task_id
+from tests.support.http import TaskClient, task_body, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.session import POSTGRES
 from workers.models import IdempotencyKey, Run
@@ -57,8 +57,7 @@ class Wire:
 
     def __init__(self, api: Api, account: Account, key: str, command: str) -> None:
         address = urlsplit(api.url)
-        task = {"taskName": "test", "commands": command, "resources": {"cpu": 0.1, "mem": 256}}
-        body = json.dumps(task).encode()
+        body = task_body(command)
         head = (
             f"POST /v1/tasks HTTP/1.1\r\nHost: {address.netloc}\r\nAuthorization: Bearer {account.token}\r\n"
             f"Content-Type: application/json\r\nIdempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -76,37 +75,30 @@ class Wire:
         self._socket.close()
 
 
-def _resend(api: Api, account: Account, key: str, command: str) -> httpx.Response:
-    """The client's second try, on a connection of its own. The body is the same, byte for byte."""
-    task = {"taskName": "test", "commands": command, "resources": {"cpu": 0.1, "mem": 256}}
-    headers = {**account.headers, "Idempotency-Key": key, "Content-Type": "application/json"}
-    return httpx.post(f"{api.url}/v1/tasks", content=json.dumps(task).encode(), headers=headers, timeout=30)
-
-
 @pytest.mark.parametrize("cut_first", [True, False], ids=["cut, then resent", "resent, then cut"])
 def test_cut_at_the_commit(cluster: Cluster, account: Account, shared_folder: Path, cut_first: bool) -> None:
-    """Catches a second run for the same key, an answer lost with its connection, a resend that gets no answer."""
+    """Catches a second run for the same key, an answer that is lost for good with its connection."""
     ledger = open_ledger(shared_folder)
     cluster.node()
     api = cluster.api()
     command = ledger_command(ledger, "r")
     wire = Wire(api, account, "k", command)
-    with ThreadPoolExecutor(1) as pool:
+    with TaskClient(api, account) as client, ThreadPoolExecutor(1) as pool:
         with _commits_held():
             wire.send()
             wait_until(lambda: _held_requests() == 1, why="the request stands before its commit")
             if cut_first:
                 wire.cut()
-            second = pool.submit(_resend, api, account, "k", command)
+            second = pool.submit(client.post, command, key="k")
             wait_until(lambda: _held_requests() == 2, why="the second one waits for the first one's commit")
             if not cut_first:
                 wire.cut()
             assert not Run.objects.exists()
         answer = second.result()
+        third = client.post(command, key="k")
     assert answer.status_code == 200, answer.text
     (run_id,) = Run.objects.values_list("id", flat=True)
     assert task_id(answer) == run_id
-    third = _resend(api, account, "k", command)
     assert (third.status_code, task_id(third)) == (200, run_id)
     wait_final(run_id)
     assert Run.objects.count() == IdempotencyKey.objects.count() == 1
@@ -122,16 +114,15 @@ def test_cut_at_any_moment(cluster: Cluster, account: Account, shared_folder: Pa
     cluster.node()
     api = cluster.api()
     names: dict[str, int] = {}
-    for n in range(60):
-        name = f"r{n}"
-        command = ledger_command(ledger, name)
-        wire = Wire(api, account, name, command)
-        wire.send(chance.choice([0.5, 0.99, 1.0, 1.0, 1.0]))
-        time.sleep(chance.random() * 0.012)  # somewhere between the accept and the answer
-        wire.cut()
-        answer = _resend(api, account, name, command)
-        assert answer.status_code == 200, answer.text
-        names[name] = task_id(answer)
+    with TaskClient(api, account) as client:
+        for n in range(60):
+            name = f"r{n}"
+            command = ledger_command(ledger, name)
+            wire = Wire(api, account, name, command)
+            wire.send(chance.choice([0.5, 0.99, 1.0, 1.0, 1.0]))
+            time.sleep(chance.random() * 0.012)  # somewhere between the accept and the answer
+            wire.cut()
+            names[name] = client.submit(command, key=name)
     wait_final(*names.values())
     assert Run.objects.count() == len(names), "a cut request and its resend made two runs"
     assert_once(ledger, names)
@@ -151,27 +142,25 @@ def test_half_a_request_is_none(cluster: Cluster, account: Account) -> None:
     assert not IdempotencyKey.objects.exists()
 
 
+def _together(start: threading.Barrier, key: str, command: str, client: TaskClient) -> httpx.Response:
+    start.wait(10)
+    return client.post(command, key=key)
+
+
 def test_concurrent_requests_with_one_key_make_one_thing(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """Catches two runs for one key, and a request that is refused although its thing was made."""
     ledger = open_ledger(shared_folder)
     cluster.node()
-    apis = [cluster.api(), cluster.api()]
     names: dict[str, int] = {}
-    with ThreadPoolExecutor(6) as pool:
-        for n in range(12):
+    with contextlib.ExitStack() as stack:
+        pool = stack.enter_context(ThreadPoolExecutor(6))
+        clients = [stack.enter_context(TaskClient(cluster.api(), account)) for _ in range(2)] * 3
+        for n in range(20):
             name = f"r{n}"
-            command = ledger_command(ledger, name)
-            barrier = threading.Barrier(6)
-
-            def send(
-                number: int, name: str = name, command: str = command, at: threading.Barrier = barrier
-            ) -> httpx.Response:
-                at.wait(10)
-                return _resend(apis[number % 2], account, name, command)
-
-            answers = list(pool.map(send, range(6)))
+            send = functools.partial(_together, threading.Barrier(6), name, ledger_command(ledger, name))
+            answers = list(pool.map(send, clients))
             assert [answer.status_code for answer in answers] == [200] * 6, answers[0].text
             found = {task_id(answer) for answer in answers}
             assert len(found) == 1, f"key {name} made {found}"

@@ -30,7 +30,7 @@ def _kill_whole(api: Api) -> None:
 
 
 def test_killed_between_commit_and_ring(cluster: Cluster, account: Account, shared_folder: Path) -> None:
-    """Catches a run that only a ring makes visible, and a resend under the same key that makes a second run."""
+    """Catches a run that only a ring makes visible, and a resend under its key that makes a second run."""
     ledger = open_ledger(shared_folder)
     cluster.node()
     mark = cluster.folder / "died"

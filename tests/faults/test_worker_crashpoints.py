@@ -42,6 +42,8 @@ def test_the_worker_dies_at(
 ) -> None:
     """Catches whatever is done twice, or not at all, because a worker died between two effects."""
     ledger = open_ledger(shared_folder)
+    # Restarts under load take seconds: no guard and no reconciler may step in meanwhile.
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
 
     def play(number: int, case: Case) -> None:
         step, story = case

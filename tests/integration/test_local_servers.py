@@ -197,13 +197,15 @@ def test_a_long_path_gets_a_short_socket(folder: Path, kind: type[EmbeddedServer
         assert server.running
         again = kind(folder / ("deep" * 25) / "server")
         assert again.url == server.url
-        place = Path(f"/tmp/gantry-{server.account.uid}")
-        found = place.lstat()
-        assert stat.S_ISDIR(found.st_mode)
-        assert stat.S_IMODE(found.st_mode) == 0o700
-        assert found.st_uid == server.account.uid
+        assert server.sockets.parent == Path(f"/tmp/gantry-{server.account.uid}")
+        for place in (server.sockets, server.sockets.parent):
+            found = place.lstat()
+            assert stat.S_ISDIR(found.st_mode)
+            assert stat.S_IMODE(found.st_mode) == 0o700
+            assert found.st_uid == server.account.uid
     finally:
         server.stop()
+        shutil.rmtree(server.sockets)
 
 
 @pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedRedis])

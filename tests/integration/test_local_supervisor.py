@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
-from config.local.children import LOG_LIMIT, Child
+from config.local.children import LOG_LIMIT, Child, rotate_when_long
 from config.local.data import REPOSITORY, DataFolder
 from config.local.errors import LocalError
 
@@ -89,7 +89,7 @@ def test_a_child_that_ends_is_started_again_later_each_time(folder: Path) -> Non
 
     assert [sentence.partition(" in ")[2].partition(";")[0] for sentence in news] == ["0.5 s", "1 s", "2 s"]
     assert news[0].startswith("ended with status 3 after 0 s")
-    assert str(probe.log) in news[0]
+    assert news[0].endswith(f"; the end of {probe.log}: born")
     assert probe.log.read_text().count("born") == 3
     assert stat.S_IMODE(probe.log.stat().st_mode) == 0o600
 
@@ -165,7 +165,7 @@ def test_a_long_log_is_rotated_while_its_child_writes(folder: Path) -> None:
     with probe.log.open("ab") as log:
         log.truncate(LOG_LIMIT + 1)
 
-    probe.rotate_log()
+    rotate_when_long(probe.log)
 
     assert probe.log.stat().st_size < 1000
     assert probe.log.with_name("probe.log.1").stat().st_size >= LOG_LIMIT
@@ -251,6 +251,7 @@ def test_up_names_a_taken_port_and_the_way_out(folder: Path) -> None:
     [
         ({"GANTRY_PORT": "many"}, "GANTRY_PORT is 'many'"),
         ({"GANTRY_PORT": "8123", "GANTRY_FLOWER_PORT": "8123"}, "are both 8123"),
+        ({"GANTRY_NODE_NAME": "a/b"}, "GANTRY_NODE_NAME is 'a/b'"),
         ({"GANTRY_DATA_DIR": "/dev/null/data"}, "GANTRY_DATA_DIR /dev/null/data cannot be made"),
     ],
 )

@@ -246,3 +246,27 @@ def test_a_second_ctrl_c_hurries_and_an_early_one_stops_the_start(up: Up) -> Non
     assert process.wait(60) == 0
     assert time.monotonic() - began < 10
     assert up.said("did not end in")
+
+
+def test_the_demo_shows_what_it_promises_and_leaves_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "config.local", "demo"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stderr == ""
+    for promised in (
+        "FINISHED",
+        "step 5 of 5",
+        "FAILED: Command exited with status 3",
+        "KILLED",
+        "rack_id in [r9]",
+    ):
+        assert promised in done.stdout
+    [folder] = set(re.findall(r"/tmp/gantry-demo-\w+", done.stdout))
+    assert not Path(folder).exists()
+    assert processes_of(Path(folder)) == []

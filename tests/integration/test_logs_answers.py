@@ -206,9 +206,12 @@ def test_a_long_poll_answers_with_what_is_there(run: LoggedRun) -> None:
 
 def test_head_neither_waits_nor_follows() -> None:
     run = running()
+    run.write(b"something", 0)
     request = RequestFactory().head(f"/api/v1/runs/{run.id}/logs?follow=1&wait=20")
+    response = log_response(request, run.row)
 
-    assert log_response(request, run.row).getvalue() == b""
+    assert (response.status_code, response.getvalue()) == (200, b"")
+    assert response["Content-Type"] == "text/plain; charset=utf-8"
 
 
 def test_followed_text_of_an_ended_run_is_the_log_and_ends(run: LoggedRun) -> None:

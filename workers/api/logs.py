@@ -37,4 +37,6 @@ def log_response(request: LogRequest, run: Run) -> StreamingHttpResponse:
         params |= {"follow": "0", "wait": "0"}  # whoever asks for headers does not wait
     sse = request.path.startswith("/api/")
     status, headers, body = respond(params, request.headers, run, sse=sse)
+    if request.method == "HEAD":
+        body = iter(())
     return StreamingHttpResponse(body, status=status, headers=headers)

@@ -1,7 +1,7 @@
 """The chunk table: the only reader and writer of LogChunk. Plain SQL, because this is a hot path.
 
-Measured on two shared cores with the embedded Postgres: see docs/performance.md. Must not import services,
-claiming, agents or runtimes.
+Measured with 200 MB of text on two busy cores and the embedded Postgres: 30-41 MiB/s in, 273-309 MiB/s out,
+21 MiB of memory. Must not import services, claiming, agents or runtimes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,150 @@
+"""Fault 17: the time of day jumps, on a node, on an API's machine, on the database's.
+
+Leases, deadlines and backoff are counted by the database's clock or by clocks that no jump moves. So a node an
+hour ahead neither loses its runs nor takes others', and nothing is killed early or late.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from tests.support.clock import Clock
+from tests.support.cluster import Cluster, wait_until
+from tests.support.engine import run, submit, wait_final, wait_started
+from tests.support.fixtures import Account
+from tests.support.http import TaskClient
+from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from workers import services
+from workers.models import Attempt, Node, Run
+from workers.states import Reason, State
+
+HOUR = 3600.0
+
+
+def _database_now() -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        return cursor.fetchone()[0]
+
+
+def _seconds(later: Any, earlier: Any) -> float:
+    return float((later - earlier).total_seconds())
+
+
+def test_clock_of_a_node_jumps_while_it_works(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches a lease, deadline, grace period, backoff or guard that is counted by the node's time of day."""
+    ledger = open_ledger(shared_folder)
+    clock = Clock(cluster.folder / "clock")
+    node: Any = cluster.node(GANTRY_RETRY_BASE_S="1", **clock.env)
+    began = _database_now()
+    steady = submit(account.tenant_id, ledger_command(ledger, "steady", "sleep 5", code=3))
+    limited = submit(account.tenant_id, "trap '' TERM; while :; do sleep 0.2; done", timeout_s=4, grace_s=1)
+    waits = submit(account.tenant_id, "true", constraints={"rack_id": ["r9"]}, expires_in_s=3)
+    for run_id in (steady, limited):
+        wait_started(run_id)
+    clock.set(HOUR)
+    retried = submit(account.tenant_id, "exit 7", retries=1)
+    wait_final(waits)
+    clock.set(-HOUR)
+    wait_final(steady, limited, retried)
+    assert_truth(ledger, "steady", steady, code=3)
+    assert_once(ledger, {"steady": steady})
+    assert run(steady).lease_epoch == run(limited).lease_epoch == 1, "a lease ran out"
+    ended = run(limited)
+    assert (ended.state, ended.reason) == (State.FAILED, Reason.TIMEOUT)
+    assert 4 <= _seconds(ended.finished_at, ended.started_at) < 12
+    assert 5 <= _seconds(run(steady).finished_at, run(steady).started_at) < 12
+    assert run(waits).reason == Reason.EXPIRED
+    assert 3 <= _seconds(run(waits).finished_at, run(waits).created_at) < 10
+    first, second = Attempt.objects.filter(run_id=retried).order_by("number")
+    assert 1 <= _seconds(second.claimed_at, first.finished_at) < 8, "the backoff is one second"
+    now = _database_now()
+    for row in Attempt.objects.all():
+        assert began < row.claimed_at <= row.started_at <= row.finished_at < now, (
+            "a time of the node was stored"
+        )
+    assert node.alive
+    assert_invariants(cluster)
+
+
+@pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["an hour ahead", "an hour behind"])
+def test_nodes_that_disagree_about_the_time(
+    cluster: Cluster, account: Account, shared_folder: Path, ahead: float
+) -> None:
+    """Catches a node that takes another's runs for lost, and one that times out what it adopts: it reads the
+    start from the database."""
+    ledger = open_ledger(shared_folder)
+    clock = Clock(cluster.folder / "clock")
+    clock.set(ahead)
+    right = cluster.node("right")
+    cluster.node("wrong", **clock.env)  # type: ignore[arg-type]
+    names = {}
+    for name in ("right", "wrong"):
+        host = Node.objects.get(name=name)
+        Node.objects.filter(pk=host.pk).update(attributes={**host.attributes, "rack_id": name})
+    cluster_wide = [("right", "right"), ("wrong", "wrong")]
+    for name, rack in cluster_wide:
+        command = ledger_command(ledger, name, "sleep 6")
+        names[name] = submit(account.tenant_id, command, constraints={"rack_id": [rack]}, timeout_s=30)
+        wait_started(names[name])
+    right.kill()
+    cluster.node("right", attributes="rack_id=right", **clock.env)  # type: ignore[arg-type]
+    wait_final(*names.values())
+    for name, run_id in names.items():
+        assert_truth(ledger, name, run_id)
+        assert run(run_id).attempt == 1
+    assert_once(ledger, names)
+    assert_invariants(cluster)
+
+
+def test_api_with_a_wrong_clock(cluster: Cluster, account: Account) -> None:
+    """Catches a submission that has expired before it was made, and nodes that are called silent by mistake."""
+    clock = Clock(cluster.folder / "clock")
+    clock.set(2 * 24 * HOUR)
+    cluster.node()
+    with TaskClient(cluster.api(**clock.env), account) as client:
+        wait_final(done := client.submit("true"))
+        large = client.submit("true", resources={"cpu": 16, "mem": 256})
+        assert run(done).state == State.SUCCEEDED
+        assert [item["code"] for item in client.explain(large)["reasons"]] == ["cpu_total"]
+        status, body = client.ready()
+        assert (status, body["nodes"]) == (200, {"ready": 1, "draining": 0, "silent": 0})
+        running = client.submit("sleep 2")
+        wait_started(running)
+        assert client.explain(running)["reasons"][0]["code"] == "running"
+        client.http.post("/v1/tasks/kill", params={"taskId": large})
+    assert_invariants(cluster)
+
+
+def test_clock_of_the_database_jumps_ahead(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+    """Catches a reconciler that believes one look: for a moment every heartbeat and lease is an hour old.
+
+    A jump of the server's clock ahead is all its stored times going back: that is what this test does.
+    """
+    ledger = open_ledger(shared_folder)
+    cluster.node(GANTRY_RECONCILE_S="0.02")
+    names = {f"r{n}": submit(account.tenant_id, ledger_command(ledger, f"r{n}", "sleep 4")) for n in range(4)}
+    for run_id in names.values():
+        wait_started(run_id)
+    for _ in range(4):
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE workers_node SET heartbeat_at = heartbeat_at - interval '1 hour'")
+            cursor.execute("UPDATE workers_run SET lease_until = lease_until - interval '1 hour'")
+        wait_until(
+            lambda: Node.objects.get(name="n1").heartbeat_at > _database_now() - timedelta(seconds=30),
+            why="the node is heard again",
+        )
+    wait_final(*names.values())
+    assert Run.objects.filter(pk__in=names.values(), state=State.SUCCEEDED, attempt=1).count() == len(names)
+    assert_once(ledger, names)
+    for name, run_id in names.items():
+        assert_truth(ledger, name, run_id)
+    assert services.explain(account.tenant_id, names["r0"])["state"] == State.SUCCEEDED
+    assert_invariants(cluster)

@@ -1,0 +1,71 @@
+"""Output on its whole way: a command on a real node, its files, the chunks, and what a client reads."""
+
+from __future__ import annotations
+
+from django.test import RequestFactory
+
+from tests.support.cluster import Cluster
+from tests.support.engine import wait_final
+from tests.support.fixtures import Account
+from tests.unit.web_server import Server, plain
+from workers import services
+from workers.api.logs import log_response
+from workers.models import Attempt, LogChunk
+from workers.specs import ProcessSpec
+from workers.states import Reason, State
+
+KIB = 1024
+
+
+def submitted(account: Account, command: str, *, uris: list[str] | None = None) -> int:
+    spec = ProcessSpec(
+        argv=["/bin/sh", "-c", command],
+        uris=uris or [],
+        cpu_m=100,
+        mem_mb=64,
+        log_head=64 * KIB,
+        log_tail=128 * KIB,
+    )
+    return services.submit(
+        services.Submission(tenant_id=account.tenant_id, family="tasks", spec=spec, name="log")
+    )
+
+
+def test_head_and_tail_of_a_talkative_command_are_the_truth(cluster: Cluster, account: Account) -> None:
+    cluster.node()
+    run_id = submitted(account, "seq -f 'line %09.0f' 1 2000000; echo only this >&2")
+
+    (run,) = wait_final(run_id, timeout_s=60)
+
+    truth = b"".join(b"line %09d\n" % number for number in range(1, 2_000_001))
+    attempt = Attempt.objects.get(run_id=run_id)
+    assert run.state == State.SUCCEEDED
+    assert (attempt.log_bytes, attempt.log_truncated) == (len(truth) + 10, True)
+    request = RequestFactory().get("/logs?stream=stdout")
+    head, mark, tail = log_response(request, run).getvalue().partition(b"\n[... ")
+    left_out, _, tail = tail.partition(b" bytes left out: output over the limit of 0.1875 MiB ...]\n")
+    assert mark
+    assert len(head) >= 64 * KIB
+    assert len(tail) >= 128 * KIB
+    assert truth.startswith(head)
+    assert truth.endswith(tail)
+    assert len(head) + int(left_out) + len(tail) == len(truth)
+    assert log_response(RequestFactory().get("/logs?stream=stderr"), run).getvalue() == b"only this\n"
+    assert sum(len(chunk.data) for chunk in LogChunk.objects.filter(run_id=run_id)) < 1024 * KIB
+
+
+def test_uris_are_there_before_the_command_starts(cluster: Cluster, account: Account) -> None:
+    server = Server()
+    server.answers["/greeting.sh"] = plain(b"echo hello from a file\n")
+    server.answers["/gone"] = plain(b"", 404)
+    try:
+        cluster.node(GANTRY_URI_ALLOW_NETWORKS="127.0.0.0/8")
+        good = submitted(account, "sh ./greeting.sh", uris=[server.url("/greeting.sh")])
+        bad = submitted(account, "echo never", uris=[server.url("/gone")])
+        fetched, failed = wait_final(good, bad)
+    finally:
+        server.close()
+
+    assert log_response(RequestFactory().get("/logs"), fetched).getvalue() == b"hello from a file\n"
+    assert (failed.state, failed.reason) == (State.FAILED, Reason.INPUT)
+    assert "/gone: the server answered 404 Not Found" in failed.message
