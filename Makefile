@@ -5,7 +5,7 @@ SHELL := /bin/sh
 .NOTPARALLEL:
 
 PY := .venv/bin/python
-# More arguments for pytest or the benchmarks: make test ARGS="-k kill"
+# More arguments for pytest, the benchmarks or a management command: make test ARGS="-k kill"
 ARGS ?=
 SCHEMA ?= var/openapi.yaml
 SOURCES := config workers tasks_api tests manage.py
@@ -31,6 +31,10 @@ up: venv ## the service until Ctrl-C; data in var/ (GANTRY_DATA_DIR), port 8000 
 worker: venv ## one more node for a running service (GANTRY_NODE_NAME, GANTRY_NODE_ATTRIBUTES=rack_id=r1)
 	@exec $(PY) -m config.local worker
 
+.PHONY: manage
+manage: venv ## a management command of the running service: make manage ARGS="create_token admin"
+	@$(PY) -m config.local manage $(ARGS)
+
 .PHONY: test
 test: venv-dev ## every test but the long ones, on servers that the tests start themselves
 	@sh config/local/debian.sh
@@ -49,7 +53,7 @@ lint: venv-dev ## ruff, mypy, import rules, migrations, deployment check, schema
 	@# NO_COLOR: import-linter's banner is for terminals.
 	NO_COLOR=1 $(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@# No database runs here, so makemigrations cannot compare the history that one would have.
-	$(PY) -W 'ignore:Got an error checking:RuntimeWarning' manage.py makemigrations --check --dry-run
+	@$(DEPLOYED) $(PY) -W 'ignore:Got an error checking:RuntimeWarning' manage.py makemigrations --check --dry-run
 	@$(DEPLOYED) $(PY) manage.py check --deploy --fail-level WARNING
 	@$(DEPLOYED) $(PY) manage.py spectacular --validate --fail-on-warn --file /dev/null
 	@echo "schema: valid, no warnings"

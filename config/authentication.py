@@ -18,6 +18,7 @@ from rest_framework.authentication import BaseAuthentication, CSRFCheck
 from rest_framework.exceptions import PermissionDenied, Throttled
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
+from structlog.contextvars import bind_contextvars
 
 from config import peers
 from workers import identity
@@ -48,6 +49,7 @@ class GantryAuthentication(BaseAuthentication):
         http = request._request
         found = identify(http)
         http.identity = found  # type: ignore[attr-defined]  # for the access log
+        bind_contextvars(tenant=found.tenant_name)
         return found, found
 
     def authenticate_header(self, request: Request) -> str:

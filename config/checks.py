@@ -13,6 +13,7 @@ import structlog
 from cryptography.fernet import Fernet
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004  Django's name
+from django.core.exceptions import ImproperlyConfigured
 
 from config import peers
 
@@ -121,6 +122,8 @@ def all_settings() -> list[CheckMessage]:
 
 
 def warn_at_start() -> None:
-    """Log what the checks find: an API server runs no management command."""
+    """Log what the checks find, and stop at an error: an API server runs no management command."""
     for message in all_settings():
+        if message.is_serious():
+            raise ImproperlyConfigured(f"{message.msg} {message.hint or ''}".strip())
         log.warning("settings", id=message.id, problem=message.msg, remedy=message.hint)

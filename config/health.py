@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import redis
 from django.conf import settings
-from django.db import DEFAULT_DB_ALIAS, InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError, connection
 from django.db.migrations.executor import MigrationExecutor
 from django.http import HttpResponse, JsonResponse
 from drf_spectacular.types import OpenApiTypes
@@ -74,7 +74,7 @@ def database_state() -> tuple[str, dict[str, int]]:
             )
             ready, draining, silent = cursor.fetchone()
     except (OperationalError, InterfaceError):
-        return f"down: {DEFAULT_DB_ALIAS} database does not answer; see DATABASE_URL and the log", {}
+        return "down: it does not answer; see DATABASE_URL and the log", {}
     return "ok", {"ready": ready, "draining": draining, "silent": silent}
 
 

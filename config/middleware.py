@@ -63,14 +63,18 @@ class GuardMiddleware:
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         started = time.perf_counter()
         request_id = _request_id(request.META)
-        clear_contextvars()
-        bind_contextvars(request_id=request_id)
         _one_spelling(request)
+        family = errors.family_of(request.path_info)
+        clear_contextvars()
+        bind_contextvars(request_id=request_id, family=family)
         problem = _objection(request)
         response = self.get_response(request) if problem is None else errors.answer(request, problem)
         # Django would log every 4xx once more.
         response._has_been_logged = True  # type: ignore[attr-defined]
-        _finish(request, response, request_id, started)
+        _headers(response, request_id)
+        metrics.count(family, response.status_code)
+        if request.method not in _QUIET or response.status_code >= 500:
+            _log(request, response, started)
         return response
 
 
@@ -149,7 +153,7 @@ def _take_chunked(request: HttpRequest, limit: int) -> errors.Problem | None:
     return None
 
 
-def _finish(request: HttpRequest, response: HttpResponseBase, request_id: str, started: float) -> None:
+def _headers(response: HttpResponseBase, request_id: str) -> None:
     headers = response.headers
     headers["X-Request-Id"] = request_id
     headers["X-Content-Type-Options"] = "nosniff"
@@ -160,22 +164,24 @@ def _finish(request: HttpRequest, response: HttpResponseBase, request_id: str, s
     if "Content-Security-Policy" not in headers:
         html = headers.get("Content-Type", "").startswith("text/html")
         headers["Content-Security-Policy"] = _CSP_PAGES if html else _CSP_DATA
-    family = errors.family_of(request.path_info)
-    status = response.status_code
-    metrics.count(family, status)
-    if request.method in _QUIET and status < 500:
-        return
+
+
+def _log(request: HttpRequest, response: HttpResponseBase, started: float) -> None:
+    """One line. Request id, family and tenant are bound already. No query: it may hold a signature."""
     identity = getattr(request, "identity", None)
-    log.info(
+    match = request.resolver_match
+    named = {} if match is None else match.kwargs
+    run = named.get("run_id", named.get("task_id"))
+    tell = log.info if response.status_code < 500 else log.warning
+    tell(
         "request",
         method=request.method,
         path=request.path_info,
-        status=status,
+        status=response.status_code,
         ms=round((time.perf_counter() - started) * 1000, 1),
-        family=family,
-        tenant=identity.tenant_name if identity is not None else None,
         user=identity.user_name if identity is not None else None,
         via=identity.via if identity is not None else None,
+        **({} if run is None else {"run": run}),
     )
 
 

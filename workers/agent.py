@@ -20,6 +20,7 @@ from workers import claiming, doorbell, orphans, questions, registration, transi
 from workers.claiming import Look, Memory, Superseded
 from workers.crashpoints import step
 from workers.handover import Handover, Publisher
+from workers.keeper import Keeper
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.reconciler import reconcile_once
 from workers.registration import Registration
@@ -34,8 +35,6 @@ log = structlog.get_logger(__name__)
 _EMPTY_LOOK_S = (0.004, 0.02)
 _TICK_S = 0.25
 _SWEEP_S = 60.0
-#: A worker that has lived this long clears its runs of the suspicion of having killed the one before.
-_TRUSTED_AFTER_S = 60.0
 
 _current: Agent | None = None
 
@@ -63,8 +62,9 @@ class Agent:
         self._handed: dict[Lease, Watch] = {}
         self._active: dict[Lease, Watch] = {}
         self._freed = False
-        self._started_at = time.monotonic()
         self._mode = "ready"
+        self._sweep_soon = threading.Event()
+        self._keeper = Keeper(held, runtimes, self.watches)
         self._scribe = Scribe(held.name, self._on_freed)
         self._runner = Runner(runtimes, self._scribe, self.detaching)
         self._handover = Handover(publisher, self.execute, slots)
@@ -72,10 +72,12 @@ class Agent:
     # --- life ----------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Adopt what the worker before left, then begin to look for work."""
+        """Adopt what the worker before left, then begin to look for work. Raises DatabaseError."""
         global _current
         _current = self
         self._scribe.start()
+        # The guard must know of this worker before anything is started: it may be about to kill.
+        self._obey(self._keeper.beat(broker_ok=False))
         self._adopt(None, crashed=self.registration.crashed)
         for name, work in (
             ("agent", self._claim_forever),
@@ -159,6 +161,8 @@ class Agent:
         finally:
             with self._lock:
                 self._active.pop(lease, None)
+            if watch.fenced.is_set():
+                self._sweep_soon.set()  # what is left of it here belongs to nobody
             connection.close()
 
     def canary_arrived(self, nonce: str) -> None:
@@ -199,14 +203,16 @@ class Agent:
     def _look(self) -> Look:
         step("agent.before_claim")
         room = self._slots - len(self._active) - len(self._handed)
+        as_of = self._keeper.as_of
         found = claiming.look(
             self.registration.node_id,
             self.registration.incarnation,
             self._memory,
             min(settings.GANTRY_CLAIM_BATCH, room) if self._mode == "ready" else 0,
         )
-        step("agent.after_claim")
-        self._hand([Watch(run) for run in found.claimed])
+        if found.claimed:
+            step("agent.after_claim")
+        self._hand([Watch(run, as_of) for run in found.claimed])
         self._honour_cancels(found.cancels)
         if found.questions:
             questions.answer(found.questions, self._presence_of)
@@ -252,6 +258,7 @@ class Agent:
         return True, f"node {self.registration.name} says: {presence.value}"
 
     def _adopt(self, run_ids: list[int] | None, *, crashed: bool) -> None:
+        as_of = self._keeper.as_of
         with transaction.atomic(), connection.cursor() as cursor:
             runs = transitions.adopt(cursor, self.registration.node_id, run_ids, crashed=crashed)
             step("agent.before_adopt_commit")
@@ -260,7 +267,7 @@ class Agent:
         if not runs:
             return
         log.info("agent.adopted", runs=len(runs), after_crash=crashed)
-        watches = [Watch(run) for run in runs]
+        watches = [Watch(run, as_of) for run in runs]
         suspect = _suspect(runs)
         for watch in watches:
             if watch.run is suspect:
@@ -270,51 +277,15 @@ class Agent:
                 watch.stop_why = "node_gone"
         self._hand(watches)
 
-    # --- keeping the leases --------------------------------------------------------------------------
+    # --- the rest ------------------------------------------------------------------------------------
 
     def _beat_forever(self) -> None:
-        cleared = False
         while not self.detaching.is_set():
-            trouble = "; ".join(filter(None, (runtime.trouble() for runtime in self._runtimes.values())))
-            self._obey(registration.heartbeat(self.registration, trouble, self._handover.broker_ok))
-            step("agent.after_heartbeat")
-            self._renew()
-            for runtime in self._runtimes.values():
-                runtime.renewed(settings.GANTRY_NODE_LOST_AFTER_S - settings.GANTRY_GUARD_MARGIN_S)
-            step("agent.after_renewal")
-            self._adopt_forgotten()
-            if not cleared and time.monotonic() - self._started_at > _TRUSTED_AFTER_S:
-                cleared = True
-                with connection.cursor() as cursor:
-                    transitions.clear_suspicion(cursor, self.registration.node_id)
+            self._obey(self._keeper.beat(broker_ok=self._handover.broker_ok))
+            if forgotten := self._keeper.forgotten():
+                self._adopt(forgotten, crashed=True)
             connection.close()
             self.detaching.wait(settings.GANTRY_HEARTBEAT_S)
-
-    def _renew(self) -> None:
-        watches = self.watches()
-        if not watches:
-            return
-        with connection.cursor() as cursor:
-            ours = transitions.renew(cursor, [watch.lease for watch in watches])
-        still = {watch.lease for watch in self.watches()}
-        for watch in watches:
-            if watch.lease.run_id not in ours and watch.lease in still and not watch.closing:
-                log.warning("run.lease_taken", run=watch.lease.run_id, attempt=watch.lease.attempt)
-                watch.fenced.set()
-
-    def _adopt_forgotten(self) -> None:
-        """Runs of this node that nobody here watches and whose lease ran out."""
-        with connection.cursor() as cursor:
-            cursor.execute(
-                "SELECT id FROM workers_run WHERE node_id = %s AND state = 'RUNNING' AND lease_until < now()",
-                [self.registration.node_id],
-            )
-            expired = {row[0] for row in cursor.fetchall()}
-        forgotten = expired - {watch.lease.run_id for watch in self.watches()}
-        if forgotten:
-            self._adopt(sorted(forgotten), crashed=True)
-
-    # --- the rest ------------------------------------------------------------------------------------
 
     def _tick_forever(self) -> None:
         swept = time.monotonic() - _SWEEP_S + 2.0
@@ -323,7 +294,8 @@ class Agent:
             if claiming.promote():
                 step("agent.after_promote")
                 self.wake()
-            if time.monotonic() - swept > _SWEEP_S:
+            if self._sweep_soon.is_set() or time.monotonic() - swept > _SWEEP_S:
+                self._sweep_soon.clear()
                 swept = time.monotonic()
                 for runtime in self._runtimes.values():
                     orphans.sweep(runtime, self.registration.node_id)

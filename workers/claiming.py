@@ -6,13 +6,14 @@ skipping through the partial index (shape, rank, id) of claimable runs. Must not
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from workers import transitions
@@ -22,6 +23,8 @@ from workers.placement import Candidate, NodeView, ShapeView, Usage, choose, obs
 
 #: Most shapes that one look takes candidates from, and most candidates of one shape.
 _SHAPES_PER_LOOK = 64
+#: How many more shapes that do not fit now are watched for being passed over.
+_SHAPES_WATCHED = 16
 
 
 class Superseded(Exception):
@@ -84,6 +87,11 @@ _USAGE = """
     JOIN workers_shape s ON s.id = r.shape_id WHERE r.state = 'RUNNING' GROUP BY r.tenant_id
 """
 
+#: A node that is kept for a run must be one that could take it: not silent, stopped, draining or in trouble.
+_TAKES_WORK = """
+    mode = 'ready' AND trouble = '' AND NOT detached AND heartbeat_at > now() - %s * interval '1 second'
+"""
+
 
 def look(node_id: int, incarnation: int, memory: Memory, limit: int) -> Look:
     """Claim up to ``limit`` runs for the node. Raises Superseded when the incarnation is not ours."""
@@ -136,7 +144,7 @@ def _claim(
         for shape_id, rank, run_id in heads
         if all(item.passing for item in obstacles(memory.shapes[shape_id], node))
     ]
-    wanted = _first_shapes(usable, node.reserved_for, memory)
+    wanted = _first_shapes(usable, node, memory)
     if not wanted:
         if node.reserved_for is not None:
             _reserve(cursor, node, None)
@@ -178,40 +186,57 @@ def _claim(
 
 
 def _first_shapes(
-    usable: list[tuple[ShapeView, int, int]], reserved_for: int | None, memory: Memory
+    usable: list[tuple[ShapeView, int, int]], node: NodeView, memory: Memory
 ) -> list[ShapeView]:
-    """At most _SHAPES_PER_LOOK shapes: the reserved and overdue ones, then each tenant's oldest in turn."""
+    """The reserved and overdue shapes, then each tenant's oldest in turn.
+
+    At most _SHAPES_PER_LOOK that fit now, and a few that do not, to notice when they are passed over.
+    """
     if len(usable) <= _SHAPES_PER_LOOK:
         return [shape for shape, _, _ in usable]
-    turn: dict[int, int] = {}
-    ordered = []
+    turn: dict[tuple[int, bool], int] = {}
+    fitting: list[tuple[int, int, ShapeView]] = []
+    others: list[tuple[int, int, ShapeView]] = []
     for shape, rank, run_id in sorted(usable, key=lambda item: item[1]):
-        turn[shape.tenant_id] = turn.get(shape.tenant_id, 0) + 1
-        special = run_id == reserved_for or run_id in memory.passed_over
-        ordered.append((0 if special else turn[shape.tenant_id], rank, shape))
-    ordered.sort(key=lambda item: (item[0], item[1]))
-    return [shape for _, _, shape in ordered[:_SHAPES_PER_LOOK]]
+        fits = not obstacles(shape, node)
+        special = run_id == node.reserved_for or run_id in memory.passed_over
+        key = (shape.tenant_id, fits)
+        turn[key] = turn.get(key, 0) + 1
+        (fitting if fits or special else others).append((0 if special else turn[key], rank, shape))
+    fitting.sort(key=lambda item: (item[0], item[1]))
+    others.sort(key=lambda item: (item[0], item[1]))
+    return [shape for _, _, shape in fitting[:_SHAPES_PER_LOOK] + others[:_SHAPES_WATCHED]]
 
 
 def _reserved_elsewhere(cursor: CursorWrapper, node: NodeView, overdue: dict[int, float]) -> frozenset[int]:
     if not overdue:
         return frozenset()
     cursor.execute(
-        """SELECT reserved_for_id FROM workers_node
-           WHERE reserved_for_id = ANY(%s) AND id <> %s AND mode = 'ready'""",
-        [list(overdue), node.id],
+        f"""SELECT reserved_for_id FROM workers_node
+            WHERE reserved_for_id = ANY(%s) AND id <> %s AND {_TAKES_WORK}""",  # noqa: S608 a constant
+        [list(overdue), node.id, settings.GANTRY_LEASE_S],
     )
     return frozenset(row[0] for row in cursor.fetchall())
 
 
 def _reserve(cursor: CursorWrapper, node: NodeView, run_id: int | None) -> None:
-    """Keep the node for a run, unless another node does so already (the column is unique)."""
-    cursor.execute(
-        """UPDATE workers_node SET reserved_for_id = %s WHERE id = %s
-           AND (%s::bigint IS NULL
-                OR NOT EXISTS (SELECT 1 FROM workers_node o WHERE o.reserved_for_id = %s))""",
-        [run_id, node.id, run_id, run_id],
-    )
+    """Keep the node for a run, unless another one that takes work is kept for it (the column is unique)."""
+    if run_id is not None:
+        cursor.execute(
+            f"""UPDATE workers_node SET reserved_for_id = NULL WHERE id IN (
+                    SELECT id FROM workers_node
+                    WHERE reserved_for_id = %s AND id <> %s AND NOT ({_TAKES_WORK})
+                    FOR UPDATE SKIP LOCKED)""",  # noqa: S608 a constant
+            [run_id, node.id, settings.GANTRY_LEASE_S],
+        )
+    # Another node may be doing the same at this moment: one of them gets it, the other goes on without.
+    with contextlib.suppress(IntegrityError), transaction.atomic():
+        cursor.execute(
+            """UPDATE workers_node SET reserved_for_id = %s WHERE id = %s
+               AND (%s::bigint IS NULL
+                    OR NOT EXISTS (SELECT 1 FROM workers_node o WHERE o.reserved_for_id = %s))""",
+            [run_id, node.id, run_id, run_id],
+        )
 
 
 def load_shapes(memory: Memory, shape_ids: list[int]) -> None:

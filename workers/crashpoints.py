@@ -30,6 +30,7 @@ STEPS = (
     "agent.after_orphan_kill",
     "agent.before_goodbye",
     "agent.after_goodbye",
+    "reconciler.before_close",
     "reconciler.before_close_commit",
     "reconciler.after_close_commit",
     # one run

@@ -36,7 +36,8 @@ def node_views(max_age_s: float = 1.0) -> list[NodeView]:
     with _cache_lock:
         if time.monotonic() - _cache[0] > max_age_s:
             # By the database's clock, which wrote the heartbeat: this machine's may be wrong.
-            nodes = Node.objects.exclude(mode=Node.Mode.REMOVED).annotate(unheard=Now() - F("heartbeat_at"))
+            nodes = Node.objects.exclude(mode=Node.Mode.REMOVED).order_by("name")
+            nodes = nodes.annotate(unheard=Now() - F("heartbeat_at"))
             _cache = (time.monotonic(), [_view(node, node.unheard.total_seconds()) for node in nodes])
         return _cache[1]
 
@@ -196,7 +197,7 @@ def explain_run(run: Run) -> dict[str, Any]:
 
 
 def _clock(run: Run) -> tuple[float, float]:
-    """(seconds until its next try, seconds since its node was heard), by the database's clock; 0 if neither."""
+    """(seconds until its next try, seconds since its node was heard), by the database's clock."""
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT coalesce(extract(epoch FROM r.not_before - now()), 0)::float8,

@@ -6,20 +6,13 @@ removal takes that responsibility upon the operator. Must not import services, c
 
 from __future__ import annotations
 
-from django.conf import settings
 from django.db import connection, transaction
 
 from workers import transitions
 from workers.crashpoints import step
 from workers.leases import Lease, Outcome
+from workers.retries import backoff_s
 from workers.states import Reason, State
-
-
-def backoff_s(failures: int) -> float:
-    """Seconds until the next try after ``failures`` failed ones: doubles from the base up to the cap."""
-    return float(
-        min(settings.GANTRY_RETRY_CAP_S, settings.GANTRY_RETRY_BASE_S * 2 ** min(max(failures - 1, 0), 16))
-    )
 
 
 def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -> int:
@@ -49,7 +42,7 @@ def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -
                         State.CANCELLED if cancelled else State.FAILED,
                         reason,
                         message,
-                        backoff_s=backoff_s(attempt),
+                        backoff_s=backoff_s(reason, attempt),
                     )
                 )
             by = "operator" if removed else "reconciler"

@@ -6,17 +6,26 @@ claiming or runtimes.
 
 from __future__ import annotations
 
+import time
+from datetime import datetime
+
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
 from workers import losses, retention, transitions
+from workers.crashpoints import step
 
 log = structlog.get_logger(__name__)
 
 #: Key of the advisory lock: "gantry" in ASCII.
 _LOCK = 0x67616E747279
 _BATCH = 500
+#: Heartbeats that a node may still send after it looks lost, before it is given up.
+_LAST_CHANCES = 3
+
+#: Node id -> (its last heartbeat, since when this process has seen no newer one, in monotonic seconds).
+_unheard: dict[int, tuple[datetime, float]] = {}
 
 
 def reconcile_once() -> dict[str, int]:
@@ -35,10 +44,14 @@ def reconcile_once() -> dict[str, int]:
 
 
 def _close_lost_nodes() -> int:
-    """Close the attempts on nodes that have been silent for too long."""
+    """Close the attempts on nodes that have been silent for too long.
+
+    One look is not believed: when the database's clock jumps ahead, every heartbeat is old for a moment.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
-            """SELECT n.id, n.name, n.mode = 'removed', extract(epoch FROM now() - n.heartbeat_at)::int
+            """SELECT n.id, n.name, n.mode = 'removed', extract(epoch FROM now() - n.heartbeat_at)::int,
+                   n.heartbeat_at
                FROM workers_node n
                WHERE n.slots_used > 0 AND n.heartbeat_at < now() - %s * interval '1 second'
                  AND EXISTS (SELECT 1 FROM workers_run r WHERE r.node_id = n.id AND r.state = 'RUNNING'
@@ -46,9 +59,25 @@ def _close_lost_nodes() -> int:
             [settings.GANTRY_NODE_LOST_AFTER_S],
         )
         lost = cursor.fetchall()
+    for gone in _unheard.keys() - {row[0] for row in lost}:
+        del _unheard[gone]
     closed = 0
-    for node_id, name, removed, silent in lost:
+    for node_id, name, removed, silent, heartbeat in lost:
+        if not _still_unheard(node_id, heartbeat):
+            continue
+        step("reconciler.before_close")
         message = f"node {name} was removed" if removed else f"node {name} has been silent for {silent} s"
         closed += losses.close_node(node_id, message, removed=removed)
         log.warning("node.lost", node=name, silent_s=silent, closed=closed)
     return closed
+
+
+def _still_unheard(node_id: int, heartbeat: datetime) -> bool:
+    """Has this heartbeat been the node's last one for several more of them, counted by our own clock?"""
+    now = time.monotonic()
+    seen, since = _unheard.get(node_id, (None, now))
+    if seen != heartbeat:
+        _unheard[node_id] = (heartbeat, now)
+        return False
+    patience: float = _LAST_CHANCES * settings.GANTRY_HEARTBEAT_S
+    return now - since >= patience

@@ -18,8 +18,8 @@ from workers.crashpoints import step
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs import store
 from workers.logs.capture import Shipment
-from workers.losses import backoff_s
 from workers.outcomes import interpret, lost_message
+from workers.retries import backoff_s, may_retry
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.scribe import Entry, Scribe
 from workers.states import Reason, State
@@ -30,8 +30,6 @@ log = structlog.get_logger(__name__)
 _BRIEF_S = 0.03
 #: How often output of a running attempt is shipped, in seconds.
 _SHIP_S = 0.5
-#: Reasons for which another try makes no sense: the specification itself is at fault, or somebody ended it.
-_FINAL_REASONS = frozenset({Reason.CREATE, Reason.IMAGE, Reason.REJECTED, Reason.OPERATOR})
 
 
 @dataclass
@@ -39,6 +37,8 @@ class Watch:
     """A run in this worker's hands. The agent sets the flags, the runner looks at them."""
 
     run: ClaimedRun
+    #: When the database last confirmed its lease (``Keeper.as_of``); the guard refuses to start on old news.
+    as_of: float
     cancel: threading.Event = field(default_factory=threading.Event)
     operator: bool = False
     #: The lease was taken away: write nothing more.
@@ -125,12 +125,12 @@ class Runner:
                 return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
             step("runner.before_start")
             watch.started = True
-            runtime.start(run)
+            runtime.start(run, watch.as_of)
             step("runner.after_start")
         except PrepareFailed as failure:
             if failure.ours:
                 log.warning("run.given_back", message=failure.message)
-                return self._give_back(watch, runtime, failure.message, 5.0)
+                return self._give_back(watch, runtime, failure.message, failure.wait_s)
             state = State.CANCELLED if watch.cancel.is_set() else State.FAILED
             return self._never_started(watch, runtime, state, failure.reason, failure.message)
         return True
@@ -240,13 +240,12 @@ class Runner:
         run = watch.run
         again = (
             outcome.state is State.FAILED
-            and outcome.reason not in _FINAL_REASONS
+            and may_retry(outcome.reason)
             and run.retries_left > 0
             and not watch.cancel.is_set()
         )
         if again:
-            wait = backoff_s(run.lease.attempt)
-            outcome = replace(outcome, backoff_s=wait)
+            outcome = replace(outcome, backoff_s=backoff_s(outcome.reason, run.lease.attempt))
         self._close(
             watch, runtime, Entry("retry" if again else "finish", watch.lease, outcome, shipment=rest)
         )

@@ -17,6 +17,10 @@ DEFAULT_LOG_HEAD: Final = 16 * MIB
 DEFAULT_LOG_TAIL: Final = 48 * MIB
 
 
+class NewerSpecError(ValueError):
+    """A newer release stored this spec: only a worker of that release can execute it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Spec:
     """Base: what every run asks of a node. ``cpu_m`` is thousandths of a CPU, ``mem_mb`` MiB."""
@@ -33,9 +37,9 @@ class Spec:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read a stored spec. Raises ValueError for a newer version than this code knows."""
+        """Read a stored spec. Raises NewerSpecError for a newer version than this code knows."""
         if int(data.get("version", 1)) > cls.VERSION:
-            raise ValueError(
+            raise NewerSpecError(
                 f"the {cls.KIND} spec has version {data.get('version')}, "
                 f"this worker reads up to {cls.VERSION}: upgrade the worker"
             )

@@ -1,4 +1,4 @@
-"""`python -m config.local up|worker|demo`: Gantry on one machine. The Makefile calls this.
+"""`python -m config.local up|worker|manage|demo`: Gantry on one machine. The Makefile calls this.
 
 Must not import Django or any app.
 """
@@ -6,11 +6,13 @@ Must not import Django or any app.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
 COMMANDS = {
     "up": "the service with its own Postgres and Redis, until Ctrl-C",
     "worker": "one more node",
+    "manage": "a management command with the settings of the running service, such as create_token",
     "demo": "a minute's tour in a temporary folder",
 }
 
@@ -26,10 +28,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m config.local", description="Gantry on one machine.")
     commands = parser.add_subparsers(dest="command", required=True)
     for name, text in COMMANDS.items():
-        commands.add_parser(name, help=text, description=text)
-    command = parser.parse_args().command
+        commands.add_parser(name, help=text, description=text, add_help=name != "manage")
+    known, rest = parser.parse_known_args()
+    command = known.command
+    if rest and command != "manage":
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
     # After the version check: these need the packages of the right Python.
-    from config.local.data import DataFolder
+    from config.local.data import REPOSITORY, DataFolder
     from config.local.demo import demo
     from config.local.errors import LocalError
     from config.local.supervisor import Supervisor
@@ -38,6 +43,11 @@ def main() -> int:
     try:
         if command == "demo":
             return demo()
+        if command == "manage":
+            data = DataFolder()
+            environment = data.environment(data.running())
+            os.chdir(REPOSITORY)
+            os.execve(sys.executable, [sys.executable, "manage.py", *rest], environment)
         supervisor = Supervisor(DataFolder())
         return supervisor.up() if command == "up" else supervisor.worker()
     except LocalError as error:

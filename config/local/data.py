@@ -94,6 +94,17 @@ class DataFolder:
             servers.append(self.redis())
         return servers
 
+    def running(self) -> list[EmbeddedServer]:
+        """The same, which somebody has started before."""
+        servers = self.embedded()
+        for server in servers:
+            if not server.running:
+                raise LocalError(
+                    f"{server.title} of {self.path} does not run: start `make up` first, or set DATABASE_URL "
+                    "and REDIS_URL"
+                )
+        return servers
+
     @property
     def secret_keys(self) -> Path:
         return self.secrets / "secret-keys"

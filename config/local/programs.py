@@ -85,7 +85,8 @@ def manage(
                     process.terminate()
     log.write_text(errors)
     if process.returncode != 0 and not give_up():
-        last = "\n".join((errors or output).strip().splitlines()[-3:])
+        lines = [line for line in (errors or output).splitlines() if line.strip(" ^~")]
+        last = "\n".join(lines[-3:])
         raise LocalError(
             f"manage.py {' '.join(arguments)} {ending(process.returncode)}; the end of {log}:\n{last}"
         )

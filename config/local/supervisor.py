@@ -7,6 +7,7 @@ Must not import Django or any app.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 from config.local.children import Child, rotate_when_long
 from config.local.data import DataFolder, check_port_is_free, port_from
@@ -27,6 +29,8 @@ LOOK_S = 0.1
 SERVERS_LOOK_S = 2.0
 LOGS_LOOK_S = 60.0
 READY_S = 60.0
+#: How long the first heartbeat of the node may take before that is said instead of awaited.
+NODE_S = 15.0
 #: So many ends before the service was ever ready, and it will not get better by itself.
 HOPELESS = 4
 EXAMPLE = '{"taskName":"hello","commands":"echo hello"}'
@@ -47,7 +51,7 @@ class Supervisor:
         self.asked = 0
         self._began = time.monotonic()
         #: Where a newcomer finds a token.
-        self._token = ""
+        self._credential = ""
 
     # --- commands ---
 
@@ -73,8 +77,7 @@ class Supervisor:
             self._add(api(self.data, environment, port))
             self._add(worker(self.data, environment, "worker"))
             self._add(flower(self.data, environment, flower_port))
-            ready = self._wait_until_ready(port)
-            self._welcome(port, flower_port, node, ready)
+            self._welcome(port, flower_port, node, self._wait_until_ready(port))
             self._watch()
         return 0
 
@@ -88,14 +91,7 @@ class Supervisor:
                 "as the API. Set GANTRY_SECRET_KEYS, or GANTRY_DATA_DIR to the data folder of `make up`"
             )
         self.data.hold_node(node)
-        servers = self.data.embedded()
-        for server in servers:
-            if not server.running:
-                raise LocalError(
-                    f"{server.title} of {self.data.path} does not run: start `make up` first, or set "
-                    "DATABASE_URL and REDIS_URL"
-                )
-        environment = {**self.data.environment(servers), "GANTRY_NODE_NAME": node}
+        environment = {**self.data.environment(self.data.running()), "GANTRY_NODE_NAME": node}
         tell(f"{paint('Gantry', 'strong')} worker, node {node}, data in {self.data.path}")
         with self._signals(), self._everything_ends():
             child = worker(self.data, environment, f"worker-{node}")
@@ -131,11 +127,11 @@ class Supervisor:
         for line in output.rstrip().splitlines():
             tell(f"  {line}")
         if os.environ.get("GANTRY_BOOTSTRAP_TOKEN"):
-            self._token = "the one in GANTRY_BOOTSTRAP_TOKEN"
+            self._credential = "the one in GANTRY_BOOTSTRAP_TOKEN"
         elif "Token of" in output:
-            self._token = "printed above, only this once"
+            self._credential = "printed above, only this once"
         else:
-            self._token = "printed at the first start; a new one: manage.py create_token"
+            self._credential = "printed at the first start; a new one: make manage ARGS='create_token admin'"
 
     def _manage(self, *arguments: str, environment: dict[str, str]) -> str:
         output = manage(arguments, environment, self.data.log / f"{arguments[0]}.log", lambda: self.asked > 0)
@@ -147,27 +143,32 @@ class Supervisor:
         child.start()
         self.children.append(child)
 
-    def _wait_until_ready(self, port: int) -> bool:
-        """Polls /readyz. False: it serves but is not ready, and has said why."""
-        deadline = time.monotonic() + READY_S
-        answer = "nothing yet"
-        while time.monotonic() < deadline:
+    def _wait_until_ready(self, port: int) -> dict[str, Any]:
+        """What /readyz says once it is ready and a node has reported, or when waiting is no use any more."""
+        began = time.monotonic()
+        served: float | None = None
+        said: dict[str, Any] = {}
+        while time.monotonic() - began < READY_S:
             self._check_asked()
             status, answer = fetch(f"http://127.0.0.1:{port}/readyz")
+            if status in (200, 503):
+                said = json.loads(answer)
             if status == 200:
-                return True
+                served = served or time.monotonic()
+                if said["nodes"].get("ready") or time.monotonic() - served > NODE_S:
+                    return said
             self._look_after_children()
             for child in self.children:
                 if child.name == "api" and child.failures >= HOPELESS:
                     raise LocalError(
-                        f"{child.name} does not stay up; {child.log} ends with:\n{tail(child.log, 30)}"
+                        f"the API does not stay up; {child.log} ends with:\n{tail(child.log, 30)}"
                     )
             time.sleep(LOOK_S)
-        say("not ready", f"after {READY_S:.0f} s /readyz answers: {answer}", "warn")
-        return False
+        return said
 
-    def _welcome(self, port: int, flower_port: int, node: str, ready: bool) -> None:
+    def _welcome(self, port: int, flower_port: int, node: str, said: dict[str, Any]) -> None:
         url = f"http://127.0.0.1:{port}"
+        ready = said.get("status") == "ready"
         state, colour = ("Ready", "good") if ready else ("Started, not ready", "warn")
         tell(f"\n{paint(state, colour)} in {time.monotonic() - self._began:.1f} s\n")
         say("API", url, "strong")
@@ -175,13 +176,17 @@ class Supervisor:
         say("admin", f"{url}/admin/")
         say("Flower", f"http://127.0.0.1:{flower_port}")
         say("", f"user gantry, password in {self.data.secrets}/flower-password")
-        say("token", self._token)
+        say("token", self._credential)
         say("try", f"""curl --json '{EXAMPLE}' -H "Authorization: Bearer $TOKEN" {url}/v1/tasks""")
         say("node", node)
         say("logs", str(self.data.log))
         if os.geteuid() != 0:
             say("beware", "not root: commands run as this account and can read what it can read.", "warn")
             say("", "GANTRY_COMMANDS_UNISOLATED=0 forbids them.")
+        if not ready:
+            say("not ready", str(said or "the API does not answer yet"), "warn")
+        for warning in said.get("warnings", []):
+            say("beware", warning, "warn")
         say("stop", "Ctrl-C. Running commands go on; the next start takes them up again.")
         tell("")
 

@@ -80,12 +80,14 @@ class Sampler:
 
 
 class Stream:
-    """An endless stream of small tasks: there are always about ``depth`` of them that have not ended."""
+    """An endless stream of small tasks: there are always about ``depth`` of them that have not ended.
 
-    def __init__(self, tenant_id: int, command: str = "sleep 0.3", depth: int = 40) -> None:
+    They last from 0.3 to 0.7 s, so that a node's CPUs never become free all at once by chance.
+    """
+
+    def __init__(self, tenant_id: int, depth: int = 40) -> None:
         self.run_ids: list[int] = []
         self._tenant_id = tenant_id
-        self._command = command
         self._depth = depth
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="stream", daemon=True)
@@ -113,4 +115,10 @@ class Stream:
             Run.objects.filter(pk__in=self.run_ids[-4 * self._depth :]).exclude(state__in=FINAL).count()
         )
         for _ in range(self._depth - open_runs):
-            self.run_ids.append(submit(self._tenant_id, self._command, cpu=1))
+            lasts = 0.3 + 0.05 * (len(self.run_ids) * 5 % 9)
+            self.run_ids.append(submit(self._tenant_id, f"sleep {lasts:.2f}", cpu=1))
+
+    @property
+    def ended(self) -> int:
+        """How many have ended."""
+        return Run.objects.filter(pk__in=self.run_ids, state__in=FINAL).count()

@@ -58,7 +58,7 @@ def cancel_all(run_ids: list[int]) -> None:
 def reasons(tenant_id: int, run_id: int) -> list[str]:
     found = services.explain(tenant_id, run_id)["reasons"]
     assert isinstance(found, list)
-    return [item["message"] for item in found]
+    return [item["message"] for item in found if item["code"] != "broker"]
 
 
 # --- where --------------------------------------------------------------------------------------------------
@@ -185,8 +185,8 @@ def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
     three_nodes(cluster)
     # A long queue: more than the 12 CPUs could work off within the bound.
     depth = 400 if "queue" in owner else 40
-    with Sampler(), Stream(account.tenant_id, "sleep 0.5", depth=depth) as stream:
-        wait_until(lambda: Run.objects.filter(state=State.RUNNING).count() == 12, why="the nodes are full")
+    with Sampler(), Stream(account.tenant_id, depth) as stream:
+        wait_until(lambda: stream.ended >= 24, 40, why="the stream flows")
         tenant = account if owner == "same tenant" else stranger
         large = submit(tenant.tenant_id, "echo large", cpu=4)
         (ended,) = wait_final(large, timeout_s=30)
@@ -196,7 +196,7 @@ def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
             claimed_at__range=(ended.created_at, claimed_at(large)), run_id__in=stream.run_ids
         ).exclude(node__name=node_of(large))
         assert ended.state == State.SUCCEEDED
-        assert waited < 2 + 0.5 + 6, f"it waited {waited:.1f} s"
+        assert waited < 2 + 0.7 + 6, f"it waited {waited:.1f} s"
         assert still_waiting > 10, "the stream ran dry: this proves nothing"
         assert elsewhere.count() > 10, "the other nodes stood still for it"
     cancel_all(stream.run_ids)

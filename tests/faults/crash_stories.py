@@ -37,7 +37,7 @@ class Stage:
 
     def start(self, **env: str) -> Process:
         """A worker that is not waited for."""
-        return self.cluster.node(self.node, attributes=f"rack_id={self.node}", wait=False, **env)
+        return self.cluster.node(self.node, attributes=f"rack_id={self.node}", wait=False, settings=env)
 
     def crashing(self) -> Process:
         """A worker that dies at the step, the first time that it comes by."""
@@ -208,6 +208,7 @@ _STORIES: dict[str, Story] = {
 #: What one node does may be done by any other one: these are played with no other story beside them.
 ALONE: list[Case] = [
     ("agent.after_promote", retried),
+    ("reconciler.before_close", given_up),
     ("reconciler.before_close_commit", given_up),
     ("reconciler.after_close_commit", given_up),
 ]

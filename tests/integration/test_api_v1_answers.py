@@ -63,7 +63,7 @@ def test_headers_of_every_answer(api: Api, account: Account) -> None:
 
 
 def test_an_unforeseen_error_is_json_without_a_trace(
-    account: Account, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    account: Account, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("the secret inside")
@@ -76,3 +76,4 @@ def test_an_unforeseen_error_is_json_without_a_trace(
     assert answer.json()["error"]["code"] == "internal"
     assert b"secret" not in answer.content
     assert b"Traceback" not in answer.content
+    assert "the secret inside" in caplog.text, "the log has what the client is not told"

@@ -1,4 +1,4 @@
-"""The OpenAPI document: complete, without a warning, one spelling per route, and a client made from it compiles."""
+"""The OpenAPI document: complete, no warning, one spelling per route; a client made from it compiles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""manage.py for operators: bootstrap at every start and at once, users, tenants, tokens, for people and programs."""
+"""manage.py for operators: bootstrap at every start and at once; users, tenants, tokens."""
 
 from __future__ import annotations
 

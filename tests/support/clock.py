@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 _SHIFT = """
 import time as _time
@@ -47,7 +48,7 @@ import runpy
 import sys
 
 del sys.argv[0]
-runpy.run_path(sys.argv[0] + "/__main__.py", run_name="__main__")
+runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
 
@@ -62,12 +63,12 @@ class Clock:
         (folder / "sitecustomize.py").write_text(head + _SHIFT + _SITE)
         (folder / "launch.py").write_text(head + _SHIFT + _LAUNCH)
         wrapper = folder / "python"
-        # Called as: python -I -S -X utf8 <folder of the launcher> <arguments>
+        # Called as: python -I -S -X utf8 <file or folder of the launcher> <arguments>
         wrapper.write_text(
             f'#!/bin/sh\nshift 4\nexec "{sys.executable}" -I -S -X utf8 "{folder / "launch.py"}" "$@"\n'
         )
         wrapper.chmod(0o755)
-        self.env = {"PYTHONPATH": str(folder)}
+        self.env: dict[str, Any] = {"PYTHONPATH": str(folder)}
 
     def set(self, seconds: float) -> None:
         """From now on the time of day is wrong by so many seconds; 0 is right."""

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -122,9 +122,11 @@ class Cluster:
         wait: bool = True,
         folder: Path | None = None,
         python_path: Path | None = None,
+        settings: Mapping[str, str] | None = None,
         **env: str,
     ) -> Process:
-        """Start a worker; ``env`` adds GANTRY_ and other variables."""
+        """Start a worker; ``settings`` and ``env`` add GANTRY_ and other variables."""
+        env = {**(settings or {}), **env}
         data = folder or self.folder / name
         given = {
             "GANTRY_NODE_NAME": name,

@@ -30,19 +30,21 @@ def note(ledger: Path, what: str, name: str) -> str:
 
 
 def ticking_command(
-    ledger: Path, name: str, *, while_exists: Path, deaf: bool = False, first: int | None = None, code: int = 0
+    ledger: Path, name: str, *, while_exists: Path, deaf: bool = False, first: int | None = None
 ) -> str:
-    """A command that notes ten times a second that it lives, until a file is gone; then exits with ``code``.
+    """A command that notes ten times a second that it lives, until a file is gone.
 
     A grandchild in a session of its own does so too: who kills only the main process is found out.
-    ``deaf``: both ignore TERM. ``first``: the first attempt ends at once, with this code.
+    ``deaf``: both ignore TERM. ``first``: the first attempt ends soon, with this code.
     """
     tick = f"while test -e {while_exists}; do {note(ledger, 'tick', name)}; sleep 0.1; done"
     trap = "trap '' TERM; " if deaf else ""
-    early = "" if first is None else f"case {_ME} in *-1) {note(ledger, 'end', name)}; exit {first};; esac; "
+    early = ""
+    if first is not None:
+        early = f"case {_ME} in *-1) sleep 0.5; {note(ledger, 'end', name)}; exit {first};; esac; "
     return (
         f"{trap}{note(ledger, 'begin', name)}; echo out-{name}; {early}setsid sh -c '{tick}' & "
-        f"{tick}; wait; {note(ledger, 'end', name)}; exit {code}"
+        f"{tick}; wait; {note(ledger, 'end', name)}"
     )
 
 

@@ -6,15 +6,15 @@ import json
 from typing import Any
 
 import pytest
+from django.test import RequestFactory
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
-from rest_framework.test import APIRequestFactory
 
 from config.negotiation import IgnoreAccept, JSONBody
 
 
 def parse(body: bytes, content_type: str = "application/json", **meta: Any) -> Any:
-    made = APIRequestFactory().generic("POST", "/x", body, content_type=content_type, **meta)
+    made = RequestFactory().generic("POST", "/x", body, content_type=content_type, **meta)
     return Request(made, parsers=[JSONBody()], negotiator=IgnoreAccept()).data
 
 
@@ -84,7 +84,7 @@ def test_an_escaped_backslash_before_u0000_is_text() -> None:
 
 
 def test_a_body_that_ended_early_is_refused_although_it_is_json() -> None:
-    made = APIRequestFactory().generic("POST", "/x", b'{"a": 1}', content_type="application/json")
+    made = RequestFactory().generic("POST", "/x", b'{"a": 1}', content_type="application/json")
     made.META["CONTENT_LENGTH"] = "100"
     with pytest.raises(APIException, match="ended before its Content-Length"):
         _ = Request(made, parsers=[JSONBody()], negotiator=IgnoreAccept()).data
@@ -97,7 +97,7 @@ def test_compressed_bodies_are_refused() -> None:
 
 
 def test_the_bytes_stay_readable_after_parsing() -> None:
-    made = APIRequestFactory().generic("POST", "/x", json.dumps({"a": 1}).encode(), content_type="text/plain")
+    made = RequestFactory().generic("POST", "/x", json.dumps({"a": 1}).encode(), content_type="text/plain")
     request = Request(made, parsers=[JSONBody()], negotiator=IgnoreAccept())
     assert request.data == {"a": 1}
     assert made.body == b'{"a": 1}'

@@ -349,7 +349,7 @@ def test_a_stop_file_without_a_signal_is_noticed(node: Node) -> None:
 
 def test_a_fork_bomb_is_bounded_and_killed(node: Node) -> None:
     number = mark()
-    bomb = f"bomb() {{ while :; do (bomb {number}) & done; }}; (bomb) 2>/dev/null & echo ready; wait; sleep {number}"
+    bomb = f"bomb() {{ while :; do (bomb {number}) & done; }}; (bomb) 2>/dev/null & echo ready; exec sleep {number}"
     request = node.request(["/bin/sh", "-c", bomb, number], nproc=40)
     node.client.start(request)
     node.until_written(request.name, "ready")

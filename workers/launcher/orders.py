@@ -28,7 +28,8 @@ class Order:
     """What to execute, where, and within which limits."""
 
     __slots__ = (
-        "argv", "data_bytes", "env", "fence", "head_bytes", "name", "nofile", "nproc", "scratch", "tail_bytes",
+        "argv", "as_of", "data_bytes", "env", "fence", "head_bytes", "name", "nofile", "nproc", "scratch",
+        "tail_bytes",
     )  # fmt: skip
 
     def __init__(self, request: Record) -> None:
@@ -53,6 +54,8 @@ class Order:
         self.head_bytes = _count("head_bytes", request.get("head_bytes"))
         self.tail_bytes = _count("tail_bytes", request.get("tail_bytes"))
         self.fence = bool(request.get("fence", True))
+        as_of = request.get("as_of")
+        self.as_of = None if as_of is None else float(as_of)
 
 
 def _argv(value: object) -> list[str]:

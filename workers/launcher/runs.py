@@ -14,7 +14,7 @@ import signal
 import time
 
 from . import control, processes, replies, shim
-from .guard import GRACE, Guard
+from .guard import Guard
 from .handover import Handed
 from .orders import Order, RefusedError
 
@@ -114,7 +114,7 @@ class Runs:
             raise RefusedError("isolation", self.separate.refusal)
         if os.path.exists(os.path.join(folder, "stop")):
             raise RefusedError("stopped", f"{order.name} was stopped before it started: it will not start")
-        overdue = self.guard.overdue()
+        overdue = self.guard.overdue(order.as_of)
         if order.fence and overdue:
             raise RefusedError("fenced", f"{overdue}: renew first, then start {order.name}")
 
@@ -289,7 +289,7 @@ class Runs:
                 entry.guarded = True
                 log(f"guard: {entry.name} is stopped: {overdue}")
                 with contextlib.suppress(OSError):
-                    self.stop(entry.name, "guard", GRACE)
+                    self.stop(entry.name, "guard", self.guard.grace())
 
 
 def log(message: str) -> None:

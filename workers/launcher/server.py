@@ -273,7 +273,7 @@ class Server:
         kill_after = float(request["kill_after"])
         if not 0 < kill_after < float("inf"):
             raise RefusedError("bad_request", f"kill_after must be more than 0 seconds, not {kill_after}")
-        self.runs.guard.renew(kill_after)
+        self.runs.guard.renew(kill_after, request.get("lost_after"), request.get("as_of"))
         return {}
 
     def _quit(self, _connection: Connection, _request: Record) -> Record:

@@ -63,13 +63,17 @@ class Output(Protocol):
 
 
 class PrepareFailed(Exception):
-    """The attempt cannot be prepared. ``ours`` is True when the node is to blame, not the run."""
+    """The attempt cannot be prepared. ``ours`` is True when the node is to blame, not the run.
 
-    def __init__(self, reason: Reason, message: str, *, ours: bool = False) -> None:
+    Then the run is offered again after ``wait_s`` seconds, and no try is used up.
+    """
+
+    def __init__(self, reason: Reason, message: str, *, ours: bool = False, wait_s: float = 5.0) -> None:
         super().__init__(message)
         self.reason = reason
         self.message = message
         self.ours = ours
+        self.wait_s = wait_s
 
 
 class Runtime(Protocol):
@@ -84,8 +88,12 @@ class Runtime(Protocol):
         """Make folders and fetch inputs. Raises PrepareFailed; ``cancelled`` is asked while it takes time."""
         ...
 
-    def start(self, run: ClaimedRun) -> None:
-        """Start, or adopt what was started under the attempt's name. Raises PrepareFailed."""
+    def start(self, run: ClaimedRun, as_of: float) -> None:
+        """Start, or adopt what was started under the attempt's name. Raises PrepareFailed.
+
+        ``as_of`` is when the database last confirmed the lease, in seconds since the machine's start: on
+        news so old that the attempt may have been given up meanwhile nothing is started.
+        """
         ...
 
     def wait(self, run: ClaimedRun, timeout_s: float) -> Result | None:
@@ -104,8 +112,12 @@ class Runtime(Protocol):
 
     def kill_orphan(self, run_id: int, attempt: int) -> None: ...
 
-    def renewed(self, kill_after_s: float) -> None:
-        """The database has confirmed that this node is alive: the guard may rest for ``kill_after_s``."""
+    def renewed(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
+        """The database knew at ``as_of`` that this node lives; never raises.
+
+        Without further news the guard stops everything ``kill_after_s`` later, so that it is dead
+        ``lost_after_s`` later, when another node may begin the next attempt.
+        """
         ...
 
     def trouble(self) -> str:

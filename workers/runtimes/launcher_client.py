@@ -98,9 +98,12 @@ class LauncherClient:
         """
         return RunState.read(self._ask(request.frame()))
 
-    def renew(self, kill_after: float) -> None:
-        """This worker is alive: the guard stops fenced runs `kill_after` seconds after the last renewal."""
-        self._ask({"op": "renew", "kill_after": kill_after})
+    def renew(self, kill_after: float, lost_after: float | None = None, as_of: float | None = None) -> None:
+        """This worker was alive at `as_of` (control.boottime(); None: now).
+
+        The guard stops fenced runs `kill_after` seconds later, and has killed them before `lost_after`.
+        """
+        self._ask({"op": "renew", "kill_after": kill_after, "lost_after": lost_after, "as_of": as_of})
 
     def live(self) -> tuple[str, ...]:
         """The names of the runs whose shim lives."""
@@ -123,6 +126,15 @@ class LauncherClient:
             control.write_stop(folder, why, grace)
             control.signal_shim(folder)
         return state
+
+    def forbid(self, name: str) -> RunState:
+        """After an unanswered start: it will not start any more, unless it has. Returns the state now."""
+        folder = control.run_dir(self._control, name)
+        if self.state(name).state in (control.ABSENT, control.PREPARED):
+            Path(folder).mkdir(0o700, parents=True, exist_ok=True)
+            control.write_stop(folder, "unanswered", 0.0)
+            control.signal_shim(folder)
+        return self.state(name)
 
     def state(self, name: str) -> RunState:
         """The true state, from the files."""

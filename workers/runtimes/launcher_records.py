@@ -28,6 +28,7 @@ class StartRequest:
     head_bytes: int | None = None  # of each output file; with tail_bytes None too: no cap
     tail_bytes: int | None = None
     fence: bool = True  # may the guard stop it when the worker no longer renews?
+    as_of: float | None = None  # control.boottime() at which the worker knew that it may start this
 
     def frame(self) -> dict[str, Any]:
         limits = {"nproc": self.nproc, "nofile": self.nofile, "data_bytes": self.data_bytes}
@@ -41,6 +42,7 @@ class StartRequest:
             "head_bytes": self.head_bytes,
             "tail_bytes": self.tail_bytes,
             "fence": self.fence,
+            "as_of": self.as_of,
         }
 
 

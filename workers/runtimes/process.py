@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+import structlog
 from django.conf import settings
 
 from workers import fetch
@@ -27,14 +28,20 @@ from workers.launcher import control
 from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result
-from workers.runtimes.launcher_client import LauncherClient, LauncherError
+from workers.runtimes.launcher_client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.launcher_records import StartRequest, fresh_environment
-from workers.specs import ProcessSpec
+from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, NewerSpecError, ProcessSpec
 from workers.states import Reason
+
+log = structlog.get_logger(__name__)
 
 #: Processes and open files that one run may have; generous, against fork bombs.
 _NPROC: Final = 4096
 _NOFILE: Final = 65_536
+#: What is kept of the output, by the names in the stored spec.
+_CAPS: Final = (("log_head", DEFAULT_LOG_HEAD), ("log_tail", DEFAULT_LOG_TAIL))
+#: Seconds until a run that this worker is too old for is offered again.
+_UPGRADE_S: Final = 30.0
 
 
 def scratch_root(node_dir: Path) -> Path:
@@ -96,7 +103,7 @@ class ProcessRuntime:
         except OSError as error:
             raise PrepareFailed(Reason.RUNTIME, f"scratch folder: {error}", ours=True) from error
 
-    def start(self, run: ClaimedRun) -> None:
+    def start(self, run: ClaimedRun, as_of: float) -> None:
         spec = _spec(run)
         name = self._name_of(run)
         scratch = self._scratch / name
@@ -111,9 +118,14 @@ class ProcessRuntime:
             head_bytes=spec.log_head,
             tail_bytes=spec.log_tail,
             fence=not run.never_lost,
+            as_of=as_of,
         )
         try:
             self._client.start(request)
+        except LauncherUnavailableError as error:
+            # It may carry out later what it was asked now: from here on it must not, unless it already has.
+            if self._client.forbid(name).state not in (control.RUNNING, control.EXITED):
+                raise PrepareFailed(Reason.RUNTIME, f"launcher: {error}", ours=True) from error
         except (LauncherError, OSError) as error:
             raise PrepareFailed(Reason.RUNTIME, f"launcher: {error}", ours=True) from error
 
@@ -122,7 +134,7 @@ class ProcessRuntime:
         exit_record = self._client.wait(name, timeout_s)
         if exit_record is None:
             state = self._client.state(name)
-            if state.state not in (control.LOST, control.ABSENT):
+            if state.state not in (control.LOST, control.ABSENT, control.PREPARED):
                 return None
             if state.exit is None:
                 return Result(lost=True)
@@ -139,9 +151,10 @@ class ProcessRuntime:
         self._client.stop(self._name_of(run), why, grace_s)
 
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output:
-        spec = _spec(run)
+        # Not by way of the spec: what a newer worker started is adopted by an older one, too.
+        head, tail = (run.spec.get(key, default) for key, default in _CAPS)
         folder = Path(control.run_dir(str(self._control), self._name_of(run)))
-        return SpoolReader(folder / "stdout", folder / "stderr", shipped, spec.log_head, spec.log_tail)
+        return SpoolReader(folder / "stdout", folder / "stderr", shipped, head, tail)
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self._name(run_id, attempt)
@@ -168,8 +181,11 @@ class ProcessRuntime:
             self._client.stop(name, "orphan", 0.0)
             self._client.wait(name, 10.0)
 
-    def renewed(self, kill_after_s: float) -> None:
-        self._client.renew(kill_after_s)
+    def renewed(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
+        try:
+            self._client.renew(kill_after_s, lost_after_s, as_of)
+        except (LauncherError, OSError) as error:
+            log.warning("guard.not_told", error=str(error), meaning="it kills as if this node were lost")
 
     def trouble(self) -> str:
         free = shutil.disk_usage(self._scratch).free // (1024 * 1024)
@@ -191,6 +207,9 @@ def _at_most(limit: int, wanted: int) -> int:
 def _spec(run: ClaimedRun) -> ProcessSpec:
     try:
         return ProcessSpec.from_json(run.spec)
+    except NewerSpecError as error:
+        # A newer worker can execute it: during an upgrade nobody's run fails for that.
+        raise PrepareFailed(Reason.RUNTIME, str(error), ours=True, wait_s=_UPGRADE_S) from error
     except (ValueError, TypeError) as error:
         raise PrepareFailed(Reason.CREATE, str(error)) from error
 

@@ -1,0 +1,49 @@
+"""The README's curl lines, word for word, against a live API and node. Catches a README that lies."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from tests.support.cluster import ROOT, Cluster, wait_until
+from tests.support.fixtures import Account
+from workers.models import Run
+
+
+def curl_lines() -> list[str]:
+    """Every curl call of the README with its continuation lines, in order."""
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    return [line.strip() for line in text.splitlines() if line.strip().startswith("curl ")]
+
+
+@pytest.mark.django_db(transaction=True, reset_sequences=True)
+def test_the_first_tasks_of_the_readme(cluster: Cluster, account: Account) -> None:
+    """Task ids in the README are 1 and 2: the sequences start anew."""
+    assert shutil.which("curl"), "curl is needed to try the README: apt-get install curl"
+    cluster.node()
+    api = cluster.api()
+    answers = []
+    for line in curl_lines():
+        command = line.replace("http://127.0.0.1:8000", api.url)
+        done = subprocess.run(
+            ["/bin/sh", "-c", command],
+            env={"TOKEN": account.token, "PATH": "/usr/bin:/bin"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        answers.append(done.stdout)
+    submitted, asked, followed, picky, explained, killed = answers
+    assert json.loads(submitted) == {"status": 0, "message": "OK", "data": {"taskId": 1}}
+    assert json.loads(asked)["data"][0]["taskName"] == "hello"
+    assert re.fullmatch(r"hello from \S+\ndone\n", followed)
+    assert json.loads(picky)["data"] == {"taskId": 2}
+    assert json.loads(explained)["data"]["reasons"][0]["message"] == "no node has rack_id in [r9]"
+    told = json.loads(killed)["data"]
+    assert (told["submitKill"], told["resultMessage"], told["currentStatus"]) == (True, "task is killed", 6)
+    wait_until(lambda: Run.objects.filter(pk=1, state="SUCCEEDED").exists(), why="the first task ends well")

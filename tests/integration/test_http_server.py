@@ -1,0 +1,144 @@
+"""The API behind its real server: what only shows on the wire (chunks, odd headers, reason phrases)."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Iterable
+
+import pytest
+
+from tests.support.cluster import Api, Cluster
+from tests.support.fixtures import Account, make_account
+from workers.models import Run
+
+BODY = b'{"taskName": "wire", "commands": "true"}'
+
+
+@pytest.fixture
+def served(cluster: Cluster) -> tuple[Api, Account]:
+    return cluster.api(threads=2), make_account("default")
+
+
+def exchange(
+    served: tuple[Api, Account],
+    head: str,
+    parts: Iterable[bytes] = (),
+    *,
+    token: bool = True,
+    pause: float = 0.0,
+) -> tuple[str, bytes]:
+    """Send a request byte by byte as given; returns (status line, body)."""
+    api, account = served
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    lines = [head, f"Host: {host}:{port}", "Connection: close"]
+    if token:
+        lines.append(f"Authorization: Bearer {account.token}")
+    with socket.create_connection((host, int(port)), timeout=10) as wire:
+        received = b""
+        try:
+            wire.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
+            for part in parts:
+                time.sleep(pause)
+                wire.sendall(part)
+        except OSError:
+            pass  # it has answered without waiting for the rest
+        try:
+            while data := wire.recv(65_536):
+                received += data
+        except OSError:
+            pass
+    header, _, body = received.partition(b"\r\n\r\n")
+    return header.split(b"\r\n")[0].decode(), body
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def post(length: int, *more: str) -> str:
+    return "\r\n".join(["POST /v1/tasks HTTP/1.1", f"Content-Length: {length}", *more])
+
+
+def test_bodies_on_the_wire(served: tuple[Api, Account]) -> None:
+    chunked = "POST /v1/tasks HTTP/1.1\r\nTransfer-Encoding: chunked"
+    end = b"0\r\n\r\n"
+    accepted = {
+        "plain": (post(len(BODY)), [BODY]),
+        "in pieces": (post(len(BODY)), [BODY[:5], BODY[5:20], BODY[20:]]),
+        "chunked": (chunked, [chunk(BODY[:7]), chunk(BODY[7:]), end]),
+        "as a form": (post(len(BODY), "Content-Type: application/x-www-form-urlencoded"), [BODY]),
+        "a charset that is none": (post(len(BODY), "Content-Type: text/plain; charset=us-ascii"), [BODY]),
+    }
+    for name, (head, parts) in accepted.items():
+        status, body = exchange(served, head, parts, pause=0.02)
+        assert status == "HTTP/1.1 200 OK", (name, body)
+    assert Run.objects.count() == len(accepted)
+    large = [chunk(b"a" * 65_536)] * 32
+    refused = {
+        "too large": (post(2_000_000), [b"a" * 2_000_000], "413 Payload Too Large"),
+        "too large, nothing sent": (post(2_000_000), [], "413 Payload Too Large"),
+        "too large in chunks": (chunked, [*large, end], "413 Payload Too Large"),
+        "parameters of RFC 2231": (
+            post(len(BODY), "Content-Type: text/plain; charset*=none''x"),
+            [BODY],
+            "415 Unsupported Media Type",
+        ),
+        "no text": (
+            post(len(BODY), "Content-Type: text/plain; charset=hex"),
+            [BODY],
+            "415 Unsupported Media Type",
+        ),
+    }
+    for name, (head, parts, wanted) in refused.items():
+        status, body = exchange(served, head, parts)
+        assert status == f"HTTP/1.1 {wanted}", (name, status)
+        assert json.loads(body)["status"] == -2127560592, name
+    assert Run.objects.count() == len(accepted)
+
+
+def test_old_clients_post_nothing_at_all(served: tuple[Api, Account]) -> None:
+    status, body = exchange(served, "POST /v1/tasks/kill?taskId=1 HTTP/1.1")
+    assert status == "HTTP/1.1 400 Bad Request"
+    assert json.loads(body)["status"] == -2127560608
+    assert exchange(served, "POST /v1/tasks/kill?taskId=1 HTTP/1.0")[0].endswith("400 Bad Request")
+
+
+def test_reason_phrases_and_odd_requests(served: tuple[Api, Account]) -> None:
+    for head, status in (
+        ("GET /v1/tasks?taskIds=1 HTTP/1.1\r\nContent-Type: text/plain; charset=hex", "200 OK"),
+        ("GET /v1/tasks/%00 HTTP/1.1", "400 Bad Request"),
+        ("GET /api/v1/runs?name=%00 HTTP/1.1", "400 Bad Request"),
+        ("GET /api/v1/runs?name=%ED%A0%80 HTTP/1.1", "200 OK"),
+        ("GET /v1/tasks/%FF HTTP/1.1", "404 Not Found"),
+        ("GET /v1/tasks?taskIds=1 HTTP/1.1\r\nX-Tenant-Id: \xff", "403 Forbidden"),
+        ("GET /v1/tasks?taskIds=1 HTTP/1.1\r\nX-Tenant-Id: default\r\nX-Tenant-Id: default", "403 Forbidden"),
+        ("DELETE /v1/tasks HTTP/1.1", "405 Method Not Allowed"),
+        ("BREW /v1/tasks HTTP/1.1", "405 Method Not Allowed"),
+        ("GET /api/v1/runs/1/retry HTTP/1.1", "405 Method Not Allowed"),
+        ("GET /nothing HTTP/1.1", "404 Not Found"),
+    ):
+        assert exchange(served, head)[0] == f"HTTP/1.1 {status}", head
+
+
+def test_a_head_request_has_the_length_and_no_body(served: tuple[Api, Account]) -> None:
+    status, body = exchange(served, "HEAD /api/v1/runs HTTP/1.1")
+    assert (status, body) == ("HTTP/1.1 200 OK", b"")
+
+
+def test_changes_are_logged_with_who_and_the_query_is_not(served: tuple[Api, Account]) -> None:
+    api, account = served
+    exchange(served, post(len(BODY), "X-Request-Id: find-me"), [BODY])
+    exchange(served, "POST /v1/tasks/kill?taskId=1&secret=canary HTTP/1.1")
+    exchange(served, "GET /v1/tasks?taskIds=1 HTTP/1.1\r\nX-Request-Id: quiet")
+    deadline = time.monotonic() + 5
+    while "kill" not in api.text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    lines = [line for line in api.text().splitlines() if "gantry.http" in line]
+    (line,) = [line for line in lines if "find-me" in line]
+    for part in ("/v1/tasks", "POST", "200", "default", account.user, "tasks", "token"):
+        assert part in line
+    assert "canary" not in api.text()
+    assert "quiet" not in api.text()
+    assert account.token not in api.text()
