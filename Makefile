@@ -60,10 +60,12 @@ lint: venv-dev ## ruff, mypy, import rules, migrations, deployment check, schema
 
 .PHONY: bench
 bench: venv-dev ## the figures of docs/performance.md
+	@NEEDED=wrk:wrk sh config/local/debian.sh
 	$(PY) -m tests.bench $(ARGS)
 
 .PHONY: bench-long
 bench-long: venv-dev ## the same with more repetitions and more rows
+	@NEEDED=wrk:wrk sh config/local/debian.sh
 	$(PY) -m tests.bench --long $(ARGS)
 
 .PHONY: schema

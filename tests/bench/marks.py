@@ -107,21 +107,10 @@ def latency(ours: str, peer: str, count: int) -> None:
     task = {**TASK, "commands": "exec date +%s.%N"}
     mine, theirs = [], []
     for index in range(count):
-        sent = time.time()
-        task_id = client.call("POST", "/v1/tasks", task)["data"]["taskId"]
-        wait_until(
-            lambda: _value("SELECT count(*) FROM workers_run WHERE id = %s AND state = 'SUCCEEDED'", task_id),
-            30,
-            0.02,
-        )
-        log = _value("SELECT convert_from(data, 'utf8') FROM workers_logchunk WHERE run_id = %s", task_id)
-        mine.append((float(log) - sent) * 1000)
+        mine.append(_command_latency(client, task) * 1000)
         time.sleep(0.1)
         raw.delay(time.time(), str(index))
-        took = wait_until(
-            lambda: _value("SELECT seconds FROM bench_latency WHERE key = %s", str(index)), 30, 0.02
-        )
-        theirs.append(took * 1000)
+        theirs.append(_await("SELECT seconds FROM bench_latency WHERE key = %s", str(index)) * 1000)
         time.sleep(0.1)
     for name, values in (("POST to first timestamp of the command", mine), ("raw Celery message", theirs)):
         values.sort()
@@ -131,6 +120,22 @@ def latency(ours: str, peer: str, count: int) -> None:
         )
     print("    mark: p50 <= 15 ms, p99 <= 50 ms")
     sys.stdout.flush()
+
+
+def _command_latency(client: Client, task: object) -> float:
+    """Seconds from just before the POST to the time that the command itself prints first."""
+    sent = time.time()
+    task_id = client.call("POST", "/v1/tasks", task)["data"]["taskId"]
+    _await("SELECT id FROM workers_run WHERE id = %s AND state = 'SUCCEEDED'", task_id)
+    return (
+        float(_value("SELECT convert_from(data, 'utf8') FROM workers_logchunk WHERE run_id = %s", task_id))
+        - sent
+    )
+
+
+def _await(query: str, key: object) -> Any:
+    """The value of a query as soon as it has one."""
+    return wait_until(lambda: _value(query, key), 30, 0.02)
 
 
 def _post_all(url: str, path: str, body: object, count: int) -> None:
@@ -161,8 +166,8 @@ def _sql(text: str) -> None:
         cursor.execute(text)
 
 
-def _value(text: str, *params: object) -> Any:
+def _value(text: str, *params: Any) -> Any:
     with connection.cursor() as cursor:
-        cursor.execute(text, list(params))
+        cursor.execute(text, params)
         row = cursor.fetchone()
     return row[0] if row else None

@@ -1,4 +1,4 @@
-"""What the benchmarks run on: servers, our API and node, the peer's API and worker; and the load generator."""
+"""What the benchmarks run on: our API and node, the peer's API and worker, the load generator."""
 
 from __future__ import annotations
 
@@ -116,20 +116,18 @@ def answers(port: int) -> bool:
 
 def wrk(url: str, seconds: float, connections: int = 8, body: object = None) -> float:
     """Requests per second over ``connections`` kept-alive connections; fails when one was not 2xx."""
-    script = tempfile.NamedTemporaryFile("w", suffix=".lua", delete=False)
-    with script:
-        for name, value in HEADERS.items():
-            script.write(f'wrk.headers["{name}"] = "{value}"\n')
-        if body is not None:
-            script.write('wrk.method = "POST"\n')
-            script.write(f"wrk.body = [==[{json.dumps(body)}]==]\n")
+    lines = [f'wrk.headers["{name}"] = "{value}"' for name, value in HEADERS.items()]
+    if body is not None:
+        lines += ['wrk.method = "POST"', f"wrk.body = [==[{json.dumps(body)}]==]"]
+    script = Path(tempfile.mkdtemp()) / "request.lua"
+    script.write_text("\n".join(lines))
     done = subprocess.run(
-        ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", script.name, url],
+        ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), url],
         capture_output=True,
         text=True,
         check=True,
     )
-    Path(script.name).unlink()
+    shutil.rmtree(script.parent)
     if "Non-2xx" in done.stdout:
         raise RuntimeError(f"{url} answered errors: {done.stdout}")
     found = re.search(r"Requests/sec:\s+([\d.]+)", done.stdout)
