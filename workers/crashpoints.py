@@ -81,4 +81,8 @@ def _happen(name: str) -> None:
         while not Path(f"{_ONCE}.go").exists():
             time.sleep(0.01)
         return
-    os.kill(os.getpid(), signal.SIGSTOP if _HOW == "freeze" else signal.SIGKILL)
+    if _HOW == "freeze":
+        os.kill(os.getpid(), signal.SIGSTOP)
+        time.sleep(0.1)  # the stop reaches this thread a moment later, perhaps
+        return
+    os.kill(os.getpid(), signal.SIGKILL)

@@ -54,7 +54,7 @@ def hold_folder(folder: Path) -> tuple[IO[str], uuid.UUID]:
     """Lock the node's data folder for the life of this process; returns the lock and the folder's id."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     folder.chmod(0o700)
-    lock = (folder / "worker.lock").open("a+")
+    lock = os.fdopen(os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -64,9 +64,9 @@ def hold_folder(folder: Path) -> tuple[IO[str], uuid.UUID]:
             f"another worker (process {holder}) uses the folder {folder}: stop it, or give this one another "
             "GANTRY_NODE_NAME"
         ) from None
-    lock.truncate(0)
-    lock.write(str(os.getpid()))
-    lock.flush()
+    ours = str(os.getpid()).encode()
+    os.pwrite(lock.fileno(), ours, 0)  # in place: a worker must be able to start again on a full disk
+    os.ftruncate(lock.fileno(), len(ours))
     identity = folder / "folder_id"
     if not identity.exists():
         identity.write_text(str(uuid.uuid4()))

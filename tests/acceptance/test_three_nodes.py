@@ -247,7 +247,7 @@ def test_a_removed_node_kills_what_it_runs_and_others_take_it_over(
     ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
     gate.touch()
     if told == "by its heartbeat":
-        cluster.env["GANTRY_LOOK_S"] = "20"
+        cluster.env["GANTRY_LOOK_S"] = "5"
     nodes = three_nodes(cluster)
     tick = ticking_command(ledger, "a", while_exists=gate, deaf=True)
     retried = submit(account.tenant_id, tick, constraints={"rack_id": ["r1", "r2"]}, retries=1, grace_s=1)

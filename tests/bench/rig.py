@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from tests.support.cluster import ROOT, Process, free_port, wait_until
 
-TOKEN = "gnt_benchbenchbenchbenchbenchbenchbenchbench"  # noqa: S105  of a throw-away database
+TOKEN = "gnt_benchbenchbenchbenchbenchbenchbenchbench"
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 
 
@@ -27,7 +27,7 @@ class Rig:
     """Starts processes in a throw-away folder; ``stop`` ends them all."""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="gb-", dir="/tmp"))  # noqa: S108
+        self.folder = Path(tempfile.mkdtemp(prefix="gb-", dir="/tmp"))
         self.folder.chmod(0o711)
         self.processes: list[Process] = []
 

@@ -36,6 +36,18 @@ def _now() -> object:
         return cursor.fetchone()[0]
 
 
+def _end_open_transactions() -> None:
+    """What the server does after a minute (idle_in_transaction_session_timeout), long before a node is lost.
+
+    A worker that is frozen within a transaction keeps its locks until then.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+               WHERE application_name = 'gantry-worker' AND state LIKE 'idle in transaction%'"""
+        )
+
+
 def _by(run_id: int) -> list[tuple[int, str]]:
     """Who recorded which transition of a run."""
     return list(RunEvent.objects.filter(run_id=run_id).order_by("id").values_list("attempt", "by"))
@@ -98,8 +110,9 @@ def test_frozen_beyond_the_loss_of_its_node(cluster: Cluster, account: Account, 
     runs["once"] = submit(account.tenant_id, ticking_command(ledger, "once", while_exists=gate))
     for run_id in runs.values():
         wait_started(run_id)
-    survivor = cluster.node("n2", attributes="rack_id=r2", settings=_SURVIVOR)
     victim.freeze()
+    _end_open_transactions()
+    survivor = cluster.node("n2", attributes="rack_id=r2", settings=_SURVIVOR)
     for name in names:
         wait_until(lambda name=name: run(runs[name]).attempt == 2, 30, why=f"{name} is retried elsewhere")
         wait_started(runs[name])
@@ -160,6 +173,7 @@ def test_frozen_in_the_middle_of_a_step(cluster: Cluster, account: Account, shar
         runs[name] = submit(account.tenant_id, command, constraints={"rack_id": [name, "r"]}, retries=1)
     for name in workers:
         wait_for_file(cluster.folder / f"{name}.frozen", 40)
+    _end_open_transactions()
     cluster.node("survivor", attributes="rack_id=r", settings=_SURVIVOR)
     for name, run_id in runs.items():
         wait_until(lambda run_id=run_id: run(run_id).attempt == 2, 40, why=f"{name} is retried elsewhere")

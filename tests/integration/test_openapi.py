@@ -18,7 +18,7 @@ from django.test import Client
 
 from config import openapi
 from tests.integration.conftest import Api
-from tests.integration.test_tenant_walk import routes
+from tests.integration.walk import routes
 from tests.support.fixtures import Account
 
 #: Described by nothing: they are the description.

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -123,9 +123,13 @@ class Cluster:
         folder: Path | None = None,
         python_path: Path | None = None,
         settings: Mapping[str, str] | None = None,
+        under: Sequence[str] = (),
         **env: str,
     ) -> Process:
-        """Start a worker; ``settings`` and ``env`` add GANTRY_ and other variables."""
+        """Start a worker; ``settings`` and ``env`` add GANTRY_ and other variables.
+
+        ``under`` is a command that executes the one that follows it, e.g. in namespaces of its own.
+        """
         env = {**(settings or {}), **env}
         data = folder or self.folder / name
         given = {
@@ -139,7 +143,7 @@ class Cluster:
         before = self._incarnation(name)
         process = self._start(
             f"node-{name}",
-            [sys.executable, str((python_path or ROOT) / "manage.py"), "node"],
+            [*under, sys.executable, str((python_path or ROOT) / "manage.py"), "node"],
             given,
             python_path or ROOT,
         )

@@ -6,7 +6,8 @@ and keeps to few modules: every one costs memory in each waiting shim.
 
 Layout of the control folder (mode 0700):
   launcher.sock, launcher.lock, launcher.log, renewed, uid_counter
-  runs/<name>/lock      flock held by the shim while it lives: the truth of liveness, never process ids
+  runs/<name>/lock      flock held by the shim while it lives: the truth of liveness, never process ids. It holds
+                        space as well: on a full disk a request to stop is written in it, and it becomes `exit`
               started   written before the command can execute; `exit` after every process is dead
               stop      a request to stop; `holes` says which bytes of the output were dropped
               stdout, stderr
@@ -15,6 +16,7 @@ Layout of the control folder (mode 0700):
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import itertools
 import json
@@ -41,6 +43,8 @@ LOST = "lost"  # it was started, its shim is gone and nobody recorded the end
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _serial = itertools.count()  # two threads of one process do not share a temporary file
+_RESERVE = 4096  # bytes that the lock file of a run takes ahead: one block
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SOCKET_PATH_LIMIT = 100  # bytes; the kernel's own limit is 108
 
 
@@ -104,6 +108,21 @@ def write_bytes(path: str, data: bytes, dir_fd: int | None = None) -> None:
         os.close(file)
 
 
+def overwrite(path: str, data: bytes) -> None:
+    """Write a small file, on a full disk in place of its old content: not atomic, but without a new block."""
+    try:
+        write_bytes(path, data)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.pwrite(file, data, 0)
+            os.ftruncate(file, len(data))
+        finally:
+            os.close(file)
+
+
 def dump(record: Record) -> bytes:
     return json.dumps(record).encode()
 
@@ -120,7 +139,7 @@ def read_record(path: str, dir_fd: int | None = None) -> Record | None:
         return None
     with open(file, "rb") as stream:
         try:
-            record = json.loads(stream.read())
+            record = json.loads(stream.read().rstrip(b"\0"))  # what is reserved is longer than what it holds
         except ValueError:
             return None
     return record if isinstance(record, dict) else None
@@ -141,6 +160,24 @@ def try_lock(path: str) -> int | None:
             return file
     os.close(file)
     return None
+
+
+def reserve(lock: int) -> None:
+    """Take the space for a record ahead: who fills the disk must still be stopped and end. Raises OSError."""
+    os.posix_fallocate(lock, 0, _RESERVE)
+
+
+def write_exit(record: Record, folder: int, lock: int) -> None:
+    """Record the end of a run, on a full disk in the space that its lock file holds. Raises OSError."""
+    data = dump(record) + b"\n"
+    try:
+        write_bytes("exit", data, folder)
+    except OSError as error:
+        if error.errno not in _FULL or os.fstat(lock).st_size < len(data):
+            raise
+        os.pwrite(lock, data, 0)
+        os.ftruncate(lock, len(data))
+        os.rename("lock", "exit", src_dir_fd=folder, dst_dir_fd=folder)
 
 
 def lock_held(folder: str) -> bool:
@@ -186,13 +223,31 @@ def write_stop(folder: str, why: str, grace: float) -> None:
     grace = max(0.0, float(grace))
     record: Record = {"why": why, "grace": grace, "at": now}
     path = os.path.join(folder, "stop")
-    earlier = stop_request(read_record(path))
+    earlier = stop_request(read_stop(folder))
     if earlier is not None:
         first_why, at, deadline = earlier
         if deadline <= now + grace:
             return
         record = {"why": first_why, "grace": max(0.0, now + grace - at), "at": at}
-    write_record(path, record)
+    try:
+        write_record(path, record)
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600))  # it must not start any more
+        with contextlib.suppress(FileNotFoundError):  # no lock: it has not started
+            lock = os.open(os.path.join(folder, "lock"), os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                os.pwrite(lock, dump(record).ljust(_RESERVE // 2, b"\0"), 0)
+            finally:
+                os.close(lock)
+
+
+def read_stop(folder: str, dir_fd: int | None = None) -> Record | None:
+    """The request to stop a run, wherever there was space to write it; `folder` is "" with a `dir_fd`."""
+    return read_record(os.path.join(folder, "stop"), dir_fd) or read_record(
+        os.path.join(folder, "lock"), dir_fd
+    )
 
 
 def stop_request(record: Record | None) -> tuple[str, float, float] | None:

@@ -42,8 +42,9 @@ class Guard:
         words = [self._boot_id, f"{at:.3f}", f"{kill_after:.3f}"]
         if lost_after is not None:
             words.append(f"{lost_after:.3f}")
-        control.write_bytes(self._path, (" ".join(words) + "\n").encode())
+        # First what counts: a note that cannot be written must not kill what runs.
         self._at, self._kill_after, self._lost_after = at, kill_after, lost_after
+        control.overwrite(self._path, (" ".join(words) + "\n").encode())
 
     def age(self) -> float | None:
         """Seconds since the last renewal; None when there was none since the machine started."""

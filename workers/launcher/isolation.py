@@ -18,7 +18,7 @@ NAMESPACES = "namespaces"
 UIDS = "uids"
 NONE = "none"
 
-_SHARED_MEMORY = b"/dev/shm"  # noqa: S108
+_SHARED_MEMORY = b"/dev/shm"
 _SHARED_FOLDERS = (b"/tmp", b"/var/tmp", b"/run/lock", b"/dev/mqueue", _SHARED_MEMORY)  # hidden from runs
 _SHARED_MEMORY_OPTIONS = b"size=64m,nr_inodes=4096,mode=1777"
 

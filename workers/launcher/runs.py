@@ -88,6 +88,7 @@ class Runs:
             return
         try:
             self._refuse(order, folder)
+            control.reserve(lock)
             handed = Handed(order, folder, lock, self.separate)
         except OSError as error:
             os.close(lock)

@@ -51,8 +51,17 @@ def run(order: Order, handed: Handed, separate: Isolation) -> None:
             shim.execute()
             shim.watch()
     except BaseException as error:  # noqa: BLE001 (a forked child must end here, whatever happened)
-        os.write(2, f"shim of {order.name}: {error!r}\n".encode(errors="replace"))
-    os._exit(0)
+        _say(order, repr(error))
+    finally:
+        os._exit(0)
+
+
+def _say(order: Order, message: object) -> None:
+    """One line to launcher.log, which may lie on a full disk."""
+    try:
+        os.write(2, f"shim of {order.name}: {message}\n".encode(errors="replace"))
+    except OSError:
+        pass
 
 
 def _close_all_but(kept: list[int]) -> None:
@@ -190,7 +199,7 @@ class Shim:
                 self._obey()
                 self._output.look()
             except OSError as error:  # a full disk, say: it must not stop the watching
-                os.write(2, f"shim of {self._order.name}: {error}\n".encode(errors="replace"))
+                _say(self._order, error)
             signal.sigtimedwait(_WAKE_SIGNALS, self._patience())
         self._record()
 
@@ -212,7 +221,7 @@ class Shim:
         if self._status is not None:
             self._reach.kill()
             return
-        request = control.stop_request(control.read_record("stop", self._folder))
+        request = control.stop_request(control.read_stop("", self._folder))
         if request is None:
             return
         why, at, deadline = request
@@ -253,11 +262,11 @@ class Shim:
         while True:
             try:
                 record.update(self._output.summary())
-                control.write_record("exit", record, self._folder)
+                control.write_exit(record, self._folder, self._handed.lock)
                 break
             except OSError as problem:
                 # An end that is not recorded is a lost run: wait for the disk rather than lose it.
-                os.write(2, f"shim of {self._order.name}: cannot record the end: {problem}\n".encode())
+                _say(self._order, f"cannot record the end: {problem}")
                 signal.sigtimedwait(_WAKE_SIGNALS, _RECORD_AGAIN)
         self.send("exit", record)
 

@@ -1,0 +1,251 @@
+"""Killing a command means killing everything that it started, however well hidden, within its grace period.
+
+Whether something survives is read from /proc of the machine itself: every process of these commands carries a
+number that nothing else has.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster, wait_until
+from tests.support.engine import output, run, submit, wait_final, wait_started
+from tests.support.fixtures import Account
+from tests.support.invariants import assert_invariants
+from workers import services
+from workers.models import Attempt, Run
+from workers.states import Reason, State
+
+
+@pytest.fixture
+def marker() -> str:
+    """A time to sleep that nobody else on the machine sleeps: `sleep <marker>` is recognised by it."""
+    return f"{random.SystemRandom().randrange(10**8, 10**9)}"
+
+
+def alive(marker: str) -> list[str]:
+    """Command lines of the living processes that carry the marker."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) == os.getpid():
+            continue
+        try:
+            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            status = (entry / "stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            continue
+        if marker in command and status not in "ZX":
+            found.append(command.strip())
+    return found
+
+
+#: Ways of getting away from one's parent. Each is a shell line that leaves `sleep <marker>` behind.
+ESCAPES = {
+    "background": "sleep {m} &",
+    "own session": "setsid sleep {m} &",
+    "double fork": "( ( sleep {m} & ) & )",
+    "double fork in own sessions": "( setsid sh -c 'setsid sleep {m} & sleep {m}' & )",
+    "nohup": "nohup sleep {m} >/dev/null 2>&1 &",
+    "clean environment": "env -i /bin/sh -c 'trap \"\" TERM HUP INT; while :; do sleep {m}; done' &",
+    "closed output": "setsid sleep {m} </dev/null >/dev/null 2>&1 &",
+    "stopped": "sh -c 'kill -STOP $$; sleep {m}' {m} &",
+    "ignores everything": "sh -c 'trap \"\" TERM HUP INT QUIT USR1 PIPE ALRM; sleep {m} & wait; sleep {m}' &",
+    "another folder": "( cd / && setsid sleep {m} & )",
+    "starts a new one when one dies": "( while :; do sleep {m}; done ) &",
+}
+
+
+def escaping(marker: str, *names: str) -> str:
+    """A shell that ignores TERM, has let all of these go, and never ends by itself."""
+    lines = "\n".join(ESCAPES[name].format(m=marker) for name in names or ESCAPES)
+    return f"trap '' TERM HUP INT\n{lines}\necho up\nwhile :; do sleep {marker}; done"
+
+
+def test_nothing_survives_the_grace_period(cluster: Cluster, account: Account, marker: str) -> None:
+    """The issue's fourth proof: a shell that ignores TERM, with grandchildren in sessions of their own."""
+    cluster.node()
+    run_id = submit(account.tenant_id, escaping(marker), grace_s=2)
+    wait_until(lambda: output(run_id) == b"up\n", why="all have been started")
+    wait_until(lambda: len(alive(marker)) > len(ESCAPES), why="all of them live")
+    asked = time.monotonic()
+    answer = services.cancel(account.tenant_id, run_id)
+    assert (answer.accepted, answer.state) == (True, State.RUNNING)
+    (ended,) = wait_final(run_id, timeout_s=20)
+    took = time.monotonic() - asked
+    assert alive(marker) == [], "the run is recorded as ended, and something of it lives"
+    assert (ended.state, ended.reason, ended.message) == (
+        State.CANCELLED,
+        "",
+        "Command was killed by request",
+    )
+    assert took >= 1.9, "it was not given its grace period"
+    assert took < 2 + 5, f"the end came {took:.1f} s after the kill, its grace period is 2 s"
+    assert_invariants(cluster)
+
+
+def test_each_way_out_is_closed_when_the_command_just_ends(
+    cluster: Cluster, account: Account, marker: str
+) -> None:
+    """Catches: a daemon that a command leaves behind when it ends by itself. The run's end is the end of all."""
+    cluster.node()
+    markers = {name: str(int(marker) + number) for number, name in enumerate(ESCAPES)}
+    run_ids = {
+        name: submit(
+            account.tenant_id, f"{ESCAPES[name].format(m=markers[name])}\nsleep 0.3\necho up\nexit 6"
+        )
+        for name in ESCAPES
+    }
+    for name, run_id in run_ids.items():
+        (ended,) = wait_final(run_id)
+        assert alive(markers[name]) == [], name
+        assert (ended.state, ended.exit_code, output(run_id)) == (State.FAILED, 6, b"up\n"), name
+    assert_invariants(cluster)
+
+
+def test_a_command_that_takes_leave_politely_is_let(cluster: Cluster, account: Account) -> None:
+    """Catches: KILL before the grace period is over; the last words of a command that are lost."""
+    cluster.node()
+    run_id = submit(
+        account.tenant_id,
+        "trap 'echo cleaning; sleep 1; echo cleaned; exit 9' TERM; echo up; while :; do sleep 0.1; done",
+        grace_s=20,
+    )
+    wait_until(lambda: output(run_id) == b"up\n", why="it is up")
+    asked = time.monotonic()
+    services.cancel(account.tenant_id, run_id)
+    (ended,) = wait_final(run_id, timeout_s=15)
+    assert output(run_id) == b"up\ncleaning\ncleaned\n"
+    assert (ended.state, ended.exit_code) == (State.CANCELLED, 9)
+    assert time.monotonic() - asked < 15, "the whole grace period was waited for"
+    assert_invariants(cluster)
+
+
+def test_grandchildren_are_asked_too(cluster: Cluster, account: Account) -> None:
+    """Catches: TERM for the main process only. The child in another session says goodbye, its parent waits."""
+    cluster.node()
+    child = 'trap "echo child cleaned; exit" TERM; echo child up; while :; do sleep 0.1; done'
+    run_id = submit(
+        account.tenant_id,
+        f"trap 'wait; echo parent cleaned; exit 0' TERM; setsid sh -c '{child}' & wait",
+        grace_s=20,
+    )
+    wait_until(lambda: output(run_id) == b"child up\n", why="the child is up")
+    services.cancel(account.tenant_id, run_id)
+    (ended,) = wait_final(run_id, timeout_s=15)
+    assert output(run_id) == b"child up\nchild cleaned\nparent cleaned\n"
+    assert ended.state == State.CANCELLED
+    assert_invariants(cluster)
+
+
+def test_a_second_kill_does_not_lengthen_or_shorten_the_grace_period(
+    cluster: Cluster, account: Account, marker: str
+) -> None:
+    """Catches: an impatient client whose repeated kills put the end off for ever."""
+    cluster.node()
+    run_id = submit(account.tenant_id, f"trap '' TERM; echo up; while :; do sleep {marker}; done", grace_s=3)
+    wait_until(lambda: output(run_id) == b"up\n", why="it is up")
+    asked = time.monotonic()
+
+    def again() -> bool:
+        answer = services.cancel(account.tenant_id, run_id)
+        return answer.already_final
+
+    wait_until(again, 15, every_s=0.2, why="it ends although it is killed again and again")
+    assert 2.9 <= time.monotonic() - asked < 3 + 5
+    assert Run.objects.filter(pk=run_id, state=State.CANCELLED).exists()
+    assert alive(marker) == []
+    assert_invariants(cluster)
+
+
+@pytest.mark.parametrize("grace_s", [0, 1])
+def test_a_fork_bomb_ends(cluster: Cluster, account: Account, marker: str, grace_s: int) -> None:
+    """Catches: a killer that is slower than what it has to kill."""
+    cluster.node()
+    bomb = f"b() {{ sleep {marker} & sleep 0.02; b & sleep {marker}; }}"
+    run_id = submit(
+        account.tenant_id, f"trap '' TERM; {bomb}; b & b & b & wait; sleep {marker}", grace_s=grace_s
+    )
+    wait_until(lambda: len(alive(marker)) > 30, why="it has grown")
+    services.cancel(account.tenant_id, run_id)
+    (ended,) = wait_final(run_id, timeout_s=30)
+    assert ended.state == State.CANCELLED
+    assert alive(marker) == []
+    assert_invariants(cluster)
+
+
+def test_the_neighbour_lives(cluster: Cluster, account: Account, marker: str) -> None:
+    """Catches: a kill that reaches another run of the same node."""
+    cluster.node()
+    victim = submit(account.tenant_id, escaping(marker, "own session", "stopped"), grace_s=0)
+    other = submit(account.tenant_id, "setsid sleep 2 & wait; echo lived")
+    wait_until(lambda: output(victim) == b"up\n", why="it is up")
+    wait_started(other)
+    services.cancel(account.tenant_id, victim)
+    wait_final(victim)
+    (ended,) = wait_final(other)
+    assert (ended.state, output(other)) == (State.SUCCEEDED, b"lived\n")
+    assert alive(marker) == []
+    assert_invariants(cluster)
+
+
+#: How a run is brought to be stopped by somebody else than its client, and what the record then says.
+STOPS: dict[str, tuple[Callable[[int, int], object], dict[str, object]]] = {
+    "an operator": (
+        lambda tenant_id, run_id: services.cancel(None, run_id, operator=True),
+        {"state": State.CANCELLED, "reason": Reason.OPERATOR, "message": "Command was killed by an operator"},
+    ),
+    "its time limit": (
+        lambda tenant_id, run_id: None,
+        {
+            "state": State.FAILED,
+            "reason": Reason.TIMEOUT,
+            "message": "Command ran longer than its limit of 3 s and was killed",
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("who", STOPS)
+def test_others_kill_as_thoroughly(cluster: Cluster, account: Account, marker: str, who: str) -> None:
+    """Catches: a time limit or an operator's kill that is less thorough than a client's."""
+    cluster.node()
+    timeout_s = 3 if who == "its time limit" else None
+    run_id = submit(account.tenant_id, escaping(marker), grace_s=1, timeout_s=timeout_s)
+    wait_until(lambda: output(run_id) == b"up\n", why="it is up")
+    stop, expected = STOPS[who]
+    stop(account.tenant_id, run_id)
+    (ended,) = wait_final(run_id, timeout_s=20)
+    assert alive(marker) == []
+    assert {name: getattr(ended, name) for name in expected} == expected
+    assert_invariants(cluster)
+
+
+def test_a_kill_that_finds_the_command_ended_changes_nothing(cluster: Cluster, account: Account) -> None:
+    """Catches: a success that becomes a cancel afterwards."""
+    cluster.node()
+    run_id = submit(account.tenant_id, "exit 0")
+    wait_final(run_id)
+    answer = services.cancel(account.tenant_id, run_id)
+    assert (answer.accepted, answer.already_final, answer.message) == (False, True, "It has already ended")
+    assert run(run_id).state == State.SUCCEEDED
+    assert Attempt.objects.get(run_id=run_id).exit_code == 0
+
+
+def test_a_kill_before_the_start_and_none_starts(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches: a command that runs although its kill was confirmed while it waited (I5)."""
+    marks = [shared_folder / f"mark-{number}" for number in range(20)]
+    run_ids = [submit(account.tenant_id, f"touch {mark}") for mark in marks]
+    for run_id in run_ids[::2]:
+        assert services.cancel(account.tenant_id, run_id).state == State.CANCELLED
+    cluster.node()
+    wait_final(*run_ids)
+    assert [mark.exists() for mark in marks] == [False, True] * 10
+    assert_invariants(cluster)

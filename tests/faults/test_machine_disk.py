@@ -1,0 +1,121 @@
+"""Fault 18: the disk of a node is full, by a run's own files or by its output.
+
+The run that fills it gets its own failure. The worker survives, says what is wrong in the node's row and in
+explain, takes no work, and goes on when space is freed. Runs that write nothing notice nothing: their ends
+are recorded on a disk that has not one block left.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.cluster import Cluster, wait_until
+from tests.support.disk import Disk, node_on_small_disk
+from tests.support.engine import run, submit, wait_final, wait_started
+from tests.support.fixtures import Account
+from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from workers import services
+from workers.models import Attempt, Node
+from workers.states import Reason, State
+
+HERE = {"rack_id": ["small"]}
+#: Fills the working folder to the last byte.
+FILL = "head -c 1G /dev/zero > big 2>/dev/null"
+
+
+def _trouble() -> str:
+    return Node.objects.get(name="small").trouble
+
+
+def _assert_full_and_said_so(account: Account, disk: Disk) -> int:
+    """The disk is full, the node says so and takes no work; returns a run that waits because of it."""
+    wait_until(lambda: disk.free_mb() < 1, why="the run fills the disk")
+    wait_until(lambda: "MiB free in" in _trouble(), why="the node's row says what is wrong")
+    waiting = submit(account.tenant_id, "echo here", constraints=HERE)
+    told = wait_until(
+        lambda: [
+            r for r in services.explain(account.tenant_id, waiting)["reasons"] if r["code"] == "trouble"
+        ],  # type: ignore[attr-defined]
+        why="explain says why it waits",
+    )
+    assert "MiB free in" in told[0]["message"]
+    assert told[0]["remedy"]
+    return waiting
+
+
+def _assert_recovered(cluster: Cluster, disk: Disk, waiting: int) -> None:
+    """Space is free again: the node takes work, what waited ran, nothing is left."""
+    wait_until(lambda: disk.free_mb() > 40, 30, why="the space is given back")
+    wait_until(lambda: not _trouble(), why="the node has nothing to complain of any more")
+    (ended,) = wait_final(waiting)
+    assert (ended.state, ended.attempt) == (State.SUCCEEDED, 1)
+    assert disk.node.alive
+    wait_until(lambda: not disk.left_over(), 20, why=f"I4: {disk.left_over()}")
+    assert_invariants(cluster)
+
+
+def test_a_run_fills_the_scratch_disk(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+    """Catches an end that cannot be recorded for want of a block (run and space are then lost for good), a
+    guard that kills bystanders since it cannot note a renewal, a worker that dies or goes on taking work."""
+    ledger = open_ledger(shared_folder)
+    disk = node_on_small_disk(cluster, "small", 64, GANTRY_NODE_ATTRIBUTES="rack_id=small")
+    cluster.node("other", attributes="rack_id=other")
+    quiet = submit(account.tenant_id, ledger_command(ledger, "quiet", "sleep 3", 5), constraints=HERE)
+    steady = submit(account.tenant_id, ledger_command(ledger, "steady", "sleep 9", 6), constraints=HERE)
+    for run_id in (quiet, steady):
+        wait_started(run_id)
+    go = shared_folder / "go"
+    filler = submit(
+        account.tenant_id,
+        f"{FILL}; code=$?; until test -e {go}; do sleep 0.2; done; exit $code",
+        constraints=HERE,
+    )
+    waiting = _assert_full_and_said_so(account, disk)
+    elsewhere = submit(account.tenant_id, "echo fine", constraints={"rack_id": ["other"]})
+    (fine,) = wait_final(elsewhere)
+    assert fine.state == State.SUCCEEDED
+    wait_final(quiet, steady, timeout_s=40)
+    assert disk.free_mb() < 1, "the bystanders ended on a full disk, else this proves nothing"
+    for name, run_id, code in (("quiet", quiet, 5), ("steady", steady, 6)):
+        assert_truth(ledger, name, run_id, code)
+    assert run(waiting).attempt == 0, "a node without space took work"
+    go.touch()
+    (ended,) = wait_final(filler)
+    assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.EXIT_CODE, 1)
+    assert_once(ledger, {"quiet": quiet, "steady": steady})
+    _assert_recovered(cluster, disk, waiting)
+
+
+def test_a_run_fills_the_disk_with_its_output(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches the same where the log spool fills it: output is capped, but a disk can be smaller."""
+    ledger = open_ledger(shared_folder)
+    disk = node_on_small_disk(cluster, "small", 56, GANTRY_NODE_ATTRIBUTES="rack_id=small")
+    steady = submit(account.tenant_id, ledger_command(ledger, "steady", "sleep 6", 6), constraints=HERE)
+    wait_started(steady)
+    go = shared_folder / "go"
+    fill = "dd if=/dev/zero bs=20M count=4 2>/dev/null"
+    command = f"{fill}; code=$?; until test -e {go}; do sleep 0.2; done; exit $code"
+    filler = submit(account.tenant_id, command, mem_mb=256, constraints=HERE)
+    waiting = _assert_full_and_said_so(account, disk)
+    wait_final(steady, timeout_s=40)
+    assert_truth(ledger, "steady", steady, 6)
+    go.touch()
+    (ended,) = wait_final(filler)
+    assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.EXIT_CODE, 1)
+    assert 40 * 2**20 < Attempt.objects.get(run_id=filler).log_bytes < 60 * 2**20
+    assert_once(ledger, {"steady": steady})
+    _assert_recovered(cluster, disk, waiting)
+
+
+def test_a_run_that_filled_the_disk_is_cancelled(cluster: Cluster, account: Account) -> None:
+    """Catches a cancel that needs space to be written down: then nobody can stop what fills the disk."""
+    disk = node_on_small_disk(cluster, "small", 64, GANTRY_NODE_ATTRIBUTES="rack_id=small")
+    filler = submit(account.tenant_id, f"trap '' TERM; {FILL}; while :; do sleep 0.2; done", constraints=HERE)
+    waiting = _assert_full_and_said_so(account, disk)
+    assert services.cancel(account.tenant_id, filler).accepted
+    (ended,) = wait_final(filler, timeout_s=15)
+    assert (ended.state, ended.message) == (State.CANCELLED, "Command was killed by request")
+    assert (ended.exit_code, ended.attempt) == (137, 1)
+    _assert_recovered(cluster, disk, waiting)
