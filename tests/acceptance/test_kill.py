@@ -92,7 +92,7 @@ def test_nothing_survives_the_grace_period(cluster: Cluster, account: Account, m
 def test_each_way_out_is_closed_when_the_command_just_ends(
     cluster: Cluster, account: Account, marker: str
 ) -> None:
-    """Catches: a daemon that a command leaves behind when it ends by itself. The run's end is the end of all."""
+    """Catches: a daemon that a command leaves behind when it ends: the run's end is the end of all."""
     cluster.node()
     markers = {name: str(int(marker) + number) for number, name in enumerate(ESCAPES)}
     run_ids = {
@@ -127,7 +127,7 @@ def test_a_command_that_takes_leave_politely_is_let(cluster: Cluster, account: A
 
 
 def test_grandchildren_are_asked_too(cluster: Cluster, account: Account) -> None:
-    """Catches: TERM for the main process only. The child in another session says goodbye, its parent waits."""
+    """Catches: TERM for the main process only. A child in its own session says goodbye, its parent waits."""
     cluster.node()
     child = 'trap "echo child cleaned; exit" TERM; echo child up; while :; do sleep 0.1; done'
     run_id = submit(

@@ -8,6 +8,7 @@ are recorded on a disk that has not one block left.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from tests.support.cluster import Cluster, wait_until
 from tests.support.disk import Disk, node_on_small_disk
@@ -25,6 +26,12 @@ FILL = "head -c 1G /dev/zero > big 2>/dev/null"
 
 def _trouble() -> str:
     return Node.objects.get(name="small").trouble
+
+
+def _told(account: Account, run_id: int) -> list[dict[str, Any]]:
+    """What explain says of the node's trouble."""
+    found: Any = services.explain(account.tenant_id, run_id)["reasons"]
+    return [reason for reason in found if reason["code"] == "trouble"]
 
 
 def _assert_full_and_said_so(account: Account, disk: Disk) -> int:
@@ -112,10 +119,36 @@ def test_a_run_fills_the_disk_with_its_output(
 def test_a_run_that_filled_the_disk_is_cancelled(cluster: Cluster, account: Account) -> None:
     """Catches a cancel that needs space to be written down: then nobody can stop what fills the disk."""
     disk = node_on_small_disk(cluster, "small", 64, GANTRY_NODE_ATTRIBUTES="rack_id=small")
-    filler = submit(account.tenant_id, f"trap '' TERM; {FILL}; while :; do sleep 0.2; done", constraints=HERE)
+    filler = submit(
+        account.tenant_id, f"trap '' TERM; {FILL}; while :; do sleep 0.2; done", constraints=HERE, grace_s=1
+    )
     waiting = _assert_full_and_said_so(account, disk)
     assert services.cancel(account.tenant_id, filler).accepted
     (ended,) = wait_final(filler, timeout_s=15)
     assert (ended.state, ended.message) == (State.CANCELLED, "Command was killed by request")
     assert (ended.exit_code, ended.attempt) == (137, 1)
+    _assert_recovered(cluster, disk, waiting)
+
+
+def test_a_worker_starts_on_a_full_disk(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+    """Catches a worker that needs space for its start: runs would then end with nobody to record it, and the
+    space of those that ended could not be given back."""
+    ledger = open_ledger(shared_folder)
+    disk = node_on_small_disk(cluster, "small", 64, GANTRY_NODE_ATTRIBUTES="rack_id=small")
+    steady = submit(account.tenant_id, ledger_command(ledger, "steady", "sleep 3", 6), constraints=HERE)
+    wait_started(steady)
+    go = shared_folder / "go"
+    command = f"{FILL}; code=$?; until test -e {go}; do sleep 0.2; done; exit $code"
+    filler = submit(account.tenant_id, command, constraints=HERE)
+    waiting = _assert_full_and_said_so(account, disk)
+    disk.node.kill()
+    wait_until(lambda: "end steady" in ledger.read_text(), why="a run ends while there is no worker")
+    disk.next_worker(GANTRY_NODE_ATTRIBUTES="rack_id=small")
+    wait_final(steady)
+    assert disk.free_mb() < 1, "the worker started on a full disk, else this proves nothing"
+    assert_truth(ledger, "steady", steady, 6)
+    go.touch()
+    (ended,) = wait_final(filler)
+    assert (ended.state, ended.exit_code, ended.attempt) == (State.FAILED, 1, 1)
+    assert_once(ledger, {"steady": steady})
     _assert_recovered(cluster, disk, waiting)

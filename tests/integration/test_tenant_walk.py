@@ -134,6 +134,8 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
             continue
         if OPERATORS.search(asked.template) and "tokens" not in asked.template:
             continue
+        if asked.template.endswith("/reconcile") and str(victim.run_ids[1]) in asked.query:
+            continue  # no worker answers for the running one, which takes 5 s to find out
         key = f"{asked.method} {asked.template}"
         wanted.add(key)
         for who in (owner, owners):

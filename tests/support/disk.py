@@ -13,17 +13,20 @@ from pathlib import Path
 from tests.support.cluster import Cluster, Process
 
 
-@dataclass(frozen=True)
+@dataclass
 class Disk:
-    """The disk of a running node, as seen from outside through its process."""
+    """The disk of a node; it lasts as long as ``keeper``, a process that only looks at it."""
 
+    cluster: Cluster
+    name: str
+    keeper: int
     node: Process
-    folder: Path
+    _back: list[str]
 
     @property
     def inside(self) -> Path:
         """The node's folder as that node sees it."""
-        return Path(f"/proc/{self.node.pid}/root{self.folder}")
+        return Path(f"/proc/{self.keeper}/root{self.cluster.folder / self.name}")
 
     def free_mb(self) -> float:
         found = os.statvfs(self.inside)
@@ -33,23 +36,26 @@ class Disk:
         """Control and scratch folders of runs: these are out of sight for ``invariants.left_over``."""
         return [str(path) for name in ("scratch", "launcher/runs") for path in (self.inside / name).glob("*")]
 
+    def next_worker(self, **more: str) -> None:
+        """Start another worker on this disk, after the end of the one before."""
+        under = ["nsenter", f"--target={self.keeper}", "--mount"]
+        under += ["--user", "--preserve-credentials"] if self._back else []
+        self.node = self.cluster.node(self.name, under=[*under, "--", *self._back], settings=more)
+
 
 def node_on_small_disk(cluster: Cluster, name: str, size_mb: int, **more: str) -> Disk:
     """Start a node whose folder is on a disk of ``size_mb`` MiB."""
     folder = cluster.folder / name
     folder.mkdir()
-    mount = f"mount -t tmpfs -o size={size_mb}m,mode=0711 gantry-test '{folder}' && exec \"$@\""
-    if os.geteuid() == 0:
-        under = ["unshare", "--mount", "sh", "-c", mount, "sh"]
-    else:
-        back = ["unshare", "--user", f"--map-user={os.geteuid()}", f"--map-group={os.getegid()}", "--"]
-        under = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh", *back]
-    return Disk(cluster.node(name, under=under, **more), folder)  # type: ignore[arg-type]
-
-
-def inside_of(disk: Disk) -> list[str]:
-    """The command that executes another one where this disk can be seen, for the node's next worker."""
-    command = ["nsenter", f"--target={disk.node.pid}", "--mount"]
+    note = cluster.folder / f"{name}.keeper"
+    script = (
+        f"mount -t tmpfs -o size={size_mb}m,mode=0711 gantry-test '{folder}' || exit 1; "
+        f"(cd '{folder}' && exec sleep infinity) & echo $! > '{note}'; exec \"$@\""
+    )
+    under, back = ["unshare", "--mount"], []
     if os.geteuid() != 0:
-        command += ["--user", "--preserve-credentials"]
-    return [*command, "--"]
+        under.append("--map-root-user")
+        # Mounting needs root of a user namespace; the node is to run as the ordinary account that it is.
+        back = ["unshare", "--user", f"--map-user={os.geteuid()}", f"--map-group={os.getegid()}", "--"]
+    node = cluster.node(name, under=[*under, "sh", "-c", script, "sh", *back], settings=more)
+    return Disk(cluster, name, int(note.read_text()), node, back)

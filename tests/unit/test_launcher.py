@@ -93,7 +93,7 @@ def test_environment_is_exactly_what_was_given(node: Node) -> None:
 
 
 def test_working_folder_home_and_tmp(node: Node) -> None:
-    request = node.request('pwd; echo "$HOME"; echo "$TMPDIR"; cd "$TMPDIR" && touch mine && cd && ls tmp')
+    request = node.request('pwd; echo "$HOME"; echo "$TMPDIR"; cd "$TMPDIR" && touch mine && ls')
     node.finish(request)
     home = str(node.scratch(request.name))
     assert node.text(request.name).split() == [home, home, f"{home}/tmp", "mine"]
@@ -132,7 +132,8 @@ def test_signals_umask_and_privileges_are_plain(node: Node) -> None:
     _, text = node.run("umask; ulimit -c; cat /proc/self/status")
     status = dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
     assert text.split()[:2] == ["0022", "0"]
-    assert {int(status[field], 16) for field in ("SigBlk", "SigIgn", "CapPrm", "CapEff", "CapAmb")} == {0}
+    assert {int(status[field], 16) for field in ("SigBlk", "CapPrm", "CapEff", "CapAmb")} == {0}
+    assert int(status["SigIgn"], 16) & 0x7FFF_FFFF == 0  # the C library keeps 32 and 33 for itself
     assert status["NoNewPrivs"] == "1"
     assert len(set(status["Uid"].split())) == 1
     assert len(set(status["Gid"].split())) == 1
@@ -350,16 +351,16 @@ def test_a_stop_file_without_a_signal_is_noticed(node: Node) -> None:
 
 def test_a_fork_bomb_is_bounded_and_killed(node: Node) -> None:
     number = mark()
-    bomb = f"bomb() {{ while :; do (bomb {number}) & done; }}; (bomb) 2>/dev/null & echo ready; exec sleep {number}"
-    request = node.request(["/bin/sh", "-c", bomb, number], nproc=40)
+    bomb = f"bomb() {{ while :; do bomb & done; }}; bomb 2>/dev/null & echo ready; exec sleep {number}"
+    request = node.request(["/bin/bash", "-c", bomb, number], nproc=40)
     node.client.start(request)
     node.until_written(request.name, "ready")
-    time.sleep(0.5)
-    most = len(sleepers(number))
+    eventually(lambda: len(sleepers(number)) > 30, "the bomb does not go off")
+    most = max(len(sleepers(number)) for _ in range(10))
     node.client.stop(request.name, "cancel", 0)
     assert node.end(request.name).killed == "cancel"
     assert sleepers(number) == []
-    assert 2 < most <= 41
+    assert most <= 40
 
 
 # --- who may die -----------------------------------------------------------------------------------------
@@ -658,7 +659,7 @@ def test_launcher_and_files_do_not_grow(node: Node) -> None:
     before = len(os.listdir(f"/proc/{pid}/fd"))
     for _ in range(40):
         node.run("true")
-    assert len(os.listdir(f"/proc/{pid}/fd")) == before
+    eventually(lambda: len(os.listdir(f"/proc/{pid}/fd")) <= before, "files stay open")
 
 
 def test_fresh_environment_may_be_replaced() -> None:

@@ -152,7 +152,8 @@ def _listen(control_dir: str) -> socket.socket:
     with contextlib.suppress(FileNotFoundError):
         os.unlink(address)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
-    listener.bind(address)  # mode 0600 by the umask
+    listener.bind(address)
+    os.chmod(address, 0o600)
     os.umask(0o022)  # what commands inherit; every other file here is made with its mode
     listener.listen(BACKLOG)
     if folder is not None:

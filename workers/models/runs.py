@@ -89,8 +89,8 @@ class Run(models.Model):
     class Meta:
         constraints = [
             models.CheckConstraint(
-                condition=Q(state__in=list(FINAL), finished_at__isnull=False)
-                | (~Q(state__in=list(FINAL)) & Q(finished_at__isnull=True)),
+                condition=Q(state__in=sorted(FINAL), finished_at__isnull=False)
+                | (~Q(state__in=sorted(FINAL)) & Q(finished_at__isnull=True)),
                 name="run_finished_iff_final",
             ),
             models.CheckConstraint(

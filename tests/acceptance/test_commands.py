@@ -1,0 +1,369 @@
+"""What a command finds around it: a fresh environment, a user and a folder of its own, limits, and nothing else.
+
+As root each run is a stranger on the machine. Started by an ordinary user, a worker cannot do that: then the
+tests assert what the service promises instead, that it says so and serves trusted tenants only.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import secrets
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.cluster import Cluster, wait_until
+from tests.support.engine import output, run, submit, wait_final, wait_started
+from tests.support.fixtures import Account, make_account
+from tests.support.invariants import assert_invariants
+from tests.support.session import POSTGRES, REDIS
+from workers import services
+from workers.models import Node, Run
+from workers.runtimes.launcher_records import DEFAULT_PATH
+from workers.specs import ProcessSpec
+from workers.states import Reason, State
+
+ROOT = os.geteuid() == 0
+
+
+def submit_argv(tenant_id: int, *argv: str, env: dict[str, str] | None = None, **more: Any) -> int:
+    """A run without a shell around it."""
+    spec = ProcessSpec(argv=list(argv), env=env or {}, cpu_m=100, mem_mb=more.pop("mem_mb", 64))
+    return services.submit(
+        services.Submission(tenant_id=tenant_id, family="tasks", spec=spec, name="t", **more)
+    )
+
+
+def lines(run_id: int) -> list[str]:
+    (ended,) = wait_final(run_id)
+    assert ended.state == State.SUCCEEDED, f"{ended.message}: {output(run_id, stream=2)!r}"
+    return output(run_id).decode().splitlines()
+
+
+# --- environment --------------------------------------------------------------------------------------------
+
+
+def test_the_environment_is_fresh(cluster: Cluster, account: Account) -> None:
+    """Catches: anything of the worker's environment in a command's, above all its passwords and keys.
+
+    A canary stands for what an operator may have exported before starting the worker.
+    """
+    canary = secrets.token_hex(16)
+    cluster.node(CANARY=canary, GANTRY_CANARY=canary, LD_LIBRARY_PATH=f"/{canary}", PYTHONPATH=f"/{canary}")
+    asked = submit_argv(account.tenant_id, "/usr/bin/env", "-0", env={"MINE": "1", "EMPTY": "", "LANG": "C"})
+    every = submit(account.tenant_id, "cat /proc/[0-9]*/environ 2>/dev/null; exit 0", env={"MINE": "seen"})
+    wait_final(asked, every)
+    found = dict(item.split("=", 1) for item in output(asked).decode().rstrip("\0").split("\0"))
+    home = found.pop("HOME")
+    assert found == {
+        "PATH": DEFAULT_PATH, "TMPDIR": f"{home}/tmp", "LANG": "C", "MINE": "1", "EMPTY": "",
+    }  # fmt: skip
+    assert Path(home).name == f"{asked}-1"
+    seen = output(every)
+    assert b"MINE=seen" in seen
+    if ROOT:
+        for secret in (canary, os.environ["DATABASE_URL"], os.environ["GANTRY_SECRET_KEYS"], "REDIS_URL"):
+            assert secret.encode() not in seen
+    assert_invariants(cluster)
+
+
+def test_a_command_may_replace_what_it_was_given(cluster: Cluster, account: Account) -> None:
+    cluster.node()
+    run_id = submit(account.tenant_id, 'echo "$PATH $HOME"', env={"PATH": "/bin", "HOME": "/nowhere"})
+    assert lines(run_id) == ["/bin /nowhere"]
+
+
+def test_where_it_stands(cluster: Cluster, account: Account) -> None:
+    """Catches: a working folder that is shared, an inherited descriptor, mask, input, terminal or signal."""
+    cluster.node()
+    run_id = submit(
+        account.tenant_id,
+        'test "$PWD" = "$HOME" && echo at-home; umask; cat; ls /proc/self/fd | wc -l; touch mine tmp/mine && ls;'
+        " grep -E 'SigIgn|SigBlk' /proc/self/status; tty; ps -o sid= -p $$ >/dev/null && echo session",
+    )
+    wait_final(run_id)
+    told = output(run_id).decode().split("\n")
+    assert told[:2] == ["at-home", "0022"]
+    assert told[2].strip() == "4", "beside its three streams and the folder that ls reads, something is open"
+    assert told[3:5] == ["mine", "tmp"]
+    assert [line.split()[1] for line in told[5:7]] == ["0" * 16] * 2
+    assert told[7] == "not a tty"
+    assert not Path(run(run_id).message).exists()
+    assert_invariants(cluster)
+
+
+def test_nothing_of_its_folder_is_left(cluster: Cluster, account: Account) -> None:
+    """Catches: a scratch folder that cannot be removed because the command closed it (I4 in assert_invariants)."""
+    cluster.node()
+    stubborn = (
+        "mkdir -p a/b; touch a/b/c; chmod 000 a/b/c a/b a; mkfifo pipe; ln -s /etc/passwd link; chmod 555 ."
+    )
+    wait_final(submit(account.tenant_id, stubborn))
+    assert_invariants(cluster)
+    assert Path("/etc/passwd").exists()
+
+
+# --- its own user -------------------------------------------------------------------------------------------
+
+
+def test_each_run_is_a_user_of_its_own(cluster: Cluster, account: Account) -> None:
+    """Catches: two runs of one user, who could kill or read each other; a run that is root or could become it."""
+    cluster.node()
+    ask = "id -u; id -G; grep -E 'NoNewPrivs|CapEff|CapPrm|CapBnd' /proc/self/status"
+    run_ids = [submit(account.tenant_id, f"{ask}; sleep 1") for _ in range(4)]
+    told = [lines(run_id) for run_id in run_ids]
+    uids = [int(item[0]) for item in told]
+    if ROOT:
+        assert len(set(uids)) == 4
+        assert min(uids) > 65_535, "a uid that the machine's own accounts may have"
+        assert [item[1].split() for item in told] == [[str(uid)] for uid in uids]
+        for item in told:
+            assert {line.split()[0]: line.split()[1] for line in item[2:] if "CapBnd" not in line} == {
+                "NoNewPrivs:": "1", "CapEff:": "0" * 16, "CapPrm:": "0" * 16,
+            }  # fmt: skip
+    else:
+        assert set(uids) == {os.geteuid()}
+    assert Node.objects.get().isolates_users == ROOT
+    assert_invariants(cluster)
+
+
+def test_who_is_served_without_root(cluster: Cluster, account: Account) -> None:
+    """As root every tenant; as an ordinary user only one that is trusted with that user's account."""
+    cluster.node()
+    other = make_account("untrusted", trusted=False)
+    run_id = submit(other.tenant_id, "echo served")
+    if ROOT:
+        assert lines(run_id) == ["served"]
+        return
+    wait_final(submit(account.tenant_id, "true"))
+    assert run(run_id).state == State.PENDING
+    told: Any = services.explain(other.tenant_id, run_id)["reasons"]
+    assert told[0]["message"] == "node n1 runs commands as its own user, which this tenant may not use"
+    services.cancel(other.tenant_id, run_id)
+
+
+def test_an_operator_can_forbid_commands_without_root(cluster: Cluster, account: Account) -> None:
+    """GANTRY_COMMANDS_UNISOLATED=0 leaves the process runtime out where it could not isolate; as root it is idle."""
+    node = cluster.node(GANTRY_COMMANDS_UNISOLATED="0")
+    run_id = submit(account.tenant_id, "echo served")
+    if ROOT:
+        assert lines(run_id) == ["served"]
+        return
+    assert "forbids commands as its own user" in node.text()
+    told: Any = services.explain(account.tenant_id, run_id)["reasons"]
+    assert told[0]["message"] == "no node offers the process runtime"
+
+
+@pytest.mark.skipif(
+    not ROOT, reason="an ordinary user's worker shares its account with commands: see the README"
+)
+class TestClosedDoors:
+    """As root: what a command must not get at. Each door is tried by a command that knows where it is."""
+
+    def try_doors(self, account: Account, *attempts: str) -> list[str]:
+        """Shell conditions, each of which must be false; returns those that were true."""
+        script = "\n".join(
+            f"if {attempt} 2>/dev/null >/dev/null; then echo open {number}; fi"
+            for number, attempt in enumerate(attempts)
+        )
+        told = lines(submit(account.tenant_id, f"{script}\necho tried"))
+        assert told[-1] == "tried"
+        return [attempts[int(line.split()[1])] for line in told[:-1]]
+
+    def test_the_nodes_own_folder(self, cluster: Cluster, account: Account) -> None:
+        """Catches: control files or the launcher's socket within reach: a command could start things as root."""
+        cluster.node()
+        blocker = submit(account.tenant_id, "sleep 30", grace_s=0)
+        wait_started(blocker)
+        node = cluster.folder / "n1"
+        sockets = [path for path in (node / "launcher").iterdir() if path.is_socket()]
+        assert sockets, "the launcher's socket is not where this test looks"
+        doors = [
+            f"ls {node}",
+            f"ls {node}/scratch",
+            f"ls {node}/launcher",
+            f"touch {node}/x",
+            f"cat {node}/worker.lock",
+        ]
+        doors += [f"test -r {path}" for path in sockets] + [f"test -w {path}" for path in sockets]
+        doors += [f"cat {node}/launcher/runs/{blocker}-1/started", f"ls {node}/launcher/runs/{blocker}-1"]
+        assert self.try_doors(account, *doors) == []
+        services.cancel(account.tenant_id, blocker)
+
+    def test_other_runs(self, cluster: Cluster, account: Account, stranger: Account) -> None:
+        """Catches: another run's scratch, /tmp, processes or output within reach."""
+        cluster.node()
+        secret = secrets.token_hex(8)
+        victim = submit(
+            stranger.tenant_id,
+            f"echo {secret} > mine; chmod 666 mine; echo {secret} > /tmp/mine; echo {secret} > /dev/shm/mine; pwd; echo $$;"
+            f" exec sleep 30",
+            env={"SECRET": secret},
+            grace_s=0,
+        )
+        wait_until(lambda: output(victim).count(b"\n") == 2, why="the victim is up")
+        folder, pid = output(victim).decode().split()
+        outside = run(victim)
+        assert outside.state == State.RUNNING
+        doors = [
+            f"ls {folder}", f"cat {folder}/mine", f"touch {folder}/x", f"ls {Path(folder).parent}",
+            "test -e /tmp/mine", "test -e /var/tmp/mine", "test -e /dev/shm/mine",
+            f"grep -r {secret} /proc/[0-9]*/environ", f"grep -a {secret} /proc/[0-9]*/cmdline", "pgrep -f 'sleep 30'",
+        ]  # fmt: skip
+        assert self.try_doors(account, *doors) == []
+        assert run(victim).state == State.RUNNING
+        services.cancel(stranger.tenant_id, victim)
+        assert pid
+
+    def test_the_worker_and_its_relatives(self, cluster: Cluster, account: Account) -> None:
+        """Catches: a command that can signal or trace what runs it."""
+        worker = cluster.node()
+        doors = [
+            f"kill -0 {worker.pid}",
+            f"cat /proc/{worker.pid}/environ",
+            f"ls /proc/{worker.pid}/fd",
+            "kill -0 1",
+            "cat /proc/1/environ",
+        ]
+        assert self.try_doors(account, *doors) == []
+        assert lines(submit(account.tenant_id, "kill -9 -1; echo alone")) in ([], ["alone"])
+
+    def test_the_embedded_servers(self, cluster: Cluster, account: Account) -> None:
+        """Catches: Postgres or Redis within reach: a command could write the state of every run."""
+        cluster.node()
+        doors = []
+        for server in (POSTGRES, REDIS):
+            doors += [f"ls {server.folder}", f"cat {server.folder}/password", f"cat {server.log}"]
+            sockets = [path for path in server.folder.rglob("*") if path.is_socket()]
+            assert sockets, f"no socket below {server.folder}"
+            doors += [f"test {kind} {path}" for path in sockets for kind in ("-r", "-w", "-e")]
+        assert self.try_doors(account, *doors) == []
+
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+
+def test_limits_as_the_command_sees_them(cluster: Cluster, account: Account) -> None:
+    """Catches: a limit that is not set, or is the worker's own."""
+    cluster.node()
+    told = lines(
+        submit(
+            account.tenant_id,
+            "ulimit -c; ulimit -n; ulimit -d; ulimit -Hd; grep processes /proc/self/limits",
+            mem_mb=96,
+        )
+    )
+    hard_files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    assert told[:4] == [
+        "0",
+        str(min(65_536, hard_files) if hard_files > 0 else 65_536),
+        str(96 * 1024),
+        str(96 * 1024),
+    ]
+    soft, hard = told[4].split()[2:4]
+    assert soft == hard != "unlimited"
+
+
+def test_memory_beyond_the_limit_is_refused(cluster: Cluster, account: Account) -> None:
+    """Catches: a reservation of memory that is only a number. `tail` keeps its whole input in memory."""
+    cluster.node()
+    greedy = submit(
+        account.tenant_id, "head -c 300000000 /dev/zero | tail -c 299999999 | wc -c; exit 0", mem_mb=64
+    )
+    modest = submit(account.tenant_id, "head -c 30000000 /dev/zero | tail -c 29999999 | wc -c", mem_mb=256)
+    assert lines(modest) == ["29999999"]
+    wait_final(greedy)
+    assert output(greedy) != b"299999999\n"
+    assert b"memory" in output(greedy, stream=2)
+
+
+def test_a_run_cannot_take_every_process_of_the_machine(cluster: Cluster, account: Account) -> None:
+    """Catches: no limit on processes. 5,000 sleeping children are asked for."""
+    cluster.node()
+    many = "i=0; while test $i -lt 5000; do sleep 60 & i=$((i+1)); done; echo all"
+    run_id = submit(account.tenant_id, many, mem_mb=64, timeout_s=60)
+    (ended,) = wait_final(run_id, timeout_s=80)
+    assert output(run_id) != b"all\n"
+    assert b"fork" in output(run_id, stream=2)
+    assert ended.state == State.FAILED
+    assert_invariants(cluster)
+
+
+# --- what is executed ---------------------------------------------------------------------------------------
+
+
+def test_odd_text_arrives_as_it_was_sent(cluster: Cluster, account: Account) -> None:
+    """Catches: a command or variable that is quoted, cut or encoded on its way."""
+    cluster.node()
+    odd = (
+        "".join(chr(code) for code in range(1, 256) if code != 39) + "𝄞🙂 \u202e\u2028\ufeff\uffff$(id)`id`\\"
+    )
+    command = submit(account.tenant_id, f"printf %s '{odd}'")
+    variable = submit(account.tenant_id, 'printf %s "$ODD"', env={"ODD": odd})
+    argument = submit_argv(account.tenant_id, "/usr/bin/printf", "%s", odd)
+    wait_final(command, variable, argument)
+    for run_id in (command, variable, argument):
+        assert output(run_id) == odd.encode()
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (
+            ["no-such-program"],
+            "Command could not be started: cannot execute 'no-such-program': No such file or directory",
+        ),
+        (["/etc/passwd"], "Command could not be started: cannot execute '/etc/passwd': Permission denied"),
+        (
+            ["/bin/sh", "-c", "x" * 200_000],
+            "Command could not be started: cannot execute '/bin/sh': Argument list too long",
+        ),
+    ],
+    ids=["missing", "not executable", "too long"],
+)
+def test_what_cannot_be_executed_says_why_and_is_not_tried_again(
+    cluster: Cluster, account: Account, argv: list[str], message: str
+) -> None:
+    """Catches: tries that are used up on what can never work; an exit code that nobody returned."""
+    cluster.node()
+    run_id = submit_argv(account.tenant_id, *argv, retries=3)
+    (ended,) = wait_final(run_id)
+    assert (ended.state, ended.reason, ended.message) == (State.FAILED, Reason.CREATE, message)
+    assert (ended.attempt, ended.exit_code, ended.started_at) == (1, None, None)
+    assert_invariants(cluster)
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "message"),
+    [
+        ("exit 0", 0, "Command exited with status 0"),
+        ("exit 255", 255, "Command exited with status 255"),
+        ("kill -SEGV $$", 139, "Command exited with status 139 (SIGSEGV)"),
+        ("kill -KILL $$", 137, "Command exited with status 137 (SIGKILL)"),
+        ("exit 137", 137, "Command exited with status 137"),
+    ],
+)
+def test_how_it_ended_is_told(
+    cluster: Cluster, account: Account, command: str, code: int, message: str
+) -> None:
+    """Catches: a signal that looks like an exit code, or the other way round."""
+    cluster.node()
+    run_id = submit(account.tenant_id, command)
+    (ended,) = wait_final(run_id)
+    assert (ended.exit_code, ended.message) == (code, message)
+    assert ended.state == (State.SUCCEEDED if code == 0 else State.FAILED)
+
+
+def test_a_thousand_short_commands(cluster: Cluster, account: Account) -> None:
+    """Catches: a run that is lost, runs twice or keeps something under load: uids, slots, folders, reservations."""
+    cluster.node(cpus=64, mem_mb=65_536)
+    run_ids = [submit(account.tenant_id, f"echo {number}; exit {number % 3}") for number in range(300)]
+    wait_final(*run_ids, timeout_s=100)
+    for number, run_id in enumerate(run_ids):
+        assert output(run_id) == f"{number}\n".encode()
+    codes = dict(Run.objects.filter(pk__in=run_ids).values_list("id", "exit_code"))
+    assert [codes[run_id] for run_id in run_ids] == [number % 3 for number in range(300)]
+    assert set(Run.objects.filter(pk__in=run_ids).values_list("attempt", flat=True)) == {1}
+    assert_invariants(cluster)
