@@ -21,6 +21,7 @@ from rest_framework.request import Request
 from structlog.contextvars import bind_contextvars
 
 from config import peers
+from config.negotiation import take_chunked
 from workers import identity
 from workers.identity import SCOPES, CredentialRefused, Identity, TenantRefused, Via
 
@@ -50,6 +51,9 @@ class GantryAuthentication(BaseAuthentication):
         found = identify(http)
         http.identity = found  # type: ignore[attr-defined]  # for the access log
         bind_contextvars(tenant=found.tenant_name)
+        if "HTTP_TRANSFER_ENCODING" in http.META and "CONTENT_LENGTH" not in http.META:
+            # Only now: whoever is nobody must not make a thread wait for a body.
+            take_chunked(http)
         return found, found
 
     def authenticate_header(self, request: Request) -> str:

@@ -17,6 +17,7 @@ from functools import cache
 from typing import Any, Final
 
 import structlog
+from django.conf import settings
 from django.core.exceptions import (
     BadRequest,
     DisallowedHost,
@@ -139,7 +140,7 @@ def _of_django(exc: BaseException | None) -> Problem | None:
     if isinstance(exc, PermissionDenied):
         return Problem(403, "forbidden", str(exc) or "this is not allowed")
     if isinstance(exc, RequestDataTooBig):
-        return too_large()
+        return too_large(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
     if isinstance(exc, DisallowedHost):
         return Problem(
             400,
@@ -206,10 +207,9 @@ def _first(details: Any, path: str = "") -> tuple[str, str, str]:
     return path, "invalid", "not valid"
 
 
-def too_large(limit: int | None = None) -> Problem:
+def too_large(limit: int) -> Problem:
     """413; ``limit`` in bytes."""
-    size = f"{limit} bytes" if limit is not None else "what is allowed"
-    return Problem(413, "too_large", f"the request's body is larger than {size}")
+    return Problem(413, "too_large", f"the request's body is larger than {limit} bytes")
 
 
 def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:

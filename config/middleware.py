@@ -11,7 +11,6 @@ import os
 import re
 import time
 from collections.abc import Callable
-from io import BytesIO
 from typing import Any, Final
 
 import structlog
@@ -35,8 +34,6 @@ GetResponse = Callable[[HttpRequest], HttpResponseBase]
 
 #: Their paths keep Django's form.
 DJANGOS_OWN: Final = ("/admin/", "/static/")
-#: Prefixes whose bodies may be larger than DATA_UPLOAD_MAX_MEMORY_SIZE: their views stream them.
-LARGE_BODIES: Final[tuple[str, ...]] = ()
 
 _QUIET: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
@@ -129,27 +126,8 @@ def _objection(request: HttpRequest) -> errors.Problem | None:
     if length:
         if not (length.isascii() and length.isdigit()):
             return errors.Problem(400, "malformed", "Content-Length is no number")
-        if int(length) > limit and not request.path_info.startswith(LARGE_BODIES):
+        if len(length) > 15 or int(length) > limit:
             return errors.too_large(limit)
-    elif "HTTP_TRANSFER_ENCODING" in meta and not request.path_info.startswith(LARGE_BODIES):
-        return _take_chunked(request, limit)
-    return None
-
-
-def _take_chunked(request: HttpRequest, limit: int) -> errors.Problem | None:
-    """Read a body that comes without a length; Django takes it for an empty one."""
-    stream = request.META["wsgi.input"]
-    parts, size = [], 0
-    while size <= limit:
-        part = stream.read(min(65_536, limit + 1 - size))
-        if not part:
-            break
-        parts.append(part)
-        size += len(part)
-    if size > limit:
-        return errors.too_large(limit)
-    request.META["CONTENT_LENGTH"] = str(size)
-    request._stream = BytesIO(b"".join(parts))
     return None
 
 

@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
+from django.http import HttpRequest
 from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.metadata import BaseMetadata
 from rest_framework.negotiation import BaseContentNegotiation
@@ -110,6 +112,23 @@ class JSONBody(BaseParser):
             raise ParseError("the body must be a JSON object, in braces")
         _check_text(text, data)
         return data
+
+
+def take_chunked(http: HttpRequest) -> None:
+    """Read a body that comes in chunks, without a length: Django would take it for an empty one."""
+    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    stream = http.META["wsgi.input"]
+    parts, size = [], 0
+    while size <= limit:
+        part = stream.read(min(65_536, limit + 1 - size))
+        if not part:
+            break
+        parts.append(part)
+        size += len(part)
+    if size > limit:
+        raise RequestDataTooBig
+    http.META["CONTENT_LENGTH"] = str(size)
+    http._stream = BytesIO(b"".join(parts))
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -1,4 +1,4 @@
-"""Hooks and fixtures of the whole test suite; servers are in tests.support.session, fixtures in tests.support.fixtures."""
+"""Hooks of the whole suite; servers are in tests.support.session, fixtures in tests.support.fixtures."""
 
 from __future__ import annotations
 

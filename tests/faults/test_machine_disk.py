@@ -39,12 +39,7 @@ def _assert_full_and_said_so(account: Account, disk: Disk) -> int:
     wait_until(lambda: disk.free_mb() < 1, why="the run fills the disk")
     wait_until(lambda: "MiB free in" in _trouble(), why="the node's row says what is wrong")
     waiting = submit(account.tenant_id, "echo here", constraints=HERE)
-    told = wait_until(
-        lambda: [
-            r for r in services.explain(account.tenant_id, waiting)["reasons"] if r["code"] == "trouble"
-        ],  # type: ignore[attr-defined]
-        why="explain says why it waits",
-    )
+    told = wait_until(lambda: _told(account, waiting), why="explain says why it waits")
     assert "MiB free in" in told[0]["message"]
     assert told[0]["remedy"]
     return waiting

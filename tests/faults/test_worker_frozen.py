@@ -36,6 +36,17 @@ def _now() -> object:
         return cursor.fetchone()[0]
 
 
+def _wait_retried(run_id: int) -> None:
+    wait_until(lambda: run(run_id).attempt == 2, 40, why=f"run {run_id} is retried elsewhere")
+    wait_started(run_id)
+
+
+def _wait_back(name: str, worker: Process, moment: object, *, lets_go: int) -> None:
+    """The thawed worker beats again, and has noticed of so many runs that they are not its own any more."""
+    wait_until(lambda: _beat_since(name, moment), why=f"{name} is back")
+    wait_until(lambda: worker.text().count("run.left") == lets_go, why=f"{name} lets go of what it had")
+
+
 def _end_open_transactions() -> None:
     """What the server does after a minute (idle_in_transaction_session_timeout), long before a node is lost.
 
@@ -114,8 +125,7 @@ def test_frozen_beyond_the_loss_of_its_node(cluster: Cluster, account: Account, 
     _end_open_transactions()
     survivor = cluster.node("n2", attributes="rack_id=r2", settings=_SURVIVOR)
     for name in names:
-        wait_until(lambda name=name: run(runs[name]).attempt == 2, 30, why=f"{name} is retried elsewhere")
-        wait_started(runs[name])
+        _wait_retried(runs[name])
         assert_no_overlap(ledger, name, attempts=2)
     (given_up,) = wait_final(runs["once"])
     assert (given_up.state, given_up.reason) == (State.FAILED, Reason.UNREACHABLE)
@@ -123,8 +133,7 @@ def test_frozen_beyond_the_loss_of_its_node(cluster: Cluster, account: Account, 
     before = {name: _by(run_id) for name, run_id in runs.items()}
     moment = _now()
     victim.thaw()
-    wait_until(lambda: _beat_since("n1", moment), why="the thawed worker is back")
-    wait_until(lambda: victim.text().count("run.left") == len(runs), why="it lets go of all of them")
+    _wait_back("n1", victim, moment, lets_go=len(runs))
     assert {name: _by(run_id) for name, run_id in runs.items()} == before
     gate.unlink()
     for name in names:
@@ -175,16 +184,14 @@ def test_frozen_in_the_middle_of_a_step(cluster: Cluster, account: Account, shar
         wait_for_file(cluster.folder / f"{name}.frozen", 40)
     _end_open_transactions()
     cluster.node("survivor", attributes="rack_id=r", settings=_SURVIVOR)
-    for name, run_id in runs.items():
-        wait_until(lambda run_id=run_id: run(run_id).attempt == 2, 40, why=f"{name} is retried elsewhere")
-        wait_started(run_id)
+    for run_id in runs.values():
+        _wait_retried(run_id)
     before = {name: _by(run_id) for name, run_id in runs.items()}
     moment = _now()
     for worker in workers.values():
         worker.thaw()
     for name, worker in workers.items():
-        wait_until(lambda name=name: _beat_since(name, moment), why=f"{name} is back")
-        wait_until(lambda worker=worker: "run.left" in worker.text(), why=f"{name} lets go of it")
+        _wait_back(name, worker, moment, lets_go=1)
     assert {name: _by(run_id) for name, run_id in runs.items()} == before
     gate.unlink()
     for (name, run_id), begins in zip(runs.items(), _FROZEN_AT.values(), strict=True):

@@ -135,6 +135,10 @@ def test_workers_killed_at_random_moments_for_long(
     _killed_at_random(cluster, account, shared_folder, deaths=40, seed=2)
 
 
+def _wait_begun(ledger: Path, how_many: int) -> None:
+    wait_until(lambda: len(begins(ledger)) >= how_many, 30, 0.005, why=f"{how_many} commands have begun")
+
+
 def _killed_at_random(cluster: Cluster, account: Account, folder: Path, *, deaths: int, seed: int) -> None:
     chance = random.Random(seed)
     ledger = open_ledger(folder)
@@ -147,8 +151,7 @@ def _killed_at_random(cluster: Cluster, account: Account, folder: Path, *, death
             codes[name] = chance.choice([0, 0, 7])
             body = f"sleep {chance.uniform(0, 1.2):.2f}"
             names[name] = submit(account.tenant_id, ledger_command(ledger, name, body, codes[name]))
-        moment = len(begins(ledger)) + chance.randrange(1, 12)
-        wait_until(lambda moment=moment: len(begins(ledger)) >= moment, 30, 0.005, why="some have begun")
+        _wait_begun(ledger, len(begins(ledger)) + chance.randrange(1, 12))
         worker.kill()
         worker = cluster.node(GANTRY_MAX_CRASHES="1000", GANTRY_WAIT_BROKER=chance.choice("01"))
     wait_final(*names.values(), timeout_s=60)

@@ -19,18 +19,21 @@ def test_success_failure_and_output(cluster: Cluster, account: Account) -> None:
     bad = submit(account.tenant_id, "exit 3")
     missing = submit(account.tenant_id, "no-such-command")
     ended, failed, absent = wait_final(good, bad, missing)
-    assert (ended.state, ended.exit_code, ended.message) == (State.SUCCEEDED, 0, "Command exited with status 0")
+    assert (ended.state, ended.exit_code, ended.message) == (
+        State.SUCCEEDED,
+        0,
+        "Command exited with status 0",
+    )
     assert output(good) == b"hello\n"
     assert output(good, stream=2) == b"bad\n"
     assert (failed.state, failed.reason, failed.exit_code) == (State.FAILED, Reason.EXIT_CODE, 3)
     assert failed.message == "Command exited with status 3"
     assert absent.exit_code == 127
     attempt = Attempt.objects.get(run_id=good)
-    assert attempt.log_bytes == len(b"hello\nbad\n") and not attempt.log_truncated
-    assert [(event.from_state, event.to_state) for event in RunEvent.objects.filter(run_id=good).order_by("id")] == [
-        ("PENDING", "RUNNING"),
-        ("RUNNING", "SUCCEEDED"),
-    ]
+    assert attempt.log_bytes == len(b"hello\nbad\n")
+    assert not attempt.log_truncated
+    events = RunEvent.objects.filter(run_id=good).order_by("id").values_list("from_state", "to_state")
+    assert list(events) == [("PENDING", "RUNNING"), ("RUNNING", "SUCCEEDED")]
     assert_invariants(cluster)
 
 
@@ -39,7 +42,7 @@ def test_cancel_of_a_running_command(cluster: Cluster, account: Account) -> None
     run_id = submit(account.tenant_id, "echo up; sleep 60")
     wait_started(run_id)
     done = services.cancel(account.tenant_id, run_id)
-    assert done.accepted and done.state == State.RUNNING
+    assert (done.accepted, done.state) == (True, State.RUNNING)
     (ended,) = wait_final(run_id, timeout_s=5)
     assert (ended.state, ended.message) == (State.CANCELLED, "Command was killed by request")
     assert output(run_id) == b"up\n"
@@ -49,9 +52,9 @@ def test_cancel_of_a_running_command(cluster: Cluster, account: Account) -> None
 def test_cancel_of_a_waiting_command_without_any_node(account: Account) -> None:
     run_id = submit(account.tenant_id, "true")
     done = services.cancel(account.tenant_id, run_id)
-    assert done.accepted and done.state == State.CANCELLED
+    assert (done.accepted, done.state) == (True, State.CANCELLED)
     again = services.cancel(account.tenant_id, run_id)
-    assert not again.accepted and again.already_final
+    assert (again.accepted, again.already_final) == (False, True)
 
 
 def test_retry_until_success_and_until_the_tries_are_used_up(
@@ -59,13 +62,15 @@ def test_retry_until_success_and_until_the_tries_are_used_up(
 ) -> None:
     cluster.node()
     mark = shared_folder
-    mended = submit(account.tenant_id, f"test -e {mark}/x && exit 0; touch {mark}/x; echo first; exit 7", retries=3)
+    twice = f"test -e {mark}/x && exit 0; touch {mark}/x; echo first; exit 7"
+    mended = submit(account.tenant_id, twice, retries=3)
     hopeless = submit(account.tenant_id, "exit 9", retries=2)
     good, bad = wait_final(mended, hopeless)
     assert (good.state, good.attempt, good.retries_left) == (State.SUCCEEDED, 2, 2)
     assert output(mended, attempt=1) == b"first\n"
     assert (bad.state, bad.attempt, bad.retries_left, bad.exit_code) == (State.FAILED, 3, 0, 9)
-    assert list(Attempt.objects.filter(run_id=hopeless).order_by("number").values_list("exit_code", flat=True)) == [9, 9, 9]
+    codes = Attempt.objects.filter(run_id=hopeless).order_by("number").values_list("exit_code", flat=True)
+    assert list(codes) == [9, 9, 9]
     assert_invariants(cluster)
 
 

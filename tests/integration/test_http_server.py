@@ -142,3 +142,21 @@ def test_changes_are_logged_with_who_and_the_query_is_not(served: tuple[Api, Acc
     assert "canary" not in api.text()
     assert "quiet" not in api.text()
     assert account.token not in api.text()
+
+
+def test_nobody_makes_a_thread_wait_for_a_body(served: tuple[Api, Account]) -> None:
+    """Two threads serve; two strangers announce bodies that never come."""
+    api, _ = served
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    heads = ("Transfer-Encoding: chunked", "Content-Length: 100")
+    wires = []
+    try:
+        for head in heads:
+            wire = socket.create_connection((host, int(port)), timeout=5)
+            wires.append(wire)
+            wire.sendall(f"POST /v1/tasks HTTP/1.1\r\nHost: {host}:{port}\r\n{head}\r\n\r\n".encode())
+            assert wire.recv(100).startswith(b"HTTP/1.1 401")
+        assert exchange(served, "GET /healthz HTTP/1.1")[0] == "HTTP/1.1 200 OK"
+    finally:
+        for wire in wires:
+            wire.close()

@@ -65,13 +65,13 @@ class Isolation:
         kernel.unshare(kernel.CLONE_NEWPID)
         child = os.fork()
         if child == 0:
-            _leave(lambda: self.enter_namespaces(scratch))
+            _leave(lambda: self.enter_namespaces(scratch, 0))
         _, status = os.waitpid(child, 0)
         if status != 0:
             raise OSError("the machine does not permit namespaces with their own mounts (see launcher.log)")
 
-    def enter_namespaces(self, scratch: str) -> None:
-        """In the shim: own mounts and IPC objects; the shared writable folders are replaced by the run's own.
+    def enter_namespaces(self, scratch: str, uid: int) -> None:
+        """In the shim: own mounts and IPC objects; the shared writable folders are replaced by the run's own tmp.
 
         The mounts follow what the host unmounts, and nothing of ours goes back (slave).
         """
@@ -79,17 +79,20 @@ class Isolation:
         kernel.mount(None, b"/", None, kernel.MS_REC | kernel.MS_SLAVE)
         kernel.mount(b"proc", b"/proc", b"proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
         home = os.fsencode(scratch)
+        above = [target for target in self._shared_folders if home.startswith(target + b"/")]
         own_tmp = home + b"/tmp"
         folder = None
-        last = []
+        if above:
+            # The data folder lies below a folder that is replaced, and must be seen inside the new one. That one
+            # is not $TMPDIR then: who empties $TMPDIR must not find the whole working folder below it.
+            own_tmp = home + b"/.tmp"
+            os.makedirs(own_tmp, 0o700, exist_ok=True)
+            os.chown(own_tmp, uid, uid)
+            folder = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for target in self._shared_folders:
-            if home.startswith(target + b"/"):
-                # The data folder lies below a folder that is replaced: that one last, and then the way back.
-                folder = os.open(home, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-                last.append(target)
-            else:
+            if target not in above:
                 self._replace(target, own_tmp)
-        for target in last:
+        for target in above:
             self._replace(target, own_tmp)
         if folder is not None:
             os.makedirs(home, exist_ok=True)

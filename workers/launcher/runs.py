@@ -13,7 +13,7 @@ import selectors
 import signal
 import time
 
-from . import control, processes, replies, shim
+from . import control, remains, replies, shim
 from .guard import Guard
 from .handover import Handed
 from .orders import Order, RefusedError
@@ -41,6 +41,7 @@ class Live:
         self.buffer = b""
         self.starting = not inherited  # nothing is known of it yet; `waiting` wants to know
         self.ended = False
+        self.collected = False
         self.guarded = False
         self.waiting: list[tuple[Answer, bool]] = []  # and: did the run exist when it was asked for?
 
@@ -179,8 +180,9 @@ class Runs:
     def collect(self) -> None:
         """Collect shims that ended, and kill what a killed shim left to us."""
         for entry in list(self._ending):
-            process, _ = os.waitpid(entry.process, os.WNOHANG)
-            if process == 0 or (not entry.ended and self.kill_strays()):
+            if not entry.collected:
+                entry.collected = os.waitpid(entry.process, os.WNOHANG)[0] != 0
+            if not entry.collected or (not entry.ended and self.kill_strays()):
                 continue
             self._ending.remove(entry)
             self._forget(entry)
@@ -200,14 +202,7 @@ class Runs:
 
     def kill_strays(self) -> bool:
         """A child that is no shim was orphaned by one that was killed. True while there is any."""
-        shims = frozenset(entry.process for entry in (*self.live.values(), *self._ending))
-        if not set(processes.children(os.getpid())) - shims:
-            return False
-        processes.kill_descendants(os.getpid(), spare=shims)
-        for stray in set(processes.children(os.getpid())) - shims:
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(stray, os.WNOHANG)
-        return True
+        return remains.kill_strays(frozenset(entry.process for entry in (*self.live.values(), *self._ending)))
 
     @property
     def ending(self) -> bool:
@@ -241,7 +236,7 @@ class Runs:
             if state["state"] == control.RUNNING:
                 self.live[name] = Live(name, folder, fence=bool(started.get("fence", True)), inherited=True)
             elif state["state"] == control.LOST:
-                self._kill_remains(folder, started)
+                remains.kill_lost(folder, started, self.separate)
 
     def poll_inherited(self) -> None:
         """Shims of an earlier launcher are not our children: their locks say when they end."""
@@ -250,24 +245,8 @@ class Runs:
                 del self.live[entry.name]
                 state = control.state_of(entry.folder)
                 if state["state"] == control.LOST:
-                    self._kill_remains(entry.folder, state["started"])
+                    remains.kill_lost(entry.folder, state["started"] or {}, self.separate)
                 self._publish_end(entry)
-
-    def _kill_remains(self, folder: str, started: Record) -> None:
-        """What a lost run left behind: no tree leads to it any more. In namespaces the kernel has killed it."""
-        if started.get("boot_id") != self.separate.boot_id:
-            return
-        uids, uid = self.separate.uids, started.get("uid")
-        if uids is None:
-            folder = os.path.realpath(folder)
-            processes.kill_writers([os.path.join(folder, stream) for stream in control.STREAMS])
-            return
-        if not isinstance(uid, int):
-            return
-        lock = uids.hold(uid)
-        if lock is not None:
-            processes.UserReach(uid).kill()
-            os.close(lock)
 
     # --- stopping -----------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import selectors
 import signal
 import socket
 import struct
+import sys
 import time
 
 from . import control, replies
@@ -75,17 +76,25 @@ class Server:
         """Until `quit`, SIGTERM, or nothing to do for the idle time. Runs go on under their shims."""
         self._watch_for_termination()
         while not self._quitting:
-            for key, mask in self._selector.select(self._patience()):
-                if isinstance(key.data, Connection):
-                    self._exchange(key.data, mask)
-                elif callable(key.data):
-                    key.data()
-                else:
-                    self.runs.hear(key.data)
-            self.runs.fork_queued()
-            self._tick()
+            try:
+                self._round()
+            except Exception:  # noqa: BLE001 (a guard that dies of one request guards nobody)
+                log("an error of the launcher's own; it goes on:")
+                sys.excepthook(*sys.exc_info())  # to launcher.log
+                time.sleep(_TICK_ENDING)
         for connection in list(self._connections):
             self._send_waiting(connection)
+
+    def _round(self) -> None:
+        for key, mask in self._selector.select(self._patience()):
+            if isinstance(key.data, Connection):
+                self._exchange(key.data, mask)
+            elif callable(key.data):
+                key.data()
+            else:
+                self.runs.hear(key.data)
+        self.runs.fork_queued()
+        self._tick()
 
     # --- time ---------------------------------------------------------------------------------------
 

@@ -96,8 +96,8 @@ class Shim:
         self._host_proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         if self._handed.needs_walk and uid is not None:
             handover.own_tree(order.scratch, uid)
-        if separate.mode == isolation.NAMESPACES:
-            separate.enter_namespaces(order.scratch)
+        if separate.mode == isolation.NAMESPACES and uid is not None:
+            separate.enter_namespaces(order.scratch, uid)
             self._reach: processes.Reach = processes.NamespaceReach()
         else:
             kernel.become_subreaper()

@@ -1,0 +1,94 @@
+"""Fault 23: a crowd of runs over five tenants, one of which has a slow class of runs and was there first.
+
+The bound: as long as everybody has something waiting, nobody holds more than a fair share of the node, rounded
+up, and the slow one gets its own. So slow runs delay those of others by their share, never by their number.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.support.cluster import Cluster
+from tests.support.engine import submit, wait_final
+from tests.support.fixtures import make_account
+from tests.support.invariants import assert_invariants, begins, open_ledger
+from workers.models import Attempt, Run
+from workers.states import State
+
+#: Runs of 0.1 CPU that the node holds at once.
+PLACES = 16
+FAST = ("quick-a", "quick-b", "quick-c", "quick-d")
+
+
+@dataclass(frozen=True)
+class Stay:
+    """An attempt on the node; times are seconds of the database's clock."""
+
+    tenant: str
+    claimed: float
+    finished: float
+
+
+def _stays() -> list[Stay]:
+    rows = Attempt.objects.order_by("claimed_at").values_list(
+        "run__tenant__name", "claimed_at", "finished_at"
+    )
+    assert all(finished is not None for _, _, finished in rows)
+    return [
+        Stay(name, claimed.timestamp(), finished.timestamp()) for name, claimed, finished in rows if finished
+    ]
+
+
+def _contested(stays: list[Stay]) -> tuple[float, float]:
+    """From when the node is full for the first time until one of the tenants has nothing waiting any more."""
+    last = {stay.tenant: stay.claimed for stay in stays}
+    return stays[PLACES - 1].claimed, min(last.values())
+
+
+def _assert_fair(stays: list[Stay]) -> None:
+    begin, end = _contested(stays)
+    tenants = len({stay.tenant for stay in stays})
+    fair = math.ceil(PLACES / tenants)
+    assert end - begin > 1, "the tenants met too shortly to prove anything"
+    for moment in (stay.claimed for stay in stays if stay.tenant == "slow" and begin <= stay.claimed < end):
+        held = sum(1 for s in stays if s.tenant == "slow" and s.claimed <= moment < s.finished)
+        assert held <= fair, f"the slow tenant holds {held} of {PLACES} places, a fair share is {fair}"
+    slow = [stay for stay in stays if stay.tenant == "slow"]
+    used = sum(max(0.0, min(stay.finished, end) - max(stay.claimed, begin)) for stay in slow) / (end - begin)
+    assert used > PLACES / tenants / 2, f"the slow tenant held {used:.1f} places on average: it starves"
+    claims = Counter(stay.tenant for stay in stays if stay.claimed <= end)
+    least, most = min(claims[name] for name in FAST), max(claims[name] for name in FAST)
+    assert least > 0.7 * most, f"tenants with equal work are served unequally: {claims}"
+
+
+def _crowd(cluster: Cluster, folder: Path, each: int) -> None:
+    ledger = open_ledger(folder)
+    names: dict[str, int] = {}
+    for tenant in ("slow", *FAST):
+        account = make_account(tenant, trusted=True)
+        for n in range(each):
+            command = f"echo begin {tenant}{n} >> {ledger}; {'sleep 0.5' if tenant == 'slow' else ':'}"
+            names[f"{tenant}{n}"] = submit(account.tenant_id, command)
+    cluster.node(cpus=PLACES / 10)
+    wait_final(*names.values(), timeout_s=60 + each * 0.3)
+    assert Run.objects.filter(state=State.SUCCEEDED, attempt=1).count() == len(names)
+    assert begins(ledger) == dict.fromkeys(names, 1)
+    _assert_fair(_stays())
+    assert_invariants(cluster)
+
+
+def test_a_slow_class_among_a_thousand_runs(cluster: Cluster, shared_folder: Path) -> None:
+    """Catches places that are given by age or by demand: the slow runs, first in line, would fill the node."""
+    _crowd(cluster, shared_folder, 200)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_slow_class_among_ten_thousand_runs(cluster: Cluster, shared_folder: Path) -> None:
+    """The same with 10,000."""
+    _crowd(cluster, shared_folder, 2000)

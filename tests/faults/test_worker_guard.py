@@ -1,0 +1,116 @@
+"""The guard's clock under faults: late words, old news, little time, and a reconciler that acts on old news.
+
+Together they see to it that an attempt is dead before the next one begins, wherever a worker stood still.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from django.utils import timezone
+
+from tests.support.cluster import Cluster, wait_until
+from tests.support.engine import submit, wait_final, wait_started
+from tests.support.fixtures import Account
+from tests.support.invariants import (
+    assert_invariants,
+    assert_once,
+    assert_truth,
+    ledger_command,
+    open_ledger,
+)
+from tests.unit.launching import Node, node
+from workers.launcher import control
+from workers.models import Node as NodeRow
+from workers.models import RunEvent
+from workers.runtimes.launcher_client import LauncherError
+
+__all__ = ["node"]  # the fixture
+
+
+def test_a_late_word_does_not_hold_the_guard_back(node: Node) -> None:
+    """A worker stood still between its heartbeat and its word to the guard.
+
+    Catches a guard that counts from when it was told instead of from when the database was.
+    """
+    name = node.start("sleep 60")
+    told = time.monotonic()
+    node.client.renew(4.0, 60.0, control.boottime() - 3.5)
+    assert node.end(name).killed == "guard"
+    assert time.monotonic() - told < 4.0
+
+
+def test_an_old_word_after_a_new_one_counts_for_nothing(node: Node) -> None:
+    """Catches a guard that goes backwards, and kills, because of a message that was delayed."""
+    now = control.boottime()
+    node.client.renew(30, 60, now)
+    node.client.renew(30, 60, now - 1000)
+    age = node.client.ensure().renewed_age
+    assert age is not None
+    assert age < 30
+
+
+def test_nothing_is_started_on_old_news(node: Node) -> None:
+    """Catches a thawed worker whose heartbeat came first: the guard rests again, the attempt was given up."""
+    now = control.boottime()
+    node.client.renew(5, 60, now)
+    with pytest.raises(LauncherError, match="renewal") as refused:
+        node.client.start(replace(node.request("true"), as_of=now - 6))
+    assert refused.value.code == "fenced"
+    assert node.finish(replace(node.request("true"), as_of=now)).code == 0
+    assert node.finish(replace(node.request("true", fence=False), as_of=now - 6)).code == 0
+
+
+def test_who_ignores_term_is_dead_before_the_node_counts_as_lost(node: Node) -> None:
+    """Catches a grace period that reaches beyond the moment at which another node may begin."""
+    name = node.start("trap '' TERM; while :; do sleep 0.1; done")
+    at = control.boottime()
+    node.client.renew(1, 5.5, at)
+    assert node.end(name).killed == "guard"
+    assert control.boottime() < at + 5.5
+
+
+def test_a_node_that_was_heard_again_keeps_its_runs(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """The reconciler finds a node silent; before it acts, the node is back and runs something.
+
+    Catches a reconciler that closes, and begins elsewhere, what runs on a healthy node.
+    """
+    mark = cluster.folder / "held"
+    held = {"GANTRY_CRASH_AT": "reconciler.before_close", "GANTRY_CRASH_ONCE": str(mark)}
+    calm = {"GANTRY_HEARTBEAT_S": "5", "GANTRY_NODE_LOST_AFTER_S": "60", "GANTRY_RECONCILE_S": "999"}
+    cluster.node("n1", attributes="rack_id=r1", settings=calm)
+    ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
+    gate.touch()
+    body = f"while test -e {gate}; do sleep 0.05; done"
+    run_id = submit(account.tenant_id, ledger_command(ledger, "a", body, code=3), retries=0)
+    wait_started(run_id)
+    cluster.node(
+        "n2",
+        attributes="rack_id=r2",
+        settings={**held, "GANTRY_CRASH_HOW": "hold", "GANTRY_WAIT_BROKER": "0"},
+    )
+    long_ago = timezone.now() - timedelta(hours=1)
+
+    def found_silent() -> bool:
+        NodeRow.objects.filter(name="n1").update(heartbeat_at=long_ago)
+        return mark.exists()
+
+    wait_until(found_silent, why="the reconciler finds the node silent")
+    before = NodeRow.objects.get(name="n1").heartbeat_at
+    wait_until(lambda: NodeRow.objects.get(name="n1").heartbeat_at > before, why="the node is heard again")
+    Path(f"{mark}.go").touch()
+    round_at = NodeRow.objects.get(name="n2").heartbeat_at
+    wait_until(lambda: NodeRow.objects.get(name="n2").heartbeat_at > round_at, why="n2 goes on")
+    gate.unlink()
+    (ended,) = wait_final(run_id)
+    assert (ended.exit_code, ended.attempt) == (3, 1)
+    assert not RunEvent.objects.filter(by="reconciler").exists()
+    assert_once(ledger, {"a": run_id})
+    assert_truth(ledger, "a", run_id, 3)
+    assert_invariants(cluster)
