@@ -103,12 +103,18 @@ class Agent:
             self._scribe.write(Entry("release", lease, outcome))
         self._handover.stop()
         self._scribe.stop(max(0.5, deadline - time.monotonic() - 0.5))
+        # In a thread of its own: a database that has fallen silent must not hold up the end.
+        goodbye = threading.Thread(target=self._goodbye, name="goodbye", daemon=True)
+        goodbye.start()
+        goodbye.join(max(0.5, deadline - time.monotonic()))
+        log.info("agent.detached", node=self.registration.name, left_running=len(self._active))
+
+    def _goodbye(self) -> None:
         step("agent.before_goodbye")
         with contextlib.suppress(DatabaseError):
             registration.goodbye(self.registration)
         step("agent.after_goodbye")
         connection.close()
-        log.info("agent.detached", node=self.registration.name, left_running=len(self._active))
 
     def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
         def run() -> None:
@@ -234,6 +240,7 @@ class Agent:
                 continue
             watch.operator = operator
             watch.cancel.set()
+            log.info("run.cancel_heard", run=lease.run_id, attempt=lease.attempt, operator=operator)
             if watch.started:
                 step("agent.before_stop")
                 self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)

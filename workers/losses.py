@@ -34,7 +34,7 @@ def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -
                 [node_id, removed, limit],
             )
             rows = cursor.fetchall()
-            if False:
+            if not removed and not _still_silent(cursor, node_id):
                 return closed
             outcomes = []
             for run_id, attempt, epoch, has_started, cancelled in rows:

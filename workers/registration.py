@@ -53,7 +53,8 @@ class Registration:
 def hold_folder(folder: Path) -> tuple[IO[str], uuid.UUID]:
     """Lock the node's data folder for the life of this process; returns the lock and the folder's id."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    folder.chmod(0o700)
+    # The process runtime may have opened the way through to its scratch folders; nobody may look around.
+    folder.chmod(folder.stat().st_mode & 0o711)
     lock = os.fdopen(os.open(folder / "worker.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), "r+")
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

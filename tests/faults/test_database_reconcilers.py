@@ -64,6 +64,9 @@ def _claimed_by_a_node_that_is_gone(account: Account, count: int, retries: int) 
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT 1 FROM workers_node WHERE id = %s FOR UPDATE", [node.pk])
         assert len(transitions.claim(cursor, node.pk, node.name, ids)) == count
+        cursor.execute(
+            "UPDATE workers_node SET heartbeat_at = now() - interval '1 day' WHERE id = %s", [node.pk]
+        )
     return node
 
 
@@ -87,10 +90,6 @@ def test_whole_rounds_at_once(cluster: Cluster, account: Account, settings: Sett
     node = _claimed_by_a_node_that_is_gone(account, 20, retries=0)
     for _ in range(60):
         submit(account.tenant_id, "true", expires_in_s=0)
-    with connection.cursor() as cursor:
-        cursor.execute(
-            "UPDATE workers_node SET heartbeat_at = now() - interval '1 day' WHERE id = %s", [node.pk]
-        )
 
     def rounds() -> int:
         return sum(sum(reconcile_once().values()) for _ in range(10))

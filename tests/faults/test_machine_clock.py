@@ -13,7 +13,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 from django.db import connection
 
 from tests.support.clock import Clock
@@ -98,28 +97,29 @@ def test_clock_of_a_node_jumps_while_it_works(
     assert_invariants(cluster)
 
 
-@pytest.mark.parametrize("ahead", [HOUR, -HOUR], ids=["an hour ahead", "an hour behind"])
-def test_nodes_that_disagree_about_the_time(
-    cluster: Cluster, account: Account, shared_folder: Path, ahead: float
-) -> None:
+def test_nodes_that_disagree_about_the_time(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches a node that takes another's runs for lost, and one that times out what it adopts: it reads the
     start from the database."""
     ledger = open_ledger(shared_folder)
-    clock = Clock(cluster.folder / "clock")
-    clock.set(ahead)
-    right = cluster.node("right", attributes="rack_id=right")
-    cluster.node("wrong", attributes="rack_id=wrong", **clock.env)
+    ahead, behind = Clock(cluster.folder / "ahead"), Clock(cluster.folder / "behind")
+    ahead.set(HOUR)
+    behind.set(-HOUR)
+    workers = {
+        "right": cluster.node("right", attributes="rack_id=right"),
+        "wrong": cluster.node("wrong", attributes="rack_id=wrong", **behind.env),
+    }
     names = {}
-    for name in ("right", "wrong"):
-        command = ledger_command(ledger, name, "sleep 6")
+    for name in workers:
+        command = ledger_command(ledger, name, "sleep 7")
         names[name] = submit(account.tenant_id, command, constraints={"rack_id": [name]}, timeout_s=30)
         wait_started(names[name])
-    right.kill()
-    cluster.node("right", attributes="rack_id=right", **clock.env)
+    for name, worker in workers.items():
+        worker.kill()
+        cluster.node(name, attributes=f"rack_id={name}", **ahead.env)
     wait_final(*names.values())
     for name, run_id in names.items():
         assert_truth(ledger, name, run_id)
-        assert run(run_id).attempt == 1
+        assert (run(run_id).attempt, run(run_id).lease_epoch) == (1, 2)
     assert_once(ledger, names)
     assert_invariants(cluster)
 

@@ -1,7 +1,7 @@
 """Fault 23: a crowd of runs over five tenants, one of which has a slow class of runs and was there first.
 
-The bound: as long as everybody has something waiting, nobody holds more than a fair share of the node, rounded
-up, and the slow one gets its own. So slow runs delay those of others by their share, never by their number.
+The bound: as long as everybody has something waiting, the slow one holds no more than its fair share of the
+node, rounded up, and no less than half of it. So slow runs delay others by their share, not by their number.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def _crowd(cluster: Cluster, folder: Path, each: int) -> None:
 
 
 def test_a_slow_class_among_a_thousand_runs(cluster: Cluster, shared_folder: Path) -> None:
-    """Catches places that are given by age or by demand: the slow runs, first in line, would fill the node."""
+    """Catches places given by age or by demand: the slow runs, first in line, would fill the node."""
     _crowd(cluster, shared_folder, 200)
 
 

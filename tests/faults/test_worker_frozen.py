@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from django.db import connection
-
+from tests.support.beats import (
+    end_open_transactions,
+    leased,
+    now,
+    recorded_by,
+    wait_beat,
+    wait_let_go,
+    wait_retried,
+)
 from tests.support.cluster import Cluster, Process, frozen, wait_until
-from tests.support.engine import output, run, submit, wait_final, wait_started
+from tests.support.engine import output, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import (
     assert_invariants,
@@ -18,50 +25,12 @@ from tests.support.invariants import (
 )
 from tests.support.ledger import assert_no_overlap, ticking_command, traces
 from tests.support.machine import wait_for_file
-from workers.models import Attempt, Node, Run, RunEvent
+from workers.models import Attempt, Run
 from workers.states import Reason, State
 
 #: The guard of a node that will be frozen kills early; the one of the survivor late, whatever the load.
 _VICTIM = {"GANTRY_NODE_LOST_AFTER_S": "8", "GANTRY_GUARD_MARGIN_S": "4"}
 _SURVIVOR = {"GANTRY_NODE_LOST_AFTER_S": "8", "GANTRY_GUARD_MARGIN_S": "1", "GANTRY_WAIT_BROKER": "0"}
-
-
-def _beat_since(name: str, moment: object) -> bool:
-    return Node.objects.filter(name=name, heartbeat_at__gt=moment).exists()
-
-
-def _now() -> object:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT clock_timestamp()")
-        return cursor.fetchone()[0]
-
-
-def _wait_retried(run_id: int) -> None:
-    wait_until(lambda: run(run_id).attempt == 2, 40, why=f"run {run_id} is retried elsewhere")
-    wait_started(run_id)
-
-
-def _wait_back(name: str, worker: Process, moment: object, *, lets_go: int) -> None:
-    """The thawed worker beats again, and has noticed of so many runs that they are not its own any more."""
-    wait_until(lambda: _beat_since(name, moment), why=f"{name} is back")
-    wait_until(lambda: worker.text().count("run.left") == lets_go, why=f"{name} lets go of what it had")
-
-
-def _end_open_transactions() -> None:
-    """What the server does after a minute (idle_in_transaction_session_timeout), long before a node is lost.
-
-    A worker that is frozen within a transaction keeps its locks until then.
-    """
-    with connection.cursor() as cursor:
-        cursor.execute(
-            """SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-               WHERE application_name = 'gantry-worker' AND state LIKE 'idle in transaction%'"""
-        )
-
-
-def _by(run_id: int) -> list[tuple[int, str]]:
-    """Who recorded which transition of a run."""
-    return list(RunEvent.objects.filter(run_id=run_id).order_by("id").values_list("attempt", "by"))
 
 
 def test_frozen_beyond_its_lease(cluster: Cluster, account: Account, shared_folder: Path) -> None:
@@ -80,13 +49,12 @@ def test_frozen_beyond_its_lease(cluster: Cluster, account: Account, shared_fold
     wait_started(meanwhile)
     cluster.node("n2", attributes="rack_id=r2", GANTRY_WAIT_BROKER="0")
     with frozen(worker):
-        wait_until(lambda: not _leased(long), why="the lease runs out")
-        beat = _now()
-        wait_until(lambda: _beat_since("n2", beat), why="the other node looks around")
+        wait_until(lambda: not leased(long), why="the lease runs out")
+        wait_beat("n2")
         assert Run.objects.filter(state=State.RUNNING, node__name="n1").count() == 2
         other.unlink()
         wait_until(lambda: "end meanwhile" in ledger.read_text(), why="one of them ends meanwhile")
-    wait_until(lambda: _leased(long), why="it renews its lease")
+    wait_until(lambda: leased(long), why="it renews its lease")
     gate.unlink()
     for ended in wait_final(long, meanwhile):
         assert (ended.attempt, ended.node and ended.node.name) == (1, "n1")
@@ -94,12 +62,6 @@ def test_frozen_beyond_its_lease(cluster: Cluster, account: Account, shared_fold
     assert_truth(ledger, "long", long, 5)
     assert_truth(ledger, "meanwhile", meanwhile)
     assert_invariants(cluster)
-
-
-def _leased(run_id: int) -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT lease_until > now() FROM workers_run WHERE id = %s", [run_id])
-        return bool(cursor.fetchone()[0])
 
 
 def test_frozen_beyond_the_loss_of_its_node(cluster: Cluster, account: Account, shared_folder: Path) -> None:
@@ -122,24 +84,25 @@ def test_frozen_beyond_the_loss_of_its_node(cluster: Cluster, account: Account, 
     for run_id in runs.values():
         wait_started(run_id)
     victim.freeze()
-    _end_open_transactions()
+    end_open_transactions()
     survivor = cluster.node("n2", attributes="rack_id=r2", settings=_SURVIVOR)
     for name in names:
-        _wait_retried(runs[name])
+        wait_retried(runs[name])
         assert_no_overlap(ledger, name, attempts=2)
     (given_up,) = wait_final(runs["once"])
     assert (given_up.state, given_up.reason) == (State.FAILED, Reason.UNREACHABLE)
     assert "node n1 has been silent for" in given_up.message
-    before = {name: _by(run_id) for name, run_id in runs.items()}
-    moment = _now()
+    before = {name: recorded_by(run_id) for name, run_id in runs.items()}
+    moment = now()
     victim.thaw()
-    _wait_back("n1", victim, moment, lets_go=len(runs))
-    assert {name: _by(run_id) for name, run_id in runs.items()} == before
+    wait_beat("n1", moment)
+    wait_let_go(victim, len(runs))
+    assert {name: recorded_by(run_id) for name, run_id in runs.items()} == before
     gate.unlink()
     for name in names:
         (ended,) = wait_final(runs[name])
         assert (ended.state, ended.attempt, ended.node and ended.node.name) == (State.SUCCEEDED, 2, "n2")
-        assert _by(runs[name]) == [(1, "n1"), (1, "reconciler"), (2, "n2"), (2, "n2")]
+        assert recorded_by(runs[name]) == [(1, "n1"), (1, "reconciler"), (2, "n2"), (2, "n2")]
         assert Attempt.objects.get(run_id=runs[name], number=1).reason == Reason.UNREACHABLE
         assert_no_overlap(ledger, name, attempts=2)
         assert output(runs[name]) == f"out-{name}\n".encode()
@@ -182,17 +145,18 @@ def test_frozen_in_the_middle_of_a_step(cluster: Cluster, account: Account, shar
         runs[name] = submit(account.tenant_id, command, constraints={"rack_id": [name, "r"]}, retries=1)
     for name in workers:
         wait_for_file(cluster.folder / f"{name}.frozen", 40)
-    _end_open_transactions()
+    end_open_transactions()
     cluster.node("survivor", attributes="rack_id=r", settings=_SURVIVOR)
     for run_id in runs.values():
-        _wait_retried(run_id)
-    before = {name: _by(run_id) for name, run_id in runs.items()}
-    moment = _now()
+        wait_retried(run_id)
+    before = {name: recorded_by(run_id) for name, run_id in runs.items()}
+    moment = now()
     for worker in workers.values():
         worker.thaw()
     for name, worker in workers.items():
-        _wait_back(name, worker, moment, lets_go=1)
-    assert {name: _by(run_id) for name, run_id in runs.items()} == before
+        wait_beat(name, moment)
+        wait_let_go(worker, 1)
+    assert {name: recorded_by(run_id) for name, run_id in runs.items()} == before
     gate.unlink()
     for (name, run_id), begins in zip(runs.items(), _FROZEN_AT.values(), strict=True):
         (ended,) = wait_final(run_id)
@@ -201,5 +165,3 @@ def test_frozen_in_the_middle_of_a_step(cluster: Cluster, account: Account, shar
         assert traces(ledger, name)[-1].attempt == f"{run_id}-2"
         assert output(run_id) == f"out-{name}\n".encode()
     assert_invariants(cluster)
-
-

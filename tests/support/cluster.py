@@ -165,7 +165,7 @@ class Cluster:
         process = self._start(
             "api",
             [
-                str(Path(sys.executable).parent / "granian"),
+                *(sys.executable, "-m", "granian"),
                 *(
                     "--interface",
                     "wsgi",
@@ -244,7 +244,9 @@ def pids_under(folder: Path) -> list[int]:
             continue
         with contextlib.suppress(OSError):
             command = (entry / "cmdline").read_bytes().decode(errors="replace")
-            here = str((entry / "cwd").readlink())
+            here = ""
+            with contextlib.suppress(PermissionError):  # a launcher hides its own from an ordinary user
+                here = str((entry / "cwd").readlink())
             status = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             if status != "Z" and (str(folder) in command or here.startswith(str(folder))):
                 found.append(int(entry.name))

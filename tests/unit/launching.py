@@ -44,11 +44,11 @@ def mark() -> str:
 def sleepers(number: str) -> list[int]:
     """The living processes with this mark in their command line, wherever they are in the tree."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if number.encode() in Path(f"/proc/{entry}/cmdline").read_bytes():
-                    found.append(int(entry))
+                if number.encode() in (entry / "cmdline").read_bytes():
+                    found.append(int(entry.name))
     return found
 
 

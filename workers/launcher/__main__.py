@@ -21,7 +21,7 @@ def _as_package() -> str:
     """Import name of the folder this file is in."""
     if __package__:
         return __package__
-    # The folder itself must not be searched: its modules are named for what they do, as the standard ones are.
+    # The folder itself must not be searched: its modules are named for what they do, like the standard ones.
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path[:] = [entry for entry in sys.path if os.path.abspath(entry) != here]
     package = types.ModuleType("gantry_launcher")

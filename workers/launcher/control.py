@@ -6,8 +6,8 @@ and keeps to few modules: every one costs memory in each waiting shim.
 
 Layout of the control folder (mode 0700):
   launcher.sock, launcher.lock, launcher.log, renewed, uid_counter
-  runs/<name>/lock      flock held by the shim while it lives: the truth of liveness, never process ids. It holds
-                        space as well: on a full disk a request to stop is written in it, and it becomes `exit`
+  runs/<name>/lock      flock held by the shim while it lives: the truth of liveness, never process ids.
+                        It holds space, too: on a full disk a stop is written in it, and it becomes `exit`
               started   written before the command can execute; `exit` after every process is dead
               stop      a request to stop; `holes` says which bytes of the output were dropped
               stdout, stderr

@@ -1,11 +1,12 @@
 """What the launcher prepares for one shim before the fork, and what the worker's files in it become.
 
-Standard library only. It is done here, not in the shim, since it is cheaper here: a shim pays for each page it
-touches. Only what can take long (many files to hand over) is left to the shim.
+Standard library only. It is done here, not in the shim, since it is cheaper here: a shim pays for each page
+that it touches. Only what can take long (many files to hand over) is left to the shim.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 from . import control
@@ -20,7 +21,7 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Handed:
-    """Descriptors and facts for one shim. `lock` is the run's; the launcher closes its copies with close()."""
+    """Descriptors and facts for one shim. After the fork the launcher closes its copies with close()."""
 
     __slots__ = ("files", "folder", "lock", "needs_walk", "report", "uid", "uid_lock")
 
@@ -50,10 +51,8 @@ class Handed:
         folder = os.open(scratch, _FOLDER_FLAGS)
         try:
             self.needs_walk = bool(os.listdir(folder))
-            try:
+            with contextlib.suppress(FileExistsError):
                 os.mkdir("tmp", 0o700, dir_fd=folder)
-            except FileExistsError:
-                pass
             if self.uid is not None:
                 os.chown("tmp", self.uid, self.uid, dir_fd=folder, follow_symlinks=False)
                 os.fchown(folder, self.uid, self.uid)

@@ -71,7 +71,7 @@ class Isolation:
             raise OSError("the machine does not permit namespaces with their own mounts (see launcher.log)")
 
     def enter_namespaces(self, scratch: str, uid: int) -> None:
-        """In the shim: own mounts and IPC objects; the shared writable folders are replaced by the run's own tmp.
+        """In the shim: own mounts and IPC objects; shared writable folders are replaced by the run's own tmp.
 
         The mounts follow what the host unmounts, and nothing of ours goes back (slave).
         """
@@ -83,8 +83,8 @@ class Isolation:
         own_tmp = home + b"/tmp"
         folder = None
         if above:
-            # The data folder lies below a folder that is replaced, and must be seen inside the new one. That one
-            # is not $TMPDIR then: who empties $TMPDIR must not find the whole working folder below it.
+            # The data folder lies below a folder that is replaced, and must be seen inside the new one. That
+            # one is not $TMPDIR then: who empties $TMPDIR must not find the whole working folder below it.
             own_tmp = home + b"/.tmp"
             os.makedirs(own_tmp, 0o700, exist_ok=True)
             os.chown(own_tmp, uid, uid)

@@ -70,5 +70,5 @@ def no_new_privileges() -> None:
 
 
 def hide_memory() -> None:
-    """Other processes of the same user can neither trace this one nor read its environment; exec undoes it."""
+    """Other processes of this user can neither trace this one nor read its environment; exec undoes it."""
     _check(_libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0), "prctl(PR_SET_DUMPABLE)")

@@ -162,7 +162,7 @@ def _listen(control_dir: str) -> socket.socket:
 
 
 def _prepare_process() -> tuple[int, int]:
-    """Known signals, many files, no working folder: whatever the worker's were. Returns the old limit of files."""
+    """Known signals, many files, no working folder, not the worker's. Returns the limit of files."""
     signal.pthread_sigmask(signal.SIG_SETMASK, [])
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         if signal.getsignal(number) == signal.SIG_IGN:

@@ -27,7 +27,7 @@ class NamespaceReach:
 
 
 class UserReach:
-    """The run has a uid of its own: a helper of that uid signals everything that it may, again without a race."""
+    """The run has a uid of its own: a helper of that uid signals everything that it may, without a race."""
 
     def __init__(self, uid: int) -> None:
         self._uid = uid

@@ -1,7 +1,7 @@
 """A few runs inside the launcher itself, before it serves.
 
-They prove that a command can be started here and its end recorded, before anybody depends on it. And they warm
-the interpreter: caches that are filled before the fork need not be filled, page by page, in every shim.
+They prove that a command can be started here and its end recorded, before anybody depends on it. And they
+warm the interpreter: caches that are filled before the fork need not be filled, page by page, in every shim.
 Standard library only.
 """
 

@@ -1,7 +1,8 @@
 """What a killed shim leaves behind, and its end. Standard library only.
 
-In namespaces of its own the kernel kills a run together with its shim. Elsewhere the orphans become children of
-the launcher that started them; when that is dead too, the next one finds them by their uid or by their output.
+In namespaces of its own the kernel kills a run together with its shim. Elsewhere the orphans become children
+of the launcher that started them; when that is dead too, the next one finds them by their uid, or by their
+output.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The texts that go over the launcher's socket. Standard library only.
 
-A reply is kept as the inside of a JSON object, in bytes: the server puts the id of the request in front. What a
-shim reported is JSON already and is passed on unread.
+A reply is kept as the inside of a JSON object, in bytes: the server puts the id of the request in front. What
+a shim reported is JSON already and is passed on unread.
 """
 
 from __future__ import annotations

@@ -102,7 +102,7 @@ class Runs:
         self._queue.append((entry, order, handed))
 
     def fork_queued(self) -> None:
-        """Fork the shims of all requests that came together: pages are copied once for all, not once for each."""
+        """Fork the shims of all requests that came together: pages are copied once for all of them."""
         queue, self._queue = self._queue, []
         for entry, order, handed in queue:
             try:

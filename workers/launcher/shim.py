@@ -4,12 +4,13 @@ It holds the run's lock for life, adopts every orphan of the run, carries out st
 writes `exit` when no process of the run is left. It needs nobody: launcher and worker may die.
 
 Standard library only, and plain code on purpose: every page of memory that a shim touches is copied, and at
-hundreds of starts a second that is most of what a start costs. What can be done before the fork is done there.
+hundreds of starts a second that is most of what a start costs. What can be done before the fork is done then.
 Paths are reached through descriptors taken before the mounts change.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import resource
@@ -58,10 +59,8 @@ def run(order: Order, handed: Handed, separate: Isolation) -> None:
 
 def _say(order: Order, message: object) -> None:
     """One line to launcher.log, which may lie on a full disk."""
-    try:
+    with contextlib.suppress(OSError):
         os.write(2, f"shim of {order.name}: {message}\n".encode(errors="replace"))
-    except OSError:
-        pass
 
 
 def _close_all_but(kept: list[int]) -> None:
@@ -171,7 +170,7 @@ class Shim:
         """Set the command's limits on ourselves: it inherits them at its start."""
         order = self._order
         if order.nproc is not None:
-            # An ordinary user's other processes count, too. While we start the command, we are the second one.
+            # An ordinary user's other processes count, too. At the start we are the run's second one.
             others = processes.tasks_of_user(os.getuid()) if self._handed.uid is None else 0
             _set_limit(resource.RLIMIT_NPROC, max(order.nproc, 2) + others)
         files = self._separate.files_limit if order.nofile is None else (max(order.nofile, _LEAST_FILES),) * 2
@@ -276,10 +275,8 @@ class Shim:
 
     def send(self, kind: str, record: control.Record) -> None:
         """Tell the launcher, if it still listens: files are the truth, this only saves it a look."""
-        try:
+        with contextlib.suppress(OSError):
             os.write(self._handed.report, b"%s %s\n" % (kind.encode(), control.dump(record)))
-        except OSError:
-            pass
 
 
 def _set_limit(kind: int, value: int) -> None:

@@ -27,8 +27,8 @@ class Uids:
     """Hands out uids, one per run, so that reuse is far apart.
 
     The counter and the locks are shared by every launcher of the machine: two nodes on one machine must not
-    give one uid to two runs. A shim locks the byte of its uid for as long as it lives. Each launcher also keeps
-    the counter in its own folder, since the shared file does not survive a restart of the machine.
+    give one uid to two runs. A shim locks the byte of its uid for as long as it lives. Each launcher also
+    keeps the counter in its own folder, since the shared file does not survive a restart of the machine.
     """
 
     def __init__(self, control_dir: str, base: int) -> None:

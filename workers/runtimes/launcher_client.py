@@ -10,8 +10,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
-import subprocess
 import sys
 import threading
 import time
@@ -19,9 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from workers import launcher
 from workers.launcher import control
-from workers.runtimes.launcher_link import BrokenLinkError, Link, connect
+from workers.runtimes.launcher_link import BrokenLinkError, Link, connect, spawn
 from workers.runtimes.launcher_records import Exit, Hello, RunState, StartRequest
 
 logger = logging.getLogger(__name__)
@@ -33,7 +30,7 @@ _BUSY_PAUSE = 0.02  # seconds before asking again
 
 
 class LauncherError(Exception):
-    """The launcher refused a request. `code`: bad_name, bad_request, start_failed, stopped, fenced, isolation..."""
+    """The launcher refused: bad_name, bad_request, start_failed, stopped, fenced, isolation, system."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -41,7 +38,7 @@ class LauncherError(Exception):
 
 
 class LauncherUnavailableError(LauncherError):
-    """There is no launcher and none could be started, or it did not answer in time: the outcome is unknown."""
+    """There is no launcher and none can be started, or it did not answer in time: the outcome is unknown."""
 
     def __init__(self, message: str) -> None:
         super().__init__("unavailable", message)
@@ -60,7 +57,8 @@ class _Waiter:
 class LauncherClient:
     """A connection to the launcher of one control folder; starts the launcher when there is none.
 
-    `on_exit(name, exit)` is called in the reader's thread for every end that is pushed (exit None: lost).
+    `on_exit(name, exit)` is called in the reader's thread for every end that is pushed (exit None: lost); it
+    must be quick and must not ask the launcher anything.
     """
 
     def __init__(
@@ -80,6 +78,7 @@ class LauncherClient:
         self._on_exit = on_exit
         self._python = python
         self._connecting = threading.Lock()
+        self._reviving = threading.Lock()
         self._link: Link | None = None
         self._waiters_lock = threading.Lock()
         self._waiters: dict[str, list[_Waiter]] = {}
@@ -105,20 +104,17 @@ class LauncherClient:
         """
         self._ask({"op": "renew", "kill_after": kill_after, "lost_after": lost_after, "as_of": as_of})
 
-    def live(self) -> tuple[str, ...]:
-        """The names of the runs whose shim lives."""
-        return self.ensure().live
-
     def runs(self) -> dict[str, str]:
         """Every attempt with a control folder here: name -> state. Read from the files."""
         with contextlib.suppress(FileNotFoundError):
-            return {name: self.state(name).state for name in sorted(os.listdir(f"{self._control}/runs"))}
+            names = sorted(folder.name for folder in Path(self._control, "runs").iterdir())
+            return {name: self.state(name).state for name in names}
         return {}
 
     def stop(self, name: str, why: str, grace: float) -> RunState:
         """Ask every process of the run to end; KILL after `grace` seconds. Returns the state as it was.
 
-        Needs no launcher: the shim obeys a file. A run that never executed is marked and will not start any more.
+        Needs no launcher: the shim obeys a file. What never executed is marked and will not start any more.
         """
         folder = control.run_dir(self._control, name)
         state = self.state(name)
@@ -190,12 +186,6 @@ class LauncherClient:
         except FileNotFoundError:
             return b"", offset
 
-    def remove(self, name: str) -> None:
-        """Delete the control folder of an attempt that does not run. Raises LauncherError (`running`)."""
-        if self.state(name).state == control.RUNNING:
-            raise LauncherError("running", f"{name} still runs: stop it before its records are removed")
-        shutil.rmtree(control.run_dir(self._control, name), ignore_errors=True)
-
     def quit(self) -> None:
         """End the launcher, if there is one. Runs go on; the next request starts a new launcher."""
         with self._connecting:
@@ -265,37 +255,35 @@ class LauncherClient:
         return None
 
     def _spawn(self) -> Link:
-        program = str(Path(launcher.__file__).with_name("__main__.py"))
-        arguments = [self._python, "-I", "-S", "-X", "utf8", program, self._control, *self._options]
         deadline = time.monotonic() + _SPAWN_TIMEOUT
-        problem = "it ended at once"
-        while time.monotonic() < deadline:
-            try:
-                # An environment of its own: the worker's holds secrets, and runs can be of the same user.
-                done = subprocess.run(
-                    arguments,
-                    env={"PATH": os.defpath},
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.DEVNULL,
-                    stderr=subprocess.PIPE,
-                    timeout=_SPAWN_TIMEOUT,
-                    check=False,
-                )
-                problem = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
-            except (OSError, subprocess.TimeoutExpired) as error:
-                problem = str(error)
-            link = self._greet()  # also when another worker's attempt was faster than ours
+        while True:
+            problem, hopeless = spawn(self._python, self._control, self._options, _SPAWN_TIMEOUT)
+            link = (
+                None if hopeless else self._greet()
+            )  # perhaps of another worker's launcher, faster than ours
             if link is not None:
                 return link
+            if hopeless or time.monotonic() > deadline:
+                raise LauncherUnavailableError(f"no launcher for {self._control} could be started: {problem}")
             time.sleep(0.05)
-        raise LauncherUnavailableError(f"no launcher for {self._control} could be started: {problem}")
 
     def _revive(self) -> None:
-        """While somebody waits there should be a launcher: it is the guard, and it wakes the waiting."""
+        """While somebody waits there should be a launcher: it is the guard, and it wakes the waiting.
+
+        In a thread of its own: who waits looks at the files meanwhile, however long a launcher takes.
+        """
+        link = self._link
+        if self._closed or (link is not None and link.alive) or not self._reviving.acquire(blocking=False):
+            return
+        threading.Thread(target=self._connect_again, name="launcher-revive", daemon=True).start()
+
+    def _connect_again(self) -> None:
         try:
             self._connected()
         except LauncherUnavailableError as error:
             logger.warning("waiting without a launcher: %s", error)
+        finally:
+            self._reviving.release()
 
     def _hear(self, event: dict[str, Any]) -> None:
         name, ended = str(event.get("name")), Exit.read(event.get("exit"))

@@ -1,4 +1,4 @@
-"""One connection to a launcher: requests with their replies, and pushed events, over a unix socket.
+"""Starting a launcher, and one connection to it: requests with their replies, and pushed events.
 
 Imports the standard library and the launcher's file formats only. Knows nothing of runs.
 """
@@ -10,13 +10,22 @@ import itertools
 import json
 import os
 import socket
+import struct
+import subprocess
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+from workers import launcher
 from workers.launcher import control
 
 _CONNECT_TIMEOUT = 5.0  # seconds
+_SEND_TIMEOUT = 5  # seconds
+
+
+_PROGRAM = str(Path(launcher.__file__).with_name("__main__.py"))
+_HOPELESS = (64, 71)  # exit codes of a launcher (workers.launcher.process) for which there is no second try
 
 
 class BrokenLinkError(Exception):
@@ -58,6 +67,7 @@ class Link:
                 self._channel.sendall(frame)
             except OSError as error:
                 del self._pending[number]
+                self.close()  # a part of the frame may be out: nothing can follow it
                 raise BrokenLinkError(f"cannot send: {error}") from error
         answered = pending.done.wait(timeout)
         self._pending.pop(number, None)
@@ -116,4 +126,25 @@ def connect(control_dir: str, on_event: Callable[[dict[str, Any]], None]) -> Lin
         if folder is not None:
             os.close(folder)
     channel.settimeout(None)
+    # A launcher that stands still must not hold up whoever sends; receiving has its own thread and may wait.
+    channel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", _SEND_TIMEOUT, 0))
     return Link(channel, on_event)
+
+
+def spawn(python: str, control_dir: str, options: list[str], timeout: float) -> tuple[str, bool]:
+    """Start a launcher, which listens on return. Else: why it does not, and is a second try no use?"""
+    try:
+        done = subprocess.run(
+            [python, "-I", "-S", "-X", "utf8", _PROGRAM, control_dir, *options],
+            # An environment of its own: the worker's holds secrets, and runs can be of the same user.
+            env={"PATH": os.defpath},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            timeout=timeout,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return str(error), False
+    problem = done.stderr.decode(errors="replace").strip() or f"exit code {done.returncode}"
+    return problem, done.returncode in _HOPELESS

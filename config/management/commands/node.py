@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import warnings
 from typing import Any
@@ -23,6 +24,7 @@ log = structlog.get_logger(__name__)
 
 #: Celery waits for its threads; ours leave within this, then the process ends whatever Celery does.
 _DETACH_S = 5.0
+_STOPS = (signal.SIGTERM, signal.SIGINT)
 
 
 def _keep_logging(**_: Any) -> None:
@@ -37,6 +39,8 @@ class Command(BaseCommand):
             raise CommandError(
                 "start it as `manage.py node`, which sets GANTRY_ROLE=worker, or set it yourself"
             )
+        # From its registration on a worker says goodbye when it is told to stop, also before Celery listens.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _STOPS)
         try:
             agent, held = node.build(app)
         except NameTaken as error:
@@ -54,6 +58,9 @@ class Command(BaseCommand):
             agent.detaching.set()
             threading.Thread(target=leave, args=(0,), name="leave").start()
 
+        for number in _STOPS:
+            signal.signal(number, lambda *_: stop_in_background())
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPS)
         setup_logging.connect(_keep_logging, weak=False)
         # Root is intended here: it lets each command run as a user of its own. Messages are JSON only.
         warnings.filterwarnings("ignore", category=SecurityWarning)
