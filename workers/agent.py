@@ -268,6 +268,11 @@ class Agent:
         as_of = self._keeper.as_of
         with transaction.atomic(), connection.cursor() as cursor:
             runs = transitions.adopt(cursor, self.registration.node_id, run_ids, crashed=crashed)
+            if suspect := _suspect(runs):
+                # Before anybody can see that this worker is here: it may be the next one to be killed.
+                log.error("run.suspect", run=suspect.lease.run_id, crashes=suspect.crashes)
+                with contextlib.suppress(OSError):  # its watcher will try again
+                    self._runtimes[suspect.kind].stop(suspect, "crashes", suspect.grace_s)
             step("agent.before_adopt_commit")
         step("agent.after_adopt_commit")
         connection.close()
@@ -275,10 +280,8 @@ class Agent:
             return
         log.info("agent.adopted", runs=len(runs), after_crash=crashed)
         watches = [Watch(run, as_of) for run in runs]
-        suspect = _suspect(runs)
         for watch in watches:
             if watch.run is suspect:
-                log.error("run.suspect", run=suspect.lease.run_id, crashes=suspect.crashes)
                 watch.stop_why = "crashes"
             if self._mode == "removed":
                 watch.stop_why = "node_gone"

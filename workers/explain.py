@@ -57,6 +57,7 @@ def _view(node: Node, silent: float) -> NodeView:
         mem_mb=node.mem_mb_total,
         mem_mb_free=node.mem_mb_total - node.mem_mb_used,
         slots_free=node.slots - node.slots_used,
+        stopped=node.detached,
         reserved_for=node.reserved_for_id,
     )
 
@@ -67,7 +68,9 @@ def reasons(shape: ShapeView, nodes: Iterable[NodeView], run_id: int | None = No
     if not nodes:
         return [
             Obstacle(
-                "no_node", "there is no node: no worker has ever reported", "start a worker: make worker"
+                "no_node",
+                "there is no node: no worker has reported, or an operator has removed it",
+                "start a worker: make worker",
             )
         ]
     found = {node.name: obstacles(shape, node) for node in nodes}

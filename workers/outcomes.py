@@ -22,6 +22,11 @@ def lost_message(noun: str) -> str:
     )
 
 
+def unprepared_message(noun: str) -> str:
+    """What a person is told of a run that is not tried again: workers die of it before it even starts."""
+    return f"{noun} was not started: its worker died {settings.GANTRY_MAX_CRASHES} times while preparing it"
+
+
 def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool) -> Outcome:
     """How an attempt ended. ``noun`` begins the message: "Command exited with status 3"."""
     code = result.code if result.code is not None else 128 + result.signal if result.signal else None

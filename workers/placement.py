@@ -40,6 +40,8 @@ class NodeView:
     mem_mb: int
     mem_mb_free: int
     slots_free: int
+    #: Its worker said goodbye: nobody is silent there, nobody is there.
+    stopped: bool = False
     reserved_for: int | None = None
 
 
@@ -107,14 +109,7 @@ def _now(shape: ShapeView, node: NodeView) -> list[Obstacle]:
     if node.mode == "draining":
         found.append(Obstacle("draining", f"node {node.name} is draining", "undrain it or add a node"))
     if node.silent_s is not None:
-        found.append(
-            Obstacle(
-                "silent",
-                f"node {node.name} has been silent for {node.silent_s:.0f} s",
-                "look at the worker on that machine",
-                True,
-            )
-        )
+        found.append(_silent(node, node.silent_s))
     if node.trouble:
         found.append(
             Obstacle("trouble", f"node {node.name} takes no work: {node.trouble}", "repair that", True)
@@ -133,6 +128,14 @@ def _now(shape: ShapeView, node: NodeView) -> list[Obstacle]:
             )
         )
     return found
+
+
+def _silent(node: NodeView, silent_s: float) -> Obstacle:
+    if node.stopped:
+        message = f"the worker of node {node.name} was stopped {silent_s:.0f} s ago"
+        return Obstacle("silent", message, "start it again on that machine: make worker", True)
+    message = f"node {node.name} has been silent for {silent_s:.0f} s"
+    return Obstacle("silent", message, "look at the worker on that machine", True)
 
 
 def _lacks(

@@ -8,17 +8,19 @@ Must not import services, families or Celery.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from dataclasses import dataclass, field, replace
 
 import structlog
+from django.db import InterfaceError, OperationalError, connection
 
 from workers.crashpoints import step
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs import store
 from workers.logs.capture import Shipment
-from workers.outcomes import interpret, lost_message
+from workers.outcomes import interpret, lost_message, unprepared_message
 from workers.retries import backoff_s, may_retry
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.scribe import Entry, Scribe
@@ -94,11 +96,22 @@ class Runner:
             return
         watch.started = True
         started_at = time.monotonic() - (run.started_ago or 0.0)
-        output = runtime.output(
-            run, store.shipped(run.lease.run_id, run.lease.attempt) if run.adopted else {}
-        )
+        output = runtime.output(run, self._shipped(watch) if run.adopted else {})
         result = self._watch(watch, runtime, output, started_at)
         self._finish(watch, runtime, output, result)
+
+    def _shipped(self, watch: Watch) -> dict[int, int]:
+        """Where the output of an adopted run goes on. Keeps no connection: there are fewer than runs."""
+        while True:
+            try:
+                return store.shipped(watch.lease.run_id, watch.lease.attempt)
+            except (OperationalError, InterfaceError) as error:
+                log.warning("run.database_away", error=str(error).strip())
+            finally:
+                with contextlib.suppress(Exception):
+                    connection.close()
+            if watch.fenced.is_set() or self._detaching.wait(1.0):
+                raise Detached
 
     def _start(self, watch: Watch, runtime: Runtime) -> bool:
         """Prepare and start; False when the run ended or went back to the queue before anything ran."""
@@ -109,6 +122,9 @@ class Runner:
             )
         if self._detaching.is_set() or watch.fenced.is_set():
             return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+        if watch.stop_why == "crashes":
+            message = unprepared_message(runtime.noun)
+            return self._never_started(watch, runtime, State.FAILED, Reason.LOST, message)
         if watch.stop_why == "node_gone":
             return self._give_back(watch, runtime, "its node was removed before it was started", 0.0)
         try:
@@ -217,7 +233,7 @@ class Runner:
     def _end_lost(self, watch: Watch, runtime: Runtime) -> None:
         run = watch.run
         state = State.CANCELLED if run.cancel_requested else State.FAILED
-        output = runtime.output(run, store.shipped(run.lease.run_id, run.lease.attempt))
+        output = runtime.output(run, self._shipped(watch))
         shipment = self._rest(watch, output)
         outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun))
         self._end(watch, runtime, _with_facts(outcome, shipment, None), shipment)

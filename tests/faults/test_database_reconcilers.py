@@ -87,7 +87,7 @@ def test_closing_a_lost_node_at_once_without_the_lock(cluster: Cluster, account:
 def test_whole_rounds_at_once(cluster: Cluster, account: Account, settings: Settings) -> None:
     """Catches rounds that wait for each other for ever, and work that each leaves to the others."""
     settings.GANTRY_HEARTBEAT_S = 0.1  # how soon a silence is believed depends on it
-    node = _claimed_by_a_node_that_is_gone(account, 20, retries=0)
+    _claimed_by_a_node_that_is_gone(account, 20, retries=0)
     for _ in range(60):
         submit(account.tenant_id, "true", expires_in_s=0)
 

@@ -22,6 +22,8 @@ from workers.states import Reason, State
 HERE = {"rack_id": ["small"]}
 #: Fills the working folder to the last byte.
 FILL = "head -c 1G /dev/zero > big 2>/dev/null"
+#: Takes every byte that becomes free meanwhile.
+KEEP_FULL = "cat /dev/zero >> big 2>/dev/null; sleep 0.2"
 
 
 def _trouble() -> str:
@@ -69,7 +71,7 @@ def test_a_run_fills_the_scratch_disk(cluster: Cluster, account: Account, shared
     go = shared_folder / "go"
     filler = submit(
         account.tenant_id,
-        f"{FILL}; code=$?; until test -e {go}; do sleep 0.2; done; exit $code",
+        f"{FILL}; code=$?; until test -e {go}; do {KEEP_FULL}; done; exit $code",
         constraints=HERE,
     )
     waiting = _assert_full_and_said_so(account, disk)
@@ -115,7 +117,7 @@ def test_a_run_that_filled_the_disk_is_cancelled(cluster: Cluster, account: Acco
     """Catches a cancel that needs space to be written down: then nobody can stop what fills the disk."""
     disk = node_on_small_disk(cluster, "small", 64, GANTRY_NODE_ATTRIBUTES="rack_id=small")
     filler = submit(
-        account.tenant_id, f"trap '' TERM; {FILL}; while :; do sleep 0.2; done", constraints=HERE, grace_s=1
+        account.tenant_id, f"trap '' TERM; {FILL}; while :; do {KEEP_FULL}; done", constraints=HERE, grace_s=1
     )
     waiting = _assert_full_and_said_so(account, disk)
     assert services.cancel(account.tenant_id, filler).accepted
@@ -133,7 +135,7 @@ def test_a_worker_starts_on_a_full_disk(cluster: Cluster, account: Account, shar
     steady = submit(account.tenant_id, ledger_command(ledger, "steady", "sleep 3", 6), constraints=HERE)
     wait_started(steady)
     go = shared_folder / "go"
-    command = f"{FILL}; code=$?; until test -e {go}; do sleep 0.2; done; exit $code"
+    command = f"{FILL}; code=$?; until test -e {go}; do {KEEP_FULL}; done; exit $code"
     filler = submit(account.tenant_id, command, constraints=HERE)
     waiting = _assert_full_and_said_so(account, disk)
     disk.node.kill()

@@ -9,7 +9,7 @@ from tests.support.cluster import Cluster, Process, wait_until
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
-from tests.support.ledger import ticking_command, traces
+from tests.support.ledger import ticking_command, traces, wait_begun
 from tests.support.machine import alive, commands, started, wait_for_file
 from workers import services
 from workers.models import Run
@@ -64,7 +64,7 @@ def test_cancelled_at_every_phase_of_a_claimed_run(
     for number, (name, phase) in enumerate(_PHASES.items()):
         wait_for_file(cluster.folder / f"p{number}.held", 40)
         if phase.begun:
-            wait_until(lambda: begins(ledger).get(f"p{number}"), why=f"{name}: the command begins")
+            wait_begun(ledger, f"p{number}")
         done = services.cancel(account.tenant_id, runs[name])
         assert (done.accepted, done.already_final, done.state) == (True, False, State.RUNNING), name
     for number, (name, phase) in enumerate(_PHASES.items()):

@@ -23,6 +23,13 @@ from workers.models import Attempt, Run
 from workers.states import Reason, State
 
 
+@pytest.fixture(autouse=True)
+def _patient(cluster: Cluster) -> None:
+    """Restarts take seconds under load: no guard and no reconciler steps in meanwhile."""
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
+    cluster.env["GANTRY_DB_POOL"] = "3"  # fewer connections than runs: none may be kept while a run is watched
+
+
 @pytest.mark.parametrize("victims", ["worker", "launcher", "worker, launcher", "launcher, worker"])
 def test_the_worker_tree_dies_while_a_command_runs(
     cluster: Cluster, account: Account, shared_folder: Path, victims: str

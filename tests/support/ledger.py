@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
+from tests.support.cluster import wait_until
+
 _ME = "${HOME##*/}"
 
 
@@ -70,3 +72,9 @@ def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
     for earlier, later in pairwise(found):
         assert earlier.last < later.began, f"I2: attempts of {name} overlap: {earlier} and {later}"
     return found
+
+
+def wait_begun(ledger: Path, *names: str) -> None:
+    """Wait until these commands have noted their beginning."""
+    wanted = {f"begin {name} " for name in names}
+    wait_until(lambda: all(mark in ledger.read_text() for mark in wanted), 30, why=f"{names} begin")

@@ -81,7 +81,7 @@ def test_the_log_is_bounded(node: Node) -> None:
     log = node.control / "launcher.log"
     with log.open("a") as file:
         file.write("x" * 1_100_000)
-    eventually(lambda: (node.control / "launcher.log.1").exists(), "the log was not turned")
+    eventually((node.control / "launcher.log.1").exists, "the log was not turned")
     assert log.stat().st_size < 1000
 
 

@@ -75,6 +75,20 @@ def test_a_start_that_failed_may_be_repeated(node: Node) -> None:
     assert node.finish(request).code == 0
 
 
+def test_a_start_that_fails_in_the_shim_may_be_repeated_at_once(node: Node) -> None:
+    request = node.request("echo ran")
+    scratch = node.scratch(request.name)
+    for _ in range(10):
+        scratch.rename(scratch.with_suffix(".away"))
+        scratch.symlink_to("/nonexistent")
+        with pytest.raises(LauncherError):
+            node.client.start(request)
+        assert node.state(request.name).state == control.PREPARED
+        scratch.unlink()
+        scratch.with_suffix(".away").rename(scratch)
+    assert node.finish(request).code == 0
+
+
 def test_what_was_stopped_before_it_started_does_not_start(node: Node) -> None:
     request = node.request("echo ran")
     node.scratch(request.name).rmdir()

@@ -13,11 +13,10 @@ import signal
 import socket
 import sys
 
-from . import control, kernel
+from . import control, journal, kernel
 from .isolation import Isolation
 from .rehearsal import rehearse
-from .runs import log
-from .server import BACKLOG, Server, open_log
+from .server import BACKLOG, Server
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,11 +98,13 @@ def _run(options: Options, report: int | None) -> int:
         os.setgroups([])
     files_limit = _prepare_process()
     listener = _listen(options.control_dir)
-    open_log(options.control_dir)
+    journal.open_log(options.control_dir)
     separate = Isolation(options.control_dir, options.isolation, options.uid_base, files_limit)
     rehearse(options.control_dir, separate)
     server = Server(options.control_dir, listener, separate, options.idle_exit)
-    log(f"launcher {os.getpid()} listens; isolation: {separate.mode} {separate.refusal or separate.reason}")
+    journal.log(
+        f"launcher {os.getpid()} listens; isolation: {separate.mode} {separate.refusal or separate.reason}"
+    )
     _tell(report, "", OK)
     gc.disable()
     gc.collect()
@@ -111,7 +112,7 @@ def _run(options: Options, report: int | None) -> int:
     try:
         server.serve()
     except BaseException as error:
-        log(f"launcher fails: {error!r}")
+        journal.log(f"launcher fails: {error!r}")
         raise
     # While the lock is still ours, no other launcher can have made a socket of this name.
     with contextlib.suppress(OSError):

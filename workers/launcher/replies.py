@@ -34,8 +34,13 @@ def start_failed(message: str) -> bytes:
 
 
 def state(record: Record) -> bytes:
-    """The answer to a start of a run that exists."""
-    return inside({"ok": True, "existed": True, **record})
+    """The true state of a run as the answer to its start; see with_history."""
+    return inside({"ok": True, **record})
+
+
+def with_history(reply: bytes, existed: bool) -> bytes:
+    """Add to the answer to a start whether the run existed when it was asked for."""
+    return reply + (b', "existed": true' if existed else b', "existed": false')
 
 
 def started(record: bytes) -> bytes:

@@ -11,11 +11,11 @@ import json
 import os
 import selectors
 import signal
-import time
 
 from . import control, remains, replies, shim
 from .guard import Guard
 from .handover import Handed
+from .journal import log
 from .orders import Order, RefusedError
 
 TYPE_CHECKING = False
@@ -40,6 +40,7 @@ class Live:
         self.pipe: int | None = None
         self.buffer = b""
         self.starting = not inherited  # nothing is known of it yet; `waiting` wants to know
+        self.failure = f"the shim of {name} died before its command started"
         self.ended = False
         self.collected = False
         self.guarded = False
@@ -81,11 +82,11 @@ class Runs:
             os.mkdir(folder, 0o700)
         lock = control.try_lock(os.path.join(folder, "lock"))
         if lock is None:
-            answer(replies.state(control.state_of(folder)))
+            answer(replies.with_history(replies.state(control.state_of(folder)), existed=True))
             return
         if any(os.path.exists(os.path.join(folder, record)) for record in ("exit", "started")):
             os.close(lock)
-            answer(replies.state(control.state_of(folder)))
+            answer(replies.with_history(replies.state(control.state_of(folder)), existed=True))
             return
         try:
             self._refuse(order, folder)
@@ -164,8 +165,8 @@ class Runs:
         if kind == b"started":
             self._answer(entry, replies.started(record))
         elif kind == b"error":
-            entry.ended = True
-            self._answer(entry, replies.start_failed(json.loads(record)["message"]))
+            # Answered when the shim is gone and its lock is free: then the start can be asked for again.
+            entry.ended, entry.failure = True, json.loads(record)["message"]
         elif kind == b"exit":
             entry.ended = True
             self._publish(replies.event(entry.name, control.EXITED, record))
@@ -174,7 +175,7 @@ class Runs:
     def _answer(entry: Live, reply: bytes) -> None:
         entry.starting = False
         for answer, existed in entry.waiting:
-            answer(reply + (b', "existed": true' if existed else b', "existed": false'))
+            answer(replies.with_history(reply, existed))
         entry.waiting.clear()
 
     def collect(self) -> None:
@@ -190,10 +191,13 @@ class Runs:
     def _forget(self, entry: Live) -> None:
         if self.live.get(entry.name) is entry:
             del self.live[entry.name]
-        if entry.ended:
-            return
-        self._answer(entry, replies.start_failed(f"the shim of {entry.name} died before its command started"))
-        self._publish_end(entry)
+        if entry.waiting:
+            # It failed, or died at its start: perhaps between writing `started` and telling us.
+            state = control.state_of(entry.folder)
+            over = state["state"] in (control.EXITED, control.LOST)
+            self._answer(entry, replies.state(state) if over else replies.start_failed(entry.failure))
+        if not entry.ended:
+            self._publish_end(entry)
 
     def _publish_end(self, entry: Live) -> None:
         state = control.state_of(entry.folder)
@@ -270,10 +274,3 @@ class Runs:
                 log(f"guard: {entry.name} is stopped: {overdue}")
                 with contextlib.suppress(OSError):
                     self.stop(entry.name, "guard", self.guard.grace())
-
-
-def log(message: str) -> None:
-    """One line to launcher.log."""
-    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    with contextlib.suppress(OSError):
-        os.write(2, f"{stamp} {message}\n".encode(errors="replace"))

@@ -1,12 +1,11 @@
 """The launcher's socket: one thread, newline-delimited JSON, a reply for each request with its id.
 
-Standard library only. Requests: hello, subscribe, start, stop, state, list, renew, quit. A subscribed
-connection is also told {"event": "exit", ...}. Only processes of the same user may connect.
+Standard library only. A subscribed connection is also told {"event": "exit", ...} of every run. Only
+processes of the same user may connect.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import selectors
@@ -16,10 +15,11 @@ import struct
 import sys
 import time
 
-from . import control, replies
+from . import control, journal, replies
 from .isolation import Isolation
+from .journal import log
 from .orders import RefusedError
-from .runs import Runs, log
+from .runs import Runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ _TICK_INHERITED = 0.1  # while there are shims of an earlier launcher: nobody te
 _TICK_ENDING = 0.01  # while a shim's process is being collected
 BACKLOG = 128
 _SEND_LIMIT = 16 * 1024 * 1024  # bytes that wait for a client that does not read; beyond it is cut off
-_LOG_LIMIT = 1024 * 1024  # bytes of launcher.log before it becomes launcher.log.1
 
 
 class Connection:
@@ -83,7 +82,7 @@ class Server:
                 sys.excepthook(*sys.exc_info())  # to launcher.log
                 time.sleep(_TICK_ENDING)
         for connection in list(self._connections):
-            self._send_waiting(connection)
+            self._send_waiting(connection)  # the answer to quit
 
     def _round(self) -> None:
         for key, mask in self._selector.select(self._patience()):
@@ -114,7 +113,7 @@ class Server:
         self._tick_at = now + _TICK
         self.runs.enforce()
         self.runs.kill_strays()
-        self._bound_log()
+        journal.bound(self._control_dir)
         if self.runs.live or self._connections:
             self._busy_at = now
         elif now - self._busy_at >= self._idle_exit:
@@ -133,13 +132,6 @@ class Server:
     def _terminate(self) -> None:
         log("SIGTERM: ending; runs go on")
         self._quitting = True
-
-    def _bound_log(self) -> None:
-        path = os.path.join(self._control_dir, "launcher.log")
-        with contextlib.suppress(OSError):
-            if os.fstat(2).st_size > _LOG_LIMIT and os.path.samestat(os.fstat(2), os.stat(path)):
-                os.rename(path, path + ".1")
-                open_log(self._control_dir)
 
     # --- connections --------------------------------------------------------------------------------
 
@@ -289,12 +281,3 @@ class Server:
         log("asked to quit: ending; runs go on")
         self._quitting = True
         return {}
-
-
-def open_log(control_dir: str) -> None:
-    """Standard output and error go to launcher.log from here on."""
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    file = os.open(os.path.join(control_dir, "launcher.log"), flags, 0o600)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
-    os.close(file)

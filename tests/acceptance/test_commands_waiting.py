@@ -1,0 +1,175 @@
+"""Retries, limits and expiry as a client meets them: how long it waits, how often it is tried, why."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from django.db.models.functions import Now
+
+from tests.support.cluster import Cluster, wait_until
+from tests.support.engine import output, run, submit, wait_final, wait_started
+from tests.support.fixtures import Account
+from tests.support.invariants import assert_invariants
+from workers import services
+from workers.models import Attempt, Run
+from workers.specs import ContainerSpec
+from workers.states import Reason, State
+
+
+def reasons(tenant_id: int, run_id: int) -> list[tuple[str, str]]:
+    found: Any = services.explain(tenant_id, run_id)["reasons"]
+    return [(item["code"], item["message"]) for item in found if item["code"] != "broker"]
+
+
+def gaps(run_id: int) -> list[float]:
+    """Seconds from the end of each attempt to the claim of the next one."""
+    rows = list(Attempt.objects.filter(run_id=run_id).order_by("number"))
+    return [
+        (later.claimed_at - earlier.finished_at).total_seconds()
+        for earlier, later in pairwise(rows)
+        if earlier.finished_at is not None
+    ]
+
+
+def test_tries_are_spaced_further_and_further_apart_up_to_a_cap(cluster: Cluster, account: Account) -> None:
+    """Catches: a retry at once, one that never comes, a backoff without an end.
+
+    Base 0.5 s, cap 1.5 s, a tenth of jitter: 0.5, 1, 1.5, 1.5. The upper bounds leave room for a busy
+    machine.
+    """
+    cluster.env |= {"GANTRY_RETRY_BASE_S": "0.5", "GANTRY_RETRY_CAP_S": "1.5"}
+    cluster.node()
+    run_id = submit(account.tenant_id, "echo try; exit 7", retries=4)
+    backing_off = wait_until(
+        lambda: [item for item in reasons(account.tenant_id, run_id) if item[0] == "backoff"], why="it waits"
+    )
+    assert backing_off[0][1].endswith(": Command exited with status 7")
+    (ended,) = wait_final(run_id)
+    assert (ended.state, ended.attempt, ended.retries_left, ended.exit_code) == (State.FAILED, 5, 0, 7)
+    for found, least in zip(gaps(run_id), [0.45, 0.9, 1.35, 1.35], strict=True):
+        assert least <= found < least + 2.5
+    assert [output(run_id, attempt=number) for number in range(1, 6)] == [b"try\n"] * 5
+    assert_invariants(cluster)
+
+
+def test_a_run_that_waits_for_its_next_try_holds_nothing(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches: a backoff that keeps a CPU, or lets nobody else run."""
+    cluster.env["GANTRY_RETRY_BASE_S"] = "60"
+    cluster.node(cpus=1)
+    mark = shared_folder / "mark"
+    first = submit(account.tenant_id, f"echo x >> {mark}; exit 1", cpu=1, retries=1)
+    wait_until(lambda: run(first).not_before, why="it failed once and waits")
+    (other,) = wait_final(submit(account.tenant_id, "true", cpu=1))
+    assert other.state == State.SUCCEEDED
+    answer = services.cancel(account.tenant_id, first)
+    assert (answer.accepted, answer.state) == (True, State.CANCELLED)
+    assert mark.read_text() == "x\n"
+    assert_invariants(cluster)
+
+
+def test_a_time_limit_counts_for_each_try_and_is_a_failure_like_others(
+    cluster: Cluster, account: Account
+) -> None:
+    """Catches: one limit for all tries together, waiting that counts, a limit that ends the tries."""
+    cluster.node(cpus=1)
+    blocker = submit(account.tenant_id, "sleep 2", cpu=1)
+    run_id = submit(account.tenant_id, "echo up; sleep 30", cpu=1, timeout_s=1, retries=1, grace_s=0)
+    wait_final(blocker)
+    (ended,) = wait_final(run_id)
+    assert (ended.state, ended.reason, ended.attempt) == (State.FAILED, Reason.TIMEOUT, 2)
+    assert ended.message == "Command ran longer than its limit of 1 s and was killed"
+    for attempt in Attempt.objects.filter(run_id=run_id):
+        assert attempt.reason == Reason.TIMEOUT
+        assert attempt.started_at is not None
+        assert attempt.finished_at is not None
+        assert 1 <= (attempt.finished_at - attempt.started_at).total_seconds() < 4
+        assert output(run_id, attempt=attempt.number) == b"up\n"
+    assert_invariants(cluster)
+
+
+def test_a_command_within_its_limit_is_left_alone(cluster: Cluster, account: Account) -> None:
+    cluster.node()
+    (ended,) = wait_final(submit(account.tenant_id, "sleep 1; exit 3", timeout_s=20))
+    assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.EXIT_CODE, 3)
+
+
+def test_expiry_ends_waiting_and_nothing_else(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches: a limit on waiting that ends what runs, or lets what has expired start after all (I5)."""
+    gate, mark = shared_folder / "gate", shared_folder / "mark"
+    gate.touch()
+    cluster.node(cpus=1)
+    running = submit(account.tenant_id, f"while test -e {gate}; do sleep 0.05; done", cpu=1, expires_in_s=2)
+    wait_started(running)
+    waiting = submit(account.tenant_id, f"touch {mark}", cpu=1, expires_in_s=1)
+    patient = submit(account.tenant_id, "true", cpu=1)
+    assert reasons(account.tenant_id, waiting) == [("cpu", "it needs 1 CPU, node n1 has free 0")]
+    (expired,) = wait_final(waiting, timeout_s=15)
+    assert (expired.state, expired.reason, expired.message) == (
+        State.FAILED, Reason.EXPIRED, "Waited longer than its limit and was not started",
+    )  # fmt: skip
+    wait_until(
+        lambda: Run.objects.filter(pk=running, expires_at__lt=Now()).exists(), why="its time is over too"
+    )
+    wait_final(
+        submit(account.tenant_id, "true", cpu=1, expires_in_s=1), timeout_s=15
+    )  # the reconciler came by
+    assert run(running).state == State.RUNNING
+    gate.unlink()
+    ended = wait_final(running, patient)
+    assert [item.state for item in ended] == [State.SUCCEEDED] * 2
+    assert not mark.exists()
+    assert not Attempt.objects.filter(run_id=waiting).exists()
+    assert_invariants(cluster)
+
+
+def test_waiting_for_a_container_runtime_harms_nobody(cluster: Cluster, account: Account) -> None:
+    """Catches: container work that fails where there is no Docker Engine, or holds up commands."""
+    cluster.node(GANTRY_RUNTIMES="process")
+    spec = ContainerSpec(image="busybox", cpu_m=100, mem_mb=64)
+    waiting = services.submit(
+        services.Submission(tenant_id=account.tenant_id, family="tasks", spec=spec, name="t")
+    )
+    (ended,) = wait_final(submit(account.tenant_id, "true"))
+    assert ended.state == State.SUCCEEDED
+    assert reasons(account.tenant_id, waiting) == [("runtime", "no node offers the container runtime")]
+    assert run(waiting).state == State.PENDING
+    services.cancel(account.tenant_id, waiting)
+    assert_invariants(cluster)
+
+
+def test_a_stopped_node_says_so(cluster: Cluster, account: Account) -> None:
+    """Catches: an alarm about a silent machine when somebody has stopped the worker in good order."""
+    cluster.node().terminate()
+    run_id = submit(account.tenant_id, "true")
+    ((code, message),) = reasons(account.tenant_id, run_id)
+    assert code == "silent"
+    assert message.startswith("the worker of node n1 was stopped ")
+    cluster.node()
+    (ended,) = wait_final(run_id)
+    assert ended.state == State.SUCCEEDED
+    assert_invariants(cluster)
+
+
+def test_a_retry_by_hand_is_a_new_run_of_the_same(cluster: Cluster, account: Account) -> None:
+    """Catches: an ended run that is opened again, or a second one that differs from the first."""
+    cluster.node()
+    first = submit(account.tenant_id, "echo $A; exit 2", env={"A": "same"}, name="mine", priority=1)
+    wait_final(first)
+    second = services.retry(account.tenant_id, first)
+    old, new = wait_final(first, second)
+    assert (old.state, old.attempt) == (State.FAILED, 1)
+    assert (new.name, new.spec, new.priority, new.retry_of_id, new.exit_code) == (
+        "mine",
+        old.spec,
+        1,
+        first,
+        2,
+    )
+    assert output(second) == b"same\n"
+    assert_invariants(cluster)
