@@ -133,7 +133,7 @@ def _may_take_over(node: Node, folder_id: uuid.UUID) -> bool:
     if busy and silent < settings.GANTRY_NODE_LOST_AFTER_S:
         raise NameTaken(
             f"node {node.name} belongs to a worker with another data folder, {node.slots_used} runs are "
-            f"there and it was heard {silent:.0f} s ago: use that folder or another GANTRY_NODE_NAME, or wait "
+            f"there and it was heard {silent:.0f} s ago: use that folder or another name, or wait "
             f"{settings.GANTRY_NODE_LOST_AFTER_S - silent:.0f} s"
         )
     if not node.detached and silent < 3 * settings.GANTRY_HEARTBEAT_S:

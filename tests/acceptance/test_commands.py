@@ -323,52 +323,41 @@ def test_odd_text_arrives_as_it_was_sent(cluster: Cluster, account: Account) -> 
         assert output(run_id) == odd.encode()
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (
-            ["no-such-program"],
-            "Command could not be started: cannot execute 'no-such-program': not found in its PATH",
-        ),
-        (["/etc/passwd"], "Command could not be started: cannot execute '/etc/passwd': Permission denied"),
-        (
-            ["/bin/sh", "-c", "x" * 200_000],
-            "Command could not be started: cannot execute '/bin/sh': Argument list too long",
-        ),
-    ],
-    ids=["missing", "not executable", "too long"],
-)
-def test_what_cannot_be_executed_says_why_and_is_not_tried_again(
-    cluster: Cluster, account: Account, argv: list[str], message: str
-) -> None:
+def test_what_cannot_be_executed_says_why_and_is_not_tried_again(cluster: Cluster, account: Account) -> None:
     """Catches: tries that are used up on what can never work; an exit code that nobody returned."""
     cluster.node()
-    run_id = submit_argv(account.tenant_id, *argv, retries=3)
-    (ended,) = wait_final(run_id)
-    assert (ended.state, ended.reason, ended.message) == (State.FAILED, Reason.CREATE, message)
-    assert (ended.attempt, ended.exit_code, ended.started_at) == (1, None, None)
+    cases = {
+        submit_argv(
+            account.tenant_id, *argv, retries=3
+        ): f"Command could not be started: cannot execute {why}"
+        for argv, why in (
+            (["no-such-program"], "'no-such-program': not found in its PATH"),
+            (["/etc/passwd"], "'/etc/passwd': Permission denied"),
+            (["/bin/sh", "-c", "x" * 200_000], "'/bin/sh': Argument list too long"),
+        )
+    }
+    for ended in wait_final(*cases):
+        assert (ended.state, ended.reason, ended.message) == (State.FAILED, Reason.CREATE, cases[ended.pk])
+        assert (ended.attempt, ended.exit_code, ended.started_at) == (1, None, None)
     assert_invariants(cluster)
 
 
-@pytest.mark.parametrize(
-    ("command", "code", "message"),
-    [
-        ("exit 0", 0, "Command exited with status 0"),
-        ("exit 255", 255, "Command exited with status 255"),
-        ("kill -SEGV $$", 139, "Command exited with status 139 (SIGSEGV)"),
-        ("kill -KILL $$", 137, "Command exited with status 137 (SIGKILL)"),
-        ("exit 137", 137, "Command exited with status 137"),
-    ],
-)
-def test_how_it_ended_is_told(
-    cluster: Cluster, account: Account, command: str, code: int, message: str
-) -> None:
+def test_how_it_ended_is_told(cluster: Cluster, account: Account) -> None:
     """Catches: a signal that looks like an exit code, or the other way round."""
     cluster.node()
-    run_id = submit(account.tenant_id, command)
-    (ended,) = wait_final(run_id)
-    assert (ended.exit_code, ended.message) == (code, message)
-    assert ended.state == (State.SUCCEEDED if code == 0 else State.FAILED)
+    cases = {
+        submit(account.tenant_id, command): (code, f"Command exited with status {told}")
+        for command, code, told in (
+            ("exit 0", 0, "0"),
+            ("exit 255", 255, "255"),
+            ("kill -SEGV $$", 139, "139 (SIGSEGV)"),
+            ("kill -KILL $$", 137, "137 (SIGKILL)"),
+            ("exit 137", 137, "137"),
+        )
+    }
+    for ended in wait_final(*cases):
+        assert (ended.exit_code, ended.message) == cases[ended.pk]
+        assert ended.state == (State.SUCCEEDED if ended.exit_code == 0 else State.FAILED)
 
 
 def test_hundreds_of_short_commands(cluster: Cluster, account: Account) -> None:

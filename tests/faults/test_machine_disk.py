@@ -131,6 +131,7 @@ def test_a_worker_starts_on_a_full_disk(cluster: Cluster, account: Account, shar
     """Catches a worker that needs space for its start: runs would then end with nobody to record it, and the
     space of those that ended could not be given back."""
     ledger = open_ledger(shared_folder)
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "40"  # else the guard acts while there is no worker
     disk = node_on_small_disk(cluster, "small", 64, GANTRY_NODE_ATTRIBUTES="rack_id=small")
     steady = submit(account.tenant_id, ledger_command(ledger, "steady", "sleep 3", 6), constraints=HERE)
     wait_started(steady)

@@ -27,7 +27,7 @@ from workers.states import Reason, State
 def _patient(cluster: Cluster) -> None:
     """Restarts take seconds under load: no guard and no reconciler steps in meanwhile."""
     cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
-    cluster.env["GANTRY_DB_POOL"] = "3"  # fewer connections than runs: none may be kept while a run is watched
+    cluster.env["GANTRY_DB_POOL"] = "3"  # fewer than runs: none is kept while a run is watched
 
 
 @pytest.mark.parametrize("victims", ["worker", "launcher", "worker, launcher", "launcher, worker"])

@@ -31,7 +31,7 @@ from workers.states import Reason, State
 def _patient(cluster: Cluster) -> None:
     """Upgrades take seconds under load: no node is lost meanwhile."""
     cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
-    cluster.env["GANTRY_DB_POOL"] = "3"  # fewer connections than runs: none may be kept while a run is watched
+    cluster.env["GANTRY_DB_POOL"] = "3"  # fewer than runs: none is kept while a run is watched
 
 
 def test_a_new_release_takes_over_what_runs_and_what_waits(

@@ -220,7 +220,10 @@ class Shim:
         if self._status is not None:
             self._reach.kill()
             return
-        request = control.stop_request(control.read_stop("", self._folder))
+        record = control.read_record("stop", self._folder)
+        if record is None and os.pread(self._handed.lock, 1, 0) not in (b"", b"\0"):
+            record = control.read_stop("", self._folder)  # written into the lock file: the disk is full
+        request = control.stop_request(record)
         if request is None:
             return
         why, at, deadline = request
