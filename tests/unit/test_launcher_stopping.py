@@ -6,6 +6,7 @@ Every test runs in each mode of isolation that this user can have.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -220,3 +221,12 @@ def test_the_launcher_ends_when_idle(node: Node) -> None:
     assert alive(pid), "it ended although a run lives"
     eventually(lambda: node.state(request.name).state == control.EXITED, "the run did not end")
     eventually(lambda: not alive(pid), "it did not end")
+
+
+def test_a_shim_whose_folder_was_removed_ends(node: Node) -> None:
+    """Catches a shim that waits for ever to record an end that nobody can ask for."""
+    name = node.start("sleep 0.3")
+    started = node.client.state(name).started
+    assert started is not None
+    shutil.rmtree(control.run_dir(str(node.control), name))
+    eventually(lambda: not alive(started.shim_pid), "the shim stays")

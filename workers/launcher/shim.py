@@ -266,6 +266,8 @@ class Shim:
                 record.update(self._output.summary())
                 control.write_exit(record, self._folder, self._handed.lock)
                 break
+            except FileNotFoundError:
+                break  # our folder was removed: nobody is left who could ask how it ended
             except OSError as problem:
                 # An end that is not recorded is a lost run: wait for the disk rather than lose it.
                 _say(self._order, f"cannot record the end: {problem}")

@@ -144,7 +144,7 @@ class ProcessRuntime:
             signal=exit_record.signal,
             killed=exit_record.killed,
             error=exit_record.error,
-            ran_s=max(0.0, exit_record.ended_at - exit_record.started_at),
+            ran_s=exit_record.ran_s,
         )
 
     def stop(self, run: ClaimedRun, why: str, grace_s: float) -> None:
