@@ -23,8 +23,6 @@ from workers.placement import Candidate, NodeView, ShapeView, Usage, choose, obs
 
 #: Most shapes that one look takes candidates from, and most candidates of one shape.
 _SHAPES_PER_LOOK = 64
-#: How many more shapes that do not fit now are watched for being passed over.
-_SHAPES_WATCHED = 16
 
 
 class Superseded(Exception):
@@ -188,24 +186,20 @@ def _claim(
 def _first_shapes(
     usable: list[tuple[ShapeView, int, int]], node: NodeView, memory: Memory
 ) -> list[ShapeView]:
-    """The reserved and overdue shapes, then each tenant's oldest in turn.
-
-    At most _SHAPES_PER_LOOK that fit now, and a few that do not, to notice when they are passed over.
+    """At most _SHAPES_PER_LOOK: reserved and overdue ones, then in turn each tenant's oldest that fits now
+    and its oldest that does not, so that it is noticed when that one is passed over.
     """
     if len(usable) <= _SHAPES_PER_LOOK:
         return [shape for shape, _, _ in usable]
     turn: dict[tuple[int, bool], int] = {}
-    fitting: list[tuple[int, int, ShapeView]] = []
-    others: list[tuple[int, int, ShapeView]] = []
+    ordered = []
     for shape, rank, run_id in sorted(usable, key=lambda item: item[1]):
-        fits = not obstacles(shape, node)
+        line = (shape.tenant_id, not obstacles(shape, node))
+        turn[line] = turn.get(line, 0) + 1
         special = run_id == node.reserved_for or run_id in memory.passed_over
-        key = (shape.tenant_id, fits)
-        turn[key] = turn.get(key, 0) + 1
-        (fitting if fits or special else others).append((0 if special else turn[key], rank, shape))
-    fitting.sort(key=lambda item: (item[0], item[1]))
-    others.sort(key=lambda item: (item[0], item[1]))
-    return [shape for _, _, shape in fitting[:_SHAPES_PER_LOOK] + others[:_SHAPES_WATCHED]]
+        ordered.append((0 if special else turn[line], rank, shape))
+    ordered.sort(key=lambda item: (item[0], item[1]))
+    return [shape for _, _, shape in ordered[:_SHAPES_PER_LOOK]]
 
 
 def _reserved_elsewhere(cursor: CursorWrapper, node: NodeView, overdue: dict[int, float]) -> frozenset[int]:

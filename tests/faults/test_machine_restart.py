@@ -16,6 +16,7 @@ from workers.states import State
 def test_told_to_stop_while_it_starts(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches a stop that is taken for a crash: after a few of them what runs would be under suspicion of
     killing its workers, and be stopped for it."""
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "40"  # a restart on a busy machine is no lost node
     go = shared_folder / "go"
     run_id = submit(account.tenant_id, f"until test -e {go}; do sleep 0.1; done; exit 3")
     first = cluster.node()

@@ -129,6 +129,7 @@ class Soak:
 
     def __init__(self, cluster: Cluster, account: Account, folder: Path, pace_s: float) -> None:
         self.cluster = cluster
+        cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "60"  # a restart on a busy machine is no lost node
         self.ledger = open_ledger(folder)
         self.steady = cluster.node("n2")
         self.struck = cluster.node("n1")

@@ -165,7 +165,10 @@ def test_a_commit_that_is_never_confirmed(
     worker = cluster.node(settings=_by_way_of(wire, GANTRY_WAIT_BROKER="0"))
     ledger = open_ledger(shared_folder)
     wire.drop_reply(_UNCONFIRMED[what], then=b"COMMIT")
-    run_id = submit(account.tenant_id, ledger_command(ledger, "a", "sleep 0.7", code=7), retries=1)
+    # The first end comes after the worker's first search for orphans: the next one is a minute away.
+    first = shared_folder / "first"
+    body = f"sleep 0.7; test -e {first} || sleep 2; touch {first}"
+    run_id = submit(account.tenant_id, ledger_command(ledger, "a", body, code=7), retries=1)
     wait_until(wire.dropped.is_set, why=f"the commit of {what} goes unconfirmed")
     (ended,) = wait_final(run_id)
     assert (ended.state, ended.exit_code, ended.attempt) == (State.FAILED, 7, 2)

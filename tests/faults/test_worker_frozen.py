@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from pathlib import Path
 
 from tests.support.beats import (
@@ -23,8 +25,8 @@ from tests.support.invariants import (
     ledger_command,
     open_ledger,
 )
-from tests.support.ledger import assert_no_overlap, ticking_command, traces
-from tests.support.machine import wait_for_file
+from tests.support.ledger import assert_no_overlap, ticking_command, traces, wait_begun
+from tests.support.machine import alive, commands, launcher_pid, signal_all, started, wait_for_file
 from workers.models import Attempt, Run
 from workers.states import Reason, State
 
@@ -110,6 +112,42 @@ def test_frozen_beyond_the_loss_of_its_node(cluster: Cluster, account: Account, 
     assert_invariants(cluster)
     assert victim.alive
     assert survivor.alive
+
+
+def test_a_suspended_machine(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+    """Everything on a node stands still, guard and commands too, until its work is done elsewhere.
+
+    Nobody can prevent that both run for a moment then. Catches a guard that grants a grace period although
+    the other attempt has begun, and a second truth.
+    """
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "6"
+    node = cluster.node("n1", attributes="rack_id=r1", GANTRY_GUARD_MARGIN_S="3")
+    ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
+    gate.touch()
+    run_id = submit(account.tenant_id, ticking_command(ledger, "a", while_exists=gate, deaf=True), retries=1)
+    wait_started(run_id)
+    wait_begun(ledger, "a")
+    shim = started(cluster.folder / "n1", run_id).shim_pid
+    processes = [shim, *commands(shim)]
+    machine = [node.pid, launcher_pid(cluster.folder / "n1"), *processes]
+    signal_all(machine, signal.SIGSTOP)
+    end_open_transactions()
+    cluster.node("n2", GANTRY_GUARD_MARGIN_S="1", GANTRY_WAIT_BROKER="0")
+    wait_retried(run_id)
+    before, resumed = recorded_by(run_id), time.time()
+    signal_all(machine, signal.SIGCONT)
+    wait_until(lambda: not any(map(alive, processes)), why="the guard kills what it finds")
+    first, second = traces(ledger, "a")
+    assert first.last < resumed + 4, "it was granted a grace period"
+    wait_let_go(node, 1)
+    assert recorded_by(run_id) == before
+    gate.unlink()
+    (ended,) = wait_final(run_id)
+    assert (ended.state, ended.attempt, ended.node and ended.node.name) == (State.SUCCEEDED, 2, "n2")
+    assert traces(ledger, "a")[1].ended
+    assert second.attempt == f"{run_id}-2"
+    assert output(run_id) == b"out-a\n"
+    assert_invariants(cluster)
 
 
 #: Where the worker stops -> does the command of the first attempt begin?

@@ -5,6 +5,7 @@ Together they see to it that an attempt is dead before the next one begins, wher
 
 from __future__ import annotations
 
+import signal
 import time
 from dataclasses import replace
 from datetime import timedelta
@@ -23,6 +24,7 @@ from tests.support.invariants import (
     ledger_command,
     open_ledger,
 )
+from tests.support.machine import launcher_pid, signal_all
 from tests.unit.launching import Node, node
 from workers.launcher import control
 from workers.models import Node as NodeRow
@@ -72,6 +74,32 @@ def test_who_ignores_term_is_dead_before_the_node_counts_as_lost(node: Node) -> 
     node.client.renew(1, 5.5, at)
     assert node.end(name).killed == "guard"
     assert control.boottime() < at + 5.5
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+def test_a_start_that_was_given_up_is_not_made_up_for(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """The launcher stands still when it is asked to start, and goes on after the run was given back.
+
+    Catches a launcher that carries out late what has been begun anew meanwhile. (Half a minute of silence.)
+    """
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "300"
+    worker = cluster.node("n1")
+    ledger = open_ledger(shared_folder)
+    warm = submit(account.tenant_id, ledger_command(ledger, "warm"))
+    wait_final(warm)
+    launcher = launcher_pid(cluster.folder / "n1")
+    signal_all([launcher], signal.SIGSTOP)
+    run_id = submit(account.tenant_id, ledger_command(ledger, "a", "sleep 1", code=3))
+    wait_until(lambda: "run.given_back" in worker.text(), 120, why="the worker gives it back")
+    signal_all([launcher], signal.SIGCONT)
+    (ended,) = wait_final(run_id, timeout_s=60)
+    assert (ended.exit_code, ended.attempt) == (3, 2)
+    assert_once(ledger, {"a": run_id})
+    assert_truth(ledger, "a", run_id, 3)
+    assert_invariants(cluster)
 
 
 def test_a_node_that_was_heard_again_keeps_its_runs(

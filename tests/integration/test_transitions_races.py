@@ -240,12 +240,47 @@ def scribe() -> Scribe:
     return Scribe("n1", lambda: None)
 
 
-def test_a_workers_writers_never_wait_for_each_other_in_a_circle(world: World, scribe: Scribe) -> None:
-    """Catches: a deadlock between a group of the scribe, renewals and claims of the same worker.
+def test_a_group_of_a_workers_writer_takes_its_locks_in_order(world: World, scribe: Scribe) -> None:
+    """Catches: a deadlock between the scribe and a renewal of the same runs.
 
-    A group that holds the start of one run and the end of another must take its locks in the same order as
-    the renewal of both.
+    A group holds the start of the last run, the retry of the second and the end of the first. While somebody
+    else holds the first one, the group must hold none of the others.
     """
+    node = world.node()
+    first, second, third = (world.claimed(node, retries=1) for _ in range(3))
+    locked = threading.Event()
+
+    def renew() -> None:
+        with cursor() as opened:
+            transitions.lock(opened, [first.run_id])
+            locked.set()
+            wait_until(waits_for_a_lock, why="the group waits for the first run")
+            opened.execute(
+                "SELECT 1 FROM workers_run WHERE id = ANY(%s) FOR UPDATE NOWAIT",
+                [[second.run_id, third.run_id]],
+            )
+
+    def write() -> None:
+        assert locked.wait(20)
+        scribe._write(
+            [
+                Entry("started", third, ago=0.0),
+                Entry("retry", second, Outcome(second, State.FAILED)),
+                Entry("finish", first, Outcome(first, State.SUCCEEDED)),
+            ]
+        )
+
+    together(renew, write)
+    assert [row(lease.run_id).state for lease in (first, second, third)] == [
+        "SUCCEEDED",
+        "PENDING",
+        "RUNNING",
+    ]
+    assert_books_balance()
+
+
+def test_a_workers_threads_do_not_deadlock(world: World, scribe: Scribe) -> None:
+    """The same in a storm: groups, renewals and claims of one worker at once."""
     node = world.node(cpu_m=100_000_000, mem_mb=100_000_000)
     stop = threading.Event()
     leases: list[Lease] = []

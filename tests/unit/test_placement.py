@@ -126,38 +126,42 @@ def queue(*ranks: int, first_id: int = 1) -> list[Candidate]:
     return [Candidate(first_id + number, rank) for number, rank in enumerate(ranks)]
 
 
+#: Parts of a capacity, in quarters: often everything, sometimes nothing.
+QUARTERS = st.sampled_from([0, 1, 2, 3, 4, 4, 4])
+
+
 @st.composite
 def nodes(draw: st.DrawFn) -> NodeView:
-    cpu = draw(st.sampled_from([1000, 4000, 16000]))
-    mem = draw(st.sampled_from([1024, 8192]))
+    cpu = draw(st.sampled_from([1000, 4000, 16_000, 16_000]))
+    mem = draw(st.sampled_from([1024, 8192, 65_536]))
     return a_node(
         cpu_m=cpu,
         mem_mb=mem,
-        cpu_m_free=draw(st.integers(0, cpu // 100)) * 100,
-        mem_mb_free=draw(st.integers(0, mem // 128)) * 128,
-        slots_free=draw(st.integers(0, 12)),
+        cpu_m_free=cpu * draw(QUARTERS) // 4,
+        mem_mb_free=mem * draw(QUARTERS) // 4,
+        slots_free=draw(st.sampled_from([0, 1, 3, 8, 64, 64])),
     )
 
 
 @st.composite
 def situations(draw: st.DrawFn, tenants: int = 3) -> Situation:
-    node = draw(nodes())
+    """Some runs are urgent, most are not; some shapes never fit, most do for a while."""
     run_ids = iter(range(1, 1000))
     queues: Queues = []
-    for shape_id in range(1, draw(st.integers(1, 6)) + 1):
+    for shape_id in range(1, draw(st.integers(2, 6)) + 1):
         shape = a_shape(
             shape_id,
             tenant_id=draw(st.integers(1, tenants)),
-            cpu_m=draw(st.sampled_from([100, 500, 1000, 2000, 4000, 16000])),
-            mem_mb=draw(st.sampled_from([64, 256, 1024, 8192])),
+            cpu_m=draw(st.sampled_from([100, 500, 500, 1000, 2000, 4000, 16_000])),
+            mem_mb=draw(st.sampled_from([64, 64, 256, 1024, 8192])),
         )
-        ranks = draw(st.lists(st.integers(URGENT - 20, URGENT + 60), max_size=8))
+        ranks = draw(st.lists(st.integers(URGENT - 20, URGENT + 40), min_size=1, max_size=6))
         queues.append((shape, [Candidate(next(run_ids), rank) for rank in sorted(ranks)]))
     usage = {
         tenant: Usage(draw(st.integers(0, 40)) * 500, draw(st.integers(0, 20)) * 256)
         for tenant in draw(st.sets(st.integers(1, tenants)))
     }
-    return Situation(node, queues, usage, draw(st.integers(1, 16)))
+    return Situation(draw(nodes()), queues, usage, draw(st.sampled_from([1, 4, 16, 16])))
 
 
 # --- choose -----------------------------------------------------------------------------------------------
