@@ -223,7 +223,9 @@ class Cluster:
         for process in self.processes:
             if process.alive:
                 process.thaw()
-                process.popen.kill()
+            # With its group: a killed API server's children would stay. Launchers have sessions of their own.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         for process in self.processes:
             process.popen.wait(10)
         for pid in pids_under(self.folder):
