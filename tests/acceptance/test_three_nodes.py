@@ -124,8 +124,8 @@ def test_five_hundred_tasks_of_two_tenants(cluster: Cluster, account: Account, s
     """
     three_nodes(cluster)
     with Sampler() as seen:
-        many = [submit(account.tenant_id, "sleep 0.1", cpu=1, mem_mb=256) for _ in range(495)]
-        few = [submit(stranger.tenant_id, "sleep 0.1", cpu=1, mem_mb=256) for _ in range(5)]
+        many = [submit(account.tenant_id, "sleep 0.3", cpu=1, mem_mb=256) for _ in range(495)]
+        few = [submit(stranger.tenant_id, "sleep 0.3", cpu=1, mem_mb=256) for _ in range(5)]
         ended = wait_final(*many, *few, timeout_s=100)
     assert {item.state for item in ended} == {State.SUCCEEDED}
     asked, served = run(few[-1]).created_at, max(claimed_at(run_id) for run_id in few)

@@ -153,12 +153,13 @@ def _killed_at_random(cluster: Cluster, account: Account, folder: Path, *, death
     codes: dict[str, int] = {}
     worker = cluster.node(GANTRY_MAX_CRASHES="1000")
     for death in range(deaths):
+        moment = len(begins(ledger)) + chance.randrange(1, 12)
         for number in range(12):
             name = f"c{death}-{number}"
             codes[name] = chance.choice([0, 0, 7])
             body = f"sleep {chance.uniform(0, 1.2):.2f}"
             names[name] = submit(account.tenant_id, ledger_command(ledger, name, body, codes[name]))
-        _wait_begun(ledger, len(begins(ledger)) + chance.randrange(1, 12))
+        _wait_begun(ledger, moment)
         worker.kill()
         worker = cluster.node(GANTRY_MAX_CRASHES="1000", GANTRY_WAIT_BROKER=chance.choice("01"))
     wait_final(*names.values(), timeout_s=60)
