@@ -50,7 +50,7 @@ def test_two_workers_of_one_name(cluster: Cluster, account: Account, shared_fold
     _refused(
         cluster.node("n1", wait=False, folder=cluster.folder / "other"),
         "node n1 belongs to a worker with another data folder, 1 runs are there",
-        "use that folder or another GANTRY_NODE_NAME",
+        "use that folder or another name, or wait",
     )
     assert Node.objects.get(name="n1").incarnation == 1
     assert (run(run_id).attempt, run(run_id).lease_epoch) == (1, 1)
