@@ -137,7 +137,8 @@ def find(tenant_id: int | None, run_id: int) -> Run:
 def cancel(tenant_id: int | None, run_id: int, *, operator: bool = False) -> Cancellation:
     """Cancel a waiting run at once, ask the worker to stop a running one, leave an ended one as it is.
 
-    After this has returned ``accepted``, nothing of the run starts any more.
+    Accepted for a waiting run: it never starts. Accepted for a claimed one: no further attempt starts, and
+    the one that its node has in hand is killed, also when it starts at this very moment.
     """
     run = find(tenant_id, run_id)
     by = "operator" if operator else "client"

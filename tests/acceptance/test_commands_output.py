@@ -127,7 +127,7 @@ def test_three_hundred_megabytes(cluster: Cluster, account: Account) -> None:
 
     Kept are the first 16 and the last 48 MiB; the middle is left out, and said so. Watched while it runs: the
     spool stays near the cap (seen: 84 to 92 MiB on the disk), the worker grows once, by what its buffers need
-    (seen: 110 to 190 MiB, and no more through 3 GB).
+    (seen: 110 to 190 MiB, and no more through 2.4 GB).
     """
     worker, node = cluster.node(), cluster.folder / "n1"
     before = memory_mb(worker)
