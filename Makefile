@@ -7,6 +7,8 @@ SHELL := /bin/sh
 PY := .venv/bin/python
 # More arguments for pytest, the benchmarks or a management command: make test ARGS="-k kill"
 ARGS ?=
+# How many processes run the tests side by side: a number, or auto (two for each core).
+WORKERS ?= auto
 SCHEMA ?= var/openapi.yaml
 SOURCES := config workers tasks_api tests manage.py
 
@@ -38,7 +40,7 @@ manage: venv ## a management command of the running service: make manage ARGS="c
 .PHONY: test
 test: venv-dev ## every test but the long ones, on servers that the tests start themselves
 	@sh config/local/debian.sh
-	$(PY) -m pytest -m "not long" $(ARGS)
+	$(PY) -m pytest -m "not long" -n $(WORKERS) --maxschedchunk=1 $(ARGS)
 
 .PHONY: test-long
 test-long: venv-dev ## scale, soak and full repetitions; hours

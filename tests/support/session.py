@@ -1,7 +1,8 @@
 """The servers of the session, as a pytest plugin loaded first: their addresses must be known before
 Django's settings are read (``-p tests.support.session`` in pyproject.toml).
 
-One Postgres and one Redis, real ones, that start here and die with the session.
+One Postgres and one Redis, real ones, that start here and die with the session. Under pytest-xdist each of its
+workers has its own pair, and the process that only hands out tests has none.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import os
 import secrets
 import shutil
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
 from cryptography.fernet import Fernet
 
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
@@ -31,7 +34,6 @@ def _stop_servers() -> None:
 
 
 def _start_servers() -> None:
-    atexit.register(_stop_servers)
     POSTGRES.start()
     REDIS.start()
     os.environ.update(
@@ -44,4 +46,13 @@ def _start_servers() -> None:
     )
 
 
-_start_servers()
+atexit.register(_stop_servers)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
+    """A wrapper comes before every other plugin's part, and so before Django's settings."""
+    only_hands_out = early_config.known_args_namespace.numprocesses and "PYTEST_XDIST_WORKER" not in os.environ
+    if not only_hands_out:
+        _start_servers()
+    return (yield)
