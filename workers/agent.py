@@ -323,9 +323,14 @@ class Agent:
 
 
 def _suspect(runs: list[ClaimedRun]) -> ClaimedRun | None:
-    """The run to stop when workers keep dying: of those that saw too many deaths the one that started last.
+    """The run to stop when workers keep dying: of those that saw the most deaths the one that started last.
 
-    One at a time, so that bystanders go on as soon as the culprit is gone.
+    Who was there at every death comes before who came in between. Among equals the last one to start is the
+    likelier culprit: with the others workers lived longer. One at a time, so that bystanders go on as soon as
+    the culprit is gone.
     """
-    suspects = [run for run in runs if run.crashes >= settings.GANTRY_MAX_CRASHES]
-    return min(suspects, key=lambda run: (run.started_ago or 0.0, -run.lease.run_id)) if suspects else None
+    most = max((run.crashes for run in runs), default=0)
+    if most < settings.GANTRY_MAX_CRASHES:
+        return None
+    suspects = [run for run in runs if run.crashes == most]
+    return min(suspects, key=lambda run: (run.started_ago or 0.0, -run.lease.run_id))

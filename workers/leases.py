@@ -43,6 +43,8 @@ class ClaimedRun:
     started_ago: float | None
     crashes: int
     adopted: bool
+    #: Seconds since the attempt was claimed, for an adopted run.
+    claimed_ago: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -120,7 +120,9 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
 def _may_take_over(node: Node, folder_id: uuid.UUID) -> bool:
     """Returns whether the worker before died without a goodbye. Raises NameTaken."""
     if node.mode == Node.Mode.REMOVED:
-        raise NameTaken(f"node {node.name} was removed by an operator: undrain it first, or use another name")
+        raise NameTaken(
+            f"node {node.name} was removed by an operator: undrain it with force=1 first, or use another name"
+        )
     if node.folder in (None, folder_id):
         return node.folder is not None and not node.detached
     with connection.cursor() as cursor:

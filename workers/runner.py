@@ -95,7 +95,7 @@ class Runner:
         if presence in (Presence.ABSENT, Presence.PREPARED) and not self._start(watch, runtime):
             return
         watch.started = True
-        started_at = time.monotonic() - (run.started_ago or 0.0)
+        started_at = time.monotonic() - _ran_for(run, presence)
         output = runtime.output(run, self._shipped(watch) if run.adopted else {})
         result = self._watch(watch, runtime, output, started_at)
         self._finish(watch, runtime, output, result)
@@ -280,6 +280,16 @@ class Runner:
             )
         runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
         step("runner.after_cleanup")
+
+
+def _ran_for(run: ClaimedRun, presence: Presence) -> float:
+    """Seconds since its start. One that its worker did not live to record came soon after the claim.
+
+    A time limit that began with each adoption could be put off for ever.
+    """
+    if run.started_ago is not None:
+        return run.started_ago
+    return run.claimed_ago if presence in (Presence.RUNNING, Presence.EXITED) else 0.0
 
 
 def _with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Outcome:

@@ -137,8 +137,10 @@ def find(tenant_id: int | None, run_id: int) -> Run:
 def cancel(tenant_id: int | None, run_id: int, *, operator: bool = False) -> Cancellation:
     """Cancel a waiting run at once, ask the worker to stop a running one, leave an ended one as it is.
 
-    Accepted for a waiting run: it never starts. Accepted for a claimed one: no further attempt starts, and
-    the one that its node has in hand is killed, also when it starts at this very moment.
+    Accepted for a waiting run: it never starts. Accepted for a claimed one: no further attempt starts. The
+    one that its node has in hand may still start until the node hears of the cancel, and is killed then; if it
+    ends by itself before, that end is what is recorded. A node that is cut off hears of it when it is back,
+    unless its guard kills first.
     """
     run = find(tenant_id, run_id)
     by = "operator" if operator else "client"
@@ -261,12 +263,19 @@ def remove_node(name: str, *, force: bool = False) -> Node:
     return node
 
 
-def set_node_mode(name: str, mode: str) -> Node:
-    """Drain a node (takes no new work, finishes what it has) or make it ready again."""
+def set_node_mode(name: str, mode: str, *, force: bool = False) -> Node:
+    """Drain a node (takes no new work, finishes what it has) or make it ready again.
+
+    Conflict when it was removed: only ``force`` brings such a node back.
+    """
     with transaction.atomic():
         node = Node.objects.select_for_update().filter(name=name).first()
         if node is None:
             raise NotFound(f"there is no node {name}")
+        if node.mode == Node.Mode.REMOVED and not (force and mode == Node.Mode.READY):
+            raise Conflict(
+                f"node {name} was removed: POST /api/v1/nodes/{name}/undrain?force=1 brings it back"
+            )
         node.mode = Node.Mode(mode)
         if mode != Node.Mode.READY:
             node.reserved_for = None

@@ -42,13 +42,17 @@ _CLAIMED = {
     "started_ago": "extract(epoch FROM now() - m.started_at)::float8",
     "crashes": "m.crashes",
 }
-_CLAIMED_COLUMNS = "m.id, m.attempt, m.lease_epoch, " + ", ".join(_CLAIMED.values())
+#: And besides of one that it takes over.
+_ADOPTED = {**_CLAIMED, "claimed_ago": "extract(epoch FROM now() - a.claimed_at)::float8"}
+_LEASE = "m.id, m.attempt, m.lease_epoch, "
+_CLAIMED_COLUMNS = _LEASE + ", ".join(_CLAIMED.values())
+_ADOPTED_COLUMNS = _LEASE + ", ".join(_ADOPTED.values())
 
 
 def _claimed(rows: Iterable[tuple[Any, ...]], *, adopted: bool) -> list[ClaimedRun]:
     found = []
     for run_id, attempt, epoch, *values in rows:
-        facts = dict(zip(_CLAIMED, values, strict=True))
+        facts = dict(zip(_ADOPTED if adopted else _CLAIMED, values, strict=True))
         facts["spec"] = json.loads(facts["spec"])
         found.append(ClaimedRun(lease=Lease(run_id, attempt, epoch), adopted=adopted, **facts))
     return found
@@ -112,8 +116,9 @@ def adopt(
                 lease_until = now() + %(lease)s * interval '1 second'
             FROM mine WHERE r.id = mine.id RETURNING r.*
         )
-        SELECT {_CLAIMED_COLUMNS} FROM m
-        JOIN workers_tenant t ON t.id = m.tenant_id JOIN workers_shape s ON s.id = m.shape_id ORDER BY m.id
+        SELECT {_ADOPTED_COLUMNS} FROM m
+        JOIN workers_tenant t ON t.id = m.tenant_id JOIN workers_shape s ON s.id = m.shape_id
+        JOIN workers_attempt a ON a.run_id = m.id AND a.number = m.attempt ORDER BY m.id
         """,
         {
             "node": node_id,

@@ -285,8 +285,11 @@ def test_a_removed_node_may_not_come_back_until_an_operator_says_so(
     first.terminate()
     again = cluster.node(wait=False)
     assert again.popen.wait(20) != 0
-    assert "node n1 was removed by an operator: undrain it first, or use another name" in again.text()
-    services.set_node_mode("n1", "ready")
+    assert (
+        "node n1 was removed by an operator: undrain it with force=1 first, or use another name"
+        in again.text()
+    )
+    services.set_node_mode("n1", "ready", force=True)
     cluster.node()
     (ended,) = wait_final(submit(account.tenant_id, "true"))
     assert ended.state == State.SUCCEEDED

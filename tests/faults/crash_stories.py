@@ -160,7 +160,7 @@ def swept(stage: Stage) -> None:
     first.kill()
     shim = started(stage.home, run_id).shim_pid
     services.remove_node(stage.node, force=True)
-    services.set_node_mode(stage.node, Node.Mode.READY)
+    services.set_node_mode(stage.node, Node.Mode.READY, force=True)
     assert alive(shim), "the command died with its worker"
     stage.died(stage.crashing())
     stage.start()

@@ -283,5 +283,13 @@ def test_nodes(api: Api, account: Account, operator: Account, stage: Stage) -> N
     assert Node.objects.get().mode == "ready"
     status, node, _ = api(operator, "DELETE", "/api/v1/nodes/node-a")
     assert (status, node["state"]) == (200, "removed")
+    for verb in ("drain", "drain?force=1", "undrain"):
+        status, body, _ = api(operator, "POST", f"/api/v1/nodes/node-a/{verb}")
+        assert (status, body["error"]["code"]) == (409, "conflict"), verb
+        assert "undrain?force=1 brings it back" in body["error"]["message"]
+        assert Node.objects.get().mode == "removed"
+    status, node, _ = api(operator, "POST", "/api/v1/nodes/node-a/undrain?force=1")
+    assert (status, node["state"]) == (200, "silent")
+    assert Node.objects.get().mode == "ready"
     for method, path in (("GET", ""), ("POST", "/drain"), ("DELETE", "")):
         assert api(operator, method, f"/api/v1/nodes/nowhere{path}")[0] == 404

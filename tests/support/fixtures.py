@@ -121,8 +121,8 @@ _FOLDERS = ("unit", "integration", "contracts", "acceptance", "faults")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Order: quick tests first, processes later, so that a mistake shows early.
 
-    Side by side (pytest-xdist) everything is mixed instead: quick tests compute, slow ones wait, and at the end
-    no worker is left with all the slow ones.
+    Side by side (pytest-xdist) everything is mixed instead: quick tests compute, slow ones wait, and at the
+    end no worker is left with all the slow ones.
     """
 
     def rank(item: pytest.Item) -> int:

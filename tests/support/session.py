@@ -1,8 +1,8 @@
 """The servers of the session, as a pytest plugin loaded first: their addresses must be known before
 Django's settings are read (``-p tests.support.session`` in pyproject.toml).
 
-One Postgres and one Redis, real ones, that start here and die with the session. Under pytest-xdist each of its
-workers has its own pair, and the process that only hands out tests has none.
+One Postgres and one Redis, real ones, that start here and die with the session. Under pytest-xdist each of
+its workers has its own pair, and the process that only hands out tests has none.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import pytest
 from cryptography.fernet import Fernet
 
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
+from tests.support import remains
 
 #: Short, because unix sockets below it have short names.
 SESSION = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
@@ -34,6 +35,7 @@ def _stop_servers() -> None:
 
 
 def _start_servers() -> None:
+    remains.end_with_me(SESSION)
     POSTGRES.start()
     REDIS.start()
     os.environ.update(
@@ -52,7 +54,9 @@ atexit.register(_stop_servers)
 @pytest.hookimpl(wrapper=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]:
     """A wrapper comes before every other plugin's part, and so before Django's settings."""
-    only_hands_out = early_config.known_args_namespace.numprocesses and "PYTEST_XDIST_WORKER" not in os.environ
+    only_hands_out = (
+        early_config.known_args_namespace.numprocesses and "PYTEST_XDIST_WORKER" not in os.environ
+    )
     if not only_hands_out:
         _start_servers()
     return (yield)

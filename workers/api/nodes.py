@@ -87,5 +87,5 @@ class NodeUndrainView(ApiView):
     @extend_schema(**schemas.NODE_UNDRAIN)
     def post(self, request: Request, name: str) -> HttpResponse:
         """Let a drained node take work again."""
-        services.set_node_mode(name, Node.Mode.READY)
+        services.set_node_mode(name, Node.Mode.READY, force=flag(request, "force"))
         return answer(_one(name))

@@ -284,6 +284,6 @@ NODE_UNDRAIN: Final = operation(
     "nodes",
     "Let a drained node take work again",
     {200: s.NodeSerializer, 404: s.ErrorSerializer, 409: s.ErrorSerializer},
-    parameters=[_NODE],
+    parameters=[_NODE, OpenApiParameter("force", bool, description="1: also a node that was removed.")],
     examples=[shown("ready", NODE_EXAMPLE)],
 )

@@ -1,0 +1,54 @@
+"""Ends what a test process leaves when it could not end it itself: killed, or timed out.
+
+    python -m tests.support.remains <folder of the session>
+
+Waits until its standard input ends, which it does with the process that holds the other end. Whatever then
+still names the session's folder (its servers; nodes, whose environment says where the database is) is killed,
+and the folder is removed. After an orderly end there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from config.local.running import send
+from config.local.temporary import processes_of
+
+
+def end_with_me(folder: Path) -> None:
+    """Start the watch over this process. The pipe closes with it, however it ends."""
+    reading, writing = os.pipe()
+    subprocess.Popen(
+        [sys.executable, "-m", "tests.support.remains", str(folder)],
+        stdin=reading,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).resolve().parents[2],
+        start_new_session=True,
+    )
+    os.close(reading)
+    _kept.append(writing)
+
+
+#: Open for as long as this process lives; not inherited by what it starts.
+_kept: list[int] = []
+
+
+def _end_everything(folder: Path) -> None:
+    deadline = time.monotonic() + 30
+    while (left := processes_of(folder)) and time.monotonic() < deadline:
+        for process in left:
+            send(int(process.split()[0]), signal.SIGKILL)
+        time.sleep(0.1)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.stdin.buffer.read()
+    _end_everything(Path(sys.argv[1]))
