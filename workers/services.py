@@ -138,9 +138,9 @@ def cancel(tenant_id: int | None, run_id: int, *, operator: bool = False) -> Can
     """Cancel a waiting run at once, ask the worker to stop a running one, leave an ended one as it is.
 
     Accepted for a waiting run: it never starts. Accepted for a claimed one: no further attempt starts. The
-    one that its node has in hand may still start until the node hears of the cancel, and is killed then; if it
-    ends by itself before, that end is what is recorded. A node that is cut off hears of it when it is back,
-    unless its guard kills first.
+    one that its node has in hand may still start until the node hears of the cancel, and is killed then; if
+    it ends by itself before, that end is what is recorded. A node that is cut off hears of it when it is
+    back, unless its guard kills first.
     """
     run = find(tenant_id, run_id)
     by = "operator" if operator else "client"

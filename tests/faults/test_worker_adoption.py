@@ -1,4 +1,4 @@
-"""What the next worker makes of what it finds: time that has passed, records that are missing, a waiting guard.
+"""What the next worker makes of what it finds: time that has passed, missing records, a waiting guard.
 
 And what a launcher may still do with a start that nobody waits for any more.
 """
