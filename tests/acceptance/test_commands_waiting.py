@@ -86,7 +86,7 @@ def test_a_time_limit_counts_for_each_try_and_is_a_failure_like_others(
         assert attempt.reason == Reason.TIMEOUT
         assert attempt.started_at is not None
         assert attempt.finished_at is not None
-        assert 1 <= (attempt.finished_at - attempt.started_at).total_seconds() < 4
+        assert 1 <= (attempt.finished_at - attempt.started_at).total_seconds() < 15
         assert output(run_id, attempt=attempt.number) == b"up\n"
     assert_invariants(cluster)
 

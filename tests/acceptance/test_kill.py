@@ -85,7 +85,7 @@ def test_nothing_survives_the_grace_period(cluster: Cluster, account: Account, m
         "Command was killed by request",
     )
     assert took >= 1.9, "it was not given its grace period"
-    assert took < 2 + 5, f"the end came {took:.1f} s after the kill, its grace period is 2 s"
+    assert took < 2 + 8, f"the end came {took:.1f} s after the kill, its grace period is 2 s"
     assert_invariants(cluster)
 
 
@@ -156,8 +156,8 @@ def test_a_second_kill_does_not_lengthen_or_shorten_the_grace_period(
         answer = services.cancel(account.tenant_id, run_id)
         return answer.already_final
 
-    wait_until(again, 15, every_s=0.2, why="it ends although it is killed again and again")
-    assert 2.9 <= time.monotonic() - asked < 3 + 5
+    wait_until(again, 20, every_s=0.2, why="it ends although it is killed again and again")
+    assert 2.9 <= time.monotonic() - asked < 3 + 10
     assert Run.objects.filter(pk=run_id, state=State.CANCELLED).exists()
     assert alive(marker) == []
     assert_invariants(cluster)

@@ -41,9 +41,9 @@ def test_a_late_word_does_not_hold_the_guard_back(node: Node) -> None:
     """
     name = node.start("sleep 60")
     told = time.monotonic()
-    node.client.renew(4.0, 60.0, control.boottime() - 3.5)
+    node.client.renew(20.0, 60.0, control.boottime() - 19.5)
     assert node.end(name).killed == "guard"
-    assert time.monotonic() - told < 4.0
+    assert time.monotonic() - told < 18
 
 
 def test_an_old_word_after_a_new_one_counts_for_nothing(node: Node) -> None:

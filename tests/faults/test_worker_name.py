@@ -128,8 +128,8 @@ def test_a_worker_without_its_broker_can_be_stopped(
             assert broker.pid is not None
             subprocess.run(["kill", f"-{signal.SIGSTOP.value}", str(broker.pid)], check=True)
         before = time.monotonic()
-        assert worker.terminate(timeout_s=15) == 0
-        assert time.monotonic() - before < 7, "it waited for the broker"
+        assert worker.terminate(timeout_s=40) == 0
+        assert time.monotonic() - before < 14, "it waited for the broker"
     assert Node.objects.get(name="n1").detached, "it said goodbye"
     cluster.node(GANTRY_WAIT_BROKER="0")
     wait_until(lambda: run(run_id).lease_epoch == 2, why="the next worker adopts it")

@@ -74,10 +74,15 @@ def test_a_broker_that_is_down_or_silent_is_told_at_once_and_is_no_reason_to_be_
 ) -> None:
     settings.REDIS_URL = url
     client.get("/readyz")
-    health._broker = (0.0, "")
-    begin = time.monotonic()
-    answer = client.get("/readyz")
-    assert time.monotonic() - begin < 0.8
+    took = []
+    while not took or (
+        min(took) >= 0.8 and len(took) < 10
+    ):  # a busy machine holds up some, a client all of them
+        health._broker = (0.0, "")
+        begin = time.monotonic()
+        answer = client.get("/readyz")
+        took.append(time.monotonic() - begin)
+    assert min(took) < 0.8
     assert answer.status_code == 200
     assert answer.json()["broker"].startswith("down: ")
 

@@ -160,7 +160,7 @@ def test_the_deadline_covers_slow_headers(server: Server, answer: Answer) -> Non
 
     with pytest.raises(AddressFailed, match="it took longer than 1 s"):
         get(server.url("/slow"), seconds=1)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 6
 
 
 def test_the_deadline_covers_a_slow_body(server: Server) -> None:
@@ -184,12 +184,12 @@ def test_the_deadline_covers_the_look_up(server: Server) -> None:
     started = time.monotonic()
 
     def slow(host: str) -> list[str]:
-        time.sleep(3)
+        time.sleep(8)
         return ["127.0.0.1"]
 
     with pytest.raises(AddressFailed, match="it took longer than 1 s"):
         get(server.url(host="name.test"), seconds=1, resolver=slow)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 6
 
 
 def test_whoever_waits_can_give_up(server: Server) -> None:
@@ -205,7 +205,7 @@ def test_whoever_waits_can_give_up(server: Server) -> None:
 
     with pytest.raises(Stop):
         get(server.url("/hang"), deadline=Deadline(60, tick=tick))
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 6
 
 
 def test_failures_are_told_in_one_sentence_without_the_query(server: Server) -> None:

@@ -59,14 +59,14 @@ def test_wait_ends_with_its_time(node: Node) -> None:
     name = node.start("sleep 60")
     began = time.monotonic()
     assert node.client.wait(name, 0.3) is None
-    assert 0.25 < time.monotonic() - began < 2
+    assert 0.25 < time.monotonic() - began < 10
     assert node.client.wait(name, 0) is None
 
 
 def test_wait_does_not_wait_for_what_will_not_come(node: Node) -> None:
     began = time.monotonic()
     assert node.client.wait("99-1", 60) is None
-    assert time.monotonic() - began < 2
+    assert time.monotonic() - began < 10
 
 
 def test_wait_is_woken_at_once(node: Node) -> None:
@@ -124,8 +124,8 @@ def test_a_launcher_that_stands_still_does_not_hang_its_client(monkeypatch: pyte
         assert time.monotonic() - began < 10
         node.client.stop(name, "cancel", 0)
         began = time.monotonic()
-        assert node.client.wait(name, 10) is not None
-        assert time.monotonic() - began < 3
+        assert node.client.wait(name, 30) is not None
+        assert time.monotonic() - began < 10
     finally:
         os.kill(pid, signal.SIGCONT)
         node.close()

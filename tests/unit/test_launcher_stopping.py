@@ -38,7 +38,7 @@ def test_nothing_survives_the_grace_period(node: Node) -> None:
     asked = time.monotonic()
     node.client.stop(name, "cancel", 1.0)
     ended = node.end(name)
-    assert 0.9 < time.monotonic() - asked < 5
+    assert 0.9 < time.monotonic() - asked < 10
     assert (ended.code, ended.signal, ended.killed) == (None, signal.SIGKILL, "cancel")
     assert sleepers(number) == []
 
