@@ -95,12 +95,13 @@ def test_the_guard_hears_of_a_worker_before_it_adopts(cluster: Cluster, account:
     worker, home = cluster.node(GANTRY_WAIT_BROKER="0"), cluster.folder / "n1"
     run_id = submit(account.tenant_id, "sleep 600")
     wait_started(run_id)
-    worker.kill()
 
     def age() -> float:
         found = launcher(home)
         return (found and found.renewed_age) or 0.0
 
+    wait_until(age, why="the guard knows of the first worker")
+    worker.kill()
     wait_until(lambda: age() > 3, why="the guard has heard nothing for a while")
     began = time.monotonic()
     mark = cluster.folder / "held"
