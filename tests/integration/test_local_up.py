@@ -135,12 +135,14 @@ def up() -> Iterator[Up]:
     shutil.rmtree(folder)
 
 
-def test_a_running_command_outlives_ctrl_c_and_is_taken_up_again(up: Up) -> None:
+def test_a_running_command_outlives_ctrl_c_and_is_taken_up_again(up: Up, shared_folder: Path) -> None:
+    gate = shared_folder / "gate"
+    gate.touch()
     first = up.start()
-    task_id = up.submit("echo born; sleep 8; echo done")
+    task_id = up.submit(f"echo born; while test -e {gate}; do sleep 0.1; done; echo done")
     up.wait(task_id, lambda status: status == 1)
     wait_until(lambda: up.client.text(f"/v1/tasks/{task_id}/logs?stream=stdout") == "born\n")
-    running = up.children("sleep 8")
+    running = up.children(f"test -e {gate}")
     assert running
 
     assert up.stop(first) == 0
@@ -149,6 +151,7 @@ def test_a_running_command_outlives_ctrl_c_and_is_taken_up_again(up: Up) -> None
     assert all(alive(pid) for pid in running)
     up.forget_output()
     second = up.start()
+    gate.unlink()
 
     assert up.wait(task_id)["taskStatus"] == 2
     assert up.client.text(f"/v1/tasks/{task_id}/logs?stream=stdout") == "born\ndone\n"

@@ -55,7 +55,7 @@ def test_the_seeds_run_commands(api: Api) -> None:
     assert (run.kind, run.name, run.priority, run.retries_left) == ("process", "demo-commands", 5, 0)
     assert (run.shape.cpu_m, run.shape.mem_mb, run.shape.constraints) == (1000, 512, {})
     assert run.expires_at is not None
-    assert round((run.expires_at - run.created_at).total_seconds()) == 86_400
+    assert abs((run.expires_at - run.created_at).total_seconds() - 86_400) < 60
     assert spec_of(task_id)["argv"] == ["/bin/sh", "-c", "/home/app/entrypoint.sh"]
     assert spec_of(task_id)["env"] == {"environment": "dev"}
 
