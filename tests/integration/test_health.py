@@ -74,15 +74,18 @@ def test_a_broker_that_is_down_or_silent_is_told_at_once_and_is_no_reason_to_be_
 ) -> None:
     settings.REDIS_URL = url
     client.get("/readyz")
-    took = []
-    while not took or (
-        min(took) >= 0.8 and len(took) < 10
-    ):  # a busy machine holds up some, a client all of them
+
+    def ask() -> tuple[float, Any]:
         health._broker = (0.0, "")
         begin = time.monotonic()
         answer = client.get("/readyz")
-        took.append(time.monotonic() - begin)
-    assert min(took) < 0.8
+        return time.monotonic() - begin, answer
+
+    took, answer = ask()
+    for _ in range(10):
+        if took >= 0.8:  # a busy machine holds up some requests, a client that waits all of them
+            took, answer = ask()
+    assert took < 0.8
     assert answer.status_code == 200
     assert answer.json()["broker"].startswith("down: ")
 
