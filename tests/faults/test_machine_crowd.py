@@ -82,9 +82,9 @@ def _crowd(cluster: Cluster, folder: Path, each: int) -> None:
     assert_invariants(cluster)
 
 
-def test_a_slow_class_among_a_thousand_runs(cluster: Cluster, shared_folder: Path) -> None:
+def test_a_slow_class_among_five_hundred_runs(cluster: Cluster, shared_folder: Path) -> None:
     """Catches places given by age or by demand: the slow runs, first in line, would fill the node."""
-    _crowd(cluster, shared_folder, 200)
+    _crowd(cluster, shared_folder, 100)
 
 
 @pytest.mark.long
