@@ -8,7 +8,7 @@ PY := .venv/bin/python
 # More arguments for pytest, the benchmarks or a management command: make test ARGS="-k kill"
 ARGS ?=
 SCHEMA ?= var/openapi.yaml
-SOURCES := config workers tasks_api tests manage.py
+SOURCES := config workers tasks_api jobs tests manage.py
 
 # Settings for checks of a deployment: what production looks like, with throw-away secrets.
 DEPLOYED = GANTRY_HTTPS=1 GANTRY_ALLOWED_HOSTS=gantry.example \

@@ -5,7 +5,7 @@ Pure records: no database, no behaviour. ``transitions`` reads and writes them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from workers.states import Reason, State
@@ -43,6 +43,8 @@ class ClaimedRun:
     started_ago: float | None
     crashes: int
     adopted: bool
+    #: The spec's secrets in its order; the runner reads them, and no other place keeps them.
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ class Outcome:
     log_truncated: bool = False
     #: Seconds until the next try; used by ``retry`` and ``release`` only.
     backoff_s: float = 0.0
+    #: Added to the attempt's facts; see ``Attempt.facts``.
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

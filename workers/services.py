@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,10 +15,11 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
 from workers import doorbell, losses, transitions
+from workers.asking import ask
 from workers.errors import Conflict, NotFound
 from workers.explain import explain_run
 from workers.leases import NewRun
-from workers.models import Node, NodeRequest, Run, Shape
+from workers.models import Node, Run, Shape
 from workers.specs import Spec
 from workers.states import State, is_final
 
@@ -161,6 +163,18 @@ def cancel(tenant_id: int | None, run_id: int, *, operator: bool = False) -> Can
     return Cancellation(run, run.state, accepted, not accepted, done)
 
 
+def cancel_all(tenant_id: int, run_ids: Iterable[int]) -> int:
+    """``cancel`` for many runs of a tenant in one transaction; returns how many of them will end by it."""
+    ids = sorted(Run.objects.filter(tenant_id=tenant_id, pk__in=list(run_ids)).values_list("pk", flat=True))
+    with transaction.atomic(), connection.cursor() as cursor:
+        transitions.lock(cursor, ids)
+        stopped = transitions.cancel(cursor, ids, by="client", operator=False)
+        asked = transitions.request_cancel(cursor, ids, operator=False)
+    if asked:
+        doorbell.ring_after_commit()
+    return len(stopped | asked)
+
+
 def retry(tenant_id: int | None, run_id: int) -> int:
     """Run an ended run once more, as a new run with the same specification. Returns the new run's id."""
     run = find(tenant_id, run_id)
@@ -215,30 +229,14 @@ def reconcile(tenant_id: int, run_ids: list[int], wait_s: float = 5.0) -> dict[i
             names[node_id] = node_name
         else:
             answers[run_id] = (True, "it is waiting" if state == State.PENDING else f"it has ended: {state}")
-    requests = {
-        node_id: NodeRequest.objects.create(node_id=node_id, kind="reconcile", payload={"runs": ids})
-        for node_id, ids in by_node.items()
-    }
-    if requests:
-        doorbell.ring()
-    deadline = time.monotonic() + wait_s
-    while requests:
-        done = NodeRequest.objects.filter(
-            pk__in=[request.pk for request in requests.values()], answered_at__isnull=False
-        )
-        for request in done:
-            for run_id, (agrees, message) in (request.answer or {}).items():
+    told = ask("reconcile", {node_id: {"runs": ids} for node_id, ids in by_node.items()}, wait_s)
+    for node_id, ids in by_node.items():
+        if node_id in told:
+            for run_id, (agrees, message) in (told[node_id] or {}).items():
                 answers[int(run_id)] = (bool(agrees), str(message))
-            requests.pop(request.node_id, None)
-        if not requests or time.monotonic() >= deadline:
-            break
-        time.sleep(0.05)
-    for node_id in requests:
-        for run_id in by_node[node_id]:
-            answers[run_id] = (
-                False,
-                f"node {names[node_id]} did not answer within {wait_s:g} s: ask again later",
-            )
+            continue
+        late = f"node {names[node_id]} did not answer within {wait_s:g} s: ask again later"
+        answers |= dict.fromkeys(ids, (False, late))
     return answers
 
 
