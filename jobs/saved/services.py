@@ -1,6 +1,7 @@
 """The verbs of saved jobs: create, replace, delete, start, cancel, retry, explain. One transaction each.
 
-Everything takes the tenant and sees nothing of other tenants. Must not import views, HTTP or the worker's side.
+Everything takes the tenant and sees nothing of other tenants. Must not import views, HTTP or the worker's
+side.
 """
 
 from __future__ import annotations
@@ -121,7 +122,7 @@ def plan(tenant_id: int, asked: str, targets: list[TargetRequest] | None) -> Cal
 
 
 def plan_retry(tenant_id: int, asked: str, asked_executor: str) -> Callable[[], list[Planned]]:
-    """The targets of an executor that ended without success; nodes that could not be asked are asked again."""
+    """The targets of an executor that failed; nodes that could not be asked then are asked again."""
 
     def find() -> list[Planned]:
         job = reading.job(tenant_id, requests.parse_job_id(asked), asked)
@@ -161,8 +162,8 @@ def start(
 ) -> JobFacts:
     """Start a job in each planned container: a new executor, the last one of the job that is returned.
 
-    ``allowed``: keys of ``workers.policy`` that are on. ``retry_of``: the executor whose failures this repeats,
-    with the job as it is now: an edit may be what mends it.
+    ``allowed``: keys of ``workers.policy`` that are on. ``retry_of``: the executor whose failures this
+    repeats, with the job as it is now: an edit may be what mends it.
     """
     with transaction.atomic():
         job = _locked(tenant_id, asked)
@@ -238,7 +239,7 @@ def _spec(job: Job, selectors: list[str]) -> dict[str, Any]:
 
 
 def _nodes_of(node_ids: set[str]) -> dict[str, list[str]]:
-    """NodeId -> names of the workers that stand for it: those in that Swarm node, else the one of that name."""
+    """NodeId -> names of the workers that stand for it: those of that Swarm node, else the one so named."""
     found: dict[str, list[str]] = {}
     nodes = Node.objects.exclude(mode=Node.Mode.REMOVED).order_by("name")
     for name, swarm_id in nodes.values_list("name", "swarm_node_id"):

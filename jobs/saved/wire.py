@@ -167,7 +167,7 @@ def render_head(executor: ExecutorFacts, targets: Sequence[TargetFacts]) -> dict
 
 
 def render_result(executor: ExecutorFacts, target: TargetFacts, output: bytes) -> dict[str, Any]:
-    """One result. ``output``: the end of what it wrote. Clients tell "it runs" by the absence of the last part."""
+    """One result; ``output`` is the end of what it wrote. Clients know what runs by the missing last part."""
     found = status(target)
     facts = target.facts or {}
     ended = target.finished if target.state is not None else executor.create_time

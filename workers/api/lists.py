@@ -1,4 +1,4 @@
-"""A family's documented list: everything when no limit is given, streamed; pages with ``limit`` and ``cursor``.
+"""A family's documented list: streamed whole when no limit is given, else pages (``limit``, ``cursor``).
 
 Rows go by ascending id. No database connection is held while the client is slow, and memory is one batch.
 Must not import services or families.
@@ -42,8 +42,10 @@ class Rows(Protocol[T]):
 
 
 def listed(request: Request, rows: Rows[T], batch: int = BATCH) -> StreamingHttpResponse:
-    """The answer to a list call. A cap of GANTRY_LIST_CAP entries holds without a limit too; then a Link and a
-    Warning say so."""
+    """The answer to a list call; ``batch`` rows are read at once.
+
+    Without a limit it ends after GANTRY_LIST_CAP entries; if there are more, a Link and a Warning say so.
+    """
     headers = {}
     if "limit" in request.query_params or "cursor" in request.query_params:
         page = Page.of(request)

@@ -89,7 +89,8 @@ def tails(attempts: Sequence[tuple[int, int]], stream: int, most: int) -> dict[i
     place: dict[int, int] = {}
     with connection.cursor() as cursor:
         cursor.execute(
-            """SELECT i.run, greatest(c."offset", last.stop - %(most)s), substring(c.data FROM greatest(1, last.stop - %(most)s - c."offset" + 1)::int)
+            """SELECT i.run, greatest(c."offset", last.stop - %(most)s),
+                   substring(c.data FROM greatest(1, last.stop - %(most)s - c."offset" + 1)::int)
                FROM unnest(%(runs)s::bigint[], %(attempts)s::int[]) AS i(run, attempt)
                CROSS JOIN LATERAL (SELECT "offset" + octet_length(data) AS stop FROM workers_logchunk
                    WHERE run_id = i.run AND attempt = i.attempt AND stream = %(stream)s
