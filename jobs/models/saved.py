@@ -86,7 +86,7 @@ class Executor(models.Model):
 
 
 class Target(models.Model):
-    """One container of an executor. Its run says how it goes; without one ``error`` says why there is none."""
+    """One container of an executor. Its run says how it goes; without one ``error`` says why."""
 
     executor = models.ForeignKey(Executor, on_delete=models.CASCADE, related_name="targets", db_index=False)
     ordinal = models.IntegerField()

@@ -5,6 +5,7 @@ Runs are moved by the engine's own transitions on node rows, as a worker would m
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -40,13 +41,12 @@ class Api(tasks.Api):
     """A client with short forms for saved jobs."""
 
     def put(self, path: str, body: object) -> Any:
-        import json
-
         return self.send("PUT", path, json.dumps(body), "application/json")
 
     def job(self, **fields: Any) -> dict[str, Any]:
         """Save a job; returns it."""
-        return ok(self.post("/api/jobs", {**BODY, **fields}))
+        job: dict[str, Any] = ok(self.post("/api/jobs", {**BODY, **fields}))
+        return job
 
     def start(self, job: dict[str, Any], *targets: tuple[str, str], **headers: str) -> str:
         """Start a job in (ContainerId, NodeId); returns the new executor's id."""
@@ -56,8 +56,8 @@ class Api(tasks.Api):
         return executor
 
     def inspect(self, job: dict[str, Any], executor: str) -> dict[str, Any]:
-        answer = self.get(f"/api/jobs/{job['JobId']}/inspect/{executor}")
-        return ok(answer)
+        found: dict[str, Any] = ok(self.get(f"/api/jobs/{job['JobId']}/inspect/{executor}"))
+        return found
 
     def log(self, job: dict[str, Any], executor: str, query: str) -> Any:
         return self.get(f"/api/jobs/{job['JobId']}/log/{executor}?{query}")
@@ -65,8 +65,6 @@ class Api(tasks.Api):
 
 def body(answer: Any) -> Any:
     """The JSON of an answer, streamed or not."""
-    import json
-
     return json.loads(answer.getvalue() if answer.streaming else answer.content)
 
 
