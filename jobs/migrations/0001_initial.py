@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                 ('node', models.CharField(max_length=128)),
                 ('error', models.TextField(blank=True, default='')),
                 ('executor', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, related_name='targets', to='jobs.executor')),
-                ('run', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='+', to='workers.run')),
+                ('run', models.OneToOneField(null=True, on_delete=django.db.models.deletion.PROTECT, related_name='target', to='workers.run')),
             ],
         ),
         migrations.AddIndex(

@@ -93,7 +93,7 @@ class Target(models.Model):
     #: Both as the client sent them; an empty container stands for those of a node that could not be asked.
     container = models.CharField(max_length=255, blank=True)
     node = models.CharField(max_length=128)
-    run = models.OneToOneField(Run, null=True, on_delete=models.PROTECT, related_name="+")
+    run = models.OneToOneField(Run, null=True, on_delete=models.PROTECT, related_name="target")
     error = models.TextField(blank=True, default="")
 
     class Meta:
