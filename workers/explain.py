@@ -104,6 +104,9 @@ def _hopeless(shape: ShapeView, found: dict[str, list[Obstacle]]) -> list[Obstac
             any(item.code == "constraint" and f" has {name} " in item.message for item in items)
             for items in found.values()
         ):
+            if name == NODE_ATTRIBUTE:
+                gone = f"it is meant for node {' or '.join(values)}, which is not there"
+                return [Obstacle("constraint", gone, "start the worker of that node, or cancel it")]
             return [
                 Obstacle(
                     "constraint",

@@ -24,6 +24,7 @@ from workers.errors import SecretUnreadable
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs import store
 from workers.logs.capture import Shipment
+from workers.logs.redaction import Redactor
 from workers.outcomes import interpret, lost_message, unprepared_message
 from workers.retries import backoff_s, may_retry
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime, Telling
@@ -306,8 +307,9 @@ class Runner:
 
     def _close(self, watch: Watch, runtime: Runtime, entry: Entry) -> None:
         watch.closing = True
-        if entry.outcome is not None and (facts := facts_of(runtime, watch.run)):
-            entry.outcome = replace(entry.outcome, facts=facts)
+        if entry.outcome is not None:
+            message = _masked(entry.outcome.message, watch.run.secrets)
+            entry.outcome = replace(entry.outcome, message=message, facts=facts_of(runtime, watch.run))
         if not self._written(entry):
             watch.fenced.set()
             raise Detached
@@ -320,6 +322,14 @@ class Runner:
             )
         runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
         step("runner.after_cleanup")
+
+
+def _masked(text: str, hidden: tuple[str, ...]) -> str:
+    """A message without the run's secrets: an engine may quote what it was asked to execute."""
+    if not hidden:
+        return text
+    mask = Redactor(secret.encode() for secret in hidden)
+    return mask.replace(text.encode(), last=True)[0].decode()
 
 
 def facts_of(runtime: Runtime, run: ClaimedRun) -> dict[str, Any]:

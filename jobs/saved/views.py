@@ -15,7 +15,7 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from jobs.saved import reading, requests, schema, services, wire
+from jobs.saved import reading, requests, schema, services, starting, wire
 from jobs.saved.errors import NoSuchContainer, NoSuchJob
 from jobs.saved.wire import JobFacts, Status
 from workers import idempotency
@@ -85,8 +85,8 @@ class StartView(JobsView):
         """Start a job in containers; answers before anything runs."""
         who = self.who()
         reading.job(who.tenant_id, requests.parse_job_id(job_id), job_id)
-        planned = services.plan(who.tenant_id, job_id, requests.parse_targets(request.data))
-        return self.once(request, lambda: services.start(who.tenant_id, who.allowed, job_id, planned))
+        planned = starting.plan(who.tenant_id, job_id, requests.parse_targets(request.data))
+        return self.once(request, lambda: starting.start(who.tenant_id, who.allowed, job_id, planned))
 
 
 class RetryView(JobsView):
@@ -96,9 +96,9 @@ class RetryView(JobsView):
     def post(self, request: Request, job_id: str, executor_id: str) -> HttpResponseBase:
         """Start a job again where an executor of it failed."""
         who = self.who()
-        planned = services.plan_retry(who.tenant_id, job_id, executor_id)
+        planned = starting.plan_retry(who.tenant_id, job_id, executor_id)
         return self.once(
-            request, lambda: services.start(who.tenant_id, who.allowed, job_id, planned, executor_id)
+            request, lambda: starting.start(who.tenant_id, who.allowed, job_id, planned, executor_id)
         )
 
 

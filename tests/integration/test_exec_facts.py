@@ -67,7 +67,7 @@ class Scripted:
     def start(self, run: ClaimedRun, as_of: float) -> None:
         assert self.may_start.wait(30)
         if self._fails == "start":
-            raise PrepareFailed(Reason.CREATE, "there is no such program in it")
+            raise PrepareFailed(Reason.CREATE, f"there is no program {' '.join(run.secrets)}".strip())
         self.known["pid"] = 4711
 
     def wait(self, run: ClaimedRun, timeout_s: float) -> Result | None:
@@ -189,6 +189,13 @@ def test_the_runtime_gets_the_secrets_in_order_and_can_mask_them(scribe: Scribe,
     assert mask.replace("b: pass word, пароль".encode(), last=True)[0] == b"b: ***, ***"
 
 
+def test_no_message_of_a_runtime_tells_a_secret(scribe: Scribe, account: Account) -> None:
+    run, runtime = claimed(account, ("pass word", "bc")), Scripted(fails="start")
+    runtime.may_start.set()
+    execute(scribe, run, runtime).join(20)
+    assert Run.objects.get().message == Attempt.objects.get().message == "there is no program *** bc"
+
+
 def test_without_its_secrets_nothing_is_started(scribe: Scribe, account: Account) -> None:
     run, runtime = claimed(account, ("text",)), Scripted()
     secrets.wipe(run.spec["secret_ids"])
@@ -237,7 +244,7 @@ def test_questions_go_to_the_runtime_that_answers_them(db: None, account: Accoun
         assert item.answered_at is not None
     assert asked[0].answer == {"containers": [{"id": "c", "name": "web"}]}
     assert asked[1].answer == {"7": [True, "run 7"]}
-    assert "weather" in asked[2].answer["error"]
+    assert "weather" in str(asked[2].answer)
 
 
 def test_a_node_has_its_name_as_an_attribute_that_nobody_can_take(settings: Any) -> None:

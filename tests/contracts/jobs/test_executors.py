@@ -18,7 +18,8 @@ from tests.contracts.jobs.conftest import (
     error,
     ok,
 )
-from workers.models import Run
+from workers import explain
+from workers.models import Node, Run
 from workers.states import Reason, State
 
 
@@ -162,6 +163,23 @@ def test_a_waiting_target_is_explained(api: Api, stage: Stage) -> None:
     assert (reason["code"], "node n1 has been silent for" in reason["message"]) == ("silent", True)
     assert (unknown["Status"], unknown["Explanation"]) == ("CREATE_FAILED", None)
     assert (ended["Status"], ended["Explanation"]) == ("FINISHED", None)
+
+
+def test_what_is_meant_for_a_node_is_explained_by_that_node_alone(api: Api, stage: Stage) -> None:
+    job = api.job()
+    path = f"/api/jobs/{job['JobId']}/explain/{api.start(job, ('a', 'n1'))}"
+
+    def reason() -> str:
+        explain._cache = (0.0, [])
+        told: str = ok(api.get(path))["Result"][0]["Explanation"]["reasons"][0]["message"]
+        return told
+
+    Node.objects.filter(name="n1").update(slots_used=64)
+    assert reason() == "node n1 runs as many things as it may at once"
+    Node.objects.filter(name="n1").update(slots_used=0, mode=Node.Mode.DRAINING)
+    assert reason() == "node n1 is draining"
+    Node.objects.filter(name="n1").update(mode=Node.Mode.REMOVED)
+    assert reason() == "it is meant for node n1, which is not there"
 
 
 def test_history_is_every_start_with_its_results(api: Api, stranger: Api, stage: Stage) -> None:

@@ -17,6 +17,7 @@ import pytest
 from jobs.saved import requests, schema, serializers, wire
 from tests.contracts.jobs.conftest import BODY, NOBODY, Api, Stage, member
 from tests.unit.test_jobs_wire import EXECUTOR, target
+from workers.errors import InvalidInput
 from workers.states import State
 
 
@@ -51,20 +52,17 @@ def test_what_is_read_is_what_is_documented() -> None:
     requests.parse_job(Watched(BODY))
     assert seen == fields(serializers.JobBodySerializer)
     for name in needed(serializers.JobBodySerializer):
-        with pytest.raises(requests.InvalidInput, match=name):
+        with pytest.raises(InvalidInput, match=name):
             requests.parse_job({**BODY, name: None})
 
 
-def test_the_examples_are_what_is_answered(api: Api) -> None:
+def test_the_examples_are_what_is_answered() -> None:
     requests.parse_job(schema.BODY_EXAMPLE)
     assert set(schema.JOB_EXAMPLE) == fields(serializers.JobSerializer)
     assert set(schema.FINISHED_EXAMPLE) == fields(serializers.JobResultSerializer) - {"E"}
-    for name, rendered in (
-        ("JobSerializer", schema.JOB_EXAMPLE),
-        ("JobExecutorSerializer", schema.EXECUTOR_EXAMPLE),
-    ):
-        checked = getattr(serializers, name)(data=rendered)
-        assert checked.is_valid() or name == "JobExecutorSerializer", checked.errors
+    assert serializers.JobSerializer(data=schema.JOB_EXAMPLE).is_valid()
+    assert set(schema.EXECUTOR_EXAMPLE) == fields(serializers.JobExecutorSerializer)
+    assert set(schema.RUNNING_EXAMPLE) == needed(serializers.JobResultSerializer) | {"ID"}
 
 
 @pytest.fixture
