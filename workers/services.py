@@ -24,7 +24,8 @@ from workers.specs import Spec
 from workers.states import State, is_final
 
 #: (tenant, kind, cpu_m, mem_mb, constraints) -> (shape id, monotonic time); shapes never change.
-_shapes: dict[tuple[int, str, int, int, str], tuple[int, float]] = {}
+_ShapeKey = tuple[int, str, int, int, str]
+_shapes: dict[_ShapeKey, tuple[int, float]] = {}
 _SHAPES_MAX = 10_000
 _SHAPE_TTL_S = 600.0
 
@@ -65,22 +66,51 @@ class Cancellation:
 
 def submit(submission: Submission) -> int:
     """Accept a run: one INSERT, then a ring after the commit. Returns the run's id."""
-    key = (
+    key = _shape_key(submission)
+    try:
+        run_id = _insert(_new_run(submission, _shape_id(key)))
+    except IntegrityError:
+        # A cached shape may have been pruned meanwhile; anything else fails again and is told.
+        _shapes.pop(key, None)
+        run_id = _insert(_new_run(submission, _shape_id(key)))
+    structlog.contextvars.bind_contextvars(run=run_id)
+    doorbell.ring_after_commit()
+    return run_id
+
+
+def submit_all(submissions: Iterable[Submission]) -> list[int]:
+    """Accept many runs in one transaction, all or none: one INSERT each, a look-up for each shape, one ring."""
+    shapes: dict[_ShapeKey, int] = {}
+    ids = []
+    with transaction.atomic(), connection.cursor() as cursor:
+        for submission in submissions:
+            key = _shape_key(submission)
+            if key not in shapes:
+                shapes[key] = _kept_shape_id(key)
+            ids.append(transitions.submit(cursor, _new_run(submission, shapes[key]))[0])
+        doorbell.ring_after_commit()
+    return ids
+
+
+def _shape_key(submission: Submission) -> _ShapeKey:
+    constraints = {name: sorted(set(values)) for name, values in submission.constraints.items()}
+    return (
         submission.tenant_id,
         submission.spec.KIND,
         submission.spec.cpu_m,
         submission.spec.mem_mb,
-        json.dumps(
-            {name: sorted(set(values)) for name, values in submission.constraints.items()}, sort_keys=True
-        ),
+        json.dumps(constraints, sort_keys=True),
     )
-    new = NewRun(
+
+
+def _new_run(submission: Submission, shape_id: int) -> NewRun:
+    return NewRun(
         tenant_id=submission.tenant_id,
         family=submission.family,
         kind=submission.spec.KIND,
         name=submission.name,
         owner_id=submission.owner_id,
-        shape_id=_shape_id(key),
+        shape_id=shape_id,
         spec=json.dumps(submission.spec.to_json()),
         priority=submission.priority,
         retries=submission.retries,
@@ -90,15 +120,6 @@ def submit(submission: Submission) -> int:
         callback_url=submission.callback_url,
         retry_of=submission.retry_of,
     )
-    try:
-        run_id = _insert(new)
-    except IntegrityError:
-        # A cached shape may have been pruned meanwhile; anything else fails again and is told.
-        _shapes.pop(key, None)
-        run_id = _insert(NewRun(**{**new.__dict__, "shape_id": _shape_id(key)}))
-    structlog.contextvars.bind_contextvars(run=run_id)
-    doorbell.ring_after_commit()
-    return run_id
 
 
 def _insert(new: NewRun) -> int:
@@ -109,7 +130,19 @@ def _insert(new: NewRun) -> int:
         return transitions.submit(cursor, new)[0]
 
 
-def _shape_id(key: tuple[int, str, int, int, str]) -> int:
+def _kept_shape_id(key: _ShapeKey) -> int:
+    """The shape's id, kept from retention until the transaction ends; nobody else waits for that lock."""
+    for _ in range(2):
+        shape_id = _shape_id(key)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM workers_shape WHERE id = %s FOR KEY SHARE", [shape_id])
+            if cursor.fetchone() is not None:
+                return shape_id
+        _shapes.pop(key, None)
+    raise Conflict("the shape of the runs was pruned twice: send the request again")
+
+
+def _shape_id(key: _ShapeKey) -> int:
     known = _shapes.get(key)
     now = time.monotonic()
     if known is not None and now - known[1] < _SHAPE_TTL_S:

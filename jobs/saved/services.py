@@ -1,7 +1,7 @@
 """The verbs of saved jobs but start and retry: create, replace, delete, read, cancel, explain.
 
-One transaction each. Everything takes the tenant and sees nothing of other tenants. Must not import views, HTTP or the worker's
-side.
+One transaction each. Everything takes the tenant and sees nothing of other tenants. Must not import views,
+HTTP or the worker's side.
 """
 
 from __future__ import annotations

@@ -95,24 +95,26 @@ def start(
         nodes = _nodes_of({target.node for target in targets})
         refusal = _refusal(job, allowed)
         spec = _spec(job, policy.exec_targets(tenant_id))
-        rows = []
+        rows, wanted = [], []
         for ordinal, target in enumerate(targets):
             row = Target(executor=executor, ordinal=ordinal, container=target.container, node=target.node)
             names = nodes.get(target.node, [])
             row.error = target.error or refusal or ("" if names else _unknown(target.node))
-            if not row.error:
-                row.run_id = services.submit(
-                    services.Submission(
-                        tenant_id=tenant_id,
-                        family=FAMILY,
-                        spec=ExecSpec(container=target.container, **spec),
-                        name=job.name,
-                        constraints={NODE_ATTRIBUTE: names},
-                        owner_id=hooks.owner_id(job.uuid, executor.number),
-                        retry_of=target.retry_of,
-                    )
-                )
             rows.append(row)
+            if not row.error:
+                submission = services.Submission(
+                    tenant_id=tenant_id,
+                    family=FAMILY,
+                    spec=ExecSpec(container=target.container, **spec),
+                    name=job.name,
+                    constraints={NODE_ATTRIBUTE: names},
+                    owner_id=hooks.owner_id(job.uuid, executor.number),
+                    retry_of=target.retry_of,
+                )
+                wanted.append((row, submission))
+        ids = services.submit_all(submission for _, submission in wanted)
+        for (row, _), run_id in zip(wanted, ids, strict=True):
+            row.run_id = run_id
         Target.objects.bulk_create(rows)
     return reading.job(tenant_id, job.uuid, asked)
 

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
 from jobs.models import Executor, Target
@@ -58,6 +58,25 @@ def test_starts_at_the_same_moment_give_an_executor_each(stage: Stage, api: Api)
     assert len(set(found)) == 6
     assert ok(api.get("/api/jobs"))[0]["Executors"] == sorted(found, key=int)
     assert Run.objects.count() == 6
+
+
+@pytest.mark.django_db(transaction=True)
+def test_starts_of_two_jobs_do_not_wait_for_each_other(stage: Stage, api: Api) -> None:
+    first, second = api.job(), api.job(Name="second")
+    api.start(first, ("a", "n1"), ("b", "n2"))
+    with transaction.atomic():
+        api.start(first, ("a", "n1"), ("b", "n2"))
+        started: list[str] = []
+
+        def start() -> None:
+            started.append(api.start(second, ("b", "n2"), ("a", "n1")))
+            connections.close_all()
+
+        thread = threading.Thread(target=start)
+        thread.start()
+        thread.join(15)
+        assert started, "it went through while the other start was not committed"
+    thread.join()
 
 
 def test_a_start_happens_once_for_a_key(api: Api, stage: Stage) -> None:
@@ -229,6 +248,18 @@ def test_ten_thousand_executors_stay_fast(api: Api, stage: Stage) -> None:
     history = ok(api.get(f"/api/jobs/history?JobId={job['JobId']}&limit=1000"))
     assert len(history) == 1000
     assert time.monotonic() - began < 20
+
+
+def test_a_start_costs_a_query_for_each_target(api: Api, stage: Stage) -> None:
+    job = api.job()
+
+    def count(number: int) -> int:
+        with CaptureQueriesContext(connection) as seen:
+            api.start(job, *[(f"c{each}", "n1") for each in range(number)])
+        return len(seen)
+
+    count(1)
+    assert count(101) - count(1) <= 101
 
 
 def test_inspect_costs_as_many_queries_whatever_its_targets(api: Api, stage: Stage) -> None:
