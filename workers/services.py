@@ -79,7 +79,7 @@ def submit(submission: Submission) -> int:
 
 
 def submit_all(submissions: Iterable[Submission]) -> list[int]:
-    """Accept many runs in one transaction, all or none: one INSERT each, a look-up for each shape, one ring."""
+    """Accept many runs in one transaction, all or none: an INSERT each, a look-up for each shape, a ring."""
     shapes: dict[_ShapeKey, int] = {}
     ids = []
     with transaction.atomic(), connection.cursor() as cursor:
