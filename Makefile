@@ -10,7 +10,7 @@ ARGS ?=
 # How many processes run the tests side by side: a number, or auto (two for each core).
 WORKERS ?= auto
 SCHEMA ?= var/openapi.yaml
-SOURCES := config workers tasks_api tests manage.py
+SOURCES := config workers tasks_api jobs tests manage.py
 
 # Settings for checks of a deployment: what production looks like, with throw-away secrets.
 DEPLOYED = GANTRY_HTTPS=1 GANTRY_ALLOWED_HOSTS=gantry.example \

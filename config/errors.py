@@ -38,7 +38,10 @@ log = structlog.get_logger(__name__)
 Render = Callable[[int, str, str, str | None], dict[str, Any]]
 
 #: (mount point, family, its function render_error(status, code, message, field) -> envelope).
-ENVELOPES: Final = (("/v1/tasks", "tasks", "tasks_api.wire.render_error"),)
+ENVELOPES: Final = (
+    ("/v1/tasks", "tasks", "tasks_api.wire.render_error"),
+    ("/api/jobs", "jobs", "jobs.saved.errors.render_error"),
+)
 
 #: The strongest class of an error's ancestry counts. Contract page 00; "refused by policy" is 400 on page 10.
 STATUS: Final[Mapping[type[Exception], int]] = {

@@ -50,6 +50,7 @@ INSTALLED_APPS = [
     "drf_spectacular_sidecar",
     "workers",
     "tasks_api",
+    "jobs",
     "config.apps.ProjectConfig",
 ]
 
@@ -203,12 +204,16 @@ SPECTACULAR_SETTINGS = {
         "NodeState": ["ready", "draining", "removed", "silent"],
     },
 }
+#: Most entries of a family's list that is asked for without a limit; beyond it a Link leads on.
+GANTRY_LIST_CAP = env.int("GANTRY_LIST_CAP", default=100_000)
 #: How many log followers one API process serves at once; the next one gets 503 with Retry-After.
 GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 
 # --- Families: name -> module with the hooks that the engine calls (workers.registry) ------------------
 
-GANTRY_FAMILIES = {"tasks": "tasks_api.wire"}
+GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks"}
+#: What families delete of their own when it is old: functions limit -> {what: how many} (workers.retention).
+GANTRY_PRUNERS = ["jobs.saved.retention.prune"]
 
 # --- Engine ------------------------------------------------------------------------------------------
 
@@ -263,6 +268,8 @@ GANTRY_CALLBACK_ALLOW_NETWORKS: list[str] = env.list("GANTRY_CALLBACK_ALLOW_NETW
 GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
     "GANTRY_URI_ALLOW_NETWORKS", default=GANTRY_CALLBACK_ALLOW_NETWORKS
 )
+#: What is kept of one exec's output, in MiB: half from its start, half from its end.
+GANTRY_EXEC_LOG_MB = env.int("GANTRY_EXEC_LOG_MB", default=1024)
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 #: A node with less free space than this takes no new work, in MiB.

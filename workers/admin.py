@@ -210,7 +210,7 @@ class NodeAdmin(ReadOnly):
 class PolicyForm(TenantForm):
     """Refuses a policy that the engine would not understand."""
 
-    def clean_policy(self) -> dict[str, bool]:
+    def clean_policy(self) -> dict[str, Any]:
         try:
             return policy.checked(self.cleaned_data.get("policy") or {})
         except EngineError as error:

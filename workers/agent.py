@@ -25,7 +25,7 @@ from workers.leases import ClaimedRun, Lease, Outcome
 from workers.reconciler import reconcile_once
 from workers.registration import Registration
 from workers.runner import Runner, Watch
-from workers.runtimes.base import Runtime
+from workers.runtimes.base import Answering, Runtime
 from workers.scribe import Entry, Scribe
 from workers.states import Reason, State
 
@@ -55,6 +55,12 @@ class Agent:
         #: Called once when another worker has taken this node's name.
         self.on_superseded: Callable[[], None] = lambda: None
         self._runtimes = runtimes
+        self._lookups = {
+            kind: lookup
+            for runtime in runtimes.values()
+            if isinstance(runtime, Answering)
+            for kind, lookup in runtime.lookups().items()
+        }
         self._slots = slots
         self._memory = Memory()
         self._wake = threading.Event()
@@ -221,7 +227,7 @@ class Agent:
         self._hand([Watch(run, as_of) for run in found.claimed])
         self._honour_cancels(found.cancels)
         if found.questions:
-            questions.answer(found.questions, self._presence_of)
+            questions.answer(found.questions, self._presence_of, self._lookups)
         self._obey(found.mode)
         return found
 

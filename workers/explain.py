@@ -18,7 +18,7 @@ from django.db.models.functions import Now
 from workers import doorbell
 from workers.claiming import shape_view
 from workers.models import Node, Run, Shape
-from workers.placement import NodeView, Obstacle, ShapeView, as_json, obstacles
+from workers.placement import NODE_ATTRIBUTE, NodeView, Obstacle, ShapeView, as_json, obstacles
 from workers.states import State
 
 #: How far back a queue position is counted; beyond it the answer says "more than".
@@ -73,6 +73,9 @@ def reasons(shape: ShapeView, nodes: Iterable[NodeView], run_id: int | None = No
                 "start a worker: make worker",
             )
         ]
+    if meant := shape.constraints.get(NODE_ATTRIBUTE):
+        # It was sent to this node: what the others lack is no reason.
+        nodes = [node for node in nodes if node.name in meant] or nodes
     found = {node.name: obstacles(shape, node) for node in nodes}
     free = [node for node in nodes if not found[node.name]]
     if free:
@@ -101,6 +104,9 @@ def _hopeless(shape: ShapeView, found: dict[str, list[Obstacle]]) -> list[Obstac
             any(item.code == "constraint" and f" has {name} " in item.message for item in items)
             for items in found.values()
         ):
+            if name == NODE_ATTRIBUTE:
+                gone = f"it is meant for node {' or '.join(values)}, which is not there"
+                return [Obstacle("constraint", gone, "start the worker of that node, or cancel it")]
             return [
                 Obstacle(
                     "constraint",

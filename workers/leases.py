@@ -5,7 +5,7 @@ Pure records: no database, no behaviour. ``transitions`` reads and writes them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from workers.states import Reason, State
@@ -45,6 +45,8 @@ class ClaimedRun:
     adopted: bool
     #: Seconds since the attempt was claimed, for an adopted run.
     claimed_ago: float = 0.0
+    #: The spec's secrets in its order; the runner reads them, and no other place keeps them.
+    secrets: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Outcome:
     log_truncated: bool = False
     #: Seconds until the next try; used by ``retry`` and ``release`` only.
     backoff_s: float = 0.0
+    #: Added to the attempt's facts; see ``Attempt.facts``.
+    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from workers.agent import Agent
 from workers.handover import CeleryPublisher
+from workers.placement import NODE_ATTRIBUTE
 from workers.registration import Capacity, Registration, register
 from workers.runtimes.base import Runtime
 from workers.runtimes.process import ProcessRuntime
@@ -38,7 +39,10 @@ def machine_mem_mb() -> int:
 
 
 def attributes() -> dict[str, str]:
-    """hostname and what GANTRY_NODE_ATTRIBUTES adds ("rack_id=r1,zone=a"); names in lower case."""
+    """hostname and what GANTRY_NODE_ATTRIBUTES adds ("rack_id=r1,zone=a"); names in lower case.
+
+    ``node`` is the node's own name: the constraint by which a run is meant for one node and no other.
+    """
     found = {"hostname": socket.gethostname()}
     for item in settings.GANTRY_NODE_ATTRIBUTES:
         name, sign, value = item.partition("=")
@@ -47,7 +51,7 @@ def attributes() -> dict[str, str]:
                 f"GANTRY_NODE_ATTRIBUTES has {item!r}: write name=value, e.g. rack_id=r1"
             )
         found[name.strip().lower()] = value.strip()
-    return found
+    return {**found, NODE_ATTRIBUTE: settings.GANTRY_NODE_NAME}
 
 
 def build_runtimes() -> dict[str, Runtime]:

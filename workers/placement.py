@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
+
+#: The attribute that every node has and no other node shares: its name.
+NODE_ATTRIBUTE: Final = "node"
 
 
 @dataclass(frozen=True)

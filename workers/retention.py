@@ -7,14 +7,16 @@ import services, claiming, agents or runtimes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from functools import cache
 from typing import Any, Final, cast
 
 from django.conf import settings
 from django.db import connection, models, transaction
 from django.db.backends.utils import CursorWrapper
 from django.db.models.functions import Now
+from django.utils.module_loading import import_string
 
 from workers.models import Run
 
@@ -47,7 +49,14 @@ def prune_once(limit: int) -> dict[str, int]:
         ),
         "node_requests": _prune_old("workers_noderequest", "id", f"{REQUEST_MIN} minutes", limit),
         "shapes": shapes,
+        **{what: count for prune in _pruners() for what, count in prune(limit).items()},
     }
+
+
+@cache
+def _pruners() -> list[Callable[[int], dict[str, int]]]:
+    """The families' own; what they let go of lets go of its runs."""
+    return [import_string(dotted) for dotted in settings.GANTRY_PRUNERS]
 
 
 def prune_all(limit: int = 500) -> Iterator[dict[str, int]]:

@@ -11,22 +11,29 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import structlog
 from django.db import InterfaceError, OperationalError, connection
 
+from workers import secrets
 from workers.crashpoints import step
+from workers.errors import SecretUnreadable
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs import store
 from workers.logs.capture import Shipment
+from workers.logs.redaction import Redactor
 from workers.outcomes import interpret, lost_message, unprepared_message
 from workers.retries import backoff_s, may_retry
-from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
+from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime, Telling
 from workers.scribe import Entry, Scribe
 from workers.states import Reason, State
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 #: A command that ends within this is written to the database once, as started and ended.
 _BRIEF_S = 0.03
@@ -85,6 +92,8 @@ class Runner:
             structlog.contextvars.clear_contextvars()
 
     def _execute(self, watch: Watch, runtime: Runtime) -> None:
+        if not self._read_secrets(watch, runtime):
+            return
         run = watch.run
         presence = runtime.presence(run) if run.adopted else Presence.ABSENT
         if presence is Presence.LOST or (
@@ -100,11 +109,33 @@ class Runner:
         result = self._watch(watch, runtime, output, started_at)
         self._finish(watch, runtime, output, result)
 
+    def _read_secrets(self, watch: Watch, runtime: Runtime) -> bool:
+        """Put the spec's secrets into the run's hands; False when it ended because one cannot be read.
+
+        Without them the output of what runs already cannot be cleaned: then the error goes through, the
+        attempt is left as it is and is taken over again when its lease has run out.
+        """
+        wanted = watch.run.spec.get("secret_ids")
+        if not wanted:
+            return True
+        try:
+            texts = self._asked(watch, lambda: secrets.reveal_all(wanted))
+        except SecretUnreadable as error:
+            if watch.run.adopted:
+                raise
+            return self._never_started(watch, runtime, State.FAILED, Reason.CREATE, error.message)
+        watch.run = replace(watch.run, secrets=tuple(texts))
+        return True
+
     def _shipped(self, watch: Watch) -> dict[int, int]:
-        """Where the output of an adopted run goes on. Keeps no connection: there are fewer than runs."""
+        """Where the output of an adopted run goes on."""
+        return self._asked(watch, lambda: store.shipped(watch.lease.run_id, watch.lease.attempt))
+
+    def _asked(self, watch: Watch, question: Callable[[], T]) -> T:
+        """What the database says, however long it is away. Keeps no connection: there are fewer than runs."""
         while True:
             try:
-                return store.shipped(watch.lease.run_id, watch.lease.attempt)
+                return question()
             except (OperationalError, InterfaceError) as error:
                 log.warning("run.database_away", error=str(error).strip())
             finally:
@@ -139,6 +170,8 @@ class Runner:
                 )
             if self._detaching.is_set():
                 return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+            if facts := facts_of(runtime, run):
+                self._scribe.write(Entry("facts", run.lease, facts=facts))
             step("runner.before_start")
             watch.started = True
             runtime.start(run, watch.as_of)
@@ -158,7 +191,13 @@ class Runner:
         if result is None and run.started_ago is None:
             message = f"{runtime.noun} is running"
             self._scribe.write(
-                Entry("started", run.lease, ago=time.monotonic() - started_at, message=message)
+                Entry(
+                    "started",
+                    run.lease,
+                    ago=time.monotonic() - started_at,
+                    message=message,
+                    facts=facts_of(runtime, run),
+                )
             )
         deadline = started_at + run.timeout_s if run.timeout_s else None
         stopped = ""
@@ -268,6 +307,9 @@ class Runner:
 
     def _close(self, watch: Watch, runtime: Runtime, entry: Entry) -> None:
         watch.closing = True
+        if entry.outcome is not None:
+            message = _masked(entry.outcome.message, watch.run.secrets)
+            entry.outcome = replace(entry.outcome, message=message, facts=facts_of(runtime, watch.run))
         if not self._written(entry):
             watch.fenced.set()
             raise Detached
@@ -290,6 +332,19 @@ def _ran_for(run: ClaimedRun, presence: Presence) -> float:
     if run.started_ago is not None:
         return run.started_ago
     return run.claimed_ago if presence in (Presence.RUNNING, Presence.EXITED) else 0.0
+
+
+def _masked(text: str, hidden: tuple[str, ...]) -> str:
+    """A message without the run's secrets: an engine may quote what it was asked to execute."""
+    if not hidden:
+        return text
+    mask = Redactor(secret.encode() for secret in hidden)
+    return mask.replace(text.encode(), last=True)[0].decode()
+
+
+def facts_of(runtime: Runtime, run: ClaimedRun) -> dict[str, Any]:
+    """What the runtime has found out for the family; {} for those that find out nothing."""
+    return runtime.facts(run) if isinstance(runtime, Telling) else {}
 
 
 def _with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Outcome:

@@ -7,7 +7,7 @@ services, claiming, agents or runtimes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -61,7 +61,16 @@ def store(tenant_id: int, purpose: str, text: str) -> int:
 
 def reveal(secret_id: int) -> str:
     """The text. SecretUnreadable when it was wiped or no configured key fits."""
-    stored = Secret.objects.filter(pk=secret_id).values_list("ciphertext", flat=True).first()
+    return reveal_all([secret_id])[0]
+
+
+def reveal_all(secret_ids: Sequence[int]) -> list[str]:
+    """The texts in the order asked, by one query. SecretUnreadable when one of them cannot be had."""
+    stored = dict(Secret.objects.filter(pk__in=secret_ids).values_list("pk", "ciphertext"))
+    return [_text(secret_id, stored.get(secret_id)) for secret_id in secret_ids]
+
+
+def _text(secret_id: int, stored: bytes | memoryview | None) -> str:
     if stored is None:
         raise SecretUnreadable(
             f"secret {secret_id} does not exist: it was wiped when it was no longer needed"

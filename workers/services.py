@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -14,15 +15,17 @@ from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
 from workers import doorbell, losses, transitions
+from workers.asking import ask
 from workers.errors import Conflict, NotFound
 from workers.explain import explain_run
 from workers.leases import NewRun
-from workers.models import Node, NodeRequest, Run, Shape
+from workers.models import Node, Run, Shape
 from workers.specs import Spec
 from workers.states import State, is_final
 
 #: (tenant, kind, cpu_m, mem_mb, constraints) -> (shape id, monotonic time); shapes never change.
-_shapes: dict[tuple[int, str, int, int, str], tuple[int, float]] = {}
+_ShapeKey = tuple[int, str, int, int, str]
+_shapes: dict[_ShapeKey, tuple[int, float]] = {}
 _SHAPES_MAX = 10_000
 _SHAPE_TTL_S = 600.0
 
@@ -63,22 +66,51 @@ class Cancellation:
 
 def submit(submission: Submission) -> int:
     """Accept a run: one INSERT, then a ring after the commit. Returns the run's id."""
-    key = (
+    key = _shape_key(submission)
+    try:
+        run_id = _insert(_new_run(submission, _shape_id(key)))
+    except IntegrityError:
+        # A cached shape may have been pruned meanwhile; anything else fails again and is told.
+        _shapes.pop(key, None)
+        run_id = _insert(_new_run(submission, _shape_id(key)))
+    structlog.contextvars.bind_contextvars(run=run_id)
+    doorbell.ring_after_commit()
+    return run_id
+
+
+def submit_all(submissions: Iterable[Submission]) -> list[int]:
+    """Accept many runs in one transaction, all or none: an INSERT each, a look-up for each shape, a ring."""
+    shapes: dict[_ShapeKey, int] = {}
+    ids = []
+    with transaction.atomic(), connection.cursor() as cursor:
+        for submission in submissions:
+            key = _shape_key(submission)
+            if key not in shapes:
+                shapes[key] = _kept_shape_id(key)
+            ids.append(transitions.submit(cursor, _new_run(submission, shapes[key]))[0])
+        doorbell.ring_after_commit()
+    return ids
+
+
+def _shape_key(submission: Submission) -> _ShapeKey:
+    constraints = {name: sorted(set(values)) for name, values in submission.constraints.items()}
+    return (
         submission.tenant_id,
         submission.spec.KIND,
         submission.spec.cpu_m,
         submission.spec.mem_mb,
-        json.dumps(
-            {name: sorted(set(values)) for name, values in submission.constraints.items()}, sort_keys=True
-        ),
+        json.dumps(constraints, sort_keys=True),
     )
-    new = NewRun(
+
+
+def _new_run(submission: Submission, shape_id: int) -> NewRun:
+    return NewRun(
         tenant_id=submission.tenant_id,
         family=submission.family,
         kind=submission.spec.KIND,
         name=submission.name,
         owner_id=submission.owner_id,
-        shape_id=_shape_id(key),
+        shape_id=shape_id,
         spec=json.dumps(submission.spec.to_json()),
         priority=submission.priority,
         retries=submission.retries,
@@ -88,15 +120,6 @@ def submit(submission: Submission) -> int:
         callback_url=submission.callback_url,
         retry_of=submission.retry_of,
     )
-    try:
-        run_id = _insert(new)
-    except IntegrityError:
-        # A cached shape may have been pruned meanwhile; anything else fails again and is told.
-        _shapes.pop(key, None)
-        run_id = _insert(NewRun(**{**new.__dict__, "shape_id": _shape_id(key)}))
-    structlog.contextvars.bind_contextvars(run=run_id)
-    doorbell.ring_after_commit()
-    return run_id
 
 
 def _insert(new: NewRun) -> int:
@@ -107,7 +130,19 @@ def _insert(new: NewRun) -> int:
         return transitions.submit(cursor, new)[0]
 
 
-def _shape_id(key: tuple[int, str, int, int, str]) -> int:
+def _kept_shape_id(key: _ShapeKey) -> int:
+    """The shape's id, kept from retention until the transaction ends; nobody else waits for that lock."""
+    for _ in range(2):
+        shape_id = _shape_id(key)
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM workers_shape WHERE id = %s FOR KEY SHARE", [shape_id])
+            if cursor.fetchone() is not None:
+                return shape_id
+        _shapes.pop(key, None)
+    raise Conflict("the shape of the runs was pruned twice: send the request again")
+
+
+def _shape_id(key: _ShapeKey) -> int:
     known = _shapes.get(key)
     now = time.monotonic()
     if known is not None and now - known[1] < _SHAPE_TTL_S:
@@ -161,6 +196,18 @@ def cancel(tenant_id: int | None, run_id: int, *, operator: bool = False) -> Can
             raise Conflict(f"run {run_id} changes hands right now: send the cancel again")
     run.refresh_from_db()
     return Cancellation(run, run.state, accepted, not accepted, done)
+
+
+def cancel_all(tenant_id: int, run_ids: Iterable[int]) -> int:
+    """``cancel`` for many runs of a tenant in one transaction; returns how many of them will end by it."""
+    ids = sorted(Run.objects.filter(tenant_id=tenant_id, pk__in=list(run_ids)).values_list("pk", flat=True))
+    with transaction.atomic(), connection.cursor() as cursor:
+        transitions.lock(cursor, ids)
+        stopped = transitions.cancel(cursor, ids, by="client", operator=False)
+        asked = transitions.request_cancel(cursor, ids, operator=False)
+    if asked:
+        doorbell.ring_after_commit()
+    return len(stopped | asked)
 
 
 def retry(tenant_id: int | None, run_id: int) -> int:
@@ -217,30 +264,14 @@ def reconcile(tenant_id: int, run_ids: list[int], wait_s: float = 5.0) -> dict[i
             names[node_id] = node_name
         else:
             answers[run_id] = (True, "it is waiting" if state == State.PENDING else f"it has ended: {state}")
-    requests = {
-        node_id: NodeRequest.objects.create(node_id=node_id, kind="reconcile", payload={"runs": ids})
-        for node_id, ids in by_node.items()
-    }
-    if requests:
-        doorbell.ring()
-    deadline = time.monotonic() + wait_s
-    while requests:
-        done = NodeRequest.objects.filter(
-            pk__in=[request.pk for request in requests.values()], answered_at__isnull=False
-        )
-        for request in done:
-            for run_id, (agrees, message) in (request.answer or {}).items():
+    told = ask("reconcile", {node_id: {"runs": ids} for node_id, ids in by_node.items()}, wait_s)
+    for node_id, ids in by_node.items():
+        if node_id in told:
+            for run_id, (agrees, message) in (told[node_id] or {}).items():
                 answers[int(run_id)] = (bool(agrees), str(message))
-            requests.pop(request.node_id, None)
-        if not requests or time.monotonic() >= deadline:
-            break
-        time.sleep(0.05)
-    for node_id in requests:
-        for run_id in by_node[node_id]:
-            answers[run_id] = (
-                False,
-                f"node {names[node_id]} did not answer within {wait_s:g} s: ask again later",
-            )
+            continue
+        late = f"node {names[node_id]} did not answer within {wait_s:g} s: ask again later"
+        answers |= dict.fromkeys(ids, (False, late))
     return answers
 
 

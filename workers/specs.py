@@ -16,6 +16,9 @@ MIB: Final = 1024 * 1024
 DEFAULT_LOG_HEAD: Final = 16 * MIB
 DEFAULT_LOG_TAIL: Final = 48 * MIB
 
+#: In a list of selectors: every container of the node but Gantry's own.
+ALL_CONTAINERS: Final = "all"
+
 
 class NewerSpecError(ValueError):
     """A newer release stored this spec: only a worker of that release can execute it."""
@@ -85,5 +88,36 @@ class ContainerSpec(Spec):
     ports: list[dict[str, Any]] = field(default_factory=list)
     volumes: list[dict[str, Any]] = field(default_factory=list)
     parameters: list[dict[str, str]] = field(default_factory=list)
+    log_head: int = DEFAULT_LOG_HEAD
+    log_tail: int = DEFAULT_LOG_TAIL
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExecSpec(Spec):
+    """A command that is executed inside a running container of the node (jobs family, contract page 20).
+
+    ``container`` is a full id, a unique prefix or a name, as the client wrote it; the runtime looks it up
+    when the run starts, among those that carry one of ``selectors`` (labels, ``name=value`` or ``name``;
+    ``all`` = every one) and are not Gantry's own. One that is not among them is answered exactly as one that
+    does not exist. ``argv`` are words, no shell is added; the secrets of ``secret_ids`` follow it as further
+    arguments in that order, read by the worker into ``ClaimedRun.secrets``. ``user`` and ``working_dir`` are
+    the container's own when empty; ``env`` is added to the container's. ``log_head`` and ``log_tail`` cap
+    what is kept of the output in bytes; stdout and stderr are one stream, STDOUT, in the order in which they
+    came. Facts that the runtime tells (``Attempt.facts``): exec_id, container_id (full), pid.
+    An exec takes a slot of the node and no CPU or memory: those are the container's.
+    """
+
+    KIND: ClassVar[str] = "exec"
+
+    cpu_m: int = 0
+    mem_mb: int = 0
+    container: str
+    argv: list[str]
+    selectors: list[str] = field(default_factory=list)
+    user: str = ""
+    env: dict[str, str] = field(default_factory=dict)
+    privileged: bool = False
+    working_dir: str = ""
+    secret_ids: list[int] = field(default_factory=list)
     log_head: int = DEFAULT_LOG_HEAD
     log_tail: int = DEFAULT_LOG_TAIL

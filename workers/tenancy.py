@@ -22,6 +22,7 @@ from django.utils import timezone
 from workers import identity, policy
 from workers.errors import Conflict, InvalidInput, NotFound
 from workers.models import Membership, Tenant, Token
+from workers.specs import ALL_CONTAINERS
 
 FIRST_TENANT: Final = "default"
 FIRST_USER: Final = "admin"
@@ -222,7 +223,13 @@ def bootstrap(*, given_token: str = "", given_password: str = "") -> Bootstrap:
         with connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_BOOTSTRAP_LOCK])
         tenant, _ = Tenant.objects.get_or_create(
-            name=FIRST_TENANT, defaults={"title": "First tenant", "trusted_with_worker_account": True}
+            name=FIRST_TENANT,
+            defaults={
+                "title": "First tenant",
+                "trusted_with_worker_account": True,
+                # Who sets up a machine for itself owns its containers; with a second tenant, narrow it down.
+                "policy": {"exec_targets": [ALL_CONTAINERS]},
+            },
         )
         user = get_user_model().objects.filter(username=FIRST_USER).first()
         if user is None:

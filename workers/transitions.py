@@ -206,6 +206,28 @@ def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) ->
     return {row[0] for row in cursor.fetchall()}
 
 
+def tell(cursor: CursorWrapper, items: Sequence[tuple[Lease, dict[str, Any]]]) -> set[int]:
+    """Add to the facts of running attempts what their runtime found out. Not a change of state."""
+    cursor.execute(
+        """
+        WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[])
+            AS i(id, attempt, epoch, facts)),
+        locked AS (SELECT r.id, r.attempt, i.facts FROM workers_run r JOIN i ON r.id = i.id
+            AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
+            WHERE r.state = 'RUNNING' ORDER BY r.id FOR UPDATE OF r)
+        UPDATE workers_attempt a SET facts = a.facts || l.facts::jsonb
+        FROM locked l WHERE a.run_id = l.id AND a.number = l.attempt RETURNING a.run_id
+        """,
+        [
+            [lease.run_id for lease, _ in items],
+            [lease.attempt for lease, _ in items],
+            [lease.epoch for lease, _ in items],
+            [json.dumps(facts) for _, facts in items],
+        ],
+    )
+    return {row[0] for row in cursor.fetchall()}
+
+
 def _leave_running(
     cursor: CursorWrapper, outcomes: Sequence[Outcome], change: str, extra: str, by: str
 ) -> set[int]:
@@ -214,18 +236,20 @@ def _leave_running(
         f"""
         WITH i AS (SELECT * FROM unnest(%(id)s::bigint[], %(attempt)s::int[], %(epoch)s::int[],
                 %(state)s::text[], %(reason)s::text[], %(message)s::text[], %(exit)s::int[],
-                %(ago)s::float8[], %(bytes)s::bigint[], %(cut)s::bool[], %(backoff)s::float8[])
-            AS i(id, attempt, epoch, to_state, why, words, code, ago, log_bytes, log_truncated, backoff)),
+                %(ago)s::float8[], %(bytes)s::bigint[], %(cut)s::bool[], %(backoff)s::float8[],
+                %(facts)s::text[])
+            AS i(id, attempt, epoch, to_state, why, words, code, ago, log_bytes, log_truncated, backoff,
+                facts)),
         locked AS (SELECT i.*, r.node_id AS on_node FROM workers_run r
             JOIN i ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' {extra} ORDER BY r.id FOR UPDATE OF r),
         moved AS (UPDATE workers_run r SET lease_until = NULL, message = l.words, reason = l.why, {change}
             FROM locked l WHERE r.id = l.id
             RETURNING r.id, r.attempt, r.state, r.shape_id, l.on_node, l.to_state, l.why, l.words, l.code,
-                l.ago, l.log_bytes, l.log_truncated),
+                l.ago, l.log_bytes, l.log_truncated, l.facts),
         closed AS (UPDATE workers_attempt a SET state = m.to_state, reason = m.why, message = m.words,
                 exit_code = m.code, finished_at = now(), log_bytes = m.log_bytes,
-                log_truncated = m.log_truncated,
+                log_truncated = m.log_truncated, facts = a.facts || m.facts::jsonb,
                 started_at = coalesce(a.started_at, now() - m.ago * interval '1 second')
             FROM moved m WHERE a.run_id = m.id AND a.number = m.attempt),
         told AS (INSERT INTO workers_runevent (run_id, from_state, to_state, reason, attempt, by)
@@ -249,6 +273,7 @@ def _leave_running(
             "bytes": [item.log_bytes for item in outcomes],
             "cut": [item.log_truncated for item in outcomes],
             "backoff": [item.backoff_s for item in outcomes],
+            "facts": [json.dumps(item.facts) for item in outcomes],
             "by": by,
         },
     )

@@ -16,7 +16,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
-from config import openapi
+from config import errors, openapi
 from tests.integration.conftest import Api
 from tests.integration.walk import routes
 from tests.support.fixtures import Account
@@ -68,7 +68,7 @@ def test_error_shapes_are_those_of_the_family(document: dict[str, Any]) -> None:
     for path, verb, item in operations(document):
         if path == "/readyz":
             continue
-        wanted = "TaskError" if path.startswith("/v1/tasks") else "Error"
+        wanted = {"tasks": "TaskError", "jobs": "JobError"}.get(errors.family_of(path), "Error")
         for status, answer in item["responses"].items():
             if status >= "400":
                 schema = answer["content"]["application/json"]["schema"]

@@ -15,6 +15,7 @@ from tests.integration.conftest import Api
 from tests.integration.test_idempotency import at_once
 from tests.support.fixtures import Account
 from workers import identity, policy, tenancy
+from workers.errors import InvalidInput
 from workers.models import Membership, Tenant, Token
 
 GIVEN = "gnt_" + "g" * 43
@@ -161,3 +162,25 @@ def test_policy(account: Account) -> None:
     tenancy.update_tenant("default", opened={"volumes": True})
     assert policy.of(account.tenant_id) == frozenset({"commands", "volumes"})
     assert policy.of(10**9) == frozenset()
+
+
+def test_which_containers_a_tenants_execs_may_enter(account: Account) -> None:
+    assert policy.exec_targets(account.tenant_id) == ["gantry.tenant=default"]
+    tenancy.update_tenant("default", opened={"exec_targets": ["team=blue", "public", "all"]})
+    assert policy.exec_targets(account.tenant_id) == ["team=blue", "public", "all"]
+    assert policy.allowed({"exec_targets": ["all"]}) == frozenset({"commands"})
+    for wrong in (True, "all", [1], [""], ["a b"], ["=x"], ["a=b\n"], ["a" * 129]):
+        with pytest.raises(InvalidInput, match=r"policy\.exec_targets"):
+            tenancy.update_tenant("default", opened={"exec_targets": wrong})
+    tenancy.update_tenant("default", opened={"exec_targets": []})
+    assert policy.exec_targets(account.tenant_id) == ["gantry.tenant=default"]
+
+
+def test_who_sets_up_a_machine_may_exec_everywhere_on_it(db: None) -> None:
+    tenancy.bootstrap()
+    first = Tenant.objects.get(name="default")
+    assert policy.exec_targets(first.pk) == ["all"]
+    assert policy.exec_targets(tenancy.create_tenant("second").pk) == ["gantry.tenant=second"]
+    tenancy.update_tenant("default", opened={})
+    tenancy.bootstrap()
+    assert policy.exec_targets(first.pk) == ["gantry.tenant=default"], "a later start opens nothing"

@@ -16,7 +16,16 @@ from workers.models import Attempt, IdempotencyKey, LogChunk, Node, NodeRequest,
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-NOTHING = {"runs": 0, "logs": 0, "idempotency_keys": 0, "node_requests": 0, "shapes": 0}
+NOTHING = {
+    "runs": 0,
+    "logs": 0,
+    "idempotency_keys": 0,
+    "node_requests": 0,
+    "shapes": 0,
+    "executors": 0,
+    "jobs": 0,
+    "job_secrets": 0,  # what the jobs family deletes of its own
+}
 
 
 @pytest.fixture(autouse=True)

@@ -12,6 +12,7 @@ import pytest
 from django.db import connection, transaction
 
 from config import openapi
+from jobs.models import Executor, Job, Target
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.walk import (
     CANARY,
@@ -67,6 +68,31 @@ def victim(db: None, settings: Any) -> Victim:
     )
     token_id = Token.objects.get(user__username=account.user).pk
     runs = [str(run_id) for run_id in ids]
+    job = Job.objects.create(
+        tenant_id=account.tenant_id,
+        app_name=f"{CANARY}-app",
+        service_name=f"{CANARY}-service",
+        name=f"{CANARY}-job",
+        cmd=f"echo {CANARY}-cmd",
+        env=[f"A={CANARY}-job-env"],
+    )
+    executor = Executor.objects.create(
+        job=job,
+        tenant_id=account.tenant_id,
+        number=FIRST_ID,
+        create_time=float(FIRST_ID),
+        app_name=job.app_name,
+        name=job.name,
+        cmd=job.cmd,
+        privileged=False,
+        secret_ids=[],
+        secret_lengths=[],
+    )
+    for ordinal, run_id in enumerate(ids):
+        container = f"{CANARY}-container-{ordinal}"
+        Target.objects.create(
+            executor=executor, ordinal=ordinal, container=container, node=stage.node.name, run_id=run_id
+        )
     values = {
         "run_id": runs,
         "task_id": runs,
@@ -77,6 +103,12 @@ def victim(db: None, settings: Any) -> Victim:
         "user": [account.user],
         "name": [f"{CANARY}-name", account.tenant],
         "node": [stage.node.name],
+        "job_id": [str(job.uuid)],
+        "JobId": [str(job.uuid)],
+        "executor_id": [str(executor.number)],
+        "AppName": [job.app_name],
+        "ContainerId": [f"{CANARY}-container-1"],
+        "NodeId": [stage.node.name],
     }
     return Victim(account, ids, token_id, stage.node.name, values)
 

@@ -29,6 +29,7 @@ FIRST_ID: Final = 700_000_000
 #: The id of something that does not exist.
 NOBODY: Final = 888_888_888
 NOBODYS_NAME: Final = "nobody-at-all"
+NOBODYS_UUID: Final = "88888888-8888-4888-8888-888888888888"
 #: Parameters that name nothing of a tenant.
 HARMLESS: Final = {
     *(
@@ -108,6 +109,8 @@ class Question:
 
 def nobodys(name: str, value: str) -> str:
     """The value for something that does not exist, of the same kind."""
+    if name in ("job_id", "JobId"):
+        return NOBODYS_UUID
     if re.fullmatch(r"[\d,]+", value):
         return ",".join(str(NOBODY + number) for number, _ in enumerate(value.split(",")))
     return NOBODYS_NAME

@@ -6,11 +6,13 @@ import families.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 from django.http import StreamingHttpResponse
 
-from workers.logs.answers import respond
+from workers.logs import store
+from workers.logs.answers import HEADERS, gap_line, respond
 from workers.models import Run
 
 
@@ -40,3 +42,20 @@ def log_response(request: LogRequest, run: Run) -> StreamingHttpResponse:
     if request.method == "HEAD":
         body = iter(())
     return StreamingHttpResponse(body, status=status, headers=headers)
+
+
+def whole_log(
+    request: LogRequest, name: str, run_id: int | None, *, stream: int | None = None, text: str = ""
+) -> StreamingHttpResponse:
+    """Everything that the last attempt of a run has written by now, as a file called ``name``; else ``text``.
+
+    ``name`` goes into a header: the caller has made it harmless. Memory is about ``store.BATCH``.
+    """
+    body: Iterator[bytes] = iter([text.encode()] if text else [])
+    if run_id is not None:
+        run = Run.objects.only("id", "attempt", "spec").get(pk=run_id)
+        body = store.read(run.pk, run.attempt, stream, gap=gap_line(run))
+    if request.method == "HEAD":
+        body = iter(())
+    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingHttpResponse(body, headers=headers)

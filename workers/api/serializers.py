@@ -5,11 +5,24 @@
 
 from __future__ import annotations
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from workers.identity import SCOPES
 from workers.models import Node
 from workers.states import Reason, State
+
+
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {
+            "oneOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]
+        },
+    }
+)
+class PolicyField(serializers.DictField):
+    """A tenant's policy; ``workers.policy`` checks its keys and values."""
 
 
 class ErrorBodySerializer(serializers.Serializer[object]):
@@ -158,7 +171,7 @@ class TenantSerializer(serializers.Serializer[object]):
     title = serializers.CharField()
     active = serializers.BooleanField()
     trusted_with_worker_account = serializers.BooleanField()
-    policy = serializers.DictField(child=serializers.BooleanField())
+    policy = PolicyField()
     created_at = serializers.DateTimeField()
 
 
@@ -167,7 +180,7 @@ class NewTenantSerializer(serializers.Serializer[object]):
 
     name = serializers.CharField(max_length=64)
     title = serializers.CharField(max_length=255, required=False, allow_blank=True, allow_null=True)
-    policy = serializers.DictField(child=serializers.BooleanField(), required=False, allow_null=True)
+    policy = PolicyField(required=False, allow_null=True)
 
 
 class TenantChangeSerializer(serializers.Serializer[object]):
@@ -175,7 +188,7 @@ class TenantChangeSerializer(serializers.Serializer[object]):
 
     title = serializers.CharField(max_length=255, required=False, allow_blank=True, allow_null=True)
     active = serializers.BooleanField(required=False, allow_null=True)
-    policy = serializers.DictField(child=serializers.BooleanField(), required=False, allow_null=True)
+    policy = PolicyField(required=False, allow_null=True)
 
 
 class MembershipSerializer(serializers.Serializer[object]):

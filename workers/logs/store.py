@@ -80,6 +80,42 @@ def size(run_id: int, attempt: int) -> dict[int, int]:
     return shipped(run_id, attempt)
 
 
+def tails(attempts: Sequence[tuple[int, int]], stream: int, most: int) -> dict[int, bytes]:
+    """The last ``most`` bytes of a stream of many (run, attempt), by one query; run id -> bytes.
+
+    What was left out within them is left out silently. About ``most`` bytes for each are in memory.
+    """
+    found: dict[int, list[bytes]] = {}
+    place: dict[int, int] = {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT i.run, greatest(c."offset", last.stop - %(most)s),
+                   substring(c.data FROM greatest(1, last.stop - %(most)s - c."offset" + 1)::int)
+               FROM unnest(%(runs)s::bigint[], %(attempts)s::int[]) AS i(run, attempt)
+               CROSS JOIN LATERAL (SELECT "offset" + octet_length(data) AS stop FROM workers_logchunk
+                   WHERE run_id = i.run AND attempt = i.attempt AND stream = %(stream)s
+                   ORDER BY "offset" DESC LIMIT 1) last
+               CROSS JOIN LATERAL (SELECT "offset", data FROM workers_logchunk
+                   WHERE run_id = i.run AND attempt = i.attempt AND stream = %(stream)s
+                     AND "offset" >= coalesce((SELECT max("offset") FROM workers_logchunk
+                         WHERE run_id = i.run AND attempt = i.attempt AND stream = %(stream)s
+                           AND "offset" <= last.stop - %(most)s), 0)) c
+               ORDER BY i.run, c."offset" """,
+            {
+                "runs": [run_id for run_id, _ in attempts],
+                "attempts": [attempt for _, attempt in attempts],
+                "stream": stream,
+                "most": most,
+            },
+        )
+        for run_id, start, data in cursor.fetchall():
+            # Chunks may overlap by what two readers of one file have stored.
+            fresh = bytes(data)[max(0, place.get(run_id, 0) - start) :]
+            place[run_id] = max(place.get(run_id, 0), start + len(data))
+            found.setdefault(run_id, []).append(fresh)
+    return {run_id: b"".join(pieces) for run_id, pieces in found.items()}
+
+
 def batch(
     run_id: int, attempt: int, stream: int, start: int, end: int = END, limit: int = BATCH
 ) -> list[tuple[int, bytes]]:

@@ -11,10 +11,10 @@ Conformance rules (one suite runs over all of them):
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from workers.leases import ClaimedRun
 from workers.logs.capture import Shipment
@@ -122,4 +122,28 @@ class Runtime(Protocol):
 
     def trouble(self) -> str:
         """Why this runtime cannot take work now, in words; empty when all is well."""
+        ...
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A runtime that finds out what its family shows beside state and output (``Attempt.facts``)."""
+
+    def facts(self, run: ClaimedRun) -> dict[str, Any]:
+        """What is known of the attempt by now, a small JSON object; {} when nothing is. No engine is asked.
+
+        The runner stores it after ``prepare``, at the start and with the end; keys add up.
+        """
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """A runtime that answers questions of the API about its engine (``workers.asking``)."""
+
+    def lookups(self) -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+        """Kind of question -> function from its payload to its answer. A call takes 2 s at most.
+
+        What cannot be told is said in the answer as {"error": "why"}; nothing is raised.
+        """
         ...

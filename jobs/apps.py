@@ -1,0 +1,8 @@
+"""Django app of the jobs families: saved jobs (``jobs.saved``) and, later, another dialect beside it."""
+
+from django.apps import AppConfig
+
+
+class JobsConfig(AppConfig):
+    name = "jobs"
+    verbose_name = "Jobs"

@@ -1,0 +1,5 @@
+"""The tables of the jobs app, one module per dialect."""
+
+from jobs.models.saved import Executor, Job, Target
+
+__all__ = ["Executor", "Job", "Target"]
