@@ -30,6 +30,7 @@ from django.http import Http404, HttpRequest, HttpResponse, RawPostDataException
 from django.utils.module_loading import import_string
 from rest_framework import exceptions as drf
 
+from config.bodies import BodyTooSlow, NoReaders
 from workers import errors as engine
 from workers.identity import CredentialRefused, TenantRefused
 
@@ -49,6 +50,7 @@ STATUS: Final[Mapping[type[Exception], int]] = {
     TenantRefused: 403,
     engine.NotFound: 404,
     engine.Conflict: 409,
+    engine.LimitReached: 429,
     engine.SecretUnreadable: 500,
     engine.EngineError: 500,
     engine.Unavailable: 503,
@@ -114,7 +116,11 @@ def problem_of(exc: BaseException | None) -> Problem | None:
     """What to tell the client of an exception; None for one that nobody foresaw."""
     if isinstance(exc, engine.EngineError):
         status = next(STATUS[cls] for cls in type(exc).__mro__ if cls in STATUS)
-        headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, engine.Unavailable) else {}
+        headers = {}
+        if isinstance(exc, engine.Unavailable | engine.LimitReached):
+            headers["Retry-After"] = str(exc.retry_after)
+        if isinstance(exc, engine.LimitReached):
+            headers |= {"X-RateLimit-Limit": str(exc.limit), "X-RateLimit-Remaining": str(exc.remaining)}
         return Problem(status, exc.code, exc.message, exc.field, headers)
     if isinstance(exc, drf.APIException):
         return _of_drf(exc)
@@ -149,7 +155,12 @@ def _of_django(exc: BaseException | None) -> Problem | None:
         )
     if isinstance(exc, RawPostDataException):
         return Problem(415, "unsupported_media_type", "a form is not understood here: send JSON")
-    if isinstance(exc, UnreadablePostError):
+    if isinstance(exc, UnreadablePostError | BodyTooSlow | NoReaders):
+        why = exc.__cause__ or exc
+        if isinstance(why, BodyTooSlow):
+            return Problem(408, "too_slow", "the request's body did not come in time: send it again")
+        if isinstance(why, NoReaders):
+            return Problem(503, "unavailable", str(why), headers={"Retry-After": str(RETRY_S)})
         return Problem(400, "malformed", "the request's body ended early")
     if isinstance(exc, DataError):
         log.warning("database.refused_value", error=str(exc).strip())

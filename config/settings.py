@@ -203,6 +203,10 @@ SPECTACULAR_SETTINGS = {
         "NodeState": ["ready", "draining", "removed", "silent"],
     },
 }
+#: How long a client may take to send a request's body, in seconds; then 408.
+GANTRY_BODY_S = env.float("GANTRY_BODY_S", default=20.0)
+#: How many bodies that are late one API process waits for; beyond it 503.
+GANTRY_BODY_READERS = env.int("GANTRY_BODY_READERS", default=256)
 #: How many log followers one API process serves at once; the next one gets 503 with Retry-After.
 GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 
@@ -258,6 +262,15 @@ GANTRY_RECONCILE_S = env.float("GANTRY_RECONCILE_S", default=5.0)
 #: Days.
 GANTRY_KEEP_RUNS_D = env.int("GANTRY_KEEP_RUNS_D", default=90)
 GANTRY_KEEP_LOGS_D = env.int("GANTRY_KEEP_LOGS_D", default=14)
+#: What one tenant may have unless an operator says otherwise (/api/v1/tenants); 0 = no limit.
+GANTRY_TENANT_WAITING_RUNS = env.int("GANTRY_TENANT_WAITING_RUNS", default=200_000)
+GANTRY_TENANT_RUNNING_RUNS = env.int("GANTRY_TENANT_RUNNING_RUNS", default=10_000)
+#: Over all API processes, with a burst of two seconds' worth.
+GANTRY_TENANT_REQUESTS_PER_S = env.int("GANTRY_TENANT_REQUESTS_PER_S", default=2_000)
+#: Days that the audit log is kept; 0 = for ever.
+GANTRY_KEEP_AUDIT_D = env.int("GANTRY_KEEP_AUDIT_D", default=400)
+#: Days that the usage report reaches back; 0 = for ever.
+GANTRY_KEEP_USAGE_D = env.int("GANTRY_KEEP_USAGE_D", default=800)
 #: Networks (CIDR) that uris and callbacks may reach although they are private.
 GANTRY_CALLBACK_ALLOW_NETWORKS: list[str] = env.list("GANTRY_CALLBACK_ALLOW_NETWORKS", default=[])
 GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(

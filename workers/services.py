@@ -13,7 +13,7 @@ import structlog
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
-from workers import doorbell, losses, transitions
+from workers import doorbell, limits, losses, transitions
 from workers.errors import Conflict, NotFound
 from workers.explain import explain_run
 from workers.leases import NewRun
@@ -100,11 +100,12 @@ def submit(submission: Submission) -> int:
 
 
 def _insert(new: NewRun) -> int:
-    if connection.in_atomic_block:
-        with transaction.atomic(), connection.cursor() as cursor:
+    with limits.admitted(new.tenant_id):
+        if connection.in_atomic_block:
+            with transaction.atomic(), connection.cursor() as cursor:
+                return transitions.submit(cursor, new)[0]
+        with connection.cursor() as cursor:
             return transitions.submit(cursor, new)[0]
-    with connection.cursor() as cursor:
-        return transitions.submit(cursor, new)[0]
 
 
 def _shape_id(key: tuple[int, str, int, int, str]) -> int:
@@ -166,7 +167,7 @@ def retry(tenant_id: int | None, run_id: int) -> int:
     run = find(tenant_id, run_id)
     if not is_final(run.state):
         raise Conflict(f"run {run_id} has not ended (it is {run.state}): cancel it first or wait for its end")
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(), limits.admitted(run.tenant_id), connection.cursor() as cursor:
         new_id, _ = transitions.submit(
             cursor,
             NewRun(
@@ -187,6 +188,7 @@ def retry(tenant_id: int | None, run_id: int) -> int:
             ),
         )
         doorbell.ring_after_commit()
+    structlog.contextvars.bind_contextvars(run=new_id)
     return new_id
 
 
