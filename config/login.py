@@ -25,7 +25,11 @@ _names: Final = SharedBuckets("name", 30, 1 / 60)
 def login(request: HttpRequest) -> HttpResponseBase:
     """/admin/login/: Django's own page, behind a bucket."""
     if request.method != "POST":
-        return admin.site.login(request)
+        response = admin.site.login(request)
+    if response.status_code == 302:
+        _attempts.forget(address)
+        _names.forget(name)
+    return response
     address = peers.peer(request.META)
     name = request.POST.get("username", "")[:150].strip().lower()
     if wait := _attempts.take(address) or _names.take(name):
@@ -36,4 +40,8 @@ def login(request: HttpRequest) -> HttpResponseBase:
             content_type="text/plain; charset=utf-8",
             headers={"Retry-After": str(seconds)},
         )
-    return admin.site.login(request)
+    response = admin.site.login(request)
+    if response.status_code == 302:
+        _attempts.forget(address)
+        _names.forget(name)
+    return response

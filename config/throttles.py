@@ -84,6 +84,16 @@ class _Store:
         return bool(taken), float(left)
 
 
+    def drop(self, key: str) -> None:
+        """Start a bucket afresh, if Redis answers."""
+        if self._script is None or self._pid != os.getpid() or time.monotonic() < self._away_until:
+            return
+        try:
+            self._script.registered_client.delete(PREFIX + key)
+        except (redis.RedisError, OSError):
+            self._away_until = time.monotonic() + _RESPITE_S
+
+
 class SharedBuckets:
     """A bucket per key (an address): ``burst`` at once, then ``per_second``, over all processes."""
 
@@ -99,6 +109,11 @@ class SharedBuckets:
             return self._local.take(key)
         taken, left = answer
         return 0.0 if taken else (1 - left) / self._rate
+
+    def forget(self, key: str) -> None:
+        """Start afresh for a key."""
+        self._local.forget(key)
+        self._store.drop(self._key(key))
 
     def _key(self, key: str) -> str:
         # Hashed: of one length, whatever a proxy has written there.

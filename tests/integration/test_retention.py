@@ -16,12 +16,16 @@ from workers.models import Attempt, IdempotencyKey, LogChunk, Node, NodeRequest,
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-NOTHING = {"runs": 0, "logs": 0, "idempotency_keys": 0, "node_requests": 0, "shapes": 0}
+NOTHING = dict.fromkeys(
+    ("runs", "logs", "idempotency_keys", "node_requests", "shapes", "audit", "usage"), 0
+)
 
 
 @pytest.fixture(autouse=True)
 def _from_the_first_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_last_shape", 0)
+    monkeypatch.setattr(retention, "_last_owner", (0, ""))
+    monkeypatch.setattr(retention, "_last_output", 0)
 
 
 def sql(statement: str, *values: float | str | list[int]) -> None:
