@@ -63,14 +63,14 @@ class GantryAuthentication(BaseAuthentication):
 
 
 def _spend(http: HttpRequest, found: Identity) -> None:
-    """One of the tenant's requests of this second. ``http.rate`` is (limit, left), for the answer's headers."""
+    """One of the tenant's requests of this second. ``http.rate`` is (limit, left), for the headers."""
     wait, left = throttles.rates.take(found.tenant_id, found.requests_per_s)
     http.rate = (found.requests_per_s, left)  # type: ignore[attr-defined]
     if wait:
         raise Throttled(
             wait,
-            f"your tenant sends more than {found.requests_per_s} requests a second (requests_per_s): slow down, "
-            "or ask an operator for a higher limit",
+            f"your tenant sends more than {found.requests_per_s} requests a second (requests_per_s): "
+            "slow down, or ask an operator for a higher limit",
         )
 
 

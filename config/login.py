@@ -23,13 +23,9 @@ _names: Final = SharedBuckets("name", 30, 1 / 60)
 
 
 def login(request: HttpRequest) -> HttpResponseBase:
-    """/admin/login/: Django's own page, behind a bucket."""
+    """/admin/login/: Django's own page, behind two buckets."""
     if request.method != "POST":
-        response = admin.site.login(request)
-    if response.status_code == 302:
-        _attempts.forget(address)
-        _names.forget(name)
-    return response
+        return admin.site.login(request)
     address = peers.peer(request.META)
     name = request.POST.get("username", "")[:150].strip().lower()
     if wait := _attempts.take(address) or _names.take(name):

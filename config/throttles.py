@@ -83,7 +83,6 @@ class _Store:
             return None
         return bool(taken), float(left)
 
-
     def drop(self, key: str) -> None:
         """Start a bucket afresh, if Redis answers."""
         if self._script is None or self._pid != os.getpid() or time.monotonic() < self._away_until:

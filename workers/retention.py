@@ -116,9 +116,7 @@ def _owners_of_ended(after: tuple[int, str]) -> list[tuple[int, str, float]]:
 def _prune_runs_of(tenant_id: int, family: str, days: int, limit: int) -> int:
     related = cast("tuple[Any, ...]", Run._meta.related_objects)
     relations = [relation for relation in related if relation.field.db_constraint]
-    old = Run.objects.filter(
-        tenant_id=tenant_id, family=family, finished_at__lt=Now() - timedelta(days=days)
-    )
+    old = Run.objects.filter(tenant_id=tenant_id, family=family, finished_at__lt=Now() - timedelta(days=days))
     for relation in relations:
         if relation.on_delete in (models.PROTECT, models.RESTRICT):
             # A family still needs this run: it goes when the family has let go of it.
@@ -151,8 +149,12 @@ def _prune_logs(limit: int) -> int:
     global _last_output
     stored = retention_policy.stored()
     families = [*settings.GANTRY_FAMILIES, ""]
-    times = [retention_policy.effective(own, family).output_d for own in stored.values() for family in families]
-    least = min((days for days in (*times, retention_policy.effective({}, "").output_d) if days > 0), default=0)
+    times = [
+        retention_policy.effective(own, family).output_d for own in stored.values() for family in families
+    ]
+    least = min(
+        (days for days in (*times, retention_policy.effective({}, "").output_d) if days > 0), default=0
+    )
     if least == 0:
         return 0
     left, walked = limit * _CHUNKS, 0

@@ -78,10 +78,10 @@ def checked(retention: object) -> dict[str, Any]:
 def _check_days(given: Mapping[str, Any], where: str, keys: tuple[str, ...]) -> None:
     for key, value in given.items():
         if key not in keys:
-            raise InvalidInput(f"{where} has no key {key!r}: the keys are {', '.join(keys)}", field="retention")
-        if key in KEYS and (
-            not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST
-        ):
+            raise InvalidInput(
+                f"{where} has no key {key!r}: the keys are {', '.join(keys)}", field="retention"
+            )
+        if key in KEYS and (not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST):
             raise InvalidInput(
                 f"{where}.{key} must be a whole number of days from 0 (for ever) to {MOST}", field="retention"
             )

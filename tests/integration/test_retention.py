@@ -16,9 +16,7 @@ from workers.models import Attempt, IdempotencyKey, LogChunk, Node, NodeRequest,
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-NOTHING = dict.fromkeys(
-    ("runs", "logs", "idempotency_keys", "node_requests", "shapes", "audit", "usage"), 0
-)
+NOTHING = dict.fromkeys(("runs", "logs", "idempotency_keys", "node_requests", "shapes", "audit", "usage"), 0)
 
 
 @pytest.fixture(autouse=True)
