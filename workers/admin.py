@@ -272,7 +272,7 @@ class TenantAdmin(AnyAdmin):
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
         return ("name", "standing", "used") if obj is not None else ("standing", "used")
 
-    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest | None, **kwargs: Any) -> Any:
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
         field = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name in _HELP and field is not None:
             field.help_text = _HELP[db_field.name]
@@ -282,7 +282,7 @@ class TenantAdmin(AnyAdmin):
     @admin.display(description="In use")
     def standing(self, tenant: Tenant) -> str:
         """How much of its limits it has in use."""
-        if tenant.pk is None:
+        if tenant._state.adding:
             return "-"
         now = usage.standing(tenant.pk)
         most = now.limits
@@ -296,7 +296,7 @@ class TenantAdmin(AnyAdmin):
     def used(self, tenant: Tenant) -> str | SafeString:
         """What ended in the last 30 days, by family."""
         today = timezone.now().date()
-        rows = usage.report(tenant.pk, today - timedelta(days=29), today) if tenant.pk else []
+        rows = usage.report(tenant.pk, today - timedelta(days=29), today) if not tenant._state.adding else []
         if not rows:
             return "nothing"
         return format_html_join(

@@ -54,11 +54,13 @@ _counts: dict[int, list[float]] = {}
 
 def effective(stored: Mapping[str, Any]) -> Limits:
     """A tenant's own limits over the installation's; what is no number counts for nothing."""
-    chosen = {}
+    chosen: dict[str, int] = {}
     for key, (setting, _) in KEYS.items():
         given = stored.get(key)
-        usable = isinstance(given, int) and not isinstance(given, bool) and given >= 0
-        chosen[key] = given if usable else getattr(settings, setting)
+        if isinstance(given, int) and not isinstance(given, bool) and given >= 0:
+            chosen[key] = given
+        else:
+            chosen[key] = getattr(settings, setting)
     return Limits(**chosen)
 
 
@@ -140,7 +142,7 @@ def admitted(tenant_id: int, runs: int = 1) -> Iterator[None]:
 
 
 def _far_below(tenant_id: int, limit: int, runs: int) -> bool:
-    """Is the limit out of reach, by a count that is at most a second old and what was submitted here since?"""
+    """Is the limit out of reach, by a count of the last second and what was submitted here since?"""
     ceiling = limit - max(_TAIL, limit // 10)
     if ceiling <= 0:
         return False

@@ -1,8 +1,9 @@
 """Everything ends: deletes what is older than it is kept, in bounded batches.
 
-How long each tenant's runs and output are kept: ``workers.retention_policy``. Safe to run in several processes at once (SKIP LOCKED) and to interrupt at any time. Called by the reconciler
-every few seconds, so a round without work costs a few milliseconds, and by `manage.py prune`. Must not
-import services, claiming, agents or runtimes.
+How long each tenant's runs and output are kept says ``workers.retention_policy``. Safe to run in several
+processes at once (SKIP LOCKED) and to interrupt at any time. Called by the reconciler every few seconds, so a
+round without work costs a few milliseconds, and by `manage.py prune`. Must not import services, claiming,
+agents or runtimes.
 """
 
 from __future__ import annotations
@@ -150,11 +151,11 @@ def _prune_logs(limit: int) -> int:
     stored = retention_policy.stored()
     families = [*settings.GANTRY_FAMILIES, ""]
     times = [
-        retention_policy.effective(own, family).output_d for own in stored.values() for family in families
+        retention_policy.effective(own, family).output_d
+        for own in (*stored.values(), {})
+        for family in families
     ]
-    least = min(
-        (days for days in (*times, retention_policy.effective({}, "").output_d) if days > 0), default=0
-    )
+    least = min((days for days in times if days > 0), default=0)
     if least == 0:
         return 0
     left, walked = limit * _CHUNKS, 0

@@ -66,7 +66,8 @@ def checked(retention: object) -> dict[str, Any]:
     for family, days in families.items():
         if family not in settings.GANTRY_FAMILIES:
             raise InvalidInput(
-                f"retention.families has no family {family!r}: there are {', '.join(settings.GANTRY_FAMILIES)}",
+                f"retention.families has no family {family!r}: "
+                f"there are {', '.join(settings.GANTRY_FAMILIES)}",
                 field="retention",
             )
         if not isinstance(days, dict):

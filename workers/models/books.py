@@ -32,7 +32,7 @@ class UsageDay(models.Model):
     writer = models.IntegerField()
     runs = models.BigIntegerField(db_default=0)
     attempts = models.BigIntegerField(db_default=0)
-    #: Reserved thousandths of a CPU times milliseconds from an attempt's start to its end, in CPU milliseconds.
+    #: Reserved CPUs times milliseconds, from an attempt's start to its end.
     cpu_ms = models.BigIntegerField(db_default=0)
     #: Reserved MiB times seconds.
     mem_mb_s = models.BigIntegerField(db_default=0)

@@ -12,7 +12,7 @@ from workers import retention, retention_policy
 
 
 class Command(BaseCommand):
-    help = "Delete runs, logs, idempotency keys, node requests, shapes, audit and usage that are older than they are kept."
+    help = "Delete runs, logs, idempotency keys and other records that are older than they are kept."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
