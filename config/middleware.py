@@ -70,7 +70,8 @@ class GuardMiddleware:
         response._has_been_logged = True  # type: ignore[attr-defined]
         _headers(response, request_id)
         metrics.count(family, response.status_code)
-        if (rate := getattr(request, "rate", None)) is not None:
+        rate = getattr(request, "rate", None)
+        if rate is not None and "X-RateLimit-Limit" not in response.headers:
             response.headers["X-RateLimit-Limit"], response.headers["X-RateLimit-Remaining"] = map(str, rate)
         if request.method not in _QUIET or response.status_code >= 500:
             _log(request, response, started)

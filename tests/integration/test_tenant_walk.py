@@ -77,6 +77,7 @@ def victim(db: None, settings: Any) -> Victim:
         "user": [account.user],
         "name": [f"{CANARY}-name", account.tenant],
         "node": [stage.node.name],
+        "tenant": [account.tenant],
     }
     return Victim(account, ids, token_id, stage.node.name, values)
 

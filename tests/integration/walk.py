@@ -32,6 +32,11 @@ NOBODYS_NAME: Final = "nobody-at-all"
 #: Parameters that name nothing of a tenant.
 HARMLESS: Final = {
     *(
+        "from",
+        "to",
+        "after",
+        "before",
+        "method",
         "limit",
         "cursor",
         "family",
@@ -45,7 +50,7 @@ HARMLESS: Final = {
     *("stream", "attempt", "offset", "wait", "follow", "tail", "raw"),
 }
 #: What operators see of everybody by design: not walked as an operator of another tenant.
-OPERATORS: Final = re.compile(r"/api/v1/(tenants|users|tokens|nodes)\b|/metrics$")
+OPERATORS: Final = re.compile(r"/api/v1/(tenants|users|tokens|nodes|audit)\b|/metrics$")
 
 
 @dataclass
