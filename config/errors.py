@@ -156,7 +156,9 @@ def _of_django(exc: BaseException | None) -> Problem | None:
     if isinstance(exc, RawPostDataException):
         return Problem(415, "unsupported_media_type", "a form is not understood here: send JSON")
     if isinstance(exc, UnreadablePostError | BodyTooSlow | NoReaders):
-        why = exc.__cause__ or exc
+        why: BaseException = exc
+        while why.__cause__ is not None:  # Django wraps it more than once
+            why = why.__cause__
         if isinstance(why, BodyTooSlow):
             return Problem(408, "too_slow", "the request's body did not come in time: send it again")
         if isinstance(why, NoReaders):

@@ -29,12 +29,13 @@ _EVERYWHERE: Final = {
     "401": "No credentials, or bad ones",
     "403": "Known, but not allowed",
     "405": "No such method here; Allow names the others",
-    "429": "Too many requests; Retry-After says when to come back",
+    "429": "Too many requests, or as many runs as the tenant may have; Retry-After says when to come back",
     "500": "Something went wrong inside",
     "503": "The database does not answer, or it cannot be done now; see Retry-After",
 }
 _WITH_BODY: Final = {
     "400": "A value is missing or wrong",
+    "408": "The body did not come in time",
     "413": "The body is too large",
     "415": "The body is not JSON",
 }
@@ -43,6 +44,7 @@ _CODES: Final = {
     "401": "token_missing",
     "403": "forbidden",
     "405": "method_not_allowed",
+    "408": "too_slow",
     "413": "too_large",
     "415": "unsupported_media_type",
     "429": "throttled",

@@ -276,6 +276,9 @@ GANTRY_CALLBACK_ALLOW_NETWORKS: list[str] = env.list("GANTRY_CALLBACK_ALLOW_NETW
 GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
     "GANTRY_URI_ALLOW_NETWORKS", default=GANTRY_CALLBACK_ALLOW_NETWORKS
 )
+#: The same for object storages and their authentication (runtask), and for sites (workqueue).
+GANTRY_SWIFT_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SWIFT_ALLOW_NETWORKS", default=[])
+GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", default=[])
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 #: A node with less free space than this takes no new work, in MiB.

@@ -106,7 +106,8 @@ def test_a_year_of_everything_is_read_in_milliseconds() -> None:
     sql(
         """INSERT INTO workers_usageday (tenant_id, day, family, state, writer, runs)
            SELECT t.id, current_date - d, 'f' || f, s, w, 700
-           FROM workers_tenant t, generate_series(0, 399) d, generate_series(1, 5) f, unnest(ARRAY['SUCCEEDED', 'FAILED', 'CANCELLED']) s,
+           FROM workers_tenant t, generate_series(0, 399) d, generate_series(1, 5) f,
+               unnest(ARRAY['SUCCEEDED', 'FAILED', 'CANCELLED']) s,
                generate_series(1, 4) w"""
     )
     sql("ANALYZE workers_usageday")
