@@ -1,122 +1,95 @@
-"""A request's body with a time limit: a client that stops sending must not hold a thread of the API.
+"""How many bodies an API process reads at once: a client that stops sending must not hold every thread.
 
-The server's body has no limit of its own and cannot be interrupted, so that it is read by a thread of a pool
-for which the request waits as long as it may. A reader stays with a silent client until that one hangs up;
-there are so many readers at most, then requests with bodies are refused at once. Docs: decision 43.
+The server's body has no time limit and its reading cannot be interrupted or abandoned (decision 43), so that
+a silent client keeps its thread until it hangs up. Therefore so many reads at once for each tenant, and so
+many in all: one that harms itself harms nobody else, and what has no body always finds a thread.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-import time
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 from django.conf import settings
 
-#: Readers that are kept when nothing is to be read.
-_IDLE_MOST = 16
+#: Longest wait for one's turn, in seconds. An ordinary body is read in microseconds.
+PATIENCE_S: Final = 2.0
 
 
-class BodyTooSlow(TimeoutError):
-    """The body did not come in time. An OSError, as every failure to read a body is."""
+class TooManyBodies(OSError):
+    """Too many clients are slow to send their bodies. An OSError, as every failure to read a body is."""
 
 
-class NoReaders(OSError):
-    """Every reader waits for a silent client."""
-
-
-@dataclass
-class _Job:
-    work: Callable[[], bytes]
-    done: threading.Lock = field(default_factory=threading.Lock)
-    result: bytes | None = None
-    error: BaseException | None = None
-
-    def __post_init__(self) -> None:
-        self.done.acquire()
-
-
-class Readers:
-    """Threads that read; grown as needed, bounded."""
+class Gate:
+    """Counts the reads that are under way."""
 
     def __init__(self) -> None:
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._threads = 0
-        self._free = 0
+        self._changed = threading.Condition(threading.Lock())
+        self._all = 0
+        self._of: dict[str, int] = {}
 
-    def read(self, work: Callable[[], bytes], seconds: float) -> bytes:
-        """What ``work`` returns. Raises what it raises, BodyTooSlow or NoReaders."""
-        job = _Job(work)
-        with self._lock:
-            if self._free > 0:
-                self._free -= 1
-            elif self._threads >= settings.GANTRY_BODY_READERS:
-                raise NoReaders("too many clients are slow to send their bodies")
-            else:
-                self._threads += 1
-                threading.Thread(target=self._serve, name="body", daemon=True).start()
-        self._jobs.put(job)
-        if not job.done.acquire(timeout=max(0.0, seconds)):
-            raise BodyTooSlow("the body did not come in time")
-        if job.error is not None:
-            raise job.error
-        return job.result or b""
+    @contextmanager
+    def through(self, key: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
+        """Around a read for ``key`` (a tenant, or "" before anybody is known). TooManyBodies after a wait."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free(key), patience_s):
+                raise TooManyBodies("too many clients are slow to send their bodies: send it again later")
+            self._all += 1
+            self._of[key] = self._of.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._all -= 1
+                left = self._of.pop(key) - 1
+                if left:
+                    self._of[key] = left
+                self._changed.notify_all()
 
-    def _serve(self) -> None:
-        while True:
-            job = self._jobs.get()
-            if job is None:
-                return
-            try:
-                job.result = job.work()
-            except BaseException as error:  # noqa: BLE001  whatever it is, it belongs to the request
-                job.error = error
-            with self._lock:
-                surplus = self._threads - self._free > 0 and self._free >= _IDLE_MOST
-                if surplus:
-                    self._threads -= 1
-                else:
-                    self._free += 1
-            job.done.release()
-            if surplus:
-                return
+    def _free(self, key: str) -> bool:
+        most = settings.GANTRY_BODIES_AT_ONCE
+        return self._all < most and self._of.get(key, 0) < max(1, most // 2)
 
 
-_readers = Readers()
+_gate: Final = Gate()
 
 
-class TimedBody:
-    """In the place of ``wsgi.input``: the same reads, all of them within one time limit."""
+class GatedBody:
+    """In the place of ``wsgi.input``: the same reads, through the gate."""
 
-    def __init__(self, body: Any, seconds: float) -> None:
+    def __init__(self, body: Any) -> None:
         self._body = body
-        self._seconds = seconds
-        self._end: float | None = None
+        #: Whose turn it takes; authentication sets the tenant.
+        self.key = ""
 
-    def _within(self, work: Callable[[], bytes]) -> bytes:
-        if self._end is None:
-            self._end = time.monotonic() + self._seconds
-        return _readers.read(work, self._end - time.monotonic())
+    def _read(self, work: Callable[..., Any], size: int) -> Any:
+        with _gate.through(self.key):
+            return work() if size < 0 else work(size)
 
     def read(self, size: int = -1) -> bytes:
-        return self._within(lambda: self._body.read() if size < 0 else self._body.read(size))
+        return bytes(self._read(self._body.read, size))
 
     def readline(self, size: int = -1) -> bytes:
-        return self._within(lambda: self._body.readline() if size < 0 else self._body.readline(size))
+        return bytes(self._read(self._body.readline, size))
 
     def readlines(self, hint: int = -1) -> list[bytes]:
         return self.read().splitlines(keepends=True)
 
-    def __iter__(self) -> Iterable[bytes]:
+    def __iter__(self) -> Iterator[bytes]:
         while line := self.readline():
             yield line
 
 
-def timed(environ: dict[str, Any]) -> None:
-    """Put the time limit on the body of this request, if it may have one."""
+def gated(environ: dict[str, Any]) -> None:
+    """Put the gate before the body of this request, if it may have one."""
     if environ.get("CONTENT_LENGTH", "") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ:
-        environ["wsgi.input"] = TimedBody(environ["wsgi.input"], settings.GANTRY_BODY_S)
+        environ["wsgi.input"] = GatedBody(environ["wsgi.input"])
+
+
+def belongs_to(environ: dict[str, Any], tenant: str) -> None:
+    """From now on this request's body is read in the tenant's turn."""
+    body = environ.get("wsgi.input")
+    if isinstance(body, GatedBody):
+        body.key = tenant

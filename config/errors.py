@@ -30,7 +30,7 @@ from django.http import Http404, HttpRequest, HttpResponse, RawPostDataException
 from django.utils.module_loading import import_string
 from rest_framework import exceptions as drf
 
-from config.bodies import BodyTooSlow, NoReaders
+from config.bodies import TooManyBodies
 from workers import errors as engine
 from workers.identity import CredentialRefused, TenantRefused
 
@@ -155,13 +155,11 @@ def _of_django(exc: BaseException | None) -> Problem | None:
         )
     if isinstance(exc, RawPostDataException):
         return Problem(415, "unsupported_media_type", "a form is not understood here: send JSON")
-    if isinstance(exc, UnreadablePostError | BodyTooSlow | NoReaders):
+    if isinstance(exc, UnreadablePostError | TooManyBodies):
         why: BaseException = exc
         while why.__cause__ is not None:  # Django wraps it more than once
             why = why.__cause__
-        if isinstance(why, BodyTooSlow):
-            return Problem(408, "too_slow", "the request's body did not come in time: send it again")
-        if isinstance(why, NoReaders):
+        if isinstance(why, TooManyBodies):
             return Problem(503, "unavailable", str(why), headers={"Retry-After": str(RETRY_S)})
         return Problem(400, "malformed", "the request's body ended early")
     if isinstance(exc, DataError):

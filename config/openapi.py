@@ -35,7 +35,6 @@ _EVERYWHERE: Final = {
 }
 _WITH_BODY: Final = {
     "400": "A value is missing or wrong",
-    "408": "The body did not come in time",
     "413": "The body is too large",
     "415": "The body is not JSON",
 }
@@ -44,7 +43,6 @@ _CODES: Final = {
     "401": "token_missing",
     "403": "forbidden",
     "405": "method_not_allowed",
-    "408": "too_slow",
     "413": "too_large",
     "415": "unsupported_media_type",
     "429": "throttled",

@@ -203,10 +203,9 @@ SPECTACULAR_SETTINGS = {
         "NodeState": ["ready", "draining", "removed", "silent"],
     },
 }
-#: How long a client may take to send a request's body, in seconds; then 408.
-GANTRY_BODY_S = env.float("GANTRY_BODY_S", default=20.0)
-#: How many bodies that are late one API process waits for; beyond it 503.
-GANTRY_BODY_READERS = env.int("GANTRY_BODY_READERS", default=256)
+#: How many bodies one API process reads at once, half of them for one tenant; beyond it 503. Fewer than the
+#: process has threads: slow clients must leave some to others.
+GANTRY_BODIES_AT_ONCE = env.int("GANTRY_BODIES_AT_ONCE", default=8)
 #: How many log followers one API process serves at once; the next one gets 503 with Retry-After.
 GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 

@@ -23,12 +23,12 @@ class ApiRequest(WSGIRequest):
 
 
 class ApiHandler(WSGIHandler):
-    """Django's handler, with a time limit on bodies."""
+    """Django's handler, with a gate before bodies."""
 
     request_class = ApiRequest
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        bodies.timed(environ)
+        bodies.gated(environ)
         return super().__call__(environ, start_response)
 
 

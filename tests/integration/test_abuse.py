@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import socket
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Any
 
 import httpx
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
@@ -23,7 +20,7 @@ from tests.integration.test_browsers import basic
 from tests.support.cluster import Api, Cluster, wait_until
 from tests.support.fixtures import Account, make_account
 from workers import tenancy
-from workers.models import Run, Token
+from workers.models import Token
 
 PASSWORD = "correct horse battery staple"
 BODY = b'{"taskName": "slow", "commands": "true"}'
@@ -52,12 +49,15 @@ def test_passwords_and_tokens_are_guessed_slowly_whichever_process_is_asked(clus
         assert refused.status_code == 429
         assert int(refused.headers["retry-after"]) > 0
 
-    statuses = []
-    for number in range(80):
-        answer = httpx.get(f"{apis[number % 2].url}/api/v1/me", headers={"X-Token": f"gnt_{number}"})
-        statuses.append(answer.status_code)
-    assert set(statuses[:60]) == {401}
-    assert statuses[-1] == 429
+    passed = 0
+    with httpx.Client() as anybody:
+        # A credential a second comes back: on a slow machine it takes more of them.
+        for number in range(1000):
+            url = f"{apis[number % 2].url}/api/v1/me"
+            if anybody.get(url, headers={"X-Token": f"gnt_{number}"}).status_code == 429:
+                break
+            passed += 1
+    assert 60 <= passed < 1000
     for headers in (account.headers, basic(account.user, account.token)):
         assert httpx.get(f"{apis[0].url}/api/v1/me", headers=headers).status_code == 200
 
@@ -163,65 +163,48 @@ def post(api: Api, account: Account) -> httpx.Response:
     return httpx.post(f"{api.url}/v1/tasks", content=BODY, headers=account.headers, timeout=20)
 
 
-def test_a_client_that_stops_sending_holds_no_thread(cluster: Cluster) -> None:
-    account = make_account("default")
-    api = cluster.api(threads=2, GANTRY_BODY_S="1", GANTRY_BODY_READERS="4")
+def test_clients_that_stop_sending_harm_their_own_tenant_only(cluster: Cluster) -> None:
+    account, other = make_account("default"), make_account("other")
+    api = cluster.api(threads=6, GANTRY_BODIES_AT_ONCE="4")
     with contextlib.ExitStack() as held:
         for head, sent in (
             ("Content-Length: 100", b'{"task'),
-            ("Content-Length: 100", b""),
             ("Transfer-Encoding: chunked", b"5\r\nab"),
+            ("Content-Length: 100", b""),
+            ("Content-Length: 100", b""),
         ):
-            wire = held.enter_context(slow_client(api, account, head, sent))
-            begin = time.monotonic()
-            assert wire.recv(4096).startswith(b"HTTP/1.1 408 Request Timeout")
-            assert time.monotonic() - begin < 10
-            assert post(api, account).status_code == 200
-        wire = held.enter_context(slow_client(api, account, "Content-Length: 9", b"{"))
-        answer = wire.recv(4096)
-        while b"\r\n\r\n" not in answer or not answer.partition(b"\r\n\r\n")[2]:
-            answer += wire.recv(4096)
-        assert json.loads(answer.partition(b"\r\n\r\n")[2])["status"] < 0
-        # Every reader waits for somebody: bodies are refused at once, everything else goes on.
+            held.enter_context(slow_client(api, account, head, sent))
+        wait_until(lambda: post(api, account).status_code == 503, 20, 0.1)
         refused = post(api, account)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert "slow to send" in refused.json()["message"]
+        assert post(api, other).status_code == 200
         assert httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers).status_code == 200
+        # A second tenant that does the same leaves threads for what has no body.
+        for _ in range(3):
+            held.enter_context(slow_client(api, other, "Content-Length: 100", b"{"))
+        wait_until(lambda: post(api, other).status_code == 503, 20, 0.1)
         assert httpx.get(f"{api.url}/healthz").status_code == 200
+        assert httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers).status_code == 200
     # They have hung up.
-    wait_until(lambda: post(api, account).status_code == 200, 15)
-    assert Run.objects.count() == 4
+    wait_until(lambda: post(api, account).status_code == post(api, other).status_code == 200, 20)
 
 
-def test_a_body_that_drips_is_slow_as_well(cluster: Cluster) -> None:
-    account = make_account("default")
-    api = cluster.api(threads=2, GANTRY_BODY_S="1")
-    with slow_client(api, account, "Content-Length: 1000", b"{") as wire:
-        wire.settimeout(0.1)
-        answer, end = b"", time.monotonic() + 15
-        while not answer and time.monotonic() < end:
-            wire.sendall(b" ")
-            with contextlib.suppress(TimeoutError):
-                answer = wire.recv(4096)
-    assert answer.startswith(b"HTTP/1.1 408")
-
-
-def test_readers_are_given_back_and_errors_pass_through(settings: Settings) -> None:
-    settings.GANTRY_BODY_READERS = 1
-    readers = bodies.Readers()
-    for _ in range(5):
-        assert readers.read(lambda: b"x", 5) == b"x"
-
-    def broken() -> bytes:
-        raise OSError("cut")
-
-    with pytest.raises(OSError, match="cut"):
-        readers.read(broken, 5)
-    with pytest.raises(bodies.BodyTooSlow):
-        readers.read(lambda: time.sleep(0.5) or b"", 0.05)
-    with pytest.raises(bodies.NoReaders):
-        readers.read(lambda: b"x", 5)
-    wait_until(lambda: readers._free == 1, 10)
-    assert readers.read(lambda: b"y", 5) == b"y"
+def test_the_gate_counts_by_tenant_and_in_all(settings: Settings) -> None:
+    settings.GANTRY_BODIES_AT_ONCE = 3
+    gate = bodies.Gate()
+    with gate.through("a"), gate.through("b"):
+        with pytest.raises(bodies.TooManyBodies), gate.through("a", 0.01):
+            pass
+        with gate.through("c"), pytest.raises(bodies.TooManyBodies), gate.through("d", 0.01):
+            pass
+        with gate.through("d"):
+            pass
+    assert (gate._all, gate._of) == (0, {})
+    with pytest.raises(KeyError), gate.through("a"):
+        raise KeyError
+    with gate.through("a", 0.01):
+        assert gate._of == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -242,16 +225,19 @@ def test_huge_headers_are_refused_and_harm_nobody(cluster: Cluster, lines: list[
     assert post(api, account).status_code == 200
 
 
-def test_the_admins_login_is_no_way_around_it(cluster: Cluster, settings: Any) -> None:
-    """Its form is read before anybody is known: a silent client gets an answer all the same."""
-    User.objects.create(username="root")
-    api = cluster.api(threads=2, GANTRY_BODY_S="1")
+def test_the_admins_login_is_no_way_around_it(cluster: Cluster) -> None:
+    """Its form is read before anybody is known: strangers have a turn of their own, and not all of them."""
+    account = make_account("default")
+    api = cluster.api(threads=4, GANTRY_BODIES_AT_ONCE="2")
     host, _, port = api.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=20) as wire:
-        wire.sendall(
-            f"POST /admin/login/ HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 50\r\n"
-            "Content-Type: application/x-www-form-urlencoded\r\n"
-            "Cookie: csrftoken=cccccccccccccccccccccccccccccccc\r\n\r\n".encode()
-        )
-        assert wire.recv(4096).split(b" ")[1] in (b"403", b"408")
-    assert httpx.get(f"{api.url}/healthz").status_code == 200
+    with contextlib.ExitStack() as held:
+        for _ in range(2):
+            wire = held.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            wire.sendall(
+                f"POST /admin/login/ HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 50\r\n"
+                "Content-Type: application/x-www-form-urlencoded\r\n"
+                f"Cookie: csrftoken={'c' * 32}\r\n\r\n".encode()
+            )
+        time.sleep(0.5)
+        assert httpx.get(f"{api.url}/healthz").status_code == 200
+        assert post(api, account).status_code == 200
