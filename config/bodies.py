@@ -49,7 +49,7 @@ class Gate:
                 self._changed.notify_all()
 
     def _free(self, key: str) -> bool:
-        most = settings.GANTRY_BODIES_AT_ONCE
+        most: int = settings.GANTRY_BODIES_AT_ONCE
         return self._all < most and self._of.get(key, 0) < max(1, most // 2)
 
 

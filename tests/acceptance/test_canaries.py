@@ -132,7 +132,7 @@ def in_redis(stage: Stage) -> str:
     found = list(stage.monitored)
     for key in client.keys("*"):
         with contextlib.suppress(Exception):
-            found += [key.decode(errors="replace"), repr(client.dump(key))]
+            found += [repr(key), repr(client.dump(key))]
     return "\n".join([*found, MARK if any("PUBLISH" in line for line in stage.monitored) else ""])
 
 
@@ -227,7 +227,7 @@ def monitor(lines: list[str]) -> Iterator[None]:
     stop = threading.Event()
 
     def collect() -> None:
-        with contextlib.suppress(Exception), client.monitor() as watch:
+        with contextlib.suppress(Exception), client.monitor() as watch:  # type: ignore[no-untyped-call]
             ready.set()
             while not stop.is_set():
                 lines.append(str(watch.next_command().get("command")))
@@ -281,6 +281,7 @@ def test_secrets_are_found_nowhere(cluster: Cluster) -> None:
         stage = Stage(cluster, api, flower, flower_url, account, operator, browser, monitored)
         plant(stage)
         wait_final(*stage.run_ids, timeout_s=60)
+        texts: dict[str, str] = {}
         for _ in range(2):
             texts = {name: place(stage) for name, place in PLACES.items()}
     texts["redis"] = in_redis(stage)

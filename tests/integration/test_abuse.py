@@ -107,7 +107,7 @@ def test_a_session_that_was_planted_is_not_the_one_after_the_login(
     session = client.session
     session["planted"] = "yes"
     session.save()
-    planted = session.session_key
+    planted = session.session_key or ""
     client.cookies[settings.SESSION_COOKIE_NAME] = planted
     answer = client.post("/admin/login/", {"username": "root", "password": PASSWORD, "next": "/admin/"})
     assert answer.status_code == 302

@@ -111,7 +111,7 @@ def test_a_year_of_everything_is_read_in_milliseconds() -> None:
                generate_series(1, 4) w"""
     )
     sql("ANALYZE workers_usageday")
-    took = []
+    took, rows = [], []
     for _ in range(5):
         begin = time.perf_counter()
         rows = usage.report(None, today() - timedelta(days=399), today())
