@@ -21,6 +21,7 @@ from typing import Any, Final
 
 import httpx
 import pytest
+import redis
 from cryptography.fernet import Fernet
 from django.db import connection
 
@@ -223,7 +224,7 @@ PLACES: Final[dict[str, Callable[[Stage], str]]] = {
 @contextlib.contextmanager
 def monitor(lines: list[str]) -> Iterator[None]:
     """Collects every command that Redis gets inside the block."""
-    client = REDIS.client()
+    client = redis.Redis.from_url(REDIS.url)
     stop = threading.Event()
 
     def collect() -> None:

@@ -11,6 +11,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import DatabaseError, connection, transaction
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 from pytest_django import Settings
 
@@ -187,3 +188,25 @@ def test_an_operators_call_is_written_before_it_is_answered(cluster: Cluster) ->
     )
     with urllib.request.urlopen(request, timeout=10):
         assert AuditEntry.objects.get().route == "api/v1/tenants/<str:name>"
+
+
+def test_the_admin_shows_it_without_reading_the_whole_table(account: Account, api: Api) -> None:
+    User.objects.filter(username=account.user).update(is_staff=True, is_superuser=True)
+    for _ in range(3):
+        api(account, "POST", "/v1/tasks", TASK)
+    entry = entries()[0]
+    browser = Client()
+    browser.force_login(User.objects.get(username=account.user))
+    with CaptureQueriesContext(connection) as queries:
+        page = browser.get("/admin/workers/auditentry/?via=token&method=POST").content.decode()
+    assert page.count("v1/tasks</td>") == 3
+    assert not [query for query in queries if "DISTINCT" in query["sql"]]
+    assert entry.request_id in browser.get(f"/admin/workers/auditentry/{entry.pk}/change/").content.decode()
+    assert browser.get("/admin/workers/auditentry/?via=basic").content.decode().count("v1/tasks</td>") == 0
+    assert browser.get(f"/admin/workers/auditentry/?q={account.user}").status_code == 200
+    tenant = browser.get(f"/admin/workers/tenant/{account.tenant_id}/change/").content.decode()
+    assert "3 waiting of 200000" in tenant
+    data = {"title": "", "limits": '{"waiting": 1}', "policy": "{}", "retention": "{}"}
+    data |= {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
+    refused = browser.post(f"/admin/workers/tenant/{account.tenant_id}/change/", data)
+    assert "has no key" in refused.content.decode()

@@ -34,7 +34,7 @@ class AuditEntry(models.Model):
             models.Index(fields=["tenant_id", "id"], name="audit_of_tenant"),
         ]
         verbose_name = "audit entry"
-        verbose_name_plural = "audit log"
+        verbose_name_plural = "audit entries"
 
     def __str__(self) -> str:
         return f"{self.user_name or 'somebody'}: {self.method} {self.route} -> {self.status}"
