@@ -20,7 +20,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from structlog.contextvars import bind_contextvars
 
-from config import peers
+from config import bodies, peers, throttles
 from config.negotiation import take_chunked
 from workers import identity
 from workers.identity import SCOPES, CredentialRefused, Identity, TenantRefused, Via
@@ -35,7 +35,7 @@ __all__ = ["SCOPES", "CredentialRefused", "GantryAuthentication", "HasScope", "I
 NO_TENANT: Final = " "
 SAFE: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 #: Failed credentials per address: generous, because many clients may stand behind one gateway.
-_failures = peers.Buckets(burst=60, per_second=1)
+_failures: peers.Buckets | throttles.SharedBuckets = throttles.SharedBuckets("failed", 60, 1)
 
 _MISSING: Final = (
     "no credentials: send Authorization: Bearer <token>, X-Token: <token>, or HTTP Basic with a token as "
@@ -51,6 +51,9 @@ class GantryAuthentication(BaseAuthentication):
         found = identify(http)
         http.identity = found  # type: ignore[attr-defined]  # for the access log
         bind_contextvars(tenant=found.tenant_name)
+        if found.requests_per_s:
+            _spend(http, found)
+        bodies.belongs_to(http.META, found.tenant_name)
         if "HTTP_TRANSFER_ENCODING" in http.META and "CONTENT_LENGTH" not in http.META:
             # Only now: whoever is nobody must not make a thread wait for a body.
             take_chunked(http)
@@ -58,6 +61,18 @@ class GantryAuthentication(BaseAuthentication):
 
     def authenticate_header(self, request: Request) -> str:
         return "Bearer"
+
+
+def _spend(http: HttpRequest, found: Identity) -> None:
+    """One of the tenant's requests of this second. ``http.rate`` is (limit, left), for the headers."""
+    wait, left = throttles.rates.take(found.tenant_id, found.requests_per_s)
+    http.rate = (found.requests_per_s, left)  # type: ignore[attr-defined]
+    if wait:
+        raise Throttled(
+            wait,
+            f"your tenant sends more than {found.requests_per_s} requests a second (requests_per_s): "
+            "slow down, or ask an operator for a higher limit",
+        )
 
 
 class HasScope(BasePermission):

@@ -16,6 +16,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register  # n
 from django.core.exceptions import ImproperlyConfigured
 
 from config import peers
+from workers.addresses.guard import PURPOSES, setting_of
 
 log = structlog.get_logger(__name__)
 
@@ -48,18 +49,17 @@ def secret_keys(**_: Any) -> list[CheckMessage]:
     return found
 
 
+def _reader(name: str) -> Callable[[Sequence[str]], object]:
+    return lambda entries: peers.networks(tuple(entries), name)
+
+
 def network_lists(**_: Any) -> list[CheckMessage]:
     """The settings that hold networks: readable, and a warning for those that need no credentials."""
     found: list[CheckMessage] = []
     readers: dict[str, Callable[[Sequence[str]], object]] = {
         "GANTRY_TRUSTED_NETWORKS": lambda entries: peers.trusted_networks(tuple(entries)),
         "GANTRY_TRUSTED_PROXIES": lambda entries: peers.networks(tuple(entries), "GANTRY_TRUSTED_PROXIES"),
-        "GANTRY_CALLBACK_ALLOW_NETWORKS": lambda entries: peers.networks(
-            tuple(entries), "GANTRY_CALLBACK_ALLOW_NETWORKS"
-        ),
-        "GANTRY_URI_ALLOW_NETWORKS": lambda entries: peers.networks(
-            tuple(entries), "GANTRY_URI_ALLOW_NETWORKS"
-        ),
+        **{name: _reader(name) for name in map(setting_of, PURPOSES)},
     }
     for name, read in readers.items():
         try:

@@ -30,6 +30,7 @@ from django.http import Http404, HttpRequest, HttpResponse, RawPostDataException
 from django.utils.module_loading import import_string
 from rest_framework import exceptions as drf
 
+from config.bodies import TooManyBodies
 from workers import errors as engine
 from workers.identity import CredentialRefused, TenantRefused
 
@@ -52,6 +53,7 @@ STATUS: Final[Mapping[type[Exception], int]] = {
     TenantRefused: 403,
     engine.NotFound: 404,
     engine.Conflict: 409,
+    engine.LimitReached: 429,
     engine.SecretUnreadable: 500,
     engine.EngineError: 500,
     engine.Unavailable: 503,
@@ -117,7 +119,11 @@ def problem_of(exc: BaseException | None) -> Problem | None:
     """What to tell the client of an exception; None for one that nobody foresaw."""
     if isinstance(exc, engine.EngineError):
         status = next(STATUS[cls] for cls in type(exc).__mro__ if cls in STATUS)
-        headers = {"Retry-After": str(exc.retry_after)} if isinstance(exc, engine.Unavailable) else {}
+        headers = {}
+        if isinstance(exc, engine.Unavailable | engine.LimitReached):
+            headers["Retry-After"] = str(exc.retry_after)
+        if isinstance(exc, engine.LimitReached):
+            headers |= {"X-RateLimit-Limit": str(exc.limit), "X-RateLimit-Remaining": str(exc.remaining)}
         return Problem(status, exc.code, exc.message, exc.field, headers)
     if isinstance(exc, drf.APIException):
         return _of_drf(exc)
@@ -152,7 +158,12 @@ def _of_django(exc: BaseException | None) -> Problem | None:
         )
     if isinstance(exc, RawPostDataException):
         return Problem(415, "unsupported_media_type", "a form is not understood here: send JSON")
-    if isinstance(exc, UnreadablePostError):
+    if isinstance(exc, UnreadablePostError | TooManyBodies):
+        why: BaseException = exc
+        while why.__cause__ is not None:  # Django wraps it more than once
+            why = why.__cause__
+        if isinstance(why, TooManyBodies):
+            return Problem(503, "unavailable", str(why), headers={"Retry-After": str(RETRY_S)})
         return Problem(400, "malformed", "the request's body ended early")
     if isinstance(exc, DataError):
         log.warning("database.refused_value", error=str(exc).strip())

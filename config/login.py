@@ -13,20 +13,25 @@ from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
 from config import peers
+from config.throttles import SharedBuckets
 
 #: Per address: a few mistakes at once, then two a minute.
-_attempts: Final = peers.Buckets(burst=10, per_second=1 / 30)
+_attempts: Final = SharedBuckets("login", 10, 1 / 30)
+#: Per user name, whatever the address: guessing from many machines at once is slow, too. Whoever is locked
+#: out by others' guesses waits for a minute at most, or uses a token.
+_names: Final = SharedBuckets("name", 30, 1 / 60)
 
 
 def login(request: HttpRequest) -> HttpResponseBase:
-    """/admin/login/: Django's own page, behind a bucket."""
+    """/admin/login/: Django's own page, behind two buckets."""
     if request.method != "POST":
         return admin.site.login(request)
     address = peers.peer(request.META)
-    if wait := _attempts.take(address):
+    name = request.POST.get("username", "")[:150].strip().lower()
+    if wait := _attempts.take(address) or _names.take(name):
         seconds = math.ceil(wait)
         return HttpResponse(
-            f"Too many attempts from {address}: try again in {seconds} seconds.\n",
+            f"Too many attempts from {address} or for this name: try again in {seconds} seconds.\n",
             status=429,
             content_type="text/plain; charset=utf-8",
             headers={"Retry-After": str(seconds)},
@@ -34,4 +39,5 @@ def login(request: HttpRequest) -> HttpResponseBase:
     response = admin.site.login(request)
     if response.status_code == 302:
         _attempts.forget(address)
+        _names.forget(name)
     return response

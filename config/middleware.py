@@ -24,7 +24,7 @@ from django.http.response import HttpResponseBase
 from rest_framework.exceptions import PermissionDenied
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from config import errors, metrics
+from config import errors, metrics, trail
 from config.authentication import refuse_accomplice
 from config.checks import warn_at_start
 
@@ -70,8 +70,13 @@ class GuardMiddleware:
         response._has_been_logged = True  # type: ignore[attr-defined]
         _headers(response, request_id)
         metrics.count(family, response.status_code)
+        rate = getattr(request, "rate", None)
+        if rate is not None and "X-RateLimit-Limit" not in response.headers:
+            response.headers["X-RateLimit-Limit"], response.headers["X-RateLimit-Remaining"] = map(str, rate)
         if request.method not in _QUIET or response.status_code >= 500:
             _log(request, response, started)
+        if request.method not in _QUIET:
+            trail.note(request, response.status_code, request_id)
         return response
 
 

@@ -29,7 +29,7 @@ _EVERYWHERE: Final = {
     "401": "No credentials, or bad ones",
     "403": "Known, but not allowed",
     "405": "No such method here; Allow names the others",
-    "429": "Too many requests; Retry-After says when to come back",
+    "429": "Too many requests, or as many runs as the tenant may have; Retry-After says when to come back",
     "500": "Something went wrong inside",
     "503": "The database does not answer, or it cannot be done now; see Retry-After",
 }

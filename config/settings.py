@@ -206,6 +206,9 @@ SPECTACULAR_SETTINGS = {
 }
 #: Most entries of a family's list that is asked for without a limit; beyond it a Link leads on.
 GANTRY_LIST_CAP = env.int("GANTRY_LIST_CAP", default=100_000)
+#: How many bodies one API process reads at once, half of them for one tenant; beyond it 503. Fewer than the
+#: process has threads: slow clients must leave some to others.
+GANTRY_BODIES_AT_ONCE = env.int("GANTRY_BODIES_AT_ONCE", default=8)
 #: How many log followers one API process serves at once; the next one gets 503 with Retry-After.
 GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 
@@ -263,6 +266,15 @@ GANTRY_RECONCILE_S = env.float("GANTRY_RECONCILE_S", default=5.0)
 #: Days.
 GANTRY_KEEP_RUNS_D = env.int("GANTRY_KEEP_RUNS_D", default=90)
 GANTRY_KEEP_LOGS_D = env.int("GANTRY_KEEP_LOGS_D", default=14)
+#: What one tenant may have unless an operator says otherwise (/api/v1/tenants); 0 = no limit.
+GANTRY_TENANT_WAITING_RUNS = env.int("GANTRY_TENANT_WAITING_RUNS", default=200_000)
+GANTRY_TENANT_RUNNING_RUNS = env.int("GANTRY_TENANT_RUNNING_RUNS", default=10_000)
+#: Over all API processes, with a burst of two seconds' worth.
+GANTRY_TENANT_REQUESTS_PER_S = env.int("GANTRY_TENANT_REQUESTS_PER_S", default=2_000)
+#: Days that the audit log is kept; 0 = for ever.
+GANTRY_KEEP_AUDIT_D = env.int("GANTRY_KEEP_AUDIT_D", default=400)
+#: Days that the usage report reaches back; 0 = for ever.
+GANTRY_KEEP_USAGE_D = env.int("GANTRY_KEEP_USAGE_D", default=800)
 #: Networks (CIDR) that uris and callbacks may reach although they are private.
 GANTRY_CALLBACK_ALLOW_NETWORKS: list[str] = env.list("GANTRY_CALLBACK_ALLOW_NETWORKS", default=[])
 GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
@@ -270,6 +282,9 @@ GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
 )
 #: What is kept of one exec's output, in MiB: half from its start, half from its end.
 GANTRY_EXEC_LOG_MB = env.int("GANTRY_EXEC_LOG_MB", default=1024)
+#: The same for object storages and their authentication (runtask), and for sites (workqueue).
+GANTRY_SWIFT_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SWIFT_ALLOW_NETWORKS", default=[])
+GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", default=[])
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 #: A node with less free space than this takes no new work, in MiB.

@@ -3,10 +3,14 @@
 import os
 from typing import Any
 
+import django
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
-from django.core.wsgi import get_wsgi_application
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+django.setup(set_prefix=False)
+
+from config import bodies  # noqa: E402  after Django's setup
+from workers import audit  # noqa: E402
 
 
 class ApiRequest(WSGIRequest):
@@ -18,5 +22,15 @@ class ApiRequest(WSGIRequest):
         self.content_params = {}
 
 
-application: WSGIHandler = get_wsgi_application()
-application.request_class = ApiRequest
+class ApiHandler(WSGIHandler):
+    """Django's handler, with a gate before bodies."""
+
+    request_class = ApiRequest
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        bodies.gated(environ)
+        return super().__call__(environ, start_response)
+
+
+application = ApiHandler()
+audit.start()

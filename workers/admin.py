@@ -7,7 +7,9 @@ of environments are masked, tokens have none. Must not import families.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from django import forms
@@ -18,13 +20,16 @@ from django.core.exceptions import ValidationError
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from workers import identity, policy, services, tenancy
+from workers import identity, limits, policy, retention_policy, services, tenancy, usage
 from workers.errors import EngineError
-from workers.models import Attempt, Membership, Node, Run, RunEvent, Tenant, Token
+from workers.models import Attempt, AuditEntry, Membership, Node, Run, RunEvent, Tenant, Token
+
+T = TypeVar("T")
 
 if TYPE_CHECKING:  # Django's classes take no parameter at run time
     AnyAdmin = admin.ModelAdmin[Any]
@@ -208,11 +213,20 @@ class NodeAdmin(ReadOnly):
 
 
 class PolicyForm(TenantForm):
-    """Refuses a policy that the engine would not understand."""
+    """Refuses a policy, limits or times that the engine would not understand."""
 
     def clean_policy(self) -> dict[str, Any]:
+        return self._checked("policy", policy.checked)
+
+    def clean_limits(self) -> dict[str, int]:
+        return self._checked("limits", limits.checked)
+
+    def clean_retention(self) -> dict[str, Any]:
+        return self._checked("retention", retention_policy.checked)
+
+    def _checked(self, name: str, check: Callable[[object], T]) -> T:
         try:
-            return policy.checked(self.cleaned_data.get("policy") or {})
+            return check(self.cleaned_data.get(name) or {})
         except EngineError as error:
             raise ValidationError(error.message) from None
 
@@ -225,6 +239,16 @@ class MemberTable(MembershipTable):
     autocomplete_fields = ("user",)
 
 
+#: What the fields of a tenant that are JSON may hold.
+_HELP = {
+    "policy": 'What is opened or closed, e.g. {"commands": false}. Keys: ' + ", ".join(policy.KEYS),
+    "limits": 'Other limits than the installation\'s, 0 = none, e.g. {"waiting_runs": 500}. Keys: '
+    + ", ".join(limits.KEYS),
+    "retention": "Days that ended runs and their output are kept, 0 = for ever, e.g. "
+    '{"runs_d": 30, "families": {"tasks": {"logs_d": 3}}}',
+}
+
+
 @admin.register(Tenant)
 class TenantAdmin(AnyAdmin):
     """Who owns work. A tenant is switched off, not deleted: its runs belong to it."""
@@ -233,9 +257,64 @@ class TenantAdmin(AnyAdmin):
     list_display = ("name", "title", "active", "trusted_with_worker_account", "created_at")
     search_fields = ("name", "title")
     inlines = (MemberTable,)
+    fieldsets = (
+        (None, {"fields": ("name", "title", "active", "trusted_with_worker_account")}),
+        (
+            "Limits and rights",
+            {
+                "fields": ("policy", "limits", "retention"),
+                "description": "What is not named here is as the installation's settings say.",
+            },
+        ),
+        ("Now and in the last 30 days", {"fields": ("standing", "used")}),
+    )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Model | None = None) -> tuple[str, ...]:
-        return ("name",) if obj is not None else ()
+        return ("name", "standing", "used") if obj is not None else ("standing", "used")
+
+    def formfield_for_dbfield(self, db_field: Any, request: HttpRequest, **kwargs: Any) -> Any:
+        field = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name in _HELP and field is not None:
+            field.help_text = _HELP[db_field.name]
+            field.widget.attrs["rows"] = 3
+        return field
+
+    @admin.display(description="In use")
+    def standing(self, tenant: Tenant) -> str:
+        """How much of its limits it has in use."""
+        if tenant._state.adding:
+            return "-"
+        now = usage.standing(tenant.pk)
+        most = now.limits
+        return (
+            f"{now.waiting} waiting of {most.waiting_runs or 'any number'}, "
+            f"{now.running} running of {most.running_runs or 'any number'}, "
+            f"{most.requests_per_s or 'any number of'} requests a second"
+        )
+
+    @admin.display(description="Used")
+    def used(self, tenant: Tenant) -> str | SafeString:
+        """What ended in the last 30 days, by family."""
+        today = timezone.now().date()
+        rows = usage.report(tenant.pk, today - timedelta(days=29), today) if not tenant._state.adding else []
+        if not rows:
+            return "nothing"
+        return format_html_join(
+            "",
+            "{}: {} succeeded, {} failed, {} cancelled; {} CPU hours, {} GiB hours, {} MiB of output<br>",
+            (
+                (
+                    row.family,
+                    row.runs["SUCCEEDED"],
+                    row.runs["FAILED"],
+                    row.runs["CANCELLED"],
+                    f"{row.cpu_s / 3600:.2f}",
+                    f"{row.mem_mb_s / 1024 / 3600:.2f}",
+                    f"{row.log_bytes / 2**20:.1f}",
+                )
+                for row in rows
+            ),
+        )
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False
@@ -264,6 +343,58 @@ class TokenAdmin(ReadOnly):
         for token_id in chosen.values_list("pk", flat=True)[:1000]:
             tenancy.revoke_token(token_id)
         self.message_user(request, "Revoked. API processes notice it within a few seconds.")
+
+
+class FixedFilter(admin.SimpleListFilter):
+    """A filter whose values are known: asking the table for them would read all of it."""
+
+    values: tuple[str, ...] = ()
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in self.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{self.parameter_name: self.value()}) if self.value() else queryset
+
+
+class MethodFilter(FixedFilter):
+    title, parameter_name = "method", "method"
+    values = ("POST", "PUT", "PATCH", "DELETE")
+
+
+class ViaFilter(FixedFilter):
+    title, parameter_name = "credential", "via"
+    values = ("token", "basic", "session", "network")
+
+
+@admin.register(AuditEntry)
+class AuditAdmin(ReadOnly):
+    """Who changed what. Append only: nobody changes or deletes an entry here."""
+
+    list_display = ("when", "user_name", "tenant_name", "method", "route", "things", "status", "peer")
+    list_filter = (MethodFilter, ViaFilter)
+    search_fields = ("user_name",)
+    search_help_text = "An entry's number, or a whole user name"
+    fields = ("id", *list_display, "via", "token_prefix", "request_id")
+    readonly_fields = fields
+
+    @admin.display(description="at", ordering="-pk")
+    def when(self, entry: AuditEntry) -> str:
+        """To the second, in UTC."""
+        return entry.at.strftime("%Y-%m-%d %H:%M:%S")
+
+    @admin.display(description="about")
+    def things(self, entry: AuditEntry) -> str:
+        """Names and ids of what the call was about."""
+        return ", ".join(f"{name} {value}" for name, value in entry.about.items()) or "-"
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term or (term.isascii() and term.isdigit()):
+            return super().get_search_results(request, queryset, term)
+        return queryset.filter(user_name=term), False
 
 
 admin.site.site_header = admin.site.site_title = "Gantry"

@@ -9,20 +9,25 @@ from __future__ import annotations
 import contextlib
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 from django.db.backends.utils import CursorWrapper
+from django.db.models import Sum
 
-from workers import transitions
+from workers import limits, transitions
 from workers.leases import ClaimedRun, Lease
-from workers.models import Shape
+from workers.models import Node, Shape
 from workers.placement import Candidate, NodeView, ShapeView, Usage, choose, obstacles
 
 #: Most shapes that one look takes candidates from, and most candidates of one shape.
 _SHAPES_PER_LOOK = 64
+#: (when they were added up, slots of all nodes); a limit beyond them costs nothing.
+_slots: tuple[float, int] = (float("-inf"), 0)
+_SLOTS_S = 5.0
 
 
 class Superseded(Exception):
@@ -81,7 +86,7 @@ _QUEUES = """
 """
 
 _USAGE = """
-    SELECT r.tenant_id, sum(s.cpu_m)::bigint, sum(s.mem_mb)::bigint FROM workers_run r
+    SELECT r.tenant_id, sum(s.cpu_m)::bigint, sum(s.mem_mb)::bigint, count(*) FROM workers_run r
     JOIN workers_shape s ON s.id = r.shape_id WHERE r.state = 'RUNNING' GROUP BY r.tenant_id
 """
 
@@ -152,9 +157,13 @@ def _claim(
     for shape_id, run_id, rank in cursor.fetchall():
         queues[shape_id].append(Candidate(run_id, rank))
     usage: dict[int, Usage] = {}
-    if len({shape.tenant_id for shape in wanted}) > 1:
+    tenants = {shape.tenant_id for shape in wanted}
+    quotas = binding_quotas(tenants)
+    if quotas:
+        limits.lock_running(cursor, quotas)
+    if quotas or len(tenants) > 1:
         cursor.execute(_USAGE)
-        usage = {tenant_id: Usage(cpu_m, mem_mb) for tenant_id, cpu_m, mem_mb in cursor.fetchall()}
+        usage = {row[0]: Usage(row[1], row[2], row[3]) for row in cursor.fetchall()}
     now = time.monotonic()
     overdue = {
         run_id: since
@@ -170,6 +179,7 @@ def _claim(
         limit=limit,
         overdue=overdue,
         reserved_elsewhere=_reserved_elsewhere(cursor, node, overdue),
+        quotas=quotas,
     )
     claimed = transitions.claim(cursor, node.id, node.name, choice.take) if choice.take else []
     if choice.reserve != node.reserved_for:
@@ -181,6 +191,17 @@ def _claim(
     for run_id in choice.passed_over:
         memory.passed_over.setdefault(run_id, now)
     return claimed, len(choice.take) >= limit
+
+
+def binding_quotas(tenant_ids: Iterable[int]) -> dict[int, int]:
+    """Tenant -> how many runs it may run at once, for those whom all nodes together could take beyond it."""
+    global _slots
+    now = time.monotonic()
+    if now - _slots[0] > _SLOTS_S:
+        found = Node.objects.exclude(mode=Node.Mode.REMOVED).aggregate(all=Sum("slots"))["all"]
+        _slots = (now, found or 0)
+    quotas = {tenant_id: item.running_runs for tenant_id, item in limits.of_many(tenant_ids).items()}
+    return {tenant_id: quota for tenant_id, quota in quotas.items() if 0 < quota < _slots[1]}
 
 
 def _first_shapes(

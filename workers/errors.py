@@ -57,6 +57,21 @@ class Unavailable(EngineError):
         self.retry_after = retry_after
 
 
+class LimitReached(EngineError):
+    """The tenant has as much of something as it may; try again later. ``retry_after`` is in seconds."""
+
+    code = "limit_reached"
+
+    def __init__(
+        self, message: str, *, name: str, limit: int, remaining: int = 0, retry_after: int = 5
+    ) -> None:
+        super().__init__(message)
+        self.name = name
+        self.limit = limit
+        self.remaining = remaining
+        self.retry_after = retry_after
+
+
 class AddressRefused(EngineError):
     """An address named by a client is on the deny list."""
 

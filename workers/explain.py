@@ -16,9 +16,17 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from workers import doorbell
-from workers.claiming import shape_view
+from workers.claiming import binding_quotas, shape_view
 from workers.models import Node, Run, Shape
-from workers.placement import NODE_ATTRIBUTE, NodeView, Obstacle, ShapeView, as_json, obstacles
+from workers.placement import (
+    NODE_ATTRIBUTE,
+    NodeView,
+    Obstacle,
+    ShapeView,
+    as_json,
+    obstacles,
+    quota_obstacle,
+)
 from workers.states import State
 
 #: How far back a queue position is counted; beyond it the answer says "more than".
@@ -154,10 +162,28 @@ def why_waiting(shape_ids: Iterable[int]) -> dict[int, str]:
     known = _verdicts[1]
     wanted = set(shape_ids)
     if unknown := wanted - known.keys():
-        for shape in Shape.objects.filter(pk__in=unknown).select_related("tenant"):
-            told = reasons(shape_view(shape), nodes)[:2]
+        shapes = list(Shape.objects.filter(pk__in=unknown).select_related("tenant"))
+        quotas = _quota_obstacles({shape.tenant_id for shape in shapes})
+        for shape in shapes:
+            told = [*quotas.get(shape.tenant_id, ()), *reasons(shape_view(shape), nodes)][:2]
             known[shape.pk] = "; ".join(item.message for item in told)
     return {shape_id: known[shape_id] for shape_id in wanted & known.keys()}
+
+
+def _quota_obstacles(tenant_ids: set[int]) -> dict[int, list[Obstacle]]:
+    """Tenant -> why none of its runs starts, for those that run as many as they may."""
+    quotas = binding_quotas(tenant_ids)
+    if not quotas:
+        return {}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT tenant_id, count(*) FROM workers_run WHERE state = 'RUNNING' AND tenant_id = ANY(%s)
+               GROUP BY tenant_id""",
+            [list(quotas)],
+        )
+        running = dict(cursor.fetchall())
+    found = {tenant: quota_obstacle(running.get(tenant, 0), quota) for tenant, quota in quotas.items()}
+    return {tenant: [obstacle] for tenant, obstacle in found.items() if obstacle is not None}
 
 
 def explain_run(run: Run) -> dict[str, Any]:
@@ -176,6 +202,7 @@ def explain_run(run: Run) -> dict[str, Any]:
                     True,
                 )
             )
+        told += _quota_obstacles({run.tenant_id}).get(run.tenant_id, [])
         told += reasons(shape_view(run.shape), node_views(0.0), run.pk)
         position = _position(run)
         if not told:

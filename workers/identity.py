@@ -16,7 +16,7 @@ from typing import Any, Final, Literal
 
 from django.conf import settings
 
-from workers import policy
+from workers import limits, policy
 from workers.errors import EngineError
 from workers.models import Membership, Tenant, Token
 
@@ -42,6 +42,10 @@ class Identity:
     allowed: frozenset[str] = frozenset()
     #: When the presented token ends, in seconds since 1970; None = never, or no token.
     ends: float | None = None
+    #: The first characters of the token presented, for the audit log.
+    token_prefix: str = ""
+    #: Of the tenant; 0 = no limit.
+    requests_per_s: int = 0
 
     #: Django and DRF ask a user for these two.
     is_authenticated = True
@@ -111,6 +115,7 @@ def forget() -> None:
     _found.clear()
     _refused.clear()
     policy.forget()
+    limits.forget()
 
 
 def digest(token: str) -> str:
@@ -158,8 +163,11 @@ def _look_up(key: tuple[str, str]) -> _Known:
         identity = for_user(user, key[1], scopes=token.scopes, via="token")
     except TenantRefused as refused:
         return _refusal(TenantRefused.code, refused.message)
-    if token.expires_at is not None:
-        identity = replace(identity, ends=token.expires_at.timestamp())
+    identity = replace(
+        identity,
+        ends=None if token.expires_at is None else token.expires_at.timestamp(),
+        token_prefix=token.prefix,
+    )
     return _Known(time.monotonic() + settings.TOKEN_CACHE_S, identity)
 
 
@@ -181,6 +189,7 @@ def for_user(user: Any, tenant: str, *, scopes: Iterable[str], via: Via) -> Iden
         via=via,
         superuser=user.is_superuser,
         allowed=policy.allowed(membership.tenant.policy),
+        requests_per_s=limits.effective(membership.tenant.limits).requests_per_s,
     )
 
 
@@ -200,6 +209,7 @@ def by_network(tenant: str) -> Identity:
             scopes=frozenset(("read", "submit")),
             via="network",
             allowed=policy.allowed(found.policy),
+            requests_per_s=limits.effective(found.limits).requests_per_s,
         )
         known = _Known(time.monotonic() + settings.TOKEN_CACHE_S, identity)
         _found.put(key, known)

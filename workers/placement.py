@@ -58,6 +58,7 @@ class Obstacle:
     passing: bool = False
     need: float | None = None
     free: float | None = None
+    quota: float | None = None
 
 
 def obstacles(shape: ShapeView, node: NodeView) -> list[Obstacle]:
@@ -150,12 +151,28 @@ def _lacks(
     )
 
 
+def quota_obstacle(running: int, quota: int) -> Obstacle | None:
+    """What keeps every node from taking a tenant's run: it runs as many as it may. ``quota`` 0 = no limit."""
+    if not quota or running < quota:
+        return None
+    return Obstacle(
+        "quota",
+        f"your tenant runs {running} of {quota}",
+        "wait for one of them to end, or ask an operator for a higher limit (running_runs)",
+        True,
+        1,
+        0,
+        quota,
+    )
+
+
 @dataclass
 class Usage:
     """What a tenant's running work holds on all nodes."""
 
     cpu_m: int = 0
     mem_mb: int = 0
+    runs: int = 0
 
     def share(self, cpu_m: int, mem_mb: int) -> float:
         """The tenant's dominant share of a capacity, 0 to 1."""
@@ -189,20 +206,26 @@ def choose(
     limit: int,
     overdue: Mapping[int, float],
     reserved_elsewhere: frozenset[int] = frozenset(),
+    quotas: Mapping[int, int] | None = None,
 ) -> Choice:
     """Pick up to ``limit`` runs for the node, in order: urgent first, then fair between tenants, then oldest.
 
     A run is urgent when its rank lies further back than the aging time: high priority at once, normal work
     after it has waited that long. ``queues`` holds per shape its first candidates. ``overdue`` names runs
     that were passed over for too long, with when that began: the first of them gets the node to itself until
-    it fits. ``node.reserved_for`` is such a run from an earlier look.
+    it fits. ``node.reserved_for`` is such a run from an earlier look. ``quotas`` says how many runs a tenant
+    may run at once; one that does is left aside, whatever it waits for.
     """
     choice = Choice()
     cpu, mem, slots = node.cpu_m_free, node.mem_mb_free, node.slots_free
-    held = {tenant: Usage(item.cpu_m, item.mem_mb) for tenant, item in usage.items()}
+    held = {tenant: Usage(item.cpu_m, item.mem_mb, item.runs) for tenant, item in usage.items()}
     waiting: list[tuple[ShapeView, list[Candidate]]] = [
         (shape, list(items)) for shape, items in queues if items
     ]
+
+    def may(shape: ShapeView) -> bool:
+        running = held.setdefault(shape.tenant_id, Usage()).runs
+        return quota_obstacle(running, (quotas or {}).get(shape.tenant_id, 0)) is None
 
     def fits(shape: ShapeView) -> bool:
         return shape.cpu_m <= cpu and shape.mem_mb <= mem and slots > 0
@@ -221,6 +244,7 @@ def choose(
         tenant = held.setdefault(shape.tenant_id, Usage())
         tenant.cpu_m += shape.cpu_m
         tenant.mem_mb += shape.mem_mb
+        tenant.runs += 1
         return chosen
 
     # What was passed over too long goes first; until it fits, nothing else may use what becomes free here.
@@ -234,6 +258,8 @@ def choose(
         key=lambda entry: (entry[1][0].run_id != node.reserved_for, overdue.get(entry[1][0].run_id, 0.0))
     )
     for entry in first:
+        if not may(entry[0]):
+            continue
         if not fits(entry[0]):
             choice.reserve = entry[1][0].run_id
             return choice
@@ -241,7 +267,7 @@ def choose(
             take(entry)
 
     while len(choice.take) < limit:
-        open_entries = [entry for entry in waiting if entry[1] and fits(entry[0])]
+        open_entries = [entry for entry in waiting if entry[1] and fits(entry[0]) and may(entry[0])]
         if not open_entries:
             break
         best = min(open_entries, key=key)
@@ -250,7 +276,10 @@ def choose(
         choice.passed_over.update(
             entry[1][0].run_id
             for entry in waiting
-            if entry[1] and not fits(entry[0]) and (entry[1][0].rank < chosen.rank or key(entry) < best_key)
+            if entry[1]
+            and may(entry[0])
+            and not fits(entry[0])
+            and (entry[1][0].rank < chosen.rank or key(entry) < best_key)
         )
     return choice
 
@@ -262,7 +291,7 @@ def as_json(obstacle: Obstacle) -> dict[str, Any]:
         "message": obstacle.message,
         "need": obstacle.need,
         "free": obstacle.free,
-        "quota": None,
+        "quota": obstacle.quota,
         "blocked_by": [],
         "remedy": obstacle.remedy,
     }

@@ -13,7 +13,7 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
-from workers import losses, retention, transitions
+from workers import limits, losses, retention, transitions
 from workers.crashpoints import step
 
 log = structlog.get_logger(__name__)
@@ -38,6 +38,7 @@ def reconcile_once() -> dict[str, int]:
     done = {"expired": expired, "lost": _close_lost_nodes()}
     for what, count in retention.prune_once(_BATCH).items():
         done[f"pruned_{what}"] = count
+    done["folded"] = limits.fold(_BATCH)
     if any(done.values()):
         log.info("reconciled", **{key: value for key, value in done.items() if value})
     return done

@@ -1,8 +1,9 @@
 """Everything ends: deletes what is older than it is kept, in bounded batches.
 
-Safe to run in several processes at once (SKIP LOCKED) and to interrupt at any time. Called by the reconciler
-every few seconds, so a round without work costs a few milliseconds, and by `manage.py prune`. Must not
-import services, claiming, agents or runtimes.
+How long each tenant's runs and output are kept says ``workers.retention_policy``. Safe to run in several
+processes at once (SKIP LOCKED) and to interrupt at any time. Called by the reconciler every few seconds, so a
+round without work costs a few milliseconds, and by `manage.py prune`. Must not import services, claiming,
+agents or runtimes.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
+from workers import audit, retention_policy
 from workers.models import Run
 
 #: Contract, "Idempotency": a key is remembered for 24 hours.
@@ -29,15 +31,21 @@ SHAPE_H: Final = 24
 #: Chunks of logs deleted for each run of the limit: a chunk has up to 256 KiB.
 _CHUNKS: Final = 4
 
-#: Shapes are looked at in turns; this one was the last.
+#: Tenants' families looked at in one round: each costs two probes of an index.
+_OWNERS: Final = 200
+#: Runs with output that one round walks over without deleting anything.
+_WALK: Final = 20_000
+
+#: What is looked at in turns: where the last round stopped.
 _last_shape = 0
+_last_owner: tuple[int, str] = (0, "")
+_last_output = 0
 
 
 def prune_once(limit: int) -> dict[str, int]:
     """One bounded round: at most ``limit`` rows of each kind (four times as many chunks of logs).
 
-    Returns {what: how many were deleted}. Runs are kept GANTRY_KEEP_RUNS_D days after their end, their output
-    GANTRY_KEEP_LOGS_D days; 0 means for ever. Waiting and running runs keep everything.
+    Returns {what: how many were deleted}. Waiting and running runs keep everything.
     """
     global _last_shape
     shapes, _last_shape = _prune_shapes(_last_shape, limit)
@@ -49,6 +57,8 @@ def prune_once(limit: int) -> dict[str, int]:
         ),
         "node_requests": _prune_old("workers_noderequest", "id", f"{REQUEST_MIN} minutes", limit),
         "shapes": shapes,
+        "audit": audit.prune(settings.GANTRY_KEEP_AUDIT_D, limit),
+        "usage": _prune_usage(limit),
         **{what: count for prune in _pruners() for what, count in prune(limit).items()},
     }
 
@@ -61,10 +71,13 @@ def _pruners() -> list[Callable[[int], dict[str, int]]]:
 
 def prune_all(limit: int = 500) -> Iterator[dict[str, int]]:
     """Rounds until nothing is left to delete; yields what each deleted."""
+    global _last_owner, _last_output
+    _last_owner, _last_output = (0, ""), 0
     busy = True
     while busy:
         counts = prune_once(limit)
         busy = any(count for what, count in counts.items() if what != "shapes")
+        busy = busy or _last_owner != (0, "") or _last_output != 0
         yield counts
     last, first = 0, True
     while last or first:
@@ -75,11 +88,45 @@ def prune_all(limit: int = 500) -> Iterator[dict[str, int]]:
 
 def _prune_runs(limit: int) -> int:
     """Ended runs with their attempts, events and whatever a family has attached to them."""
-    if settings.GANTRY_KEEP_RUNS_D <= 0:
-        return 0
+    global _last_owner
+    stored = retention_policy.stored()
+    owners = _owners_of_ended(_last_owner)
+    left = limit
+    for tenant_id, family, oldest_d in owners:
+        days = retention_policy.effective(stored.get(tenant_id, {}), family).runs_d
+        if 0 < days < oldest_d and left > 0:
+            left -= _prune_runs_of(tenant_id, family, days, left)
+        if left <= 0:
+            return limit  # the next round goes on with the same one
+        _last_owner = (tenant_id, family)
+    if len(owners) < _OWNERS:
+        _last_owner = (0, "")
+    return limit - left
+
+
+def _owners_of_ended(after: tuple[int, str]) -> list[tuple[int, str, float]]:
+    """The next (tenant, family, days since its oldest run ended), by jumps through the index."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """WITH RECURSIVE walk AS (
+                   SELECT %s::bigint AS tenant_id, %s::text AS family, NULL::timestamptz AS oldest, 0 AS step
+                 UNION ALL
+                   SELECT next.tenant_id, next.family, next.finished_at, w.step + 1 FROM walk w
+                   CROSS JOIN LATERAL (SELECT tenant_id, family, finished_at FROM workers_run r
+                       WHERE finished_at IS NOT NULL AND (r.tenant_id, r.family) > (w.tenant_id, w.family)
+                       ORDER BY tenant_id, family, finished_at LIMIT 1) next
+                   WHERE w.step < %s)
+               SELECT tenant_id, family, (extract(epoch FROM now() - oldest) / 86400)::float8
+               FROM walk WHERE step > 0 ORDER BY 1, 2""",
+            [*after, _OWNERS],
+        )
+        return list(cursor.fetchall())
+
+
+def _prune_runs_of(tenant_id: int, family: str, days: int, limit: int) -> int:
     related = cast("tuple[Any, ...]", Run._meta.related_objects)
     relations = [relation for relation in related if relation.field.db_constraint]
-    old = Run.objects.filter(finished_at__lt=Now() - timedelta(days=settings.GANTRY_KEEP_RUNS_D))
+    old = Run.objects.filter(tenant_id=tenant_id, family=family, finished_at__lt=Now() - timedelta(days=days))
     for relation in relations:
         if relation.on_delete in (models.PROTECT, models.RESTRICT):
             # A family still needs this run: it goes when the family has let go of it.
@@ -109,16 +156,27 @@ def _prune_runs(limit: int) -> int:
 
 def _prune_logs(limit: int) -> int:
     """Output of runs that ended long ago, and of runs that are gone."""
-    days = min(
-        (days for days in (settings.GANTRY_KEEP_LOGS_D, settings.GANTRY_KEEP_RUNS_D) if days > 0), default=0
-    )
-    if days == 0:
+    global _last_output
+    stored = retention_policy.stored()
+    families = [*settings.GANTRY_FAMILIES, ""]
+    times = [
+        retention_policy.effective(own, family).output_d
+        for own in (*stored.values(), {})
+        for family in families
+    ]
+    least = min((days for days in times if days > 0), default=0)
+    if least == 0:
         return 0
-    after, left = 0, limit * _CHUNKS
-    while left > 0:
+    left, walked = limit * _CHUNKS, 0
+    while left > 0 and walked < max(_WALK, limit):
         with transaction.atomic(), connection.cursor() as cursor:
-            walked = _runs_with_output(cursor, days, after, limit)
-            old = [run_id for run_id, is_old, _ in walked if is_old]
+            found = _runs_with_output(cursor, least, _last_output, limit)
+            old = [
+                run_id
+                for run_id, tenant_id, family, ended_d, _ in found
+                if tenant_id is None
+                or 0 < retention_policy.effective(stored.get(tenant_id, {}), family).output_d < ended_d
+            ]
             if old:
                 cursor.execute(
                     """DELETE FROM workers_logchunk WHERE ctid = ANY(ARRAY(
@@ -127,36 +185,54 @@ def _prune_logs(limit: int) -> int:
                     [old, left],
                 )
                 left -= cursor.rowcount
-        if len(walked) < limit or walked[-1][2]:
+        walked += len(found)
+        if len(found) < limit or found[-1][4]:
+            _last_output = 0  # at its end: the next round begins again
             break
-        after = walked[-1][0]
+        if left > 0:
+            _last_output = found[-1][0]
     return limit * _CHUNKS - max(left, 0)
 
 
 def _runs_with_output(
     cursor: CursorWrapper, days: int, after: int, limit: int
-) -> list[tuple[int, bool, bool]]:
-    """The next runs that have output, by id: (run id, its output may go, it is too young to go).
+) -> list[tuple[int, int | None, str, float, bool]]:
+    """The next runs that have output, by id: (run id, tenant, family, days since its end, too young to go).
 
-    Jumps from run to run in the primary key, so that the number of chunks does not matter, and stops at the
-    first run that was submitted too late to have ended long ago: ids follow time closely enough.
+    No tenant: the run is gone. -1 days: it has not ended. Jumps from run to run in the primary key, so that
+    the number of chunks does not matter, and stops at the first run that was submitted too late to have ended
+    long ago: ids follow time closely enough.
     """
     cursor.execute(
         """WITH RECURSIVE walk AS (
-               SELECT %(after)s::bigint AS run_id, false AS old, false AS young, 0 AS step
+               SELECT %(after)s::bigint AS run_id, NULL::bigint AS tenant_id, ''::varchar AS family,
+                   -1::float8 AS ended_d, false AS young, 0 AS step
              UNION ALL
-               SELECT next.run_id,
-                   r.id IS NULL OR coalesce(r.finished_at < now() - %(days)s * interval '1 day', false),
+               SELECT next.run_id, r.tenant_id, coalesce(r.family, ''),
+                   coalesce((extract(epoch FROM now() - r.finished_at) / 86400)::float8, -1),
                    coalesce(r.created_at >= now() - %(days)s * interval '1 day', false), w.step + 1
                FROM walk w
                CROSS JOIN LATERAL (SELECT c.run_id FROM workers_logchunk c WHERE c.run_id > w.run_id
                    ORDER BY c.run_id LIMIT 1) next
                LEFT JOIN workers_run r ON r.id = next.run_id
                WHERE w.step < %(limit)s AND NOT w.young)
-           SELECT run_id, old, young FROM walk WHERE step > 0 ORDER BY run_id""",
+           SELECT run_id, tenant_id, family, ended_d, young FROM walk WHERE step > 0 ORDER BY run_id""",
         {"after": after, "limit": limit, "days": days},
     )
     return list(cursor.fetchall())
+
+
+def _prune_usage(limit: int) -> int:
+    """Days of the usage report that are older than GANTRY_KEEP_USAGE_D."""
+    if settings.GANTRY_KEEP_USAGE_D <= 0:
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """DELETE FROM workers_usageday WHERE ctid = ANY(ARRAY(SELECT ctid FROM workers_usageday
+                   WHERE day < current_date - %s ORDER BY day LIMIT %s FOR UPDATE SKIP LOCKED))""",
+            [settings.GANTRY_KEEP_USAGE_D, limit],
+        )
+        return int(cursor.rowcount)
 
 
 def _prune_old(table: str, order: str, age: str, limit: int) -> int:

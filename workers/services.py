@@ -5,8 +5,10 @@ Must not import families, views, runtimes or the worker's side.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -14,7 +16,7 @@ import structlog
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
-from workers import doorbell, losses, transitions
+from workers import doorbell, limits, losses, transitions
 from workers.asking import ask
 from workers.errors import Conflict, NotFound
 from workers.explain import explain_run
@@ -80,10 +82,13 @@ def submit(submission: Submission) -> int:
 
 def submit_all(submissions: Iterable[Submission]) -> list[int]:
     """Accept many runs in one transaction, all or none: an INSERT each, a look-up for each shape, a ring."""
+    asked = list(submissions)
     shapes: dict[_ShapeKey, int] = {}
     ids = []
-    with transaction.atomic(), connection.cursor() as cursor:
-        for submission in submissions:
+    with contextlib.ExitStack() as stack, transaction.atomic(), connection.cursor() as cursor:
+        for tenant_id, count in sorted(Counter(item.tenant_id for item in asked).items()):
+            stack.enter_context(limits.admitted(tenant_id, count))
+        for submission in asked:
             key = _shape_key(submission)
             if key not in shapes:
                 shapes[key] = _kept_shape_id(key)
@@ -123,11 +128,12 @@ def _new_run(submission: Submission, shape_id: int) -> NewRun:
 
 
 def _insert(new: NewRun) -> int:
-    if connection.in_atomic_block:
-        with transaction.atomic(), connection.cursor() as cursor:
+    with limits.admitted(new.tenant_id):
+        if connection.in_atomic_block:
+            with transaction.atomic(), connection.cursor() as cursor:
+                return transitions.submit(cursor, new)[0]
+        with connection.cursor() as cursor:
             return transitions.submit(cursor, new)[0]
-    with connection.cursor() as cursor:
-        return transitions.submit(cursor, new)[0]
 
 
 def _kept_shape_id(key: _ShapeKey) -> int:
@@ -215,7 +221,7 @@ def retry(tenant_id: int | None, run_id: int) -> int:
     run = find(tenant_id, run_id)
     if not is_final(run.state):
         raise Conflict(f"run {run_id} has not ended (it is {run.state}): cancel it first or wait for its end")
-    with transaction.atomic(), connection.cursor() as cursor:
+    with transaction.atomic(), limits.admitted(run.tenant_id), connection.cursor() as cursor:
         new_id, _ = transitions.submit(
             cursor,
             NewRun(
@@ -236,6 +242,7 @@ def retry(tenant_id: int | None, run_id: int) -> int:
             ),
         )
         doorbell.ring_after_commit()
+    structlog.contextvars.bind_contextvars(run=new_id)
     return new_id
 
 

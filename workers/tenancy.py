@@ -19,7 +19,7 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from workers import identity, policy
+from workers import identity, limits, policy, retention_policy
 from workers.errors import Conflict, InvalidInput, NotFound
 from workers.models import Membership, Tenant, Token
 from workers.specs import ALL_CONTAINERS
@@ -34,7 +34,14 @@ _HOW_TO_MAKE_ONE: Final = "python3 -c \"import secrets; print('gnt_' + secrets.t
 _BOOTSTRAP_LOCK: Final = 0x47414E5452590001
 
 
-def create_tenant(name: str, *, title: str = "", given_policy: object = None) -> Tenant:
+def create_tenant(
+    name: str,
+    *,
+    title: str = "",
+    given_policy: object = None,
+    given_limits: object = None,
+    retention: object = None,
+) -> Tenant:
     """A new tenant. Conflict when the name is taken."""
     if not _NAME.fullmatch(name):
         raise InvalidInput(
@@ -44,16 +51,26 @@ def create_tenant(name: str, *, title: str = "", given_policy: object = None) ->
         )
     if len(title) > 255:
         raise InvalidInput("title is too long: at most 255 characters", field="title")
-    opened = policy.checked(given_policy or {})
+    chosen = {
+        "policy": policy.checked(given_policy or {}),
+        "limits": limits.checked(given_limits or {}),
+        "retention": retention_policy.checked(retention or {}),
+    }
     try:
         with transaction.atomic():
-            return Tenant.objects.create(name=name, title=title, policy=opened)
+            return Tenant.objects.create(name=name, title=title, **chosen)
     except IntegrityError:
         raise Conflict(f"there is a tenant {name} already", field="name") from None
 
 
 def update_tenant(
-    name: str, *, title: str | None = None, active: bool | None = None, opened: object = None
+    name: str,
+    *,
+    title: str | None = None,
+    active: bool | None = None,
+    opened: object = None,
+    given_limits: object = None,
+    retention: object = None,
 ) -> Tenant:
     """Change what is given (None = as it is). An inactive tenant's requests are refused; its runs go on."""
     with transaction.atomic():
@@ -66,7 +83,11 @@ def update_tenant(
             tenant.active = active
         if opened is not None:
             tenant.policy = policy.checked(opened)
-        tenant.save(update_fields=["title", "active", "policy"])
+        if given_limits is not None:
+            tenant.limits = limits.checked(given_limits)
+        if retention is not None:
+            tenant.retention = retention_policy.checked(retention)
+        tenant.save(update_fields=["title", "active", "policy", "limits", "retention"])
     identity.forget()
     return tenant
 

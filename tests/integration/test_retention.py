@@ -11,26 +11,24 @@ from django.db import connection, transaction
 from pytest_django import Settings
 
 from tests.integration.log_runs import STDOUT, LoggedRun, running, submitted
-from workers import retention, services
+from workers import retention, services, tenancy
+from workers.errors import InvalidInput
 from workers.models import Attempt, IdempotencyKey, LogChunk, Node, NodeRequest, Run, RunEvent, Shape, Tenant
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-NOTHING = {
-    "runs": 0,
-    "logs": 0,
-    "idempotency_keys": 0,
-    "node_requests": 0,
-    "shapes": 0,
-    "executors": 0,
-    "jobs": 0,
-    "job_secrets": 0,  # what the jobs family deletes of its own
-}
+NOTHING = dict.fromkeys(
+    ("runs", "logs", "idempotency_keys", "node_requests", "shapes", "audit", "usage")
+    + ("executors", "jobs", "job_secrets"),  # what the jobs family deletes of its own
+    0,
+)
 
 
 @pytest.fixture(autouse=True)
 def _from_the_first_shape(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retention, "_last_shape", 0)
+    monkeypatch.setattr(retention, "_last_owner", (0, ""))
+    monkeypatch.setattr(retention, "_last_output", 0)
 
 
 def sql(statement: str, *values: float | str | list[int]) -> None:
@@ -250,6 +248,81 @@ def test_a_shape_that_a_submission_uses_right_now_stays() -> None:
     finally:
         done.set()
         holder.join()
+
+
+def of(tenant: str, run: LoggedRun, family: str = "tasks") -> LoggedRun:
+    """The same run, as another tenant's or of another family."""
+    row, _ = Tenant.objects.get_or_create(name=tenant)
+    sql("UPDATE workers_run SET tenant_id = %s, family = %s WHERE id = %s", row.pk, family, run.id)
+    return run
+
+
+def keep(tenant: str, **times: object) -> None:
+    Tenant.objects.get_or_create(name=tenant)
+    tenancy.update_tenant(tenant, retention=times)
+
+
+def test_a_tenant_and_a_family_have_times_of_their_own(settings: Settings) -> None:
+    settings.GANTRY_KEEP_RUNS_D, settings.GANTRY_KEEP_LOGS_D = 90, 14
+    settings.GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "tasks_api.wire"}
+    keep("brief", runs_d=5, logs_d=2, families={"jobs": {"runs_d": 20}})
+    keep("long", runs_d=0, logs_d=0, families={"jobs": {"logs_d": 3}})
+    long = {days: of("long", ended(days)) for days in (999, 15)}
+    usual = {91: ended(91)}
+    briefs_jobs = {days: of("brief", ended(days), "jobs") for days in (21, 6)}
+    usual[15] = ended(15)
+    longs_jobs = of("long", ended(4), "jobs")
+    brief = {days: of("brief", ended(days)) for days in (6, 3, 1)}
+    usual[1] = ended(1)
+
+    retention.prune_once(100)
+
+    kept = [usual[1], usual[15], brief[1], brief[3], briefs_jobs[6], long[15], long[999], longs_jobs]
+    assert runs() == {run.id for run in kept}
+    assert with_output() == {run.id for run in (usual[1], brief[1], long[15], long[999])}
+    assert retention.prune_once(100) == NOTHING
+
+
+def test_what_is_kept_long_does_not_hide_what_is_to_go(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Output that is kept for years is walked over in portions; what lies behind it still goes."""
+    settings.GANTRY_KEEP_LOGS_D = 14
+    monkeypatch.setattr(retention, "_WALK", 4)
+    monkeypatch.setattr(retention, "_OWNERS", 1)
+    keep("long", runs_d=0, logs_d=0)
+    for _ in range(7):
+        of("long", ended(200))
+    ended(20)
+    ended(100)
+
+    first = retention.prune_once(2)
+    later = [retention.prune_once(2) for _ in range(6)]
+
+    assert first["logs"] == 0, "the walk stopped in the middle"
+    assert sum(counts["logs"] for counts in later) == 4
+    assert first["runs"] + sum(counts["runs"] for counts in later) == 1
+    assert Run.objects.count() == 8
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"days": 1}, "has no key 'days'"),
+        ({"runs_d": -1}, "whole number of days"),
+        ({"logs_d": "7"}, "whole number of days"),
+        ({"families": {"nobody": {}}}, "no family 'nobody'"),
+        ({"families": {"tasks": {"families": {}}}}, "families.tasks has no key"),
+        ({"families": []}, "must be an object"),
+        ([], "must be an object"),
+    ],
+)
+def test_wrong_times_are_refused(wrong: object, says: str) -> None:
+    Tenant.objects.create(name="t")
+    with pytest.raises(InvalidInput, match=says) as caught:
+        tenancy.update_tenant("t", retention=wrong)
+    assert caught.value.field == "retention"
+    assert Tenant.objects.get(name="t").retention == {}
 
 
 def test_the_command_says_what_it_does(settings: Settings) -> None:

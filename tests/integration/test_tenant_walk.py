@@ -109,6 +109,7 @@ def victim(db: None, settings: Any) -> Victim:
         "AppName": [job.app_name],
         "ContainerId": [f"{CANARY}-container-1"],
         "NodeId": [stage.node.name],
+        "tenant": [account.tenant],
     }
     return Victim(account, ids, token_id, stage.node.name, values)
 

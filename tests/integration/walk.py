@@ -33,6 +33,11 @@ NOBODYS_UUID: Final = "88888888-8888-4888-8888-888888888888"
 #: Parameters that name nothing of a tenant.
 HARMLESS: Final = {
     *(
+        "from",
+        "to",
+        "after",
+        "before",
+        "method",
         "limit",
         "cursor",
         "family",
@@ -46,7 +51,7 @@ HARMLESS: Final = {
     *("stream", "attempt", "offset", "wait", "follow", "tail", "raw"),
 }
 #: What operators see of everybody by design: not walked as an operator of another tenant.
-OPERATORS: Final = re.compile(r"/api/v1/(tenants|users|tokens|nodes)\b|/metrics$")
+OPERATORS: Final = re.compile(r"/api/v1/(tenants|users|tokens|nodes|audit)\b|/metrics$")
 
 
 @dataclass

@@ -98,9 +98,17 @@ def shared_folder() -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> None:
     """Process-wide caches outlive a test's rows: forget them."""
-    from workers import explain, identity, services
+    from config import throttles
+    from tests.support.session import REDIS
+    from workers import audit, claiming, explain, identity, services
 
     identity.forget()
+    audit._waiting.clear()
+    claiming._slots = (float("-inf"), 0)
+    throttles.rates._accounts.clear()
+    client = REDIS.client()
+    if buckets := client.keys(f"{throttles.PREFIX}*"):
+        client.delete(*buckets)
     services._shapes.clear()
     explain._cache = (0.0, [])
 

@@ -6,12 +6,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from django.test import override_settings
 from hypothesis import given
 from hypothesis import strategies as st
 from pytest_django import Settings
 
 from workers.addresses import parse, permitted, refusal
-from workers.addresses.guard import METADATA, allowed_networks
+from workers.addresses.guard import METADATA, PURPOSES, allowed_networks, setting_of
 from workers.errors import AddressRefused, InvalidInput
 
 PUBLIC = ["93.184.216.34", "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e"]
@@ -59,6 +60,11 @@ INTERNAL = [
     "fe80::1",
     "fec0::1",
     "ff02::1",
+    "2a00:1450::5efe:10.0.0.1",  # ISATAP
+    "2a00:1450::200:5efe:127.0.0.1",
+    "::ffff:0:127.0.0.1",  # translated by SIIT
+    "fe80::1%eth0",
+    "fd00:ec2::254%1",
 ]
 
 
@@ -84,6 +90,66 @@ def test_an_ipv4_address_is_judged_alike_in_every_wrapping(address: IPv4Address)
     for outer in wrapped:
         assert (refusal(address) is None) == (refusal(outer) is None)
     assert refusal(IPv6Address(number))
+
+
+@given(address=st.ip_addresses(v=4), prefix=st.integers(0, 2**32 - 1), flag=st.booleans())
+def test_isatap_addresses_are_judged_by_what_they_wrap(address: IPv4Address, prefix: int, flag: bool) -> None:
+    outer = (0x2A00 << 112) | (prefix << 64) | ((0x02005EFE if flag else 0x5EFE) << 32) | int(address)
+    if refusal(address) is not None:
+        assert refusal(IPv6Address(outer)) is not None
+
+
+@given(address=st.ip_addresses(v=6), zone=st.sampled_from(["eth0", "1", "lo"]))
+def test_a_zone_changes_nothing(address: IPv6Address, zone: str) -> None:
+    assert (refusal(address) is None) == (refusal(IPv6Address(f"{address}%{zone}")) is None)
+
+
+@given(
+    networks=st.lists(st.ip_addresses(v=4).map(lambda item: f"{item}/32"), max_size=3),
+    found=st.lists(st.ip_addresses(), min_size=1, max_size=5),
+)
+def test_nothing_but_public_and_allowed_addresses_is_ever_permitted(
+    networks: list[str], found: list[IPv4Address | IPv6Address]
+) -> None:
+    with override_settings(GANTRY_CALLBACK_ALLOW_NETWORKS=networks):
+        try:
+            good = permitted("name.test", map(str, found), "callback")
+        except AddressRefused:
+            return
+    assert good
+    for address in good:
+        assert refusal(address) is None or f"{address}/32" in networks
+
+
+@given(
+    number=st.integers(0, 2**32 - 1),
+    form=st.sampled_from(["{0}", "{0:#x}", "0{0:o}", "{1}.{2}", "{1}.{3:#x}", "{4}.0x{5:x}"]),
+)
+def test_an_address_has_one_spelling(number: int, form: str) -> None:
+    """Decimal, hexadecimal, octal and shortened forms, which resolvers understand, are not hosts."""
+    low = number & 0xFFFF
+    host = form.format(number, number >> 24, number & 0xFFFFFF, low, number >> 16 & 255, low & 9)
+    with pytest.raises(InvalidInput):
+        parse(f"http://{host}/")
+
+
+@pytest.mark.parametrize("purpose", PURPOSES)
+def test_each_purpose_has_a_list_of_its_own(purpose: str, settings: Settings) -> None:
+    for name in PURPOSES:
+        setattr(settings, setting_of(name), ["10.0.0.0/8"] if name == purpose else [])
+    for name in PURPOSES:
+        if name == purpose:
+            assert permitted("h", ["10.1.2.3"], name) == [ip_address("10.1.2.3")]
+        else:
+            with pytest.raises(AddressRefused, match=setting_of(name)):
+                permitted("h", ["10.1.2.3"], name)
+
+
+@pytest.mark.parametrize("port", [22, 25, 6379, 11211])
+def test_ports_of_other_services_are_refused(port: int) -> None:
+    with pytest.raises(InvalidInput, match="not a web server's"):
+        parse(f"http://example.com:{port}/")
+    assert parse(f"sftp://example.com:{port}/", schemes=["sftp"]).port == port
 
 
 @given(address=st.ip_addresses())

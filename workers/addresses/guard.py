@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
+#: What an address is for; each has an allow-list of its own.
+PURPOSES: Final = ("uri", "callback", "swift", "site")
+
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 LONGEST_URL: Final = 8192
 
@@ -78,6 +81,20 @@ _DENIED: Final[list[tuple[Network, str]]] = [
 _GLOBAL_UNICAST: Final = ip_network("2000::/3")
 _NAT64: Final = ip_network("64:ff9b::/96")
 _COMPATIBLE: Final = ip_network("::/96")
+#: Third quarter of an ISATAP address (RFC 5214), whose last quarter is an IPv4 address.
+_ISATAP: Final = {0x00005EFE: True, 0x02005EFE: True}
+
+#: Ports on which no web server is found, but services that take a request's lines for commands of their own
+#: (the "bad ports" of the Fetch standard, and stores of the same kind).
+_NO_WEB_PORTS: Final = frozenset(
+    (
+        *(1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103),
+        *(104, 109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513),
+        *(514, 515, 526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719),
+        *(1720, 1723, 2049, 3659, 4045, 4190, 5060, 5061, 6000, 6379, 6566, 6665, 6666, 6667, 6668, 6669),
+        *(6679, 6697, 10080, 11211),
+    )
+)
 
 _HOST = re.compile(
     r"(?=.{1,253}\Z)[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?(\.[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?)*"
@@ -159,6 +176,8 @@ def parse(
     port = int(match[3]) if match[3] else DEFAULT_PORTS.get(scheme, 0)
     if not 0 < port < 65536:
         raise wrong(f"port {port} does not exist")
+    if port in _NO_WEB_PORTS and scheme in DEFAULT_PORTS:
+        raise wrong(f"port {port} is another service's, not a web server's")
     path = quote(parts.path or "/", safe="%/:=&~+!$,;'@()*") + (
         "?" + quote(parts.query, safe="%/:=&?~+!$,;'@()*[]") if parts.query else ""
     )
@@ -201,14 +220,18 @@ def _embedded(address: IPv6Address) -> Iterator[IPv4Address]:
         yield address.sixtofour
     if address.teredo is not None:
         yield from address.teredo
-    if address in _NAT64 or address in _COMPATIBLE:
+    if address in _NAT64 or address in _COMPATIBLE or _ISATAP.get(int(address) >> 32 & 0xFFFFFFFF):
         yield IPv4Address(int(address) & 0xFFFFFFFF)
 
 
 def unwrapped(address: Address) -> Address:
-    """An IPv4 address that is written as an IPv6 one (::ffff:a.b.c.d) as what it is; others as they are."""
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped if mapped is not None else address
+    """An IPv4 address that is written as an IPv6 one (::ffff:a.b.c.d) as what it is, one with a zone (%eth0)
+    without it; others as they are."""
+    if not isinstance(address, IPv6Address):
+        return address
+    if address.scope_id is not None:
+        address = IPv6Address(int(address))
+    return address if address.ipv4_mapped is None else address.ipv4_mapped
 
 
 def refusal(address: Address) -> str | None:
@@ -246,7 +269,7 @@ def _networks(setting: str, texts: tuple[str, ...]) -> tuple[Network, ...]:
 
 
 def setting_of(purpose: str) -> str:
-    """Name of the setting that opens networks for a purpose: "uri", "callback"."""
+    """Name of the setting that opens networks for a purpose, one of ``PURPOSES``."""
     return f"GANTRY_{purpose.upper()}_ALLOW_NETWORKS"
 
 

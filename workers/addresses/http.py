@@ -29,6 +29,8 @@ from workers.errors import AddressRefused, EngineError, InvalidInput
 Resolver = Callable[[str], list[str]]
 
 MAX_REDIRECTS: Final = 5
+#: Of a name with more addresses than these the first are tried.
+MAX_ADDRESSES: Final = 8
 CONNECT_S: Final = 10.0
 #: How often a wait looks whether it is still wanted.
 _SLICE_S: Final = 0.5
@@ -138,7 +140,7 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, target: Target, addresses: list[Address], deadline: Deadline) -> None:
         super().__init__(target.host, target.port)
         self._target = target
-        self._addresses = addresses
+        self._addresses = addresses[:MAX_ADDRESSES]
         self._deadline = deadline
 
     def connect(self) -> None:

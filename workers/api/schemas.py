@@ -25,7 +25,7 @@ KEY: Final = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="The same key and body within 24 hours create one thing and get one answer.",
 )
-_ALL: Final = OpenApiParameter(
+ALL: Final = OpenApiParameter(
     "all_tenants", bool, description="1: every tenant's runs; needs the scope operate."
 )
 _RUN_ID: Final = OpenApiParameter("run_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
@@ -171,11 +171,11 @@ RUNS: Final = operation(
         OpenApiParameter("created_before", OpenApiTypes.DATETIME, description="This moment not included."),
         OpenApiParameter("name", str, description="The whole name."),
         *PAGE,
-        _ALL,
+        ALL,
     ],
     examples=[shown("a run", RUN_EXAMPLE)],
 )
-_RUN: Final = [_RUN_ID, _ALL]
+_RUN: Final = [_RUN_ID, ALL]
 RUN: Final = operation(
     "runs_retrieve",
     "runs",

@@ -26,6 +26,8 @@ TENANT_EXAMPLE: Final[dict[str, Any]] = {
     "active": True,
     "trusted_with_worker_account": False,
     "policy": {"commands": True},
+    "limits": {"waiting_runs": 5000},
+    "retention": {"runs_d": 30, "families": {"tasks": {"logs_d": 3}}},
     "created_at": "2026-11-22T10:00:00.000000Z",
 }
 USER_EXAMPLE: Final[dict[str, Any]] = {
@@ -120,7 +122,7 @@ TENANT: Final = operation(
 TENANT_CHANGE: Final = operation(
     "tenants_update",
     "tenancy",
-    "Change a tenant's title, policy, or whether it is active",
+    "Change a tenant's title, policy, limits, retention, or whether it is active",
     {200: s.TenantSerializer, 404: s.ErrorSerializer},
     parameters=[_TENANT_NAME],
     request=s.TenantChangeSerializer,

@@ -164,6 +164,27 @@ class NodeSerializer(serializers.Serializer[object]):
     trouble = serializers.CharField(allow_null=True, help_text="why it takes no work by itself")
 
 
+class LimitsSerializer(serializers.Serializer[object]):
+    """Other limits than the installation's; 0 = no limit."""
+
+    waiting_runs = serializers.IntegerField(required=False, min_value=0, max_value=1_000_000_000)
+    running_runs = serializers.IntegerField(required=False, min_value=0, max_value=1_000_000_000)
+    requests_per_s = serializers.IntegerField(required=False, min_value=0, max_value=1_000_000_000)
+
+
+class DaysSerializer(serializers.Serializer[object]):
+    """Days that ended runs and their output are kept; 0 = for ever."""
+
+    runs_d = serializers.IntegerField(required=False, min_value=0, max_value=36_500)
+    logs_d = serializers.IntegerField(required=False, min_value=0, max_value=36_500)
+
+
+class RetentionSerializer(DaysSerializer):
+    """Other times than the installation's, also by family."""
+
+    families = serializers.DictField(child=DaysSerializer(), required=False)
+
+
 class TenantSerializer(serializers.Serializer[object]):
     """The owner of work."""
 
@@ -172,6 +193,8 @@ class TenantSerializer(serializers.Serializer[object]):
     active = serializers.BooleanField()
     trusted_with_worker_account = serializers.BooleanField()
     policy = PolicyField()
+    limits = LimitsSerializer()
+    retention = RetentionSerializer()
     created_at = serializers.DateTimeField()
 
 
@@ -181,6 +204,8 @@ class NewTenantSerializer(serializers.Serializer[object]):
     name = serializers.CharField(max_length=64)
     title = serializers.CharField(max_length=255, required=False, allow_blank=True, allow_null=True)
     policy = PolicyField(required=False, allow_null=True)
+    limits = serializers.JSONField(required=False, allow_null=True)
+    retention = serializers.JSONField(required=False, allow_null=True)
 
 
 class TenantChangeSerializer(serializers.Serializer[object]):
@@ -189,6 +214,8 @@ class TenantChangeSerializer(serializers.Serializer[object]):
     title = serializers.CharField(max_length=255, required=False, allow_blank=True, allow_null=True)
     active = serializers.BooleanField(required=False, allow_null=True)
     policy = PolicyField(required=False, allow_null=True)
+    limits = serializers.JSONField(required=False, allow_null=True)
+    retention = serializers.JSONField(required=False, allow_null=True)
 
 
 class MembershipSerializer(serializers.Serializer[object]):
@@ -282,3 +309,61 @@ class MeSerializer(serializers.Serializer[object]):
     tenants = serializers.ListField(child=serializers.CharField())
     scopes = serializers.ListField(child=serializers.ChoiceField(choices=SCOPES))
     via = serializers.ChoiceField(choices=["token", "basic", "session", "network"])
+
+
+class AuditEntrySerializer(serializers.Serializer[object]):
+    """A changing call: who, what, and how it was answered."""
+
+    id = serializers.IntegerField()
+    at = serializers.DateTimeField()
+    user = serializers.CharField(help_text="empty when nobody was known")
+    token_prefix = serializers.CharField()
+    via = serializers.CharField(help_text="token, basic, session or network")
+    peer = serializers.CharField(help_text="the address that it came from")
+    tenant = serializers.CharField()
+    method = serializers.CharField()
+    route = serializers.CharField(help_text="with its placeholders")
+    objects = serializers.DictField(help_text="names and ids of what it was about")
+    status = serializers.IntegerField()
+    request_id = serializers.CharField(help_text="X-Request-Id of the answer")
+
+
+class EndedRunsSerializer(serializers.Serializer[object]):
+    """Runs by their final state."""
+
+    succeeded = serializers.IntegerField()
+    failed = serializers.IntegerField()
+    cancelled = serializers.IntegerField()
+
+
+class UsageSerializer(serializers.Serializer[object]):
+    """A tenant's use by one family: what ended in these days (UTC)."""
+
+    tenant = serializers.CharField()
+    family = serializers.CharField()
+    runs = EndedRunsSerializer()
+    attempts = serializers.IntegerField()
+    cpu_s = serializers.FloatField(help_text="reserved CPUs times seconds")
+    mem_mb_s = serializers.IntegerField(help_text="reserved MiB times seconds")
+    log_bytes = serializers.IntegerField()
+
+
+class UsedSerializer(serializers.Serializer[object]):
+    """What is in use of a limit."""
+
+    used = serializers.IntegerField()
+    limit = serializers.IntegerField(allow_null=True, help_text="null = no limit")
+
+
+class RateSerializer(serializers.Serializer[object]):
+    """A limit of a rate; X-RateLimit-Remaining of each answer says what is left."""
+
+    limit = serializers.IntegerField(allow_null=True, help_text="null = no limit")
+
+
+class StandingSerializer(serializers.Serializer[object]):
+    """What the tenant has of what it may have."""
+
+    waiting_runs = UsedSerializer()
+    running_runs = UsedSerializer()
+    requests_per_s = RateSerializer()

@@ -10,7 +10,8 @@ from typing import Any
 
 from workers import registry
 from workers.api.answers import stamp
-from workers.models import Attempt, Membership, Node, Run, RunEvent, Tenant, Token
+from workers.models import Attempt, AuditEntry, Membership, Node, Run, RunEvent, Tenant, Token
+from workers.usage import FamilyUsage, Standing
 
 
 def run(row: Run, root: str) -> dict[str, Any]:
@@ -121,6 +122,8 @@ def tenant(row: Tenant) -> dict[str, Any]:
         "active": row.active,
         "trusted_with_worker_account": row.trusted_with_worker_account,
         "policy": row.policy,
+        "limits": row.limits,
+        "retention": row.retention,
         "created_at": stamp(row.created_at),
     }
 
@@ -148,4 +151,44 @@ def token(row: Token) -> dict[str, Any]:
         "created_at": stamp(row.created_at),
         "expires_at": stamp(row.expires_at),
         "revoked_at": stamp(row.revoked_at),
+    }
+
+
+def audit_entry(row: AuditEntry) -> dict[str, Any]:
+    """A changing call, and how it was answered."""
+    return {
+        "id": row.pk,
+        "at": stamp(row.at),
+        "user": row.user_name,
+        "token_prefix": row.token_prefix,
+        "via": row.via,
+        "peer": row.peer,
+        "tenant": row.tenant_name,
+        "method": row.method,
+        "route": row.route,
+        "objects": row.about,
+        "status": row.status,
+        "request_id": row.request_id,
+    }
+
+
+def family_usage(item: FamilyUsage) -> dict[str, Any]:
+    """A tenant's use by one family."""
+    return {
+        "tenant": item.tenant,
+        "family": item.family,
+        "runs": {state.lower(): number for state, number in item.runs.items()},
+        "attempts": item.attempts,
+        "cpu_s": item.cpu_s,
+        "mem_mb_s": item.mem_mb_s,
+        "log_bytes": item.log_bytes,
+    }
+
+
+def standing(item: Standing) -> dict[str, Any]:
+    """What a tenant has of what it may have; a limit of null is none."""
+    return {
+        "waiting_runs": {"used": item.waiting, "limit": item.limits.waiting_runs or None},
+        "running_runs": {"used": item.running, "limit": item.limits.running_runs or None},
+        "requests_per_s": {"limit": item.limits.requests_per_s or None},
     }

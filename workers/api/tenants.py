@@ -46,7 +46,11 @@ class TenantsView(ApiView):
 
         def create() -> tuple[int, dict[str, Any]]:
             row = tenancy.create_tenant(
-                wanted["name"], title=wanted.get("title", ""), given_policy=wanted.get("policy")
+                wanted["name"],
+                title=wanted.get("title", ""),
+                given_policy=wanted.get("policy"),
+                given_limits=wanted.get("limits"),
+                retention=wanted.get("retention"),
             )
             return 201, shapes.tenant(row)
 
@@ -72,7 +76,12 @@ class TenantView(ApiView):
         """Change what is given."""
         wanted = checked(serializers.TenantChangeSerializer(data=request.data))
         row = tenancy.update_tenant(
-            name, title=wanted.get("title"), active=wanted.get("active"), opened=wanted.get("policy")
+            name,
+            title=wanted.get("title"),
+            active=wanted.get("active"),
+            opened=wanted.get("policy"),
+            given_limits=wanted.get("limits"),
+            retention=wanted.get("retention"),
         )
         return answer(shapes.tenant(row))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from workers.api import nodes, runs, tenants, tokens
+from workers.api import nodes, records, runs, tenants, tokens
 
 urlpatterns = [
     path("runs", runs.RunsView.as_view()),
@@ -17,6 +17,9 @@ urlpatterns = [
     path("nodes/<str:name>", nodes.NodeView.as_view()),
     path("nodes/<str:name>/drain", nodes.NodeDrainView.as_view()),
     path("nodes/<str:name>/undrain", nodes.NodeUndrainView.as_view()),
+    path("limits", records.LimitsView.as_view()),
+    path("usage", records.UsageView.as_view()),
+    path("audit", records.AuditView.as_view()),
     path("me", tokens.MeView.as_view()),
     path("tokens", tokens.TokensView.as_view()),
     path("tokens/<int:token_id>", tokens.TokenView.as_view()),

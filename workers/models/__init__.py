@@ -1,5 +1,7 @@
 """The engine's tables. Invariants stand in the schema as CHECK constraints and partial indexes."""
 
+from workers.models.audit import AuditEntry
+from workers.models.books import TenantLoad, UsageDay
 from workers.models.idempotency import IdempotencyKey
 from workers.models.nodes import Node, NodeRequest
 from workers.models.runs import Attempt, LogChunk, Run, RunEvent, Shape
@@ -8,6 +10,7 @@ from workers.models.tenancy import Membership, Tenant, Token
 
 __all__ = [
     "Attempt",
+    "AuditEntry",
     "IdempotencyKey",
     "LogChunk",
     "Membership",
@@ -18,5 +21,7 @@ __all__ = [
     "Secret",
     "Shape",
     "Tenant",
+    "TenantLoad",
     "Token",
+    "UsageDay",
 ]

@@ -115,7 +115,11 @@ class Run(models.Model):
             models.Index(fields=["expires_at"], condition=Q(state=State.PENDING), name="run_expiring"),
             models.Index(fields=["node", "tenant"], condition=Q(state=State.RUNNING), name="run_running"),
             models.Index(fields=["tenant", "id"], name="run_of_tenant"),
-            models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="run_ended"),
+            models.Index(
+                fields=["tenant", "family", "finished_at"],
+                condition=Q(finished_at__isnull=False),
+                name="run_ended_of",
+            ),
         ]
 
     def __str__(self) -> str:

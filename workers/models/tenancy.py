@@ -19,6 +19,11 @@ class Tenant(models.Model):
     trusted_with_worker_account = models.BooleanField(default=False)
     #: What an operator has opened for this tenant, e.g. {"commands": false}. Keys: workers.policy.
     policy = models.JSONField(default=dict, blank=True)
+    #: Other limits than the installation's, e.g. {"waiting_runs": 500}. Keys: workers.limits.
+    limits = models.JSONField(default=dict, blank=True, db_default={})
+    #: Other times than the installation's, e.g. {"runs_d": 30, "families": {"tasks": {"logs_d": 3}}}.
+    #: Keys: workers.retention_policy.
+    retention = models.JSONField(default=dict, blank=True, db_default={})
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
     def __str__(self) -> str:

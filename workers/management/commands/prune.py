@@ -8,11 +8,11 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from workers import retention
+from workers import retention, retention_policy
 
 
 class Command(BaseCommand):
-    help = "Delete runs, logs, idempotency keys, node requests and shapes that are older than they are kept."
+    help = "Delete runs, logs, idempotency keys and other records that are older than they are kept."
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -24,6 +24,8 @@ class Command(BaseCommand):
             f"Ended runs are kept {_days(settings.GANTRY_KEEP_RUNS_D)} (GANTRY_KEEP_RUNS_D), "
             f"their logs {_days(settings.GANTRY_KEEP_LOGS_D)} (GANTRY_KEEP_LOGS_D)."
         )
+        if others := len(retention_policy.stored()):
+            self.stdout.write(f"{others} tenants have other times.")
         total: Counter[str] = Counter()
         for counts in retention.prune_all(max(1, options["batch"])):
             total.update(counts)
@@ -38,6 +40,7 @@ def _days(days: int) -> str:
 
 def _told(counts: dict[str, int]) -> str:
     names = {"logs": "log chunks", "idempotency_keys": "idempotency keys", "node_requests": "node requests"}
+    names |= {"audit": "entries of the audit log", "usage": "rows of the usage report"}
     return (
         ", ".join(f"{count} {names.get(what, what)}" for what, count in counts.items() if count) or "nothing"
     )

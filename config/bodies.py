@@ -1,0 +1,95 @@
+"""How many bodies an API process reads at once: a client that stops sending must not hold every thread.
+
+The server's body has no time limit and its reading cannot be interrupted or abandoned (decision 43), so that
+a silent client keeps its thread until it hangs up. Therefore so many reads at once for each tenant, and so
+many in all: one that harms itself harms nobody else, and what has no body always finds a thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from django.conf import settings
+
+#: Longest wait for one's turn, in seconds. An ordinary body is read in microseconds.
+PATIENCE_S: Final = 2.0
+
+
+class TooManyBodies(OSError):
+    """Too many clients are slow to send their bodies. An OSError, as every failure to read a body is."""
+
+
+class Gate:
+    """Counts the reads that are under way."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._all = 0
+        self._of: dict[str, int] = {}
+
+    @contextmanager
+    def through(self, key: str, patience_s: float = PATIENCE_S) -> Iterator[None]:
+        """Around a read for ``key`` (a tenant, or "" before anybody is known). TooManyBodies after a wait."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._free(key), patience_s):
+                raise TooManyBodies("too many clients are slow to send their bodies: send it again later")
+            self._all += 1
+            self._of[key] = self._of.get(key, 0) + 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._all -= 1
+                left = self._of.pop(key) - 1
+                if left:
+                    self._of[key] = left
+                self._changed.notify_all()
+
+    def _free(self, key: str) -> bool:
+        most: int = settings.GANTRY_BODIES_AT_ONCE
+        return self._all < most and self._of.get(key, 0) < max(1, most // 2)
+
+
+_gate: Final = Gate()
+
+
+class GatedBody:
+    """In the place of ``wsgi.input``: the same reads, through the gate."""
+
+    def __init__(self, body: Any) -> None:
+        self._body = body
+        #: Whose turn it takes; authentication sets the tenant.
+        self.key = ""
+
+    def _read(self, work: Callable[..., Any], size: int) -> Any:
+        with _gate.through(self.key):
+            return work() if size < 0 else work(size)
+
+    def read(self, size: int = -1) -> bytes:
+        return bytes(self._read(self._body.read, size))
+
+    def readline(self, size: int = -1) -> bytes:
+        return bytes(self._read(self._body.readline, size))
+
+    def readlines(self, hint: int = -1) -> list[bytes]:
+        return self.read().splitlines(keepends=True)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while line := self.readline():
+            yield line
+
+
+def gated(environ: dict[str, Any]) -> None:
+    """Put the gate before the body of this request, if it may have one."""
+    if environ.get("CONTENT_LENGTH", "") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ:
+        environ["wsgi.input"] = GatedBody(environ["wsgi.input"])
+
+
+def belongs_to(environ: dict[str, Any], tenant: str) -> None:
+    """From now on this request's body is read in the tenant's turn."""
+    body = environ.get("wsgi.input")
+    if isinstance(body, GatedBody):
+        body.key = tenant

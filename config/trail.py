@@ -1,0 +1,77 @@
+"""From a changing request and its answer to a record of the audit log. Must not import views.
+
+What a record tells of the request: its route, the ids in its path and query, and the run that it made or
+moved. Never its body, its other parameters, or a credential.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+from django.http import HttpRequest
+from django.utils import timezone
+from structlog.contextvars import get_contextvars
+
+from config import errors, peers
+from workers import audit
+
+#: Parameters that name things by number.
+_IDS: Final = ("taskId", "taskIds")
+_NUMBERS = re.compile(r"[0-9]{1,19}(,[0-9]{1,19}){0,99}")
+#: Names in paths are kept to this length: they may be anything.
+_LONGEST: Final = 150
+
+
+def note(request: HttpRequest, status: int, request_id: str) -> None:
+    """Record a changing call. One outside the families is an operator's: it is written before the answer."""
+    identity = getattr(request, "identity", None)
+    user: Any = getattr(request, "user", None)
+    who: dict[str, Any] = {}
+    if identity is not None:
+        who = {
+            "user_name": identity.user_name,
+            "token_prefix": identity.token_prefix if identity.via in ("token", "basic") else "",
+            "via": identity.via,
+            "tenant_id": identity.tenant_id,
+            "tenant_name": identity.tenant_name,
+        }
+    elif user is not None and user.is_authenticated:
+        who = {"user_name": user.get_username(), "via": "session"}
+    match = request.resolver_match
+    audit.note(
+        audit.Record(
+            at=timezone.now(),
+            method=request.method or "",
+            route=match.route if match is not None else "",
+            status=status,
+            request_id=request_id,
+            peer=peers.peer(request.META),
+            about=_about(request),
+            **who,
+        )
+    )
+    if audit.is_running() and _at_once(request, status):
+        audit.flush()
+
+
+def _at_once(request: HttpRequest, status: int) -> bool:
+    """Is it a call whose record must not be lost even if this process is killed next?"""
+    return status < 400 and errors.family_of(request.path_info) == "api"
+
+
+def _about(request: HttpRequest) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    match = request.resolver_match
+    if match is not None:
+        for name, value in match.kwargs.items():
+            if isinstance(value, int | str):
+                found[name] = value if isinstance(value, int) else value[:_LONGEST]
+    for name in _IDS:
+        given = request.GET.get(name, "")
+        if _NUMBERS.fullmatch(given):
+            found[name] = given
+    run = get_contextvars().get("run")
+    if isinstance(run, int):
+        found.setdefault("run", run)
+    return found

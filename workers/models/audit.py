@@ -1,0 +1,40 @@
+"""Who changed what: one row for each changing call. Written by ``workers.audit`` only, never changed."""
+
+from __future__ import annotations
+
+from django.db import models
+
+
+class AuditEntry(models.Model):
+    """A changing call and how it was answered. No bodies, no values of credentials.
+
+    Names are kept as they were: no foreign keys, so that a row outlives what it tells of.
+    """
+
+    at = models.DateTimeField()
+    #: Empty for a call that was refused before anybody was known.
+    user_name = models.CharField(max_length=150, blank=True)
+    token_prefix = models.CharField(max_length=12, blank=True)
+    #: "token", "basic", "session" or "network".
+    via = models.CharField(max_length=8, blank=True)
+    peer = models.CharField(max_length=64, blank=True)
+    tenant_id = models.BigIntegerField(null=True)
+    tenant_name = models.CharField(max_length=64, blank=True)
+    method = models.CharField(max_length=16)
+    #: The route with its placeholders, such as "api/v1/runs/<int:run_id>/cancel".
+    route = models.CharField(max_length=255)
+    #: What the call was about, such as {"run_id": 12}: from the route, the query's ids, and what was made.
+    about = models.JSONField(default=dict)
+    status = models.SmallIntegerField()
+    request_id = models.CharField(max_length=128)
+
+    class Meta:
+        indexes = [
+            models.Index(fields=["at"], name="audit_at"),
+            models.Index(fields=["tenant_id", "id"], name="audit_of_tenant"),
+        ]
+        verbose_name = "audit entry"
+        verbose_name_plural = "audit entries"
+
+    def __str__(self) -> str:
+        return f"{self.user_name or 'somebody'}: {self.method} {self.route} -> {self.status}"
