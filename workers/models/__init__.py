@@ -1,5 +1,13 @@
 """The engine's tables. Invariants stand in the schema as CHECK constraints and partial indexes."""
 
+from workers.models.callbacks import (
+    Callback,
+    CallbackAttempt,
+    CallbackReceiver,
+    CallbackSecret,
+    Deliverer,
+    DisabledUrl,
+)
 from workers.models.idempotency import IdempotencyKey
 from workers.models.nodes import Node, NodeRequest
 from workers.models.runs import Attempt, LogChunk, Run, RunEvent, Shape
@@ -8,6 +16,12 @@ from workers.models.tenancy import Membership, Tenant, Token
 
 __all__ = [
     "Attempt",
+    "Callback",
+    "CallbackAttempt",
+    "CallbackReceiver",
+    "CallbackSecret",
+    "Deliverer",
+    "DisabledUrl",
     "IdempotencyKey",
     "LogChunk",
     "Membership",
