@@ -201,6 +201,8 @@ SPECTACULAR_SETTINGS = {
         "RunState": "workers.states.State",
         "RunReason": "workers.states.Reason",
         "NodeState": ["ready", "draining", "removed", "silent"],
+        "CallbackState": ["due", "delivered", "dead", "disabled"],
+        "ReplayState": ["dead", "delivered", "disabled"],
     },
 }
 #: How many log followers one API process serves at once; the next one gets 503 with Retry-After.

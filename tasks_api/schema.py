@@ -169,7 +169,9 @@ LOGS: Final[dict[str, Any]] = {
         OpenApiParameter("offset", int, description="From this byte of one stream on."),
         OpenApiParameter("wait", float, description="With offset: wait up to so many seconds for output."),
         OpenApiParameter("follow", str, enum=["0", "1"], description="1: go on until the task has ended."),
-        OpenApiParameter("expires", int, description="Part of a signed URL: when it ends, seconds since 1970."),
+        OpenApiParameter(
+            "expires", int, description="Part of a signed URL: when it ends, seconds since 1970."
+        ),
         OpenApiParameter("signature", str, description="Part of a signed URL, in place of a token."),
         OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="bytes=0-99, of one stream."),
     ],

@@ -176,9 +176,7 @@ class CallbackPublisher(CeleryPublisher):
         super().__init__(app, name, queue=f"callbacks.{name}")
 
     def execute(self, lease: Lease) -> None:
-        self._send(
-            "gantry.deliver", [lease.run_id, lease.epoch], f"callbacks-{lease.run_id}-{lease.epoch}"
-        )
+        self._send("gantry.deliver", [lease.run_id, lease.epoch], f"callbacks-{lease.run_id}-{lease.epoch}")
 
     def canary(self, nonce: str) -> None:
         self._send("gantry.callbacks_canary", [nonce], f"canary-{nonce}")

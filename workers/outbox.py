@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
+from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
 from workers import addresses, doorbell, registry, signed_urls
@@ -25,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 #: The receiver of a URL that cannot be taken apart; every delivery says why.
 NOWHERE: Final = "nowhere"
+
+#: A deliverer that has not been heard for so long is not there, in seconds.
+SILENT_S: Final = 30
 
 _FACTS: Final = """
     SELECT r.id, r.tenant_id, t.name, r.family, r.kind, r.name, r.owner_id, r.callback_url, r.state, r.reason,
@@ -76,7 +80,9 @@ def insert(cursor: CursorWrapper, rows: Sequence[tuple[Any, ...]]) -> None:
     """
     if not rows:
         return
-    marks = ", ".join(["(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, CASE WHEN %s THEN NULL ELSE now() END)"] * len(rows))
+    marks = ", ".join(
+        ["(%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, CASE WHEN %s THEN NULL ELSE now() END)"] * len(rows)
+    )
     cursor.execute(
         f"""INSERT INTO workers_callback (tenant_id, family, owner_kind, owner_id, run_id, sequence, event,
                 message_id, url, receiver, body, next_at) VALUES {marks}""",  # noqa: S608  only marks
@@ -164,9 +170,41 @@ def receiver(url: str) -> str:
     return f"{target.scheme}://{host}:{target.port}"
 
 
+def delivery_trouble(run_id: int | None = None) -> str:
+    """Why callbacks that are due do not go out: no deliverer has been heard for a while; "" when all is well.
+
+    ``run_id``: only if this run's are concerned.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT extract(epoch FROM now() - (SELECT max(heartbeat_at) FROM workers_deliverer))::float8
+               WHERE NOT EXISTS (SELECT 1 FROM workers_deliverer WHERE NOT detached
+                       AND heartbeat_at > now() - %(quiet)s * interval '1 second')
+                 AND EXISTS (SELECT 1 FROM workers_callback WHERE state = 'due' AND next_at < now()
+                       AND (%(run)s::bigint IS NULL OR run_id = %(run)s))""",
+            {"quiet": SILENT_S, "run": run_id},
+        )
+        row = cursor.fetchone()
+    if row is None:
+        return ""
+    since = "none has ever reported" if row[0] is None else f"none has been heard for {row[0]:.0f} s"
+    return f"callbacks are due and nobody delivers them ({since}): start manage.py callbacks"
+
+
 def message_id() -> str:
     """A new webhook-id."""
     return f"msg_{uuid.uuid4().hex}"
 
 
-__all__ = ["ENDED", "NOWHERE", "RUNNING", "insert", "message_id", "minimal", "owe", "receiver", "render"]
+__all__ = [
+    "ENDED",
+    "NOWHERE",
+    "RUNNING",
+    "delivery_trouble",
+    "insert",
+    "message_id",
+    "minimal",
+    "owe",
+    "receiver",
+    "render",
+]

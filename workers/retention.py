@@ -24,6 +24,8 @@ IDEMPOTENCY_H: Final = 24
 REQUEST_MIN: Final = 60
 #: A shape without any run is kept this long, so that submitting the same thing again finds it.
 SHAPE_H: Final = 24
+#: What is known of a receiver of callbacks is kept this long after the last delivery.
+RECEIVER_D: Final = 7
 #: Chunks of logs deleted for each run of the limit: a chunk has up to 256 KiB.
 _CHUNKS: Final = 4
 
@@ -47,6 +49,7 @@ def prune_once(limit: int) -> dict[str, int]:
         ),
         "node_requests": _prune_old("workers_noderequest", "id", f"{REQUEST_MIN} minutes", limit),
         "shapes": shapes,
+        "receivers": _prune_receivers(limit),
     }
 
 
@@ -148,6 +151,18 @@ def _runs_with_output(
         {"after": after, "limit": limit, "days": days},
     )
     return list(cursor.fetchall())
+
+
+def _prune_receivers(limit: int) -> int:
+    """Receivers of callbacks to which nothing has gone for a long time; they are made again when needed."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            """DELETE FROM workers_callbackreceiver WHERE id IN (SELECT id FROM workers_callbackreceiver
+                   WHERE used_at < now() - %s * interval '1 day' AND (lease_until IS NULL OR lease_until < now())
+                   ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)""",
+            [RECEIVER_D, limit],
+        )
+        return int(cursor.rowcount)
 
 
 def _prune_old(table: str, order: str, age: str, limit: int) -> int:

@@ -205,7 +205,13 @@ def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) ->
 
 
 def _leave_running(
-    cursor: CursorWrapper, outcomes: Sequence[Outcome], change: str, extra: str, by: str, *, ends: bool = False
+    cursor: CursorWrapper,
+    outcomes: Sequence[Outcome],
+    change: str,
+    extra: str,
+    by: str,
+    *,
+    ends: bool = False,
 ) -> set[int]:
     """What ``finish``, ``retry`` and ``release`` share: close the attempt, free the node, tell.
 

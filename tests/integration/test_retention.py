@@ -16,7 +16,7 @@ from workers.models import Attempt, IdempotencyKey, LogChunk, Node, NodeRequest,
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-NOTHING = {"runs": 0, "logs": 0, "idempotency_keys": 0, "node_requests": 0, "shapes": 0}
+NOTHING = {"runs": 0, "logs": 0, "idempotency_keys": 0, "node_requests": 0, "shapes": 0, "receivers": 0}
 
 
 @pytest.fixture(autouse=True)

@@ -42,7 +42,7 @@ HARMLESS: Final = {
         "all_tenants",
         "force",
     ),
-    *("stream", "attempt", "offset", "wait", "follow", "tail", "raw"),
+    *("stream", "attempt", "offset", "wait", "follow", "tail", "raw", "expires", "signature", "event"),
 }
 #: What operators see of everybody by design: not walked as an operator of another tenant.
 OPERATORS: Final = re.compile(r"/api/v1/(tenants|users|tokens|nodes)\b|/metrics$")

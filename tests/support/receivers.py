@@ -197,4 +197,3 @@ def reset(request: BaseHTTPRequestHandler) -> None:
     request.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     request.connection.close()
     request.close_connection = True
-

@@ -64,7 +64,8 @@ class SignedLogUrl(BaseAuthentication):
             raise CredentialRefused("token_expired", "the signed URL has expired: present a token instead")
         if problem:
             raise CredentialRefused(
-                "token_invalid", "the signature does not fit this path, stream and expiry: use the URL as it was"
+                "token_invalid",
+                "the signature does not fit this path, stream and expiry: use the URL as it was",
             )
         (run_id,) = (request.parser_context or {})["kwargs"].values()
         owner = Run.objects.filter(pk=run_id).values_list("tenant_id", "tenant__name").first()

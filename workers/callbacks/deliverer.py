@@ -207,7 +207,9 @@ class Deliverer:
             self._serve(flight.receiver)
         except (Stopping, DatabaseError, SecretUnreadable, ImproperlyConfigured) as error:
             if not isinstance(error, Stopping):
-                log.warning("callbacks.not_delivered", receiver=flight.receiver.address, error=str(error).strip())
+                log.warning(
+                    "callbacks.not_delivered", receiver=flight.receiver.address, error=str(error).strip()
+                )
             self._let_go(flight.receiver, error)
         except Exception as error:
             # A fault of ours: the lease is given back, and the callback is tried again.

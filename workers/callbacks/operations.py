@@ -117,7 +117,9 @@ def enable(tenant_id: int | None, disabled_id: int) -> DisabledUrl:
 def test(tenant_id: int, tenant: str, url: str) -> tuple[str, Sent]:
     """Send one signed ping now, under the guard; (webhook-id, what came of it). Nothing is stored."""
     if not _tests.acquire(blocking=False):
-        raise Unavailable("other tests of callbacks are under way in this process: try again in a few seconds")
+        raise Unavailable(
+            "other tests of callbacks are under way in this process: try again in a few seconds"
+        )
     try:
         message_id = outbox.message_id()
         body = json.dumps({"event": "test", "tenantId": tenant, "message": "a test of your callback URL"})
@@ -128,4 +130,3 @@ def test(tenant_id: int, tenant: str, url: str) -> tuple[str, Sent]:
         )
     finally:
         _tests.release()
-

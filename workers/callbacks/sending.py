@@ -35,7 +35,10 @@ def send(
 ) -> Sent:
     """POST ``body`` once. ``values``: secrets that sign; ``tick`` is called while waiting and may raise."""
     content = body.encode()
-    headers = {"Content-Type": "application/json", **signing.headers(message_id, content, values, time.time())}
+    headers = {
+        "Content-Type": "application/json",
+        **signing.headers(message_id, content, values, time.time()),
+    }
     began = time.monotonic()
     answered: float | None = None
 

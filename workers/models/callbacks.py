@@ -26,7 +26,10 @@ class Callback(models.Model):
         DUE = "due", "Due"  # the deliverer sends it, again and again
         DELIVERED = "delivered", "Delivered"  # a 2xx; final, an operator may replay it
         DEAD = "dead", "Dead"  # given up after GANTRY_CALLBACK_GIVE_UP_S; an operator may replay it
-        DISABLED = "disabled", "Disabled"  # the receiver said 410; a tenant enables the URL, then it is replayed
+        DISABLED = (
+            "disabled",
+            "Disabled",
+        )  # the receiver said 410; a tenant enables the URL, then it is replayed
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE, db_index=False)
     family = models.CharField(max_length=16)
