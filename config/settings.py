@@ -201,7 +201,7 @@ SPECTACULAR_SETTINGS = {
         "RunState": "workers.states.State",
         "RunReason": "workers.states.Reason",
         "NodeState": ["ready", "draining", "removed", "silent"],
-        "CallbackState": ["due", "delivered", "dead", "disabled"],
+        "CallbackState": "workers.models.callbacks.Callback.State",
         "ReplayState": ["dead", "delivered", "disabled"],
     },
 }

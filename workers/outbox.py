@@ -63,11 +63,10 @@ def owe(cursor: CursorWrapper, events: Sequence[tuple[int, str]], *, by: str) ->
             continue
         sequences[run_id] += 1
         tenant_id, family, url = (found[run_id][index] for index in (1, 3, 7))
-        rows.append(
-            (tenant_id, family, "run", str(run_id), run_id, sequences[run_id], event, message_id(), url)
-            + (receiver(url), render(_facts(found[run_id], event, sequences[run_id], by), event))
-            + (str(run_id) in waiting,)
-        )
+        body = render(_facts(found[run_id], event, sequences[run_id], by), event)
+        owner = (tenant_id, family, "run", str(run_id), run_id, sequences[run_id])
+        message = (event, message_id(), url, receiver(url), body, str(run_id) in waiting)
+        rows.append((*owner, *message))
         waiting.add(str(run_id))  # the next one of this run waits for this one
     insert(cursor, rows)
 

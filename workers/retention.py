@@ -158,7 +158,8 @@ def _prune_receivers(limit: int) -> int:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
             """DELETE FROM workers_callbackreceiver WHERE id IN (SELECT id FROM workers_callbackreceiver
-                   WHERE used_at < now() - %s * interval '1 day' AND (lease_until IS NULL OR lease_until < now())
+                   WHERE used_at < now() - %s * interval '1 day'
+                       AND (lease_until IS NULL OR lease_until < now())
                    ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)""",
             [RECEIVER_D, limit],
         )

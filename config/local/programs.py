@@ -1,4 +1,4 @@
-"""What the supervisor runs: the API, a node's worker, deliverer, Flower, management commands; and one small HTTP GET.
+"""What the supervisor runs: API, worker, callbacks, Flower, management commands; and one small HTTP GET.
 
 Must not import Django or any app.
 """

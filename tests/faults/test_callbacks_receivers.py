@@ -26,7 +26,7 @@ def test_bad_receivers_are_told_in_the_end(cluster: Cluster, account: Account) -
         "down": status(503),
     }
     cluster.node()
-    cluster.callbacks(**OPEN)
+    cluster.callbacks(settings=OPEN)
     with Receivers() as them:
         for name, way in ways.items():
             them.answers[f"/{name}"] = first(2, way)

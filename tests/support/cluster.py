@@ -198,8 +198,10 @@ class Cluster:
         assert api.alive, api.text()[-3000:]
         return api
 
-    def callbacks(self, name: str = "c1", *, wait: bool = True, **env: str) -> Process:
-        """Start a process that delivers callbacks."""
+    def callbacks(
+        self, name: str = "c1", *, wait: bool = True, settings: Mapping[str, str] | None = None, **env: str
+    ) -> Process:
+        """Start a process that delivers callbacks; ``settings`` and ``env`` add variables."""
         from workers.models import Deliverer
 
         def beats() -> datetime | None:
@@ -209,7 +211,7 @@ class Cluster:
         process = self._start(
             f"callbacks-{name}",
             [sys.executable, "manage.py", "callbacks"],
-            {"GANTRY_CALLBACKS_NAME": name, **env},
+            {"GANTRY_CALLBACKS_NAME": name, **(settings or {}), **env},
             ROOT,
         )
         if wait:

@@ -64,7 +64,7 @@ def replay(tenant_id: int | None, callback_id: int) -> Callback:
             f"the URL of callback {callback_id} is disabled: enable it first (/api/v1/callbacks/disabled)"
         )
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(f"{_AGAIN} WHERE id = %s AND state <> 'due'", [callback_id])
+        cursor.execute(_AGAIN + "WHERE id = %s AND state <> 'due'", [callback_id])
         if not cursor.rowcount:
             raise Conflict(f"callback {callback_id} is due already: it is being tried")
         doorbell.ring_callbacks_after_commit()
@@ -78,7 +78,8 @@ def replay_range(tenant_id: int | None, chosen: Selection) -> tuple[int, bool]:
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
-            f"""{_AGAIN} WHERE id IN (
+            _AGAIN
+            + """WHERE id IN (
                     SELECT c.id FROM workers_callback c
                     WHERE c.state = %(state)s AND c.created_at >= %(since)s AND c.created_at < %(until)s
                         AND (%(tenant)s::bigint IS NULL OR c.tenant_id = %(tenant)s)
@@ -103,7 +104,7 @@ def replay_range(tenant_id: int | None, chosen: Selection) -> tuple[int, bool]:
 
 
 def enable(tenant_id: int | None, disabled_id: int) -> DisabledUrl:
-    """Let callbacks go to a URL again. Those that were disabled meanwhile are replayed by whoever wants them."""
+    """Let callbacks go to a URL again. Those that were disabled meanwhile stay so until they are replayed."""
     rows = DisabledUrl.objects.select_related("tenant").filter(pk=disabled_id)
     if tenant_id is not None:
         rows = rows.filter(tenant_id=tenant_id)

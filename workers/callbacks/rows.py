@@ -8,7 +8,7 @@ taken away, and nothing is changed. Times are the database's. Must not import HT
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from django.conf import settings
@@ -71,7 +71,7 @@ class Due:
     slow: bool
     failures: int
     #: Another one is due at the same receiver.
-    more: bool
+    more: bool = False
 
 
 def claim(holder: str, *, slow: bool, limit: int, after: tuple[int, str]) -> list[Receiver]:
@@ -133,7 +133,7 @@ def next_due(receiver: Receiver) -> Due | None:
             [receiver.lease.run_id, receiver.lease.epoch, receiver.tenant_id, receiver.address],
         )
         rows = cursor.fetchall()
-    return Due(*rows[0], more=len(rows) > 1) if rows else None
+    return replace(Due(*rows[0]), more=len(rows) > 1) if rows else None
 
 
 def record(receiver: Receiver, due: Due, sent: Sent | None, decision: Decision, *, release: bool) -> bool:
@@ -180,7 +180,8 @@ _RECORD: Final = """
 _SUCCESSOR: Final = """
     UPDATE workers_callback SET next_at = now() WHERE id = (
         SELECT s.id FROM workers_callback s
-        WHERE s.owner_kind = %s AND s.owner_id = %s AND s.sequence > %s AND s.state = 'due' AND s.next_at IS NULL
+        WHERE s.owner_kind = %s AND s.owner_id = %s AND s.sequence > %s
+            AND s.state = 'due' AND s.next_at IS NULL
             AND NOT EXISTS (SELECT 1 FROM workers_callback b WHERE b.owner_kind = s.owner_kind
                 AND b.owner_id = s.owner_id AND b.sequence < s.sequence AND b.state = 'due' AND NOT b.yields)
         ORDER BY s.sequence LIMIT 1)
