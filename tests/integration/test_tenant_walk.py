@@ -224,5 +224,5 @@ def test_the_walk_notices_a_hole(
     with pytest.raises(AssertionError, match=notices):
         assert_blind(stranger, victim, asked, nobody)
     if method == "POST":
-        with pytest.raises(AssertionError, match="workers_(run|callback)"):
+        with pytest.raises(AssertionError, match=r"workers_(run|callback)"):
             assert_untouched(before, stranger, victim)

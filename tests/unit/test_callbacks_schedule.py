@@ -39,8 +39,10 @@ def test_anything_else_is_tried_again(status: int) -> None:
 
 @pytest.mark.parametrize(
     ("status", "permanent"),
-    [(400, True), (401, True), (404, True), (422, True), (408, False), (409, False), (423, False)]
-    + [(425, False), (429, False), (500, False), (302, False)],
+    [
+        *((status, True) for status in (400, 401, 404, 422)),
+        *((status, False) for status in (408, 409, 423, 425, 429, 500, 302)),
+    ],
 )
 def test_only_a_permanent_4xx_lets_successors_pass(status: int, permanent: bool) -> None:
     assert is_permanent(Sent(status, "x", 5)) is permanent
