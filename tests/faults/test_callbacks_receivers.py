@@ -34,14 +34,16 @@ def wait_states(timeout_s: float = 40.0, **counts: int) -> None:
     )
 
 
-def owe(tenant_id: int, urls: list[str], owner: str = "x", **more: Any) -> None:
+def owe(tenant_id: int, urls: list[str], owner: str = "x", *, sequence: int = 1, waits: bool = False) -> None:
     """Callbacks of objects that are no runs, as a family would owe them; one object per URL."""
     with connection.cursor() as cursor:
         outbox.insert(
             cursor,
             [
-                (tenant_id, "tasks", "thing", f"{owner}{number}", None, more.get("sequence", 1), "changed")
-                + (outbox.message_id(), url, outbox.receiver(url), '{"n": 1}', more.get("waits", False))
+                (
+                    *(tenant_id, "tasks", "thing", f"{owner}{number}", None, sequence, "changed"),
+                    *(outbox.message_id(), url, outbox.receiver(url), '{"n": 1}', waits),
+                )
                 for number, url in enumerate(urls)
             ],
         )

@@ -39,9 +39,22 @@ class Selection:
     family: str = ""
 
 
-_AGAIN: Final = """
+_REPLAY: Final = """
     UPDATE workers_callback SET state = 'due', next_at = now(), due_since = now(), yields = false,
         delivered_at = NULL
+    WHERE id = %s AND state <> 'due'
+"""
+_REPLAY_RANGE: Final = """
+    UPDATE workers_callback SET state = 'due', next_at = now(), due_since = now(), yields = false,
+        delivered_at = NULL
+    WHERE id IN (
+        SELECT c.id FROM workers_callback c
+        WHERE c.state = %(state)s AND c.created_at >= %(since)s AND c.created_at < %(until)s
+            AND (%(tenant)s::bigint IS NULL OR c.tenant_id = %(tenant)s)
+            AND (%(url)s = '' OR c.url = %(url)s) AND (%(family)s = '' OR c.family = %(family)s)
+            AND NOT EXISTS (SELECT 1 FROM workers_disabledurl d WHERE d.tenant_id = c.tenant_id
+                AND d.digest = encode(sha256(convert_to(c.url, 'UTF8')), 'hex'))
+        ORDER BY c.id LIMIT %(most)s FOR UPDATE SKIP LOCKED)
 """
 
 
@@ -64,7 +77,7 @@ def replay(tenant_id: int | None, callback_id: int) -> Callback:
             f"the URL of callback {callback_id} is disabled: enable it first (/api/v1/callbacks/disabled)"
         )
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_AGAIN + "WHERE id = %s AND state <> 'due'", [callback_id])
+        cursor.execute(_REPLAY, [callback_id])
         if not cursor.rowcount:
             raise Conflict(f"callback {callback_id} is due already: it is being tried")
         doorbell.ring_callbacks_after_commit()
@@ -78,15 +91,7 @@ def replay_range(tenant_id: int | None, chosen: Selection) -> tuple[int, bool]:
     """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
-            _AGAIN
-            + """WHERE id IN (
-                    SELECT c.id FROM workers_callback c
-                    WHERE c.state = %(state)s AND c.created_at >= %(since)s AND c.created_at < %(until)s
-                        AND (%(tenant)s::bigint IS NULL OR c.tenant_id = %(tenant)s)
-                        AND (%(url)s = '' OR c.url = %(url)s) AND (%(family)s = '' OR c.family = %(family)s)
-                        AND NOT EXISTS (SELECT 1 FROM workers_disabledurl d WHERE d.tenant_id = c.tenant_id
-                            AND d.digest = encode(sha256(convert_to(c.url, 'UTF8')), 'hex'))
-                    ORDER BY c.id LIMIT %(most)s FOR UPDATE SKIP LOCKED)""",
+            _REPLAY_RANGE,
             {
                 "state": chosen.state,
                 "since": chosen.since,
