@@ -1,8 +1,8 @@
 """The process that delivers callbacks: leases receivers, hands them to a pool, keeps slow ones apart.
 
-Lanes: a receiver that has timed out is served in the slow lane, by threads of its own. One that is slow for
-the first time stops counting against the brisk lane after a moment, so that the others go on at once. The
-hand-over is the worker's: this process' own Celery queue while the broker answers, else a local pool. Must
+Three lanes with threads of their own: receivers that accepted the last time, those of which nothing is known,
+and those that have timed out. A delivery that takes longer than a moment does not count against the first two,
+so that the others there go on at once. The hand-over is the worker's: this process' own Celery queue while the broker answers, else a local pool. Must
 not import services, families or Celery.
 """
 
@@ -22,7 +22,7 @@ from django.db import connection
 
 from workers import doorbell
 from workers.callbacks import rows, schedule, sending, signing
-from workers.callbacks.rows import Due, Receiver
+from workers.callbacks.rows import Due, Lane, Receiver
 from workers.callbacks.schedule import Decision, Sent
 from workers.crashpoints import step
 from workers.errors import SecretUnreadable
@@ -31,9 +31,9 @@ from workers.leases import Lease
 
 log = structlog.get_logger(__name__)
 
-#: A delivery that takes longer than this does not hold up the brisk lane any more, in seconds.
-_LATE_S = 0.25
-#: So many of those at most; beyond it they hold it up.
+#: A delivery that takes longer than this does not hold up the known and the new any more, in seconds.
+_LATE_S = 0.1
+#: So many of those in each lane at most; beyond it they hold it up.
 _LATE_MOST = 64
 #: How long one receiver may keep a thread while others wait, in seconds.
 _TURN_S = 2.0
@@ -66,7 +66,7 @@ class Flight:
 
 def threads_most() -> int:
     """How many deliveries one process has under way at most."""
-    return int(settings.GANTRY_CALLBACK_THREADS + _LATE_MOST + settings.GANTRY_CALLBACK_SLOW_THREADS)
+    return int(2 * (settings.GANTRY_CALLBACK_THREADS + _LATE_MOST) + settings.GANTRY_CALLBACK_SLOW_THREADS)
 
 
 class Deliverer:
@@ -80,7 +80,7 @@ class Deliverer:
         self._lock = threading.Lock()
         self._flights: dict[Lease, Flight] = {}
         self._counts = {"delivered": 0, "failed": 0, "dead": 0}
-        self._places = {False: rows.START, True: rows.START}
+        self._places: dict[Lane, tuple[int, str]] = dict.fromkeys(rows.LANES, rows.START)
         self._handover = Handover(publisher, self.deliver, threads_most())
 
     # --- life ----------------------------------------------------------------------------------------
@@ -160,13 +160,14 @@ class Deliverer:
 
     def _look_again_in(self) -> float:
         """A delivery that becomes late makes room without a word."""
-        return _LATE_S if self._room(slow=False) <= 0 else float(settings.GANTRY_LOOK_S)
+        full = min(self._room("known"), self._room("new")) <= 0
+        return _LATE_S if full else float(settings.GANTRY_LOOK_S)
 
-    def _room(self, *, slow: bool) -> int:
+    def _room(self, lane: Lane) -> int:
         now = time.monotonic()
         with self._lock:
-            flights = [flight for flight in self._flights.values() if flight.receiver.slow is slow]
-        if slow:
+            flights = [flight for flight in self._flights.values() if flight.receiver.lane == lane]
+        if lane == "slow":
             return int(settings.GANTRY_CALLBACK_SLOW_THREADS - len(flights))
         late = sum(now - flight.since > _LATE_S for flight in flights)
         return int(settings.GANTRY_CALLBACK_THREADS - len(flights) + min(late, _LATE_MOST))
@@ -174,16 +175,16 @@ class Deliverer:
     def _look(self) -> bool:
         """Lease what there is room for; True when there may be more."""
         more = False
-        for slow in (False, True):
-            room = self._room(slow=slow)
+        for lane in rows.LANES:
+            room = self._room(lane)
             if room <= 0:
                 continue
             step("callbacks.before_claim")
-            found = rows.claim(self.name, slow=slow, limit=room, after=self._places[slow])
+            found = rows.claim(self.name, lane=lane, limit=room, after=self._places[lane])
             if not found:
                 continue
             step("callbacks.after_claim")
-            self._places[slow] = (found[-1].tenant_id, found[-1].address)
+            self._places[lane] = (found[-1].tenant_id, found[-1].address)
             more = more or len(found) == room
             with self._lock:
                 for receiver in found:
@@ -254,7 +255,7 @@ class Deliverer:
                     slow=due.slow,
                     failures=due.failures,
                 )
-                over = over or decision.rests_s is not None or decision.slow is not receiver.slow
+                over = over or decision.rests_s is not None or decision.slow is not (receiver.lane == "slow")
             if not self._recorded(receiver, due, sent, decision, release=over):
                 log.warning("callbacks.lease_taken", receiver=receiver.address, callback=due.id)
                 return

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -18,6 +18,9 @@ from workers.callbacks.schedule import Decision, Sent
 from workers.crashpoints import step
 from workers.leases import Lease
 
+#: Receivers that accepted the last time, those of which nothing is known, those that timed out.
+Lane = Literal["known", "new", "slow"]
+LANES: Final[tuple[Lane, ...]] = ("known", "new", "slow")
 #: Nothing sorts before this.
 START: Final = (0, "")
 
@@ -37,7 +40,8 @@ _WAITING: Final = """
     )
     SELECT h.tenant_id, h.receiver, v.id FROM heads h
     LEFT JOIN workers_callbackreceiver v ON v.tenant_id = h.tenant_id AND v.address = h.receiver
-    WHERE coalesce(v.slow, false) = %(slow)s AND (v.lease_until IS NULL OR v.lease_until < now())
+    WHERE CASE WHEN v.slow THEN 'slow' WHEN v.proven THEN 'known' ELSE 'new' END = %(lane)s
+        AND (v.lease_until IS NULL OR v.lease_until < now())
         AND (v.rests_until IS NULL OR v.rests_until <= now())
         AND EXISTS (SELECT 1 FROM workers_callback c WHERE c.tenant_id = h.tenant_id
             AND c.receiver = h.receiver AND c.state = 'due' AND c.next_at <= now())
@@ -52,7 +56,7 @@ class Receiver:
     lease: Lease
     tenant_id: int
     address: str
-    slow: bool
+    lane: Lane
 
 
 @dataclass(frozen=True)
@@ -74,14 +78,14 @@ class Due:
     more: bool = False
 
 
-def claim(holder: str, *, slow: bool, limit: int, after: tuple[int, str]) -> list[Receiver]:
+def claim(holder: str, *, lane: Lane, limit: int, after: tuple[int, str]) -> list[Receiver]:
     """Lease up to ``limit`` receivers of a lane that have something due, going round from ``after`` on."""
     with transaction.atomic(), connection.cursor() as cursor:
         found: dict[tuple[int, str], int | None] = {}
         for start in (after, START) if after != START else (START,):
             cursor.execute(
                 _WAITING,
-                {"tenant": start[0], "receiver": start[1], "slow": slow, "limit": limit - len(found)},
+                {"tenant": start[0], "receiver": start[1], "lane": lane, "limit": limit - len(found)},
             )
             found |= {(tenant, address): known for tenant, address, known in cursor.fetchall()}
             if len(found) >= limit:
@@ -104,7 +108,7 @@ def claim(holder: str, *, slow: bool, limit: int, after: tuple[int, str]) -> lis
                UPDATE workers_callbackreceiver v SET lease_epoch = v.lease_epoch + 1, holder = %s,
                    lease_until = now() + %s * interval '1 second', used_at = now()
                FROM free WHERE v.id = free.id
-               RETURNING v.id, v.lease_epoch, v.tenant_id, v.address, v.slow""",
+               RETURNING v.id, v.lease_epoch, v.tenant_id, v.address""",
             [
                 [tenant for tenant, _ in found],
                 [address for _, address in found],
@@ -114,7 +118,7 @@ def claim(holder: str, *, slow: bool, limit: int, after: tuple[int, str]) -> lis
         )
         order = {key: number for number, key in enumerate(found)}
         rows = sorted(cursor.fetchall(), key=lambda row: order[row[2], row[3]])
-    return [Receiver(Lease(row[0], 0, row[1]), row[2], row[3], row[4]) for row in rows]
+    return [Receiver(Lease(row[0], 0, row[1]), row[2], row[3], lane) for row in rows]
 
 
 def next_due(receiver: Receiver) -> Due | None:
@@ -162,6 +166,7 @@ def record(receiver: Receiver, due: Due, sent: Sent | None, decision: Decision, 
 
 _RECORD: Final = """
     WITH mine AS (UPDATE workers_callbackreceiver SET slow = %(slow)s, failures = %(failures)s,
+            proven = CASE WHEN %(state)s = 'delivered' THEN true ELSE proven AND %(failures)s = 0 END,
             rests_until = now() + %(rests)s::float8 * interval '1 second',
             lease_until = CASE WHEN %(release)s THEN NULL ELSE now() + %(lease)s * interval '1 second' END
         WHERE id = %(receiver)s AND lease_epoch = %(epoch)s AND lease_until IS NOT NULL RETURNING id),

@@ -107,6 +107,8 @@ class CallbackReceiver(models.Model):
     address = models.CharField(max_length=300)
     #: It has timed out lately: served in the slow lane.
     slow = models.BooleanField(db_default=False)
+    #: The last thing it did was to accept: served apart from those of which nothing good is known.
+    proven = models.BooleanField(db_default=False)
     #: Failures to connect or to answer in time, in a row.
     failures = models.IntegerField(db_default=0)
     #: Not asked again before this.
