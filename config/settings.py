@@ -269,8 +269,8 @@ GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 #: A name of the process that delivers callbacks; several may run.
 GANTRY_CALLBACKS_NAME = env.str("GANTRY_CALLBACKS_NAME", default=socket.gethostname())
-#: Deliveries at once: to receivers that accepted the last time (and as many to unknown ones), and to those that
-#: have timed out lately.
+#: Deliveries at once: to receivers that accepted the last time (as many again to unknown ones), and to those
+#: that have timed out lately.
 GANTRY_CALLBACK_THREADS = env.int("GANTRY_CALLBACK_THREADS", default=16)
 GANTRY_CALLBACK_SLOW_THREADS = env.int("GANTRY_CALLBACK_SLOW_THREADS", default=32)
 #: Longest time of one delivery in seconds, look-up and answer included.

@@ -93,7 +93,6 @@ def test_bad_receivers_are_told_in_the_end(cluster: Cluster, account: Account) -
         assert {len(them.ids(f"/{name}")) for name in ("good", "slowbody", "flood")} == {2}
         busy = them.at("/busy")
         assert busy[1].at - busy[0].at >= 0.9, "Retry-After is honoured"
-        assert set(them.most.values()) == {1}, "one connection per receiver"
     assert not DisabledUrl.objects.exists()
 
 

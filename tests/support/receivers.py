@@ -57,7 +57,7 @@ class Receivers:
         self.got: list[Delivery] = []
         #: By path; for "/a" also "/a/1".
         self.answers: dict[str, Answer] = {}
-        #: Requests under way now and most at once, by host.
+        #: Requests that have not been answered yet, now and most at once, by host.
         self.under_way: dict[str, int] = {}
         self.most: dict[str, int] = {}
         self._lock = threading.Lock()
@@ -112,18 +112,27 @@ class Receivers:
             self.got.append(Delivery(host, request.path, headers, body))
             self.under_way[host] = self.under_way.get(host, 0) + 1
             self.most[host] = max(self.most.get(host, 0), self.under_way[host])
+        left = threading.Event()
+
+        def leave() -> None:
+            with self._lock:
+                if not left.is_set():
+                    left.set()
+                    self.under_way[host] -= 1
+
+        request.leave = leave  # type: ignore[attr-defined]  # an answer calls it before it goes out
         try:
             name = "/" + request.path.lstrip("/").partition("/")[0]
             self.answers.get(request.path, self.answers.get(name, ok))(request)
         finally:
-            with self._lock:
-                self.under_way[host] -= 1
+            leave()
 
 
 def status(code: int, **headers: str) -> Answer:
     """Answers with a status and nothing else."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
+        request.leave()  # type: ignore[attr-defined]
         request.send_response(code)
         for name, value in {**headers, "Content-Length": "0"}.items():
             request.send_header(name.replace("_", "-"), value)

@@ -1,9 +1,9 @@
 """The process that delivers callbacks: leases receivers, hands them to a pool, keeps slow ones apart.
 
-Three lanes with threads of their own: receivers that accepted the last time, those of which nothing is known,
-and those that have timed out. A delivery that takes longer than a moment does not count against the first two,
-so that the others there go on at once. The hand-over is the worker's: this process' own Celery queue while the broker answers, else a local pool. Must
-not import services, families or Celery.
+Three lanes with threads of their own: receivers that accepted the last time, those of which nothing is
+known, and those that have timed out. A delivery that takes longer than a moment does not count against the
+first two, so that the others there go on at once. The hand-over is the worker's: this process' own Celery
+queue while the broker answers, else a local pool. Must not import services, families or Celery.
 """
 
 from __future__ import annotations
