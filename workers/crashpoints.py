@@ -66,8 +66,6 @@ CALLBACK_STEPS = (
     "callbacks.after_send",
     "callbacks.before_record_commit",
     "callbacks.after_record_commit",
-    "callbacks.before_release",
-    "callbacks.after_release",
 )
 
 _AT = os.environ.get("GANTRY_CRASH_AT", "")

@@ -1,4 +1,4 @@
-"""Receivers of callbacks for mark 15, a process of their own: /hang says nothing, everything else 200 at once.
+"""Receivers of callbacks for mark 15, a process of their own: /hang says nothing, all else 200 at once.
 
 ``python -m tests.bench.receivers PORT``. One server for every address of 127.0.0.0/8.
 """

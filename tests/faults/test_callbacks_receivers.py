@@ -156,7 +156,7 @@ def test_refused_addresses_are_recorded_and_nothing_is_sent(cluster: Cluster, ac
 
 
 def test_those_that_hang_do_not_delay_others(cluster: Cluster, account: Account) -> None:
-    """The 95th percentile of healthy receivers' deliveries stays what it is while 40 others hang."""
+    """The 95th percentile of healthy receivers' deliveries stays what it is while 40 others hang for 10 s."""
     cluster.callbacks(settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "10"})
     with Receivers() as them:
         them.answers["/hang"] = hang()
@@ -177,5 +177,6 @@ def test_those_that_hang_do_not_delay_others(cluster: Cluster, account: Account)
         wait_until(lambda: len(them.at("/hang")) > 10, why="they hang")
         busy = late("busy")
         assert sum(them.under_way.values()) >= 10, "some still hang"
-        assert busy < max(3 * calm, calm + 0.5), f"p95 {calm * 1000:.0f} ms became {busy * 1000:.0f} ms"
+        # Threads that wait for those that hang would cost 10 s; the rest is what a loaded machine adds.
+        assert busy < max(3 * calm, calm + 3.0), f"p95 {calm * 1000:.0f} ms became {busy * 1000:.0f} ms"
         wait_until(lambda: CallbackReceiver.objects.filter(slow=True).count() == 40, 60, why="all are slow")
