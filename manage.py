@@ -7,7 +7,7 @@ import sys
 
 def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-    if sys.argv[1:2] == ["node"]:
+    if sys.argv[1:2] in (["node"], ["callbacks"]):
         # Decides how the process uses the database; must be known before the settings are read.
         os.environ.setdefault("GANTRY_ROLE", "worker")
     from django.core.management import execute_from_command_line

@@ -21,7 +21,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from config import checks, metrics
-from workers import doorbell
+from workers import doorbell, outbox
 
 #: Longest wait for the broker, in seconds: a silent one must not make this page late.
 PING_S: Final = 0.3
@@ -135,6 +135,8 @@ class ReadyView(PublicView):
         warnings = [f"{message.id}: {message.msg}" for message in checks.all_settings()]
         if nodes and not nodes["ready"]:
             warnings.append("no node takes work now: what is submitted waits")
+        if database == "ok" and (trouble := outbox.delivery_trouble()):
+            warnings.append(trouble)
         body = {
             "status": "ready" if database == "ok" else "not ready",
             "database": database,

@@ -11,7 +11,7 @@ from typing import Final
 
 from django.db import connection
 from prometheus_client import CollectorRegistry, Counter, disable_created_metrics, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.registry import Collector
 
@@ -44,12 +44,27 @@ _NODES: Final = """
 """
 
 
+#: Waiting ones stand in two partial indexes, dead ones in a third; delivered ones are counted by who did it.
+_CALLBACKS: Final = """
+    SELECT (SELECT count(*) FROM workers_callback WHERE state = 'due' AND next_at IS NOT NULL)
+             + (SELECT count(*) FROM workers_callback WHERE state = 'due' AND next_at IS NULL),
+           (SELECT count(*) FROM workers_callback WHERE state = 'dead'),
+           (SELECT extract(epoch FROM now() - min(created_at)) FROM workers_callback
+             WHERE state = 'due' AND next_at IS NOT NULL)
+"""
+_DELIVERERS: Final = """
+    SELECT coalesce(sum(delivered), 0), coalesce(sum(failed), 0), coalesce(sum(dead), 0),
+           extract(epoch FROM now() - max(heartbeat_at)) FROM workers_deliverer
+"""
+
+
 class _Engine(Collector):
     """Asks the database when it is scraped."""
 
     def collect(self) -> Iterable[Metric]:
         yield from _runs()
         yield from _nodes()
+        yield from _callbacks()
 
 
 def _runs() -> Iterable[Metric]:
@@ -103,6 +118,30 @@ def _nodes() -> Iterable[Metric]:
             for key, value in values.items():
                 gauges[key].add_metric([name], value)
     return gauges.values()
+
+
+def _callbacks() -> Iterable[Metric]:
+    now = GaugeMetricFamily("gantry_callbacks", "Callbacks that are due or dead now.", labels=["state"])
+    oldest = GaugeMetricFamily("gantry_oldest_due_callback_seconds", "Age of the oldest due callback.")
+    done = CounterMetricFamily(
+        "gantry_callback_deliveries",
+        "What deliverers have done, as of their last heartbeats.",
+        labels=["result"],
+    )
+    heard = GaugeMetricFamily("gantry_deliverer_heartbeat_age_seconds", "Since any deliverer was heard.")
+    with connection.cursor() as cursor:
+        cursor.execute(_CALLBACKS)
+        due, dead, age = cursor.fetchone()
+        cursor.execute(_DELIVERERS)
+        delivered, failed, given_up, silence = cursor.fetchone()
+    now.add_metric(["due"], due)
+    now.add_metric(["dead"], dead)
+    oldest.add_metric([], float(age or 0))
+    for result, number in (("delivered", delivered), ("failed", failed), ("dead", given_up)):
+        done.add_metric([result], float(number))
+    if silence is not None:
+        heard.add_metric([], float(silence))
+    return now, oldest, done, heard
 
 
 _registry.register(_Engine())

@@ -79,6 +79,21 @@ class Credentials(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
         return [{name: []} for name in self.name]
 
 
+class SignedUrl(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The log URLs of callbacks, which need no token."""
+
+    target_class = "workers.api.logs.SignedLogUrl"
+    name = "signedUrl"
+
+    def get_security_definition(self, auto_schema: Any) -> Any:
+        return {
+            "type": "apiKey",
+            "in": "query",
+            "name": "signature",
+            "description": "Part of the log URLs that callbacks carry: one log, one stream, 7 days.",
+        }
+
+
 def add_error_answers(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     """Spectacular's hook: every operation also lists the errors that any of them may answer."""
     for path, methods in result["paths"].items():

@@ -202,6 +202,8 @@ SPECTACULAR_SETTINGS = {
         "RunState": "workers.states.State",
         "RunReason": "workers.states.Reason",
         "NodeState": ["ready", "draining", "removed", "silent"],
+        "CallbackState": "workers.models.callbacks.Callback.State",
+        "ReplayState": ["dead", "delivered", "disabled"],
     },
 }
 #: Most entries of a family's list that is asked for without a limit; beyond it a Link leads on.
@@ -287,6 +289,26 @@ GANTRY_SWIFT_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SWIFT_ALLOW_NETWORKS",
 GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", default=[])
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
+#: A name of the process that delivers callbacks; several may run.
+GANTRY_CALLBACKS_NAME = env.str("GANTRY_CALLBACKS_NAME", default=socket.gethostname())
+#: Deliveries at once: to receivers that accepted the last time (as many again to unknown ones), and to those
+#: that have timed out lately.
+GANTRY_CALLBACK_THREADS = env.int("GANTRY_CALLBACK_THREADS", default=16)
+GANTRY_CALLBACK_SLOW_THREADS = env.int("GANTRY_CALLBACK_SLOW_THREADS", default=32)
+#: Longest time of one delivery in seconds, look-up and answer included.
+GANTRY_CALLBACK_TIMEOUT_S = env.float("GANTRY_CALLBACK_TIMEOUT_S", default=15.0)
+#: After a failed delivery: base * 2^n seconds with jitter, at most the cap, until given up; about 3 days.
+GANTRY_CALLBACK_RETRY_BASE_S = env.float("GANTRY_CALLBACK_RETRY_BASE_S", default=5.0)
+GANTRY_CALLBACK_RETRY_CAP_S = env.float("GANTRY_CALLBACK_RETRY_CAP_S", default=21_600.0)
+GANTRY_CALLBACK_GIVE_UP_S = env.float("GANTRY_CALLBACK_GIVE_UP_S", default=259_200.0)
+#: A receiver's lease in seconds; longer than one delivery. After it another deliverer takes over.
+GANTRY_CALLBACK_LEASE_S = env.float("GANTRY_CALLBACK_LEASE_S", default=60.0)
+#: How clients reach this service, for URLs that it hands out (signed log URLs in callbacks).
+GANTRY_PUBLIC_URL = env.str(
+    "GANTRY_PUBLIC_URL", default=f"http://127.0.0.1:{env.str('GANTRY_PORT', default='8000')}"
+).rstrip("/")
+#: How long a signed log URL works, in seconds.
+GANTRY_SIGNED_URL_S = env.int("GANTRY_SIGNED_URL_S", default=7 * 86_400)
 #: A node with less free space than this takes no new work, in MiB.
 GANTRY_MIN_FREE_MB = env.int("GANTRY_MIN_FREE_MB", default=256)
 

@@ -12,7 +12,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
 from tasks_api import serializers as shapes
-from workers.api.schemas import EXPLANATION_EXAMPLE, KEY, TENANT_HEADER
+from workers.api.schemas import CALLBACK_HEADER, EXPLANATION_EXAMPLE, KEY, TENANT_HEADER
 
 TAGS: Final = ["tasks"]
 
@@ -99,7 +99,7 @@ SUBMIT: Final[dict[str, Any]] = {
     "operation_id": "tasks_submit",
     "summary": "Submit a task",
     "tags": TAGS,
-    "parameters": [TENANT_HEADER, KEY],
+    "parameters": [TENANT_HEADER, KEY, CALLBACK_HEADER],
     "request": shapes.TaskSubmissionSerializer,
     "responses": {200: shapes.TASK_ID_ANSWER, **_errors(400, 409, 413, 415)},
     "examples": [
@@ -169,6 +169,10 @@ LOGS: Final[dict[str, Any]] = {
         OpenApiParameter("offset", int, description="From this byte of one stream on."),
         OpenApiParameter("wait", float, description="With offset: wait up to so many seconds for output."),
         OpenApiParameter("follow", str, enum=["0", "1"], description="1: go on until the task has ended."),
+        OpenApiParameter(
+            "expires", int, description="Part of a signed URL: when it ends, seconds since 1970."
+        ),
+        OpenApiParameter("signature", str, description="Part of a signed URL, in place of a token."),
         OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="bytes=0-99, of one stream."),
     ],
     "responses": {

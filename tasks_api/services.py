@@ -25,7 +25,9 @@ _READ = """
     SELECT r.id, r.name, r.spec #>> '{argv,2}', r.spec ->> 'image', r.state, r.reason, r.message, r.exit_code,
         r.attempt, r.retries_left, r.started_at, r.created_at, r.finished_at, r.not_before,
         r.cancel_requested_at, r.cancelled_by_operator, r.callback_url, r.shape_id,
-        n.name, n.attributes ->> 'hostname', extract(epoch FROM now() - n.heartbeat_at)::float8
+        n.name, n.attributes ->> 'hostname', extract(epoch FROM now() - n.heartbeat_at)::float8,
+        CASE WHEN r.callback_url <> ''
+            THEN (SELECT max(c.delivered_at) FROM workers_callback c WHERE c.run_id = r.id) END
     FROM workers_run r LEFT JOIN workers_node n ON n.id = r.node_id
     WHERE r.id = ANY(%s) AND r.tenant_id = %s AND r.family = 'tasks'
 """

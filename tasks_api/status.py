@@ -81,6 +81,8 @@ class Facts(NamedTuple):
     host: str | None
     #: Seconds since the node's last heartbeat.
     silent_s: float | None
+    #: When the receiver last accepted a callback.
+    callback_at: datetime | None = None
 
 
 #: Reason -> status of a run that ended FAILED; runtime depends on the start and is not listed.

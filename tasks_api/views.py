@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 from django.http import HttpResponse, HttpResponseBase, QueryDict
@@ -18,7 +19,8 @@ from rest_framework.views import APIView
 
 from tasks_api import schema, services, wire
 from workers import idempotency
-from workers.api.logs import log_response
+from workers.api.callback_header import callback_header
+from workers.api.logs import SignedLogUrl, log_response
 from workers.identity import Identity
 
 
@@ -58,6 +60,8 @@ class TasksView(TaskView):
         """Submit a task."""
         identity = self.who()
         task = wire.parse(request.data, identity.allowed)
+        if not task.callback_url:
+            task = replace(task, callback_url=callback_header(request))
 
         def create() -> tuple[int, dict[str, Any]]:
             return 200, wire.render_ok({"taskId": services.submit(identity.tenant_id, task)})
@@ -112,6 +116,8 @@ class OneTaskView(TaskView):
 
 class TaskLogsView(TaskView):
     """/v1/tasks/{taskId}/logs"""
+
+    authentication_classes = (SignedLogUrl, *APIView.authentication_classes)
 
     @extend_schema(**schema.LOGS)
     def get(self, request: Request, task_id: int) -> HttpResponseBase:

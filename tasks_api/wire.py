@@ -16,6 +16,7 @@ from tasks_api.codes import BadIds, Missing, NotAllowed
 from tasks_api.fields import kind, show
 from tasks_api.status import Facts, TaskStatus
 from tasks_api.submission import TaskRequest, parse
+from workers.registry import CallbackFacts
 from workers.states import State
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Facts",
     "TaskRequest",
     "TaskStatus",
+    "callback",
     "date",
     "owner",
     "parse",
@@ -109,6 +111,8 @@ def render_task(
         task["commands"] = facts.commands
     task["taskStatus"] = int(status.status(facts))
     task["message"] = status.message(facts, waiting, silent_after_s)
+    if facts.callback_at is not None:
+        task["callbackAt"] = date(facts.callback_at)
     if facts.callback_url:
         task["callbackUrl"] = facts.callback_url
     task["submitAt"] = date(facts.created_at)
@@ -165,3 +169,49 @@ class _Run(Protocol):
 def owner(run: _Run) -> dict[str, str]:
     """What /api/v1 shows as the owner of a run of this family: the task itself."""
     return {"id": str(run.pk), "url": f"/v1/tasks/{run.pk}"}
+
+
+#: Who makes a change without the node on which the task runs; Mesos called that the master.
+_NOT_THE_NODE: Final = frozenset(("client", "operator", "reconciler"))
+
+
+def callback(facts: CallbackFacts, event: str) -> dict[str, Any]:
+    """The body of a callback: of an attempt that has started, or of the task's end."""
+    task = Facts(
+        id=facts.run_id,
+        name=facts.name,
+        commands=None,
+        image=facts.image,
+        state=facts.state,
+        reason=facts.reason,
+        message=facts.message,
+        exit_code=facts.exit_code,
+        attempt=facts.attempt,
+        retries_left=facts.retries_left,
+        started_at=facts.started_at,
+        created_at=facts.created_at,
+        finished_at=facts.finished_at,
+        not_before=None,
+        cancel_requested_at=None,
+        by_operator=facts.by_operator,
+        callback_url="",
+        shape_id=0,
+        node=facts.node,
+        host=facts.host,
+        silent_s=None,
+    )
+    found = status.status(task)
+    path = f"/v1/tasks/{facts.run_id}/logs"
+    return {
+        "taskId": facts.run_id,
+        "result": found.name,
+        "message": status.message(task, {}, 0.0),
+        "source": "SOURCE_MASTER" if facts.by in _NOT_THE_NODE else "SOURCE_EXECUTOR",
+        "logs": [facts.signed_log(path, "stdout"), facts.signed_log(path, "stderr")],
+        "taskName": facts.name,
+        "tenantId": facts.tenant,
+        "taskStatus": int(found),
+        "exitCode": facts.exit_code,
+        "attempt": facts.attempt,
+        "sequence": facts.sequence,
+    }

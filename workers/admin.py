@@ -25,9 +25,23 @@ from django.utils.functional import cached_property
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from workers import identity, limits, policy, retention_policy, services, tenancy, usage
+from workers import addresses, identity, limits, policy, retention_policy, services, tenancy, usage
+from workers.callbacks import operations
 from workers.errors import EngineError
-from workers.models import Attempt, AuditEntry, Membership, Node, Run, RunEvent, Tenant, Token
+from workers.models import (
+    Attempt,
+    AuditEntry,
+    Callback,
+    CallbackAttempt,
+    Deliverer,
+    DisabledUrl,
+    Membership,
+    Node,
+    Run,
+    RunEvent,
+    Tenant,
+    Token,
+)
 
 T = TypeVar("T")
 
@@ -210,6 +224,107 @@ class NodeAdmin(ReadOnly):
     @admin.display(description="MiB used")
     def memory(self, node: Node) -> str:
         return f"{node.mem_mb_used} of {node.mem_mb_total}"
+
+
+class Replayers(ReadOnly):
+    """What superusers may act on from the list."""
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        """Superusers only."""
+        return bool(getattr(request.user, "is_superuser", False))
+
+
+@admin.register(Callback)
+class CallbackAdmin(Replayers):
+    """What is owed to clients and what became of it. URLs without user name, password and query."""
+
+    list_display = (
+        "id",
+        "tenant",
+        "family",
+        "owner_id",
+        "event",
+        "where",
+        "state",
+        "attempts_made",
+        "next_at",
+    )
+    list_filter = ("state", FamilyFilter, "tenant")
+    list_select_related = ("tenant",)
+    search_help_text = "A callback's number"
+    search_fields = ("id",)
+    fields = (
+        *("id", "tenant", "family", "owner_kind", "owner_id", "sequence", "event", "where", "state"),
+        *("next_at", "attempts_made", "message_id", "created_at", "delivered_at", "tries"),
+    )
+    readonly_fields = fields
+    actions = ("replay",)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        number = int(term) if term.isascii() and term.isdigit() and len(term) <= 18 else 0
+        return (queryset.filter(pk=number) if term else queryset), False
+
+    @admin.display(description="URL")
+    def where(self, row: Callback) -> str:
+        return shown_url(row.url)
+
+    @admin.display(description="Attempts")
+    def tries(self, row: Callback) -> SafeString:
+        """The newest 50."""
+        found = CallbackAttempt.objects.filter(callback=row).order_by("-pk")[:50]
+        lines = ((item.at.isoformat(" "), item.status or "-", item.error, item.ms) for item in found)
+        return format_html_join("", "{} {} {} ({} ms)<br>", lines)
+
+    @admin.action(description="Send the chosen callbacks again", permissions=["replay"])
+    def replay(self, request: HttpRequest, chosen: QuerySet[Callback]) -> None:
+        done, refused = 0, ""
+        for callback_id in chosen.values_list("pk", flat=True)[:1000]:
+            try:
+                operations.replay(None, callback_id)
+                done += 1
+            except EngineError as error:
+                refused = error.message
+        self.message_user(request, f"{done} are due again. {refused}".strip())
+
+
+@admin.register(DisabledUrl)
+class DisabledUrlAdmin(Replayers):
+    """URLs that answered 410: nothing goes there."""
+
+    list_display = ("id", "tenant", "where", "at")
+    list_filter = ("tenant",)
+    list_select_related = ("tenant",)
+    fields = readonly_fields = ("tenant", "where", "at")
+    actions = ("enable",)
+
+    @admin.display(description="URL")
+    def where(self, row: DisabledUrl) -> str:
+        return shown_url(row.url)
+
+    @admin.action(description="Enable the chosen URLs again", permissions=["replay"])
+    def enable(self, request: HttpRequest, chosen: QuerySet[DisabledUrl]) -> None:
+        for disabled_id in chosen.values_list("pk", flat=True)[:1000]:
+            operations.enable(None, disabled_id)
+        self.message_user(request, "Callbacks go there again. Replay what was disabled meanwhile.")
+
+
+@admin.register(Deliverer)
+class DelivererAdmin(ReadOnly):
+    """Processes that deliver callbacks."""
+
+    list_display = ("name", "heartbeat_at", "detached", "delivered", "failed", "dead", "version")
+    ordering = ("name",)
+
+
+def shown_url(url: str) -> str:
+    """A URL without what may be a secret in it."""
+    try:
+        return addresses.parse(url, credentials=True).shown
+    except EngineError:
+        return "(not a URL)"
 
 
 class PolicyForm(TenantForm):

@@ -57,7 +57,16 @@ STEPS = (
     "runner.after_cleanup",
 )
 #: Steps of the process that serves the API.
-API_STEPS = ("api.before_ring",)
+API_STEPS = ("api.before_ring", "api.before_callback_ring")
+#: Steps of the process that delivers callbacks, in the order of a delivery.
+CALLBACK_STEPS = (
+    "callbacks.before_claim",
+    "callbacks.after_claim",
+    "callbacks.before_send",
+    "callbacks.after_send",
+    "callbacks.before_record_commit",
+    "callbacks.after_record_commit",
+)
 
 _AT = os.environ.get("GANTRY_CRASH_AT", "")
 _ONCE = os.environ.get("GANTRY_CRASH_ONCE", "")

@@ -20,8 +20,12 @@ from workers.crashpoints import step
 
 log = structlog.get_logger(__name__)
 CHANNEL = "gantry:ring"
+#: Wakes whoever delivers callbacks.
+CALLBACKS = "gantry:callbacks"
 
 _wanted = threading.Event()
+#: Channels to ring on; adding one and taking one out are atomic.
+_channels: set[str] = set()
 _thread: threading.Thread | None = None
 _thread_pid = 0
 _start = threading.Lock()
@@ -47,10 +51,26 @@ def ring_after_commit() -> None:
     transaction.on_commit(ring)
 
 
+def ring_callbacks_after_commit() -> None:
+    """Wake the deliverers of callbacks once the current transaction has committed."""
+    transaction.on_commit(ring_callbacks)
+
+
+def ring_callbacks() -> None:
+    """Ask the background thread to wake every deliverer; returns at once."""
+    step("api.before_callback_ring")
+    _ring(CALLBACKS)
+
+
 def ring() -> None:
     """Ask the background thread to wake every agent; returns at once."""
-    global _thread, _thread_pid
     step("api.before_ring")
+    _ring(CHANNEL)
+
+
+def _ring(channel: str) -> None:
+    global _thread, _thread_pid
+    _channels.add(channel)
     if _thread_pid != os.getpid() or _thread is None or not _thread.is_alive():
         with _start:
             if _thread_pid != os.getpid() or _thread is None or not _thread.is_alive():
@@ -73,7 +93,13 @@ def _ringer() -> None:
         _wanted.wait()
         _wanted.clear()
         try:
-            client.publish(CHANNEL, b"")
+            while _channels:
+                channel = _channels.pop()
+                try:
+                    client.publish(channel, b"")
+                except redis.RedisError:
+                    _channels.add(channel)
+                    raise
             if _silent_since is not None:
                 log.info("doorbell.back")
             _silent_since = None
@@ -89,13 +115,18 @@ def _ringer() -> None:
             _wanted.set()
 
 
-def listen(wake: Callable[[], None], stopping: threading.Event, heard: Callable[[bool], None]) -> None:
+def listen(
+    wake: Callable[[], None],
+    stopping: threading.Event,
+    heard: Callable[[bool], None],
+    channel: str = CHANNEL,
+) -> None:
     """Call ``wake`` for every ring until ``stopping``; ``heard`` is told whether the broker answers."""
     while not stopping.is_set():
         try:
             client = connect(2.0)
             with client.pubsub(ignore_subscribe_messages=True) as subscription:  # type: ignore[no-untyped-call]
-                subscription.subscribe(CHANNEL)
+                subscription.subscribe(channel)
                 heard(True)
                 wake()  # what was rung while nobody listened
                 while not stopping.is_set():

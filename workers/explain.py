@@ -15,7 +15,7 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
-from workers import doorbell
+from workers import doorbell, outbox
 from workers.claiming import binding_quotas, shape_view
 from workers.models import Node, Run, Shape
 from workers.placement import (
@@ -223,6 +223,8 @@ def explain_run(run: Run) -> dict[str, Any]:
     else:
         since = run.finished_at or run.created_at
         told.append(Obstacle("ended", run.message or run.state, "", False))
+    if run.callback_url and (trouble := outbox.delivery_trouble(run.pk)):
+        told.append(Obstacle("callbacks", trouble, "start a process that delivers callbacks", True))
     return {
         "state": run.state,
         "since": since.isoformat().replace("+00:00", "Z"),

@@ -132,9 +132,9 @@ class Handover:
 class CeleryPublisher:
     """Publishes to the queue ``node.<name>`` with the run as the task's id, so that Flower shows it."""
 
-    def __init__(self, app: Any, node_name: str) -> None:
+    def __init__(self, app: Any, node_name: str, queue: str = "") -> None:
         self._app = app
-        self._queue = f"node.{node_name}"
+        self._queue = queue or f"node.{node_name}"
         self._producer: Any = None
         self._lock = threading.Lock()
 
@@ -167,3 +167,16 @@ class CeleryPublisher:
             self._app.send_task(
                 name, args=args, task_id=task_id, queue=self._queue, producer=self._producer, retry=False
             )
+
+
+class CallbackPublisher(CeleryPublisher):
+    """Publishes to a deliverer's own queue ``callbacks.<name>``; the lease is one of a receiver."""
+
+    def __init__(self, app: Any, name: str) -> None:
+        super().__init__(app, name, queue=f"callbacks.{name}")
+
+    def execute(self, lease: Lease) -> None:
+        self._send("gantry.deliver", [lease.run_id, lease.epoch], f"callbacks-{lease.run_id}-{lease.epoch}")
+
+    def canary(self, nonce: str) -> None:
+        self._send("gantry.callbacks_canary", [nonce], f"canary-{nonce}")

@@ -20,7 +20,7 @@ from workers import limits, policy
 from workers.errors import EngineError
 from workers.models import Membership, Tenant, Token
 
-Via = Literal["token", "basic", "session", "network"]
+Via = Literal["token", "basic", "session", "network", "signature"]
 
 #: What a token may be for; contract page 00, "Identity".
 SCOPES: Final = ("read", "submit", "operate", "worker")

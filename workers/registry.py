@@ -5,11 +5,53 @@ A family's module offers the functions of ``FamilyHooks``; each is pure.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from importlib import import_module
-from typing import Any, Protocol, cast
+from typing import Any, Final, Protocol, cast
 
 from django.conf import settings
+
+#: Events of a run that are told to whoever asked for callbacks.
+RUNNING: Final = "running"  # an attempt has started
+ENDED: Final = "ended"
+
+
+@dataclass(frozen=True)
+class CallbackFacts:
+    """What is recorded of a run at the moment of an event, for a callback's body.
+
+    With ``RUNNING`` the state is RUNNING, also where the attempt had ended before anybody could tell.
+    """
+
+    run_id: int
+    tenant: str
+    family: str
+    kind: str
+    name: str
+    owner_id: str
+    state: str
+    reason: str
+    message: str
+    exit_code: int | None
+    attempt: int
+    retries_left: int
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    by_operator: bool
+    image: str | None
+    node: str | None
+    #: The node's hostname attribute.
+    host: str | None
+    #: Who told: a node's name, "reconciler", "client" or "operator".
+    by: str
+    #: Of this callback among those of its object, from 1 on.
+    sequence: int
+    #: A path of this service with a stream of its log -> URL that needs no token for some days.
+    signed_log: Callable[[str, str], str]
 
 
 class FamilyHooks(Protocol):
@@ -17,6 +59,10 @@ class FamilyHooks(Protocol):
 
     def owner(self, run: Any) -> dict[str, str]:
         """{"id", "url"}: the family's own name for what the run belongs to."""
+        ...
+
+    def callback(self, facts: CallbackFacts, event: str) -> dict[str, Any]:
+        """The body of a callback: ``event`` is RUNNING or ENDED."""
         ...
 
 

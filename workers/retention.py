@@ -28,6 +28,8 @@ IDEMPOTENCY_H: Final = 24
 REQUEST_MIN: Final = 60
 #: A shape without any run is kept this long, so that submitting the same thing again finds it.
 SHAPE_H: Final = 24
+#: What is known of a receiver of callbacks is kept this long after the last delivery.
+RECEIVER_D: Final = 7
 #: Chunks of logs deleted for each run of the limit: a chunk has up to 256 KiB.
 _CHUNKS: Final = 4
 
@@ -57,6 +59,7 @@ def prune_once(limit: int) -> dict[str, int]:
         ),
         "node_requests": _prune_old("workers_noderequest", "id", f"{REQUEST_MIN} minutes", limit),
         "shapes": shapes,
+        "receivers": _prune_receivers(limit),
         "audit": audit.prune(settings.GANTRY_KEEP_AUDIT_D, limit),
         "usage": _prune_usage(limit),
         **{what: count for prune in _pruners() for what, count in prune(limit).items()},
@@ -231,6 +234,19 @@ def _prune_usage(limit: int) -> int:
             """DELETE FROM workers_usageday WHERE ctid = ANY(ARRAY(SELECT ctid FROM workers_usageday
                    WHERE day < current_date - %s ORDER BY day LIMIT %s FOR UPDATE SKIP LOCKED))""",
             [settings.GANTRY_KEEP_USAGE_D, limit],
+        )
+        return int(cursor.rowcount)
+
+
+def _prune_receivers(limit: int) -> int:
+    """Receivers of callbacks to which nothing has gone for a long time; they are made again when needed."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            """DELETE FROM workers_callbackreceiver WHERE id IN (SELECT id FROM workers_callbackreceiver
+                   WHERE used_at < now() - %s * interval '1 day'
+                       AND (lease_until IS NULL OR lease_until < now())
+                   ORDER BY id LIMIT %s FOR UPDATE SKIP LOCKED)""",
+            [RECEIVER_D, limit],
         )
         return int(cursor.rowcount)
 

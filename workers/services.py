@@ -216,8 +216,11 @@ def cancel_all(tenant_id: int, run_ids: Iterable[int]) -> int:
     return len(stopped | asked)
 
 
-def retry(tenant_id: int | None, run_id: int) -> int:
-    """Run an ended run once more, as a new run with the same specification. Returns the new run's id."""
+def retry(tenant_id: int | None, run_id: int, callback_url: str = "") -> int:
+    """Run an ended run once more, as a new run with the same specification. Returns the new run's id.
+
+    ``callback_url`` replaces the one of the first run.
+    """
     run = find(tenant_id, run_id)
     if not is_final(run.state):
         raise Conflict(f"run {run_id} has not ended (it is {run.state}): cancel it first or wait for its end")
@@ -237,7 +240,7 @@ def retry(tenant_id: int | None, run_id: int) -> int:
                 timeout_s=run.timeout_s,
                 grace_s=run.grace_s,
                 expires_in_s=settings.GANTRY_EXPIRE_S,
-                callback_url=run.callback_url,
+                callback_url=callback_url or run.callback_url,
                 retry_of=run.pk,
             ),
         )

@@ -20,6 +20,7 @@ from typing import Any
 from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
+from workers import outbox
 from workers.leases import ClaimedRun, Lease, NewRun, Outcome
 from workers.states import Reason, State
 
@@ -186,14 +187,14 @@ def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) ->
         """
         WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::float8[], %s::text[])
             AS i(id, attempt, epoch, ago, message)),
-        locked AS (SELECT r.id, i.ago, i.message FROM workers_run r JOIN i ON r.id = i.id
-            AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
+        locked AS (SELECT r.id, i.ago, i.message, r.started_at IS NULL AND r.callback_url <> '' AS owes
+            FROM workers_run r JOIN i ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' ORDER BY r.id FOR UPDATE OF r),
         moved AS (UPDATE workers_run r SET message = l.message,
             started_at = coalesce(r.started_at, now() - l.ago * interval '1 second')
-            FROM locked l WHERE r.id = l.id RETURNING r.id, r.attempt, r.started_at)
+            FROM locked l WHERE r.id = l.id RETURNING r.id, r.attempt, r.started_at, l.owes)
         UPDATE workers_attempt a SET started_at = m.started_at
-        FROM moved m WHERE a.run_id = m.id AND a.number = m.attempt RETURNING a.run_id
+        FROM moved m WHERE a.run_id = m.id AND a.number = m.attempt RETURNING a.run_id, m.owes
         """,
         [
             [lease.run_id for lease, _, _ in items],
@@ -203,7 +204,9 @@ def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) ->
             [message for _, _, message in items],
         ],
     )
-    return {row[0] for row in cursor.fetchall()}
+    rows = cursor.fetchall()
+    outbox.owe(cursor, [(run_id, outbox.RUNNING) for run_id, owes in rows if owes], by="node")
+    return {row[0] for row in rows}
 
 
 def tell(cursor: CursorWrapper, items: Sequence[tuple[Lease, dict[str, Any]]]) -> set[int]:
@@ -229,9 +232,18 @@ def tell(cursor: CursorWrapper, items: Sequence[tuple[Lease, dict[str, Any]]]) -
 
 
 def _leave_running(
-    cursor: CursorWrapper, outcomes: Sequence[Outcome], change: str, extra: str, by: str
+    cursor: CursorWrapper,
+    outcomes: Sequence[Outcome],
+    change: str,
+    extra: str,
+    by: str,
+    *,
+    ends: bool = False,
 ) -> set[int]:
-    """What ``finish``, ``retry`` and ``release`` share: close the attempt, free the node, tell."""
+    """What ``finish``, ``retry`` and ``release`` share: close the attempt, free the node, tell.
+
+    Callbacks: one for the end (``ends``), and the attempt's start where it had not been told before.
+    """
     cursor.execute(
         f"""
         WITH i AS (SELECT * FROM unnest(%(id)s::bigint[], %(attempt)s::int[], %(epoch)s::int[],
@@ -240,13 +252,14 @@ def _leave_running(
                 %(facts)s::text[])
             AS i(id, attempt, epoch, to_state, why, words, code, ago, log_bytes, log_truncated, backoff,
                 facts)),
-        locked AS (SELECT i.*, r.node_id AS on_node FROM workers_run r
+        locked AS (SELECT i.*, r.node_id AS on_node, r.callback_url <> '' AS owes,
+                r.started_at IS NULL AND i.ago IS NOT NULL AS untold FROM workers_run r
             JOIN i ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' {extra} ORDER BY r.id FOR UPDATE OF r),
         moved AS (UPDATE workers_run r SET lease_until = NULL, message = l.words, reason = l.why, {change}
             FROM locked l WHERE r.id = l.id
             RETURNING r.id, r.attempt, r.state, r.shape_id, l.on_node, l.to_state, l.why, l.words, l.code,
-                l.ago, l.log_bytes, l.log_truncated, l.facts),
+                l.ago, l.log_bytes, l.log_truncated, l.facts, l.owes, l.untold),
         closed AS (UPDATE workers_attempt a SET state = m.to_state, reason = m.why, message = m.words,
                 exit_code = m.code, finished_at = now(), log_bytes = m.log_bytes,
                 log_truncated = m.log_truncated, facts = a.facts || m.facts::jsonb,
@@ -259,7 +272,7 @@ def _leave_running(
             FROM (SELECT m.on_node, sum(s.cpu_m) cpu, sum(s.mem_mb) mem, count(*) runs
                   FROM moved m JOIN workers_shape s ON s.id = m.shape_id GROUP BY m.on_node) u
             WHERE n.id = u.on_node)
-        SELECT id FROM moved
+        SELECT id, owes, untold FROM moved
         """,
         {
             "id": [item.lease.run_id for item in outcomes],
@@ -277,7 +290,15 @@ def _leave_running(
             "by": by,
         },
     )
-    return {row[0] for row in cursor.fetchall()}
+    rows = cursor.fetchall()
+    owing = [(run_id, untold) for run_id, owes, untold in rows if owes]
+    outbox.owe(
+        cursor,
+        [(run_id, outbox.RUNNING) for run_id, untold in owing if untold]
+        + [(run_id, outbox.ENDED) for run_id, _ in owing if ends],
+        by=by,
+    )
+    return {row[0] for row in rows}
 
 
 def finish(cursor: CursorWrapper, outcomes: Sequence[Outcome], *, by: str) -> set[int]:
@@ -289,6 +310,7 @@ def finish(cursor: CursorWrapper, outcomes: Sequence[Outcome], *, by: str) -> se
            started_at = coalesce(r.started_at, now() - l.ago * interval '1 second')""",
         "",
         by,
+        ends=True,
     )
 
 
@@ -379,9 +401,11 @@ def _leave_pending(
             ORDER BY id LIMIT %(limit)s FOR UPDATE),
         moved AS (UPDATE workers_run r SET state = %(state)s, reason = %(reason)s, message = %(message)s,
                 finished_at = now(), not_before = NULL
-            FROM locked l WHERE r.id = l.id AND r.state = 'PENDING' RETURNING r.id, r.attempt)
-        INSERT INTO workers_runevent (run_id, from_state, to_state, reason, attempt, by)
-        SELECT id, 'PENDING', %(state)s, %(reason)s, attempt, %(by)s FROM moved RETURNING run_id
+            FROM locked l WHERE r.id = l.id AND r.state = 'PENDING'
+            RETURNING r.id, r.attempt, r.callback_url <> '' AS owes),
+        told AS (INSERT INTO workers_runevent (run_id, from_state, to_state, reason, attempt, by)
+            SELECT id, 'PENDING', %(state)s, %(reason)s, attempt, %(by)s FROM moved)
+        SELECT id, owes FROM moved
         """,
         {
             **params,
@@ -392,7 +416,9 @@ def _leave_pending(
             "by": by,
         },
     )
-    return {row[0] for row in cursor.fetchall()}
+    rows = cursor.fetchall()
+    outbox.owe(cursor, [(run_id, outbox.ENDED) for run_id, owes in rows if owes], by=by)
+    return {row[0] for row in rows}
 
 
 def submit(cursor: CursorWrapper, new: NewRun) -> tuple[int, datetime]:

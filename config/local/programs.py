@@ -1,4 +1,4 @@
-"""What the supervisor runs: the API, a node's worker, Flower, management commands; and one small HTTP GET.
+"""What the supervisor runs: API, worker, callbacks, Flower, management commands; and one small HTTP GET.
 
 Must not import Django or any app.
 """
@@ -40,6 +40,17 @@ def worker(data: DataFolder, environment: dict[str, str], log: str) -> Child:
         environment={**environment, "GANTRY_ROLE": "worker"},
         log=data.log / f"{log}.log",
         grace=15,
+        own_group=False,
+    )
+
+
+def callbacks(data: DataFolder, environment: dict[str, str]) -> Child:
+    return Child(
+        name="callbacks",
+        command=[sys.executable, "manage.py", "callbacks"],
+        environment={**environment, "GANTRY_ROLE": "worker"},
+        log=data.log / "callbacks.log",
+        grace=10,
         own_group=False,
     )
 

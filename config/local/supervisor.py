@@ -22,7 +22,7 @@ from config.local.data import DataFolder, check_port_is_free, port_from
 from config.local.embedded import EmbeddedServer
 from config.local.errors import LocalError
 from config.local.processes import tail
-from config.local.programs import api, fetch, flower, manage, worker
+from config.local.programs import api, callbacks, fetch, flower, manage, worker
 from config.local.terminal import paint, say, tell
 
 LOOK_S = 0.1
@@ -72,10 +72,15 @@ class Supervisor:
         tell(f"{paint('Gantry', 'strong')}, data in {self.data.path}")
         with self._signals(), self._everything_ends():
             self._start_servers()
-            environment = {**self.data.environment(self.servers), "GANTRY_NODE_NAME": node}
+            environment = {
+                "GANTRY_PUBLIC_URL": f"http://127.0.0.1:{port}",  # unless the caller knows better
+                **self.data.environment(self.servers),
+                "GANTRY_NODE_NAME": node,
+            }
             self._prepare_database(environment)
             self._add(api(self.data, environment, port))
             self._add(worker(self.data, environment, "worker"))
+            self._add(callbacks(self.data, environment))
             self._add(flower(self.data, environment, flower_port))
             self._welcome(port, flower_port, node, self._wait_until_ready(port))
             self._watch()

@@ -38,6 +38,14 @@ def run(marks: list[str], *, long: bool) -> int:
             one, hundred = reads(ours, peer, rounds, seconds)
             _show("2 one task read [1/s]", 0.6, one)
             print(f"  2 batch of 100 ids: {hundred:.0f} requests/s = {hundred * 100:.0f} tasks/s")
+        if "15" in marks:
+            from tests.bench import callbacks
+
+            _show(
+                "15 callbacks while 50 receivers hang [1/s]",
+                0.9,
+                callbacks.measure(rig, rounds, long=long),
+            )
         if "3" in marks or "4" in marks:
             rig.node()
             rig.peer_worker()

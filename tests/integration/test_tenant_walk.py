@@ -32,7 +32,9 @@ from tests.integration.walk import (
 from tests.support.engine import submit
 from tests.support.fixtures import make_account
 from workers import services
-from workers.models import IdempotencyKey, LogChunk, Node, Secret, Tenant, Token
+from workers.callbacks import signing
+from workers.callbacks.rows import digest
+from workers.models import Callback, DisabledUrl, IdempotencyKey, LogChunk, Node, Secret, Tenant, Token
 from workers.states import Reason, State
 
 
@@ -40,7 +42,13 @@ from workers.states import Reason, State
 def victim(db: None, settings: Any) -> Victim:
     settings.TOKEN_CACHE_S = 60
     with connection.cursor() as cursor:
-        for table in ("workers_run", "workers_token"):
+        for table in (
+            "workers_run",
+            "workers_token",
+            "workers_callback",
+            "workers_callbacksecret",
+            "workers_disabledurl",
+        ):
             cursor.execute("SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", [table, FIRST_ID])
     account = make_account(f"{CANARY}-tenant")
     Tenant.objects.filter(pk=account.tenant_id).update(title=f"{CANARY}-title")
@@ -67,6 +75,15 @@ def victim(db: None, settings: Any) -> Victim:
         tenant_id=account.tenant_id, method="POST", path="/v1/tasks", key="k", body_digest="0" * 64
     )
     token_id = Token.objects.get(user__username=account.user).pk
+    Callback.objects.filter(run_id=ids[2], event="ended").update(state="dead", next_at=None)
+    callbacks = Callback.objects.filter(tenant_id=account.tenant_id).order_by("id")
+    assert callbacks.count() == 3, "two attempts that started and one end"
+    secret, _ = signing.make(account.tenant_id)
+    disabled = DisabledUrl.objects.create(
+        tenant_id=account.tenant_id,
+        url=f"http://{CANARY}.example/gone",
+        digest=digest(f"http://{CANARY}.example/gone"),
+    )
     runs = [str(run_id) for run_id in ids]
     job = Job.objects.create(
         tenant_id=account.tenant_id,
@@ -110,6 +127,11 @@ def victim(db: None, settings: Any) -> Victim:
         "ContainerId": [f"{CANARY}-container-1"],
         "NodeId": [stage.node.name],
         "tenant": [account.tenant],
+        "callback_id": [str(row.pk) for row in callbacks],
+        "secret_id": [str(secret.pk)],
+        "disabled_id": [str(disabled.pk)],
+        "url": [f"http://{CANARY}.example/"],
+        "receiver": [f"{CANARY}.example", f"http://{CANARY}.example:80"],
     }
     return Victim(account, ids, token_id, stage.node.name, values)
 
@@ -193,6 +215,9 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         "POST /api/v1/runs/{run_id}/cancel",
         "POST /api/v1/runs/{run_id}/retry",
         "DELETE /api/v1/tokens/{token_id}",
+        "DELETE /api/v1/callbacks/secrets/{secret_id}",
+        "POST /api/v1/callbacks/disabled/{disabled_id}/enable",
+        "POST /api/v1/callbacks/{callback_id}/replay",
     ):
         assert changed[key], f"{key} changed nothing for its owner"
 
@@ -232,5 +257,5 @@ def test_the_walk_notices_a_hole(
     with pytest.raises(AssertionError, match=notices):
         assert_blind(stranger, victim, asked, nobody)
     if method == "POST":
-        with pytest.raises(AssertionError, match="workers_run"):
+        with pytest.raises(AssertionError, match=r"workers_(run|callback)"):
             assert_untouched(before, stranger, victim)

@@ -19,7 +19,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from config import openapi
 from tests.support.fixtures import Account
-from workers.models import Run, Token
+from workers.models import CallbackSecret, Run, Secret, Token
 
 CANARY: Final = "canary-7f3a"
 QUIET: Final = ("GET", "HEAD", "OPTIONS")
@@ -30,6 +30,11 @@ FIRST_ID: Final = 700_000_000
 NOBODY: Final = 888_888_888
 NOBODYS_NAME: Final = "nobody-at-all"
 NOBODYS_UUID: Final = "88888888-8888-4888-8888-888888888888"
+#: Where a caller may make something of its own.
+OWN_TABLES: Final = (
+    *("workers_token", "workers_idempotencykey", "workers_run", "workers_shape"),
+    *("workers_secret", "workers_callbacksecret"),
+)
 #: Parameters that name nothing of a tenant.
 HARMLESS: Final = {
     *(
@@ -48,8 +53,12 @@ HARMLESS: Final = {
         "all_tenants",
         "force",
     ),
-    *("stream", "attempt", "offset", "wait", "follow", "tail", "raw"),
+    *("stream", "attempt", "offset", "wait", "follow", "tail", "raw", "expires", "signature", "event"),
 }
+#: Names no body may carry: a name of one's own choice, and an address that anybody may have pinged.
+CHOSEN: Final = ("name", "url")
+#: Makes something of the caller's own, with a random value and a number: only the status is compared.
+MAKES_OWN: Final = ("POST", "/api/v1/callbacks/secrets")
 #: What operators see of everybody by design: not walked as an operator of another tenant.
 OPERATORS: Final = re.compile(r"/api/v1/(tenants|users|tokens|nodes|audit)\b|/metrics$")
 
@@ -147,7 +156,7 @@ def questions(victim: Victim) -> Iterator[tuple[Question, Question]]:
                 if method in ("POST", "PUT", "PATCH"):
                     # The fields that creating requests need are there too: refusals come from the ids.
                     needed = {"name": "walk", "scopes": ["read"], "default": True}
-                    about = {name: values[-1] for name, values in victim.values.items() if name != "name"}
+                    about = {name: values[-1] for name, values in victim.values.items() if name not in CHOSEN}
                     nothing = {name: nobodys(name, item) for name, item in about.items()}
                     yield (
                         Question(method, route.path, route.names, mine, "", json.dumps({**about, **needed})),
@@ -218,6 +227,8 @@ def assert_blind(who: Account, victim: Victim, asked: Question, nobody: Question
     if asked.names_something:
         status_of_nobody, text_of_nobody = ask(who, nobody)
         assert status == status_of_nobody, about
+        if (asked.method, asked.template) == MAKES_OWN:
+            return
         assert without_ids(text, asked) == without_ids(text_of_nobody, nobody), about
 
 
@@ -228,9 +239,8 @@ def assert_untouched(before: dict[str, Counter[str]], who: Account, victim: Vict
         assert not gone, f"{table}: {list(gone)[:3]} changed"
         new = now - before[table]
         if new:
-            assert table in ("workers_token", "workers_idempotencykey", "workers_run", "workers_shape"), (
-                table,
-                new,
-            )
+            assert table in OWN_TABLES, (table, new)
     assert not Token.objects.filter(user__username=victim.account.user).exclude(pk=victim.token_id).exists()
     assert Run.objects.filter(tenant_id=victim.account.tenant_id).count() == len(victim.run_ids)
+    assert CallbackSecret.objects.filter(tenant_id=victim.account.tenant_id).count() == 1
+    assert Secret.objects.filter(tenant_id=victim.account.tenant_id).count() == 2

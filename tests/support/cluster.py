@@ -16,6 +16,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,9 @@ QUICK = {
     "GANTRY_RECONCILE_S": "0.5",
     "GANTRY_RETRY_BASE_S": "0.2",
     "GANTRY_GRACE_S": "1",
+    "GANTRY_CALLBACK_RETRY_BASE_S": "0.3",
+    "GANTRY_CALLBACK_LEASE_S": "4",
+    "GANTRY_CALLBACK_TIMEOUT_S": "2",
     "GANTRY_LOG_FORMAT": "text",
     "GANTRY_MIN_FREE_MB": "16",
     "PYTHONUNBUFFERED": "1",
@@ -193,6 +197,27 @@ class Cluster:
         wait_until(answers, why="the API answers")
         assert api.alive, api.text()[-3000:]
         return api
+
+    def callbacks(
+        self, name: str = "c1", *, wait: bool = True, settings: Mapping[str, str] | None = None, **env: str
+    ) -> Process:
+        """Start a process that delivers callbacks; ``settings`` and ``env`` add variables."""
+        from workers.models import Deliverer
+
+        def beats() -> datetime | None:
+            return Deliverer.objects.filter(name=name).values_list("heartbeat_at", flat=True).first()
+
+        before = beats()
+        process = self._start(
+            f"callbacks-{name}",
+            [sys.executable, "manage.py", "callbacks"],
+            {"GANTRY_CALLBACKS_NAME": name, **(settings or {}), **env},
+            ROOT,
+        )
+        if wait:
+            wait_until(lambda: beats() != before or not process.alive, why=f"deliverer {name} beats")
+            assert process.alive, process.text()[-3000:]
+        return process
 
     def _start(self, name: str, command: list[str], env: dict[str, str], cwd: Path) -> Process:
         self._count += 1

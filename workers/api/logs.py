@@ -10,7 +10,12 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 from django.http import StreamingHttpResponse
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
 
+from workers import signed_urls
+from workers.errors import NotFound
+from workers.identity import CredentialRefused, Identity
 from workers.logs import store
 from workers.logs.answers import HEADERS, gap_line, respond
 from workers.models import Run
@@ -59,3 +64,34 @@ def whole_log(
         body = iter(())
     headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingHttpResponse(body, headers=headers)
+
+
+class SignedLogUrl(BaseAuthentication):
+    """A log URL that a callback carried: its signature is the credential, for this path and stream only.
+
+    For views of one run's log, whose route names the run as its only parameter.
+    """
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        given = request.query_params
+        if "signature" not in given:
+            return None
+        problem = signed_urls.check(
+            request.path, given.get("stream", ""), given.get("expires", ""), given["signature"]
+        )
+        if problem == "expired":
+            raise CredentialRefused("token_expired", "the signed URL has expired: present a token instead")
+        if problem:
+            raise CredentialRefused(
+                "token_invalid",
+                "the signature does not fit this path, stream and expiry: use the URL as it was",
+            )
+        (run_id,) = (request.parser_context or {})["kwargs"].values()
+        owner = Run.objects.filter(pk=run_id).values_list("tenant_id", "tenant__name").first()
+        if owner is None:
+            raise NotFound(f"there is no run {run_id}")
+        found = Identity(owner[0], owner[1], None, "signed-url", frozenset(("read",)), "signature")
+        return found, found
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"

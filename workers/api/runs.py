@@ -13,6 +13,7 @@ from rest_framework.request import Request
 from workers import services
 from workers.api import schemas, shapes
 from workers.api.answers import ApiView, Page, answer, created, known_parameters, moment
+from workers.api.callback_header import callback_header
 from workers.api.logs import log_response
 from workers.errors import InvalidInput
 from workers.models import Attempt, Run, RunEvent
@@ -132,9 +133,10 @@ class RunRetryView(ApiView):
     def post(self, request: Request, run_id: int) -> HttpResponse:
         """Run an ended run once more, as a new run."""
         tenant_id, root = self.tenant_id(), root_of(request)
+        callback_url = callback_header(request)
 
         def create() -> tuple[int, dict[str, Any]]:
-            new_id = services.retry(tenant_id, run_id)
+            new_id = services.retry(tenant_id, run_id, callback_url)
             return 201, shapes.run(services.find(tenant_id, new_id), root)
 
         status, body = created(request, self.who(), create)

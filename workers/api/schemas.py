@@ -25,6 +25,12 @@ KEY: Final = OpenApiParameter(
     OpenApiParameter.HEADER,
     description="The same key and body within 24 hours create one thing and get one answer.",
 )
+CALLBACK_HEADER: Final = OpenApiParameter(
+    "X-Callback-Url",
+    str,
+    OpenApiParameter.HEADER,
+    description="http or https; told when an attempt starts and when it ends (docs/callbacks.md).",
+)
 ALL: Final = OpenApiParameter(
     "all_tenants", bool, description="1: every tenant's runs; needs the scope operate."
 )
@@ -230,7 +236,7 @@ RETRY: Final = operation(
     "runs",
     "Run an ended run once more, as a new run",
     {201: s.RunSerializer, 404: s.ErrorSerializer, 409: s.ErrorSerializer},
-    parameters=[*_RUN, KEY],
+    parameters=[*_RUN, KEY, CALLBACK_HEADER],
     examples=[shown("the new run", RUN_EXAMPLE, "201")],
 )
 EXPLAIN: Final = operation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from workers.api import nodes, records, runs, tenants, tokens
+from workers.api import callbacks, nodes, records, runs, tenants, tokens
 
 urlpatterns = [
     path("runs", runs.RunsView.as_view()),
@@ -20,6 +20,15 @@ urlpatterns = [
     path("limits", records.LimitsView.as_view()),
     path("usage", records.UsageView.as_view()),
     path("audit", records.AuditView.as_view()),
+    path("callbacks", callbacks.CallbacksView.as_view()),
+    path("callbacks/replay", callbacks.CallbacksReplayView.as_view()),
+    path("callbacks/test", callbacks.CallbackTestView.as_view()),
+    path("callbacks/disabled", callbacks.DisabledUrlsView.as_view()),
+    path("callbacks/disabled/<int:disabled_id>/enable", callbacks.DisabledUrlEnableView.as_view()),
+    path("callbacks/secrets", callbacks.CallbackSecretsView.as_view()),
+    path("callbacks/secrets/<int:secret_id>", callbacks.CallbackSecretView.as_view()),
+    path("callbacks/<int:callback_id>", callbacks.CallbackView.as_view()),
+    path("callbacks/<int:callback_id>/replay", callbacks.CallbackReplayView.as_view()),
     path("me", tokens.MeView.as_view()),
     path("tokens", tokens.TokensView.as_view()),
     path("tokens/<int:token_id>", tokens.TokenView.as_view()),

@@ -2,6 +2,14 @@
 
 from workers.models.audit import AuditEntry
 from workers.models.books import TenantLoad, UsageDay
+from workers.models.callbacks import (
+    Callback,
+    CallbackAttempt,
+    CallbackReceiver,
+    CallbackSecret,
+    Deliverer,
+    DisabledUrl,
+)
 from workers.models.idempotency import IdempotencyKey
 from workers.models.nodes import Node, NodeRequest
 from workers.models.runs import Attempt, LogChunk, Run, RunEvent, Shape
@@ -11,6 +19,12 @@ from workers.models.tenancy import Membership, Tenant, Token
 __all__ = [
     "Attempt",
     "AuditEntry",
+    "Callback",
+    "CallbackAttempt",
+    "CallbackReceiver",
+    "CallbackSecret",
+    "Deliverer",
+    "DisabledUrl",
     "IdempotencyKey",
     "LogChunk",
     "Membership",

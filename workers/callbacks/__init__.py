@@ -1,0 +1,11 @@
+"""Delivery of callbacks. Rows come from ``workers.outbox``; here they are signed, sent and decided.
+
+    schedule   what an answer means and when the next try is due; pure
+    signing    Standard Webhooks: a tenant's secrets, headers
+    sending    one HTTP request under the guard
+    rows       claiming receivers, recording attempts: the SQL
+    deliverer  the process: lanes, hand-over, heartbeat
+    operations what the API and the admin do: replay, enable, secrets, test
+
+Must not import families, agents or runtimes.
+"""

@@ -1,0 +1,131 @@
+"""Standard Webhooks: the headers of a callback, and the secrets of a tenant that sign it.
+
+Two secrets may be valid at once, so that a receiver can be changed at leisure; each signs. A value is shown
+once, when its tenant asks for it. A tenant that never asked has one that nobody knows: it is replaced by the
+first one that is shown. Must not import HTTP.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from django.db import transaction
+from django.db.models import QuerySet
+from django.db.models.functions import Now
+
+from workers import secrets
+from workers.errors import Conflict, NotFound, SecretUnreadable
+from workers.models import CallbackSecret, Tenant
+
+PREFIX: Final = "whsec_"
+MOST: Final = 2
+#: How long a process keeps a tenant's secrets, in seconds: a revoked one may sign for as long.
+_KEPT_S: Final = 5.0
+
+_known: dict[int, tuple[float, tuple[str, ...]]] = {}
+_KNOWN_MAX: Final = 10_000
+
+
+def headers(message_id: str, body: bytes, values: Sequence[str], now: float) -> dict[str, str]:
+    """The headers that prove who sent ``body``. ``now``: seconds since 1970."""
+    stamp = str(int(now))
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": stamp,
+        "webhook-signature": " ".join(sign(message_id, stamp, body, value) for value in values),
+    }
+
+
+def sign(message_id: str, stamp: str, body: bytes, value: str) -> str:
+    """One signature: v1, and the HMAC-SHA256 over id.timestamp.body in base64."""
+    key = base64.b64decode(value.removeprefix(PREFIX))
+    digest = hmac.new(key, b".".join((message_id.encode(), stamp.encode(), body)), hashlib.sha256).digest()
+    return f"v1,{base64.b64encode(digest).decode()}"
+
+
+def valid(tenant_id: int) -> tuple[str, ...]:
+    """The values that sign now, at most 5 s old; one is made where there is none. SecretUnreadable."""
+    kept = _known.get(tenant_id)
+    if kept is not None and kept[0] > time.monotonic():
+        return kept[1]
+    values = _read(tenant_id)
+    if not values:
+        with transaction.atomic():
+            Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id)
+            if not _active(tenant_id).exists():
+                _make(tenant_id, shown=False)
+        values = _read(tenant_id)
+    if len(_known) >= _KNOWN_MAX:
+        _known.clear()
+    _known[tenant_id] = (time.monotonic() + _KEPT_S, values)
+    return values
+
+
+def forget() -> None:
+    """Drop what this process remembers: after a change."""
+    _known.clear()
+
+
+def make(tenant_id: int) -> tuple[CallbackSecret, str]:
+    """A new secret beside the one in use, and its value. Conflict when two are in use already."""
+    with transaction.atomic():
+        Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id)
+        for unknown in _active(tenant_id).filter(shown=False):
+            _revoke(unknown)
+        if _active(tenant_id).count() >= MOST:
+            raise Conflict("two callback secrets are valid already: revoke the older one first")
+        made = _make(tenant_id, shown=True)
+    forget()
+    return made
+
+
+def revoke(tenant_id: int, secret_id: int) -> CallbackSecret:
+    """End a secret; its value is deleted. After the last one a new, unknown one signs until one is made."""
+    with transaction.atomic():
+        found = CallbackSecret.objects.select_for_update().filter(pk=secret_id, tenant_id=tenant_id).first()
+        if found is None:
+            raise NotFound(f"there is no callback secret {secret_id}")
+        if found.revoked_at is None:
+            _revoke(found)
+    forget()
+    found.refresh_from_db()
+    return found
+
+
+def _active(tenant_id: int) -> QuerySet[CallbackSecret]:
+    return CallbackSecret.objects.filter(tenant_id=tenant_id, revoked_at=None)
+
+
+def _read(tenant_id: int) -> tuple[str, ...]:
+    ids = [item for item in _active(tenant_id).order_by("-pk").values_list("secret_id", flat=True) if item]
+    if not ids:
+        return ()
+    found = []
+    problem: SecretUnreadable | None = None
+    for secret_id in ids:
+        try:
+            found.append(secrets.reveal(secret_id))
+        except SecretUnreadable as error:
+            problem = error
+    if problem is not None and not found:
+        raise problem
+    return tuple(found)
+
+
+def _make(tenant_id: int, *, shown: bool) -> tuple[CallbackSecret, str]:
+    value = PREFIX + base64.b64encode(os.urandom(32)).decode()
+    kept = secrets.store(tenant_id, "callback signing", value)
+    return CallbackSecret.objects.create(tenant_id=tenant_id, secret_id=kept, shown=shown), value
+
+
+def _revoke(row: CallbackSecret) -> None:
+    kept = row.secret_id
+    CallbackSecret.objects.filter(pk=row.pk).update(revoked_at=Now(), secret=None)
+    if kept is not None:
+        secrets.wipe([kept])
