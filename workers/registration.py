@@ -50,6 +50,17 @@ class Registration:
     lock: IO[str]
 
 
+def installation() -> str:
+    """The name of this database, the same on every node; made once."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO workers_installation (id, name)
+               VALUES (1, substr(md5(gen_random_uuid()::text), 1, 12)) ON CONFLICT DO NOTHING"""
+        )
+        cursor.execute("SELECT name FROM workers_installation WHERE id = 1")
+        return str(cursor.fetchone()[0])
+
+
 def hold_folder(folder: Path) -> tuple[IO[str], uuid.UUID]:
     """Lock the node's data folder for the life of this process; returns the lock and the folder's id."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

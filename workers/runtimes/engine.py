@@ -69,7 +69,9 @@ class Address:
         if parts.scheme in ("tcp", "http", "https") and parts.hostname:
             secure = tls or ("." if parts.scheme == "https" else "")
             port = parts.port or (2376 if secure else 2375)
-            return cls(f"{parts.scheme}://{parts.hostname}:{port}", host=parts.hostname, port=port, tls=secure)
+            return cls(
+                f"{parts.scheme}://{parts.hostname}:{port}", host=parts.hostname, port=port, tls=secure
+            )
         raise ValueError(f"DOCKER_HOST is {text!r}: use unix:///path/to/docker.sock or tcp://host:port")
 
     @classmethod
@@ -141,14 +143,14 @@ class Answer:
                 if line.strip():
                     yield json.loads(line)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise EngineAway(f"its stream was cut: {error or type(error).__name__}", sent=True) from error
+            raise EngineAway(f"its stream was cut: {_said(error)}", sent=True) from error
 
     def read(self, most: int = -1) -> bytes:
         """Up to ``most`` bytes; b"" at the end. Raises EngineAway when it is cut."""
         try:
             return self._response.read(most) if most >= 0 else self._response.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise EngineAway(f"its stream was cut: {error or type(error).__name__}", sent=True) from error
+            raise EngineAway(f"its stream was cut: {_said(error)}", sent=True) from error
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -231,7 +233,9 @@ class Engine:
     def inspect(self, container: str, *, timeout_s: float = 30.0) -> dict[str, Any] | None:
         """What the engine says of a container by name or id; None when there is none."""
         try:
-            found: dict[str, Any] = self.ask("GET", f"/containers/{quote(container)}/json", timeout_s=timeout_s)
+            found: dict[str, Any] = self.ask(
+                "GET", f"/containers/{quote(container)}/json", timeout_s=timeout_s
+            )
         except EngineRefused as error:
             if error.status == 404:
                 return None
@@ -322,13 +326,19 @@ class Engine:
             use = max(min(newest, _API_MOST), oldest)
             if use < _API_LEAST:
                 least = ".".join(map(str, _API_LEAST))
-                raise EngineRefused(505, f"its API is version {told['ApiVersion']}, at least {least} is needed")
+                raise EngineRefused(
+                    505, f"its API is version {told['ApiVersion']}, at least {least} is needed"
+                )
             self._prefix = f"/v{use[0]}.{use[1]}"
         return self._prefix
 
     def _away(self, error: Exception, *, sent: bool) -> EngineAway:
-        what = str(error) or type(error).__name__
-        return EngineAway(f"the Docker Engine at {self.address.shown} does not answer: {what}", sent=sent)
+        what = f"the Docker Engine at {self.address.shown} does not answer"
+        return EngineAway(f"{what}: {_said(error)}", sent=sent)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _version(text: str) -> tuple[int, int]:
