@@ -31,6 +31,7 @@ from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.container_config import NOFILE_MOST, Image, Place
 from workers.runtimes.container_events import Events
 from workers.runtimes.container_faults import refused_start
+from workers.runtimes.container_guard import GuardKeeper
 from workers.runtimes.container_output import CutError, Follower, LogStream
 from workers.runtimes.container_track import Track
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
@@ -70,6 +71,7 @@ class ContainerRuntime:
         self._lock = threading.Lock()
         self._follower = Follower()
         self._events = Events(engine, self._ours, self._wake)
+        self._guard = GuardKeeper(node_dir / "guard", engine, self._control, installation, node_name)
         self._kill_after = float("inf")
 
     # --- names ---------------------------------------------------------------------------------------
@@ -166,7 +168,11 @@ class ContainerRuntime:
             raise PrepareFailed(Reason.CREATE, str(error)) from error
         self._create(track, body)
         self._may_start(track, as_of)
-        track.mark_launched()
+        try:
+            self._guard.ensure()
+            track.mark_launched()
+        except OSError as error:
+            raise PrepareFailed(Reason.RUNTIME, f"control folder: {error}", ours=True) from error
         self._launch(track)
         if spec.ports:
             self._tell_ports(track, spec)
@@ -380,6 +386,8 @@ class ContainerRuntime:
     def _result(self, track: Track, state: dict[str, Any]) -> Result:
         request = track.stop_request()
         code = int(state.get("ExitCode") or 0)
+        if code in (126, 127) and (words := track.spool.refusal_of_init()):
+            return Result(error=words)
         return Result(
             code=code,
             killed=request.why if request is not None and request.effective(code) else None,
@@ -488,6 +496,10 @@ class ContainerRuntime:
 
     def renewed(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
         self._kill_after = kill_after_s
+        try:
+            self._guard.renew(as_of, kill_after_s, lost_after_s)
+        except OSError as error:
+            log.warning("guard.not_told", error=str(error), meaning="it kills as if this node were lost")
 
     def trouble(self) -> str:
         self._events.start()

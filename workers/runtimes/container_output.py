@@ -12,6 +12,7 @@ import errno
 import json
 import logging
 import os
+import re
 import selectors
 import socket
 import threading
@@ -36,6 +37,8 @@ _LEAST_SLACK: Final = 64 * 1024
 #: Growth in bytes after which the journal is written again.
 _NOTE_BYTES: Final = 4 * 1024 * 1024
 _OVERLAP_S: Final = 2
+_REFUSAL: Final = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.*) failed: (.*)\n", re.DOTALL)
+_REFUSAL_MOST: Final = 4096
 
 
 class CutError(Exception):
@@ -241,6 +244,13 @@ class Spool:
         if taken - self._noted >= _NOTE_BYTES:
             self._noted = taken
             self._write_journal()
+
+    def refusal_of_init(self) -> str:
+        """What the container's init says when it cannot execute the command; empty if that is not all."""
+        if self._sizes[STDOUT] or not 0 < self._sizes[STDERR] < _REFUSAL_MOST:
+            return ""
+        found = _REFUSAL.fullmatch(self.path(STDERR).read_bytes())
+        return f"{found[1].decode(errors='replace')}: {found[2].decode(errors='replace')}" if found else ""
 
     def note(self) -> None:
         """Write down how far it came: without it everything is read again from the start."""
