@@ -70,7 +70,8 @@ class ContainerRuntime:
         self._by_name: dict[str, Track] = {}
         self._lock = threading.Lock()
         self._follower = Follower()
-        self._events = Events(engine, self._ours, self._wake)
+        self._events = Events(engine, self._ours, self._wake, self._clean_again)
+        self._uncleaned: set[tuple[int, int]] = set()
         self._guard = GuardKeeper(node_dir / "guard", engine, self._control, installation, node_name)
         self._kill_after = float("inf")
 
@@ -512,20 +513,39 @@ class ContainerRuntime:
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self.container_name(run_id, attempt)
-        try:
-            self._engine.ask("DELETE", f"/containers/{name}", query={"force": True, "v": True})
-        except EngineRefused as error:
-                if error.status != 404:
-                log.warning("container.not_removed", container=name, error=str(error))
-                return
-        except EngineAway as error:
+        problem = self._remove(name)
+        if problem:
             # The folders stay: they tell the search for orphans that something may be left.
-            log.warning("container.not_removed", container=name, error=str(error))
+            log.warning("container.not_removed", container=name, error=problem)
+            self._uncleaned.add((run_id, attempt))
             return
         shutil.rmtree(self._scratch_of(run_id, attempt), onerror=make_removable)
         step("runner.during_cleanup")
         self._forget(run_id, attempt)
         shutil.rmtree(self._control / f"{run_id}-{attempt}", onerror=make_removable)
+        self._uncleaned.discard((run_id, attempt))
+
+    def _remove(self, name: str) -> str:
+        """Remove a container and its anonymous volumes; why it is still there, empty when it is gone."""
+        deadline = time.monotonic() + _SETTLE_S
+        while True:
+            try:
+                self._engine.ask("DELETE", f"/containers/{name}", query={"force": True, "v": True})
+                return ""
+            except EngineRefused as error:
+                if error.status == 404:
+                    return ""
+                # 409: somebody is removing it at this moment
+                if error.status != 409 or time.monotonic() > deadline:
+                    return str(error)
+            except EngineAway as error:
+                return str(error)
+            time.sleep(0.2)
+
+    def _clean_again(self) -> None:
+        """Remove what could not be removed while the engine was away."""
+        for run_id, attempt in list(self._uncleaned):
+            self.cleanup(run_id, attempt)
 
     def attempts(self) -> list[tuple[int, int]]:
         names: set[str] = set()
