@@ -27,7 +27,7 @@ from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
 from workers.outcomes import interpret, lost_message, unprepared_message
 from workers.retries import backoff_s, may_retry
-from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime, Telling
+from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result, Runtime
 from workers.scribe import Entry, Scribe
 from workers.states import Reason, State
 
@@ -39,6 +39,10 @@ T = TypeVar("T")
 _BRIEF_S = 0.03
 #: How often output of a running attempt is shipped, in seconds.
 _SHIP_S = 0.5
+#: How often the run's message is changed while it is being prepared, in seconds.
+_TELL_S = 1.0
+#: Until a runtime that could not tell is asked again, in seconds.
+_AGAIN_S = 1.0
 
 
 @dataclass
@@ -95,7 +99,7 @@ class Runner:
         if not self._read_secrets(watch, runtime):
             return
         run = watch.run
-        presence = runtime.presence(run) if run.adopted else Presence.ABSENT
+        presence = self._presence(watch, runtime) if run.adopted else Presence.ABSENT
         if presence is Presence.LOST or (
             run.started_ago is not None and presence in (Presence.ABSENT, Presence.PREPARED)
         ):
@@ -126,6 +130,13 @@ class Runner:
             return self._never_started(watch, runtime, State.FAILED, Reason.CREATE, error.message)
         watch.run = replace(watch.run, secrets=tuple(texts))
         return True
+
+    def _presence(self, watch: Watch, runtime: Runtime) -> Presence:
+        """What is there of an adopted run; waits for whoever can tell."""
+        while (presence := runtime.presence(watch.run)) is Presence.UNKNOWN:
+            if watch.fenced.is_set() or self._detaching.wait(_AGAIN_S):
+                raise Detached
+        return presence
 
     def _shipped(self, watch: Watch) -> dict[int, int]:
         """Where the output of an adopted run goes on."""
@@ -160,7 +171,7 @@ class Runner:
             return self._give_back(watch, runtime, "its node was removed before it was started", 0.0)
         try:
             step("runner.before_prepare")
-            runtime.prepare(run, lambda: watch.cancel.is_set() or watch.fenced.is_set())
+            runtime.prepare(run, lambda: self._unwanted(watch), self._teller(watch))
             step("runner.after_prepare")
             if watch.fenced.is_set():
                 raise Detached
@@ -170,34 +181,50 @@ class Runner:
                 )
             if self._detaching.is_set():
                 return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
-            if facts := facts_of(runtime, run):
-                self._scribe.write(Entry("facts", run.lease, facts=facts))
+            if told := runtime.facts(run).told:
+                self._scribe.write(Entry("facts", run.lease, facts=told))
             step("runner.before_start")
             watch.started = True
             runtime.start(run, watch.as_of)
             step("runner.after_start")
         except PrepareFailed as failure:
-            if failure.ours:
+            if watch.fenced.is_set():
+                raise Detached from failure
+            left = self._detaching.is_set() and not watch.cancel.is_set()  # it may have failed for that
+            if failure.ours or left:
                 log.warning("run.given_back", message=failure.message)
                 return self._give_back(watch, runtime, failure.message, failure.wait_s)
             state = State.CANCELLED if watch.cancel.is_set() else State.FAILED
             return self._never_started(watch, runtime, state, failure.reason, failure.message)
         return True
 
+    def _unwanted(self, watch: Watch) -> bool:
+        """Nobody waits for the end of its preparation any more."""
+        return watch.cancel.is_set() or watch.fenced.is_set() or self._detaching.is_set()
+
+    def _teller(self, watch: Watch) -> Callable[[str], None]:
+        """Writes what is being prepared to the run's message, at most once a second, waiting for nothing."""
+        told_at = float("-inf")
+
+        def tell(message: str) -> None:
+            nonlocal told_at
+            now = time.monotonic()
+            if now - told_at >= _TELL_S:
+                told_at = now
+                self._scribe.write(Entry("told", watch.lease, message=message))
+
+        return tell
+
     def _watch(self, watch: Watch, runtime: Runtime, output: Output, started_at: float) -> Result:
         """Wait for the end; ship output, honour cancels and the time limit meanwhile."""
         run = watch.run
         result = runtime.wait(run, _BRIEF_S if run.started_ago is None else 0.0)
         if result is None and run.started_ago is None:
-            message = f"{runtime.noun} is running"
+            facts = runtime.facts(run)
+            message = _noted(f"{runtime.noun} is running", facts)
+            ago = time.monotonic() - started_at
             self._scribe.write(
-                Entry(
-                    "started",
-                    run.lease,
-                    ago=time.monotonic() - started_at,
-                    message=message,
-                    facts=facts_of(runtime, run),
-                )
+                Entry("started", run.lease, ago=ago, message=message, facts=facts.told)
             )
         deadline = started_at + run.timeout_s if run.timeout_s else None
         stopped = ""
@@ -265,6 +292,7 @@ class Runner:
         outcome = interpret(
             watch.run, runtime.noun, result, operator=watch.operator or watch.run.operator_cancel
         )
+        outcome = replace(outcome, message=_noted(outcome.message, runtime.facts(watch.run)))
         self._end(
             watch, runtime, _with_facts(outcome, shipment, None if result.error else result.ran_s), shipment
         )
@@ -309,7 +337,8 @@ class Runner:
         watch.closing = True
         if entry.outcome is not None:
             message = _masked(entry.outcome.message, watch.run.secrets)
-            entry.outcome = replace(entry.outcome, message=message, facts=facts_of(runtime, watch.run))
+            told = runtime.facts(watch.run).told
+            entry.outcome = replace(entry.outcome, message=message, facts=told)
         if not self._written(entry):
             watch.fenced.set()
             raise Detached
@@ -342,9 +371,8 @@ def _masked(text: str, hidden: tuple[str, ...]) -> str:
     return mask.replace(text.encode(), last=True)[0].decode()
 
 
-def facts_of(runtime: Runtime, run: ClaimedRun) -> dict[str, Any]:
-    """What the runtime has found out for the family; {} for those that find out nothing."""
-    return runtime.facts(run) if isinstance(runtime, Telling) else {}
+def _noted(message: str, facts: Facts) -> str:
+    return f"{message} ({facts.note})" if facts.note else message
 
 
 def _with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Outcome:

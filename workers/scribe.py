@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -37,13 +37,13 @@ _GROUP_BYTES = 8 * 1024 * 1024
 class Entry:
     """One thing to write; ``done`` tells whether it was ours to write (False: the lease was taken away)."""
 
-    what: Literal["facts", "started", "finish", "retry", "release", "log"]
+    what: Literal["told", "facts", "started", "finish", "retry", "release", "log"]
     lease: Lease
     outcome: Outcome | None = None
     ago: float = 0.0
     message: str = ""
     shipment: Shipment | None = None
-    facts: dict[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict)
     done: Future[bool] = field(default_factory=Future)
 
     def size(self) -> int:
@@ -148,6 +148,8 @@ class Scribe:
         with transaction.atomic(), connection.cursor() as cursor:
             if len(group) > 1:
                 transitions.lock(cursor, [entry.lease.run_id for entry in group])
+            if words := by_kind.get("told"):
+                ours |= transitions.told(cursor, [(entry.lease, entry.message) for entry in words])
             if told := [entry for entry in group if entry.what in ("facts", "started") and entry.facts]:
                 ours |= transitions.tell(cursor, [(entry.lease, entry.facts) for entry in told])
             if beginnings := by_kind.get("started"):

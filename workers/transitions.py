@@ -13,7 +13,7 @@ Must not import services, claiming, agents or runtimes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -179,6 +179,28 @@ def held(cursor: CursorWrapper, leases: Sequence[Lease]) -> set[int]:
 def lock(cursor: CursorWrapper, run_ids: Sequence[int]) -> None:
     """Lock the runs of several transitions of one commit in order, so that nobody waits in a circle."""
     cursor.execute("SELECT 1 FROM workers_run WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [list(run_ids)])
+
+
+def told(cursor: CursorWrapper, items: Sequence[tuple[Lease, str]]) -> set[int]:
+    """Say what is being done for attempts that have not started yet. Not a change of state."""
+    latest = dict(items)
+    cursor.execute(
+        """
+        WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[])
+            AS i(id, attempt, epoch, message)),
+        locked AS (SELECT r.id, i.message FROM workers_run r JOIN i ON r.id = i.id
+            AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
+            WHERE r.state = 'RUNNING' AND r.started_at IS NULL ORDER BY r.id FOR UPDATE OF r)
+        UPDATE workers_run r SET message = l.message FROM locked l WHERE r.id = l.id RETURNING r.id
+        """,
+        [
+            [lease.run_id for lease in latest],
+            [lease.attempt for lease in latest],
+            [lease.epoch for lease in latest],
+            [message.replace("\0", "") for message in latest.values()],
+        ],
+    )
+    return {row[0] for row in cursor.fetchall()}
 
 
 def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) -> set[int]:

@@ -23,7 +23,7 @@ from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
 from workers.models import Attempt, NodeRequest, Run
 from workers.runner import Runner, Watch
-from workers.runtimes.base import Answering, PrepareFailed, Presence, Result, Telling
+from workers.runtimes.base import Answering, Facts, PrepareFailed, Presence, Result
 from workers.scribe import Scribe
 from workers.specs import ExecSpec
 from workers.states import Reason, State
@@ -52,13 +52,15 @@ class Scripted:
         self.given: ClaimedRun | None = None
         self._fails = fails
 
-    def facts(self, run: ClaimedRun) -> dict[str, Any]:
-        return dict(self.known)
+    def facts(self, run: ClaimedRun) -> Facts:
+        return Facts(dict(self.known))
 
     def presence(self, run: ClaimedRun) -> Presence:
         return Presence.RUNNING if "pid" in self.known else Presence.ABSENT
 
-    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool]) -> None:
+    def prepare(
+        self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]
+    ) -> None:
         self.given = run
         if self._fails == "prepare":
             raise PrepareFailed(Reason.CREATE, f"there is no container {run.spec['container']}")
@@ -231,7 +233,6 @@ def test_facts_are_written_under_the_lease_only(db: None, account: Account) -> N
 
 def test_questions_go_to_the_runtime_that_answers_them(db: None, account: Account) -> None:
     runtime = Scripted()
-    assert isinstance(runtime, Telling)
     assert isinstance(runtime, Answering)
     target = Stage().nodes["n1"]
     asked = [

@@ -11,7 +11,7 @@ from workers.models.callbacks import (
     DisabledUrl,
 )
 from workers.models.idempotency import IdempotencyKey
-from workers.models.nodes import Node, NodeRequest
+from workers.models.nodes import Installation, Node, NodeRequest
 from workers.models.runs import Attempt, LogChunk, Run, RunEvent, Shape
 from workers.models.secrets import Secret
 from workers.models.tenancy import Membership, Tenant, Token
@@ -26,6 +26,7 @@ __all__ = [
     "Deliverer",
     "DisabledUrl",
     "IdempotencyKey",
+    "Installation",
     "LogChunk",
     "Membership",
     "Node",

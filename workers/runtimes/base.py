@@ -12,7 +12,7 @@ Conformance rules (one suite runs over all of them):
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
@@ -29,6 +29,7 @@ class Presence(Enum):
     RUNNING = "running"
     EXITED = "exited"  # the result is there
     LOST = "lost"  # it was started; neither work nor result is left
+    UNKNOWN = "unknown"  # who could tell does not answer now: ask again
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ class Result:
     #: Neither work nor result is left: the outcome is unknown.
     lost: bool = False
     ran_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about an attempt beside its result.
+
+    ``told`` is a small JSON object that is kept with the attempt (``Attempt.facts``): the "image_digest" of a
+    container, "exec_id", "container_id" and "pid" of an exec. ``note`` belongs into the run's message.
+    """
+
+    told: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
 
 class Output(Protocol):
@@ -84,8 +97,11 @@ class Runtime(Protocol):
 
     def presence(self, run: ClaimedRun) -> Presence: ...
 
-    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool]) -> None:
-        """Make folders and fetch inputs. Raises PrepareFailed; ``cancelled`` is asked while it takes time."""
+    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
+        """Make folders and fetch inputs. Raises PrepareFailed; ``cancelled`` is asked while it takes time.
+
+        ``tell`` says to the run's owner what is being done, as often as it likes.
+        """
         ...
 
     def start(self, run: ClaimedRun, as_of: float) -> None:
@@ -101,6 +117,13 @@ class Runtime(Protocol):
         ...
 
     def stop(self, run: ClaimedRun, why: str, grace_s: float) -> None: ...
+
+    def facts(self, run: ClaimedRun) -> Facts:
+        """What is known about an attempt by now; asks nobody.
+
+        The runner stores it after ``prepare``, at the start and with the end; its keys add up.
+        """
+        ...
 
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output: ...
 
@@ -122,18 +145,6 @@ class Runtime(Protocol):
 
     def trouble(self) -> str:
         """Why this runtime cannot take work now, in words; empty when all is well."""
-        ...
-
-
-@runtime_checkable
-class Telling(Protocol):
-    """A runtime that finds out what its family shows beside state and output (``Attempt.facts``)."""
-
-    def facts(self, run: ClaimedRun) -> dict[str, Any]:
-        """What is known of the attempt by now, a small JSON object; {} when nothing is. No engine is asked.
-
-        The runner stores it after ``prepare``, at the start and with the end; keys add up.
-        """
         ...
 
 
