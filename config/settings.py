@@ -265,6 +265,11 @@ GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
 )
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
+#: Longest time for having one image, in seconds, and how long an unreachable registry is tried again.
+GANTRY_PULL_DEADLINE_S = env.float("GANTRY_PULL_DEADLINE_S", default=1800.0)
+GANTRY_REGISTRY_RETRY_S = env.float("GANTRY_REGISTRY_RETRY_S", default=60.0)
+#: Images that one node pulls at once.
+GANTRY_PULLS = env.int("GANTRY_PULLS", default=3)
 #: A node with less free space than this takes no new work, in MiB.
 GANTRY_MIN_FREE_MB = env.int("GANTRY_MIN_FREE_MB", default=256)
 
