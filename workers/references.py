@@ -144,7 +144,7 @@ def pattern(text: str) -> Pattern:
         registry = DOCKER_HUB if registry in _HUB_ALIASES else registry
         if registry == DOCKER_HUB and "/" not in repository and repository != "*":
             repository = f"library/{repository}"
-    if not registry or not repository or tag == "":
+    if not registry or not repository or tag == "" or "//" in f"{registry}/{repository}/":
         raise BadReference(f"{_show(text)} is no pattern for images: a part of it is empty")
     return Pattern(
         text, _glob(registry, r"[^/]*"), _glob(repository, ".*"), _glob(tag, ".*") if tag else None, digest

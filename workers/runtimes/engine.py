@@ -69,7 +69,9 @@ class Address:
         if parts.scheme in ("tcp", "http", "https") and parts.hostname:
             secure = tls or ("." if parts.scheme == "https" else "")
             port = parts.port or (2376 if secure else 2375)
-            return cls(f"{parts.scheme}://{parts.hostname}:{port}", host=parts.hostname, port=port, tls=secure)
+            return cls(
+                f"{parts.scheme}://{parts.hostname}:{port}", host=parts.hostname, port=port, tls=secure
+            )
         raise ValueError(f"DOCKER_HOST is {text!r}: use unix:///path/to/docker.sock or tcp://host:port")
 
     @classmethod
@@ -231,7 +233,9 @@ class Engine:
     def inspect(self, container: str, *, timeout_s: float = 30.0) -> dict[str, Any] | None:
         """What the engine says of a container by name or id; None when there is none."""
         try:
-            found: dict[str, Any] = self.ask("GET", f"/containers/{quote(container)}/json", timeout_s=timeout_s)
+            found: dict[str, Any] = self.ask(
+                "GET", f"/containers/{quote(container)}/json", timeout_s=timeout_s
+            )
         except EngineRefused as error:
             if error.status == 404:
                 return None
@@ -322,7 +326,9 @@ class Engine:
             use = max(min(newest, _API_MOST), oldest)
             if use < _API_LEAST:
                 least = ".".join(map(str, _API_LEAST))
-                raise EngineRefused(505, f"its API is version {told['ApiVersion']}, at least {least} is needed")
+                raise EngineRefused(
+                    505, f"its API is version {told['ApiVersion']}, at least {least} is needed"
+                )
             self._prefix = f"/v{use[0]}.{use[1]}"
         return self._prefix
 

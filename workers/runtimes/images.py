@@ -19,15 +19,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
-import docker.errors
-import requests
 import structlog
 from django.conf import settings
 
 from workers.references import BadReference, Reference, parse
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.pulling import Cause, Credentials, Failure, ImageEngine, shared
+from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.pulling import Cause, Credentials, Failure, shared
 from workers.states import Reason
 
 log = structlog.get_logger(__name__)
@@ -48,7 +48,7 @@ class PullStopped(PrepareFailed):
 
 @dataclass(frozen=True)
 class Image:
-    """An image that this node has. ``note`` says what a person should know of how it was had ("" = nothing)."""
+    """An image that this node has. ``note`` is what a person should know of how it was had, "" = nothing."""
 
     id: str
     #: As the registry knows it, "sha256:..."; "" for one that no registry knows.
@@ -61,7 +61,7 @@ class Image:
 
 
 def ensure(
-    engine: ImageEngine,
+    engine: Engine,
     image: str,
     *,
     pull: PullPolicy,
@@ -86,7 +86,8 @@ def ensure(
     if pull == "never":
         if at_hand is None or not mine:
             raise PrepareFailed(
-                Reason.IMAGE, f"Image {reference} is not on this node, and it may not be pulled: load it there"
+                Reason.IMAGE,
+                f"Image {reference} is not on this node, and it may not be pulled: load it there",
             )
         return _described(at_hand, reference, "")
     if pull == "missing" and at_hand is not None and mine:
@@ -109,7 +110,7 @@ def ensure(
 
 
 def _pulled(
-    engine: ImageEngine,
+    engine: Engine,
     image: Reference,
     credentials: Credentials | None,
     tell: Callable[[str], None],
@@ -141,7 +142,7 @@ def _pause(seconds: float, image: Reference, cancelled: Callable[[], bool]) -> N
 
 
 def _pull_once(
-    engine: ImageEngine,
+    engine: Engine,
     image: Reference,
     credentials: Credentials | None,
     tell: Callable[[str], None],
@@ -189,15 +190,15 @@ def _refusal(
     return PrepareFailed(Reason.IMAGE, f"Image {image} cannot be pulled: {failure.said}; {fix}")
 
 
-def _inspect(engine: ImageEngine, image: Reference) -> dict[str, Any] | None:
+def _inspect(engine: Engine, image: Reference) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = engine.api.inspect_image(str(image))
-    except docker.errors.NotFound:
-        return None
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise PrepareFailed(
-            Reason.RUNTIME, f"The Docker Engine did not say whether it has image {image}: {error}", ours=True
-        ) from error
+        found: dict[str, Any] = engine.ask("GET", f"/images/{quote(str(image))}/json")
+    except EngineRefused as error:
+        if error.status == 404:
+            return None
+        raise PrepareFailed(Reason.RUNTIME, f"Image {image}: {error}", ours=True) from error
+    except EngineAway as error:
+        raise PrepareFailed(Reason.RUNTIME, f"Image {image}: {error}", ours=True) from error
     return found
 
 

@@ -1,4 +1,4 @@
-"""One pull by the engine: asked for once, followed by several waiting runs, given up when none waits any more.
+"""One pull by the engine: asked for once, followed by several runs, given up when none waits any more.
 
 The engine is asked with the credentials given and no others: what the worker's own account is logged in to
 (``~/.docker``) is never used for a tenant. Nothing here waits for the engine in the caller's thread.
@@ -8,33 +8,25 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import http.client
 import json
 import re
+import socket
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final
+from urllib.parse import urlencode
 
-import requests
-import structlog
 from django.conf import settings
-from docker.types import CancellableStream
 
 from workers.references import Reference
-
-log = structlog.get_logger(__name__)
+from workers.runtimes.engine import Address, Engine
 
 _MIB: Final = 1024 * 1024
 #: Longest part of a registry's own words that is shown.
 _SHOWN: Final = 300
-
-
-class ImageEngine(Protocol):
-    """What images need of an engine: the SDK's low-level client."""
-
-    @property
-    def api(self) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -76,12 +68,15 @@ _RULES: Final[tuple[tuple[Cause, str], ...]] = (
     (Cause.DENIED, r"denied|unauthorized|no basic auth|authentication required|incorrect username"),
     (Cause.MISSING, r"manifest unknown|not found|does not exist|name unknown|no matching manifest"),
     (Cause.MISSING, r"invalid reference|name invalid|repository name"),
-    (Cause.BROKEN, r"x509|certificate|http response to https client|malformed http|unsupported|error parsing"),
+    (
+        Cause.BROKEN,
+        r"x509|certificate|http response to https client|malformed http|unsupported|error parsing",
+    ),
     (
         Cause.UNREACHABLE,
-        r"dial tcp|no such host|connection refused|timeout|deadline|no route|unreachable|eof|reset by peer"
-        r"|context canceled|request canceled|broken pipe|temporary failure|tls handshake",
+        r"dial tcp|no such host|connection refused|timeout|deadline|no route|unreachable|eof",
     ),
+    (Cause.UNREACHABLE, r"reset by peer|canceled|broken pipe|temporary failure|tls handshake"),
 )
 
 
@@ -123,20 +118,33 @@ class Progress:
         return f"{have * 100 // total} % ({have / _MIB:.0f} of {total / _MIB:.0f} MiB)"
 
 
-class Pull:
-    """A pull in a thread of its own. ``join`` gives one, ``leave`` says that one waits no longer."""
+class _Request(http.client.HTTPConnection):
+    """A connection of a pull's own, so that closing it ends that pull and nothing else."""
 
-    def __init__(self, engine: ImageEngine, image: Reference, credentials: Credentials | None) -> None:
+    def __init__(self, address: Address) -> None:
+        super().__init__("docker")
+        self._address = address
+
+    def connect(self) -> None:
+        # No limit for reading: those who wait have a deadline, and leave.
+        self.sock = self._address.connect(None)
+
+
+class Pull:
+    """A pull in a thread of its own, which ``shared`` starts and ends."""
+
+    def __init__(self, engine: Engine, image: Reference, credentials: Credentials | None) -> None:
         self.image = image
         self.progress = Progress()
         self.failure: Failure | None = None
         self.done = threading.Event()
-        self.queued = True
-        self.waiting = 0
         self.abandoned = threading.Event()
-        self._engine = engine
+        #: It waits for its turn.
+        self.queued = True
+        #: How many runs wait for it; under the module's lock.
+        self.waiting = 0
+        self._request = _Request(engine.address)
         self._credentials = credentials
-        self._stream: CancellableStream | None = None
 
     def run(self) -> None:
         """The thread. Ends when the engine has the image, has failed, or nobody waits."""
@@ -151,68 +159,55 @@ class Pull:
                     self.failure = self._ask()
             finally:
                 places.release()
-        except Exception as error:  # noqa: BLE001  whatever it was, those who wait must learn of it
-            self.failure = Failure(Cause.NODE, f"{type(error).__name__}: {error}")
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self.failure = Failure(Cause.NODE, f"the Docker Engine did not finish it: {str(error)[:_SHOWN]}")
+        except BaseException:
+            self.failure = Failure(Cause.NODE, "it ended unexpectedly, see the worker's log")
+            raise
         finally:
+            self._request.close()
             _forget(self)
             self.done.set()
 
     def abandon(self) -> None:
-        """Nobody waits: the engine stops a pull whose reader goes away."""
+        """Nobody waits any more: the engine stops a pull whose reader goes away."""
         self.abandoned.set()
-        if (stream := self._stream) is not None:
-            with contextlib.suppress(Exception):
-                stream.close()
+        channel = self._request.sock
+        if channel is not None:
+            with contextlib.suppress(OSError):
+                channel.shutdown(socket.SHUT_RDWR)
 
     def _ask(self) -> Failure | None:
-        api = self._engine.api
-        params = {"fromImage": self.image.name, "tag": self.image.digest or self.image.tag}
+        query = urlencode({"fromImage": self.image.name, "tag": self.image.digest or self.image.tag})
         headers = {}
         if self._credentials is not None:
             headers["X-Registry-Auth"] = self._credentials.header(self.image.registry)
-        url = f"{api.base_url}/v{api.api_version}/images/create"
-        try:
-            # No limit for reading: whoever waits has a deadline, and leaves.
-            response = api.post(url, params=params, headers=headers, stream=True, timeout=(10, None))
-        except requests.RequestException as error:
-            return Failure(Cause.NODE, f"the engine did not answer: {_short(error)}")
-        with response:
-            if response.status_code != 200:
-                return classified(_message(response))
-            self._stream = CancellableStream(iter(response.iter_lines()), response)
-            if self.abandoned.is_set():
-                return None
-            return self._follow(self._stream)
-
-    def _follow(self, lines: Iterator[bytes]) -> Failure | None:
+        self._request.request("POST", f"/images/create?{query}", headers=headers)
+        response = self._request.getresponse()
+        if response.status != 200:
+            return classified(_message(response))
         finished = False
-        try:
-            for line in lines:
-                event = json.loads(line) if line.strip() else {}
-                if "error" in event:
-                    return classified(str(event["error"]))
-                self.progress.see(event)
-                # The engine's last word; a stream that is cut looks like one that ends.
-                finished = str(event.get("status", "")).startswith("Status: ")
-        except (requests.RequestException, ValueError, AttributeError) as error:
-            return Failure(Cause.NODE, f"the engine's answer broke off: {_short(error)}")
-        return None if finished else Failure(Cause.NODE, "the engine's answer broke off")
+        while line := response.readline():
+            event = json.loads(line) if line.strip() else {}
+            if "error" in event:
+                return classified(str(event["error"]))
+            self.progress.see(event)
+            # The engine's last word; without it a stream that was cut would look like one that has ended.
+            finished = finished or str(event.get("status", "")).startswith("Status: ")
+        return None if finished else Failure(Cause.NODE, "the Docker Engine's answer broke off")
 
 
-def _message(response: requests.Response) -> str:
+def _message(response: http.client.HTTPResponse) -> str:
     try:
-        return str(response.json()["message"])
+        return str(json.loads(response.read())["message"])
     except (ValueError, KeyError, TypeError):
-        return f"the engine answered with status {response.status_code}"
-
-
-def _short(error: Exception) -> str:
-    return str(error)[:_SHOWN]
+        return f"the Docker Engine answered with status {response.status}"
 
 
 _lock = threading.Lock()
 #: (engine, image, whose credentials) -> the pull that runs now.
 _running: dict[tuple[int, str, str], Pull] = {}
+#: (GANTRY_PULLS, a place for each of them).
 _gate: tuple[int, threading.BoundedSemaphore] = (0, threading.BoundedSemaphore(1))
 
 
@@ -233,7 +228,7 @@ def _forget(pull: Pull) -> None:
 
 
 @contextlib.contextmanager
-def shared(engine: ImageEngine, image: Reference, credentials: Credentials | None) -> Iterator[Pull]:
+def shared(engine: Engine, image: Reference, credentials: Credentials | None) -> Iterator[Pull]:
     """The pull of this image with these credentials that runs now, or a new one."""
     key = (id(engine), str(image), credentials.holder if credentials else "")
     with _lock:
@@ -252,4 +247,3 @@ def shared(engine: ImageEngine, image: Reference, credentials: Credentials | Non
                 pull.abandoned.set()
         if last:
             pull.abandon()
-
