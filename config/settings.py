@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -210,6 +211,22 @@ GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 
 GANTRY_FAMILIES = {"tasks": "tasks_api.wire"}
 
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    """ "1024-7999, 9000" to [(1024, 7999), (9000, 9000)]."""
+    found = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        first, _, last = item.partition("-")
+        if not (
+            first.isdecimal()
+            and (last or first).isdecimal()
+            and 1 <= int(first) <= int(last or first) <= 65535
+        ):
+            raise ImproperlyConfigured(f"GANTRY_HOST_PORTS has {item!r}: write ranges such as 1024-7999,9000")
+        found.append((int(first), int(last or first)))
+    return found
+
+
 # --- Engine ------------------------------------------------------------------------------------------
 
 #: Name of this node. One worker per name.
@@ -265,6 +282,8 @@ GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
 )
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
+#: Ports of the host that containers may ask for (hostPort): "1024-7999,8001-65535".
+GANTRY_HOST_PORTS: list[tuple[int, int]] = _ranges(env.str("GANTRY_HOST_PORTS", default="1024-65535"))
 #: Longest time for having one image, in seconds, and how long an unreachable registry is tried again.
 GANTRY_PULL_DEADLINE_S = env.float("GANTRY_PULL_DEADLINE_S", default=1800.0)
 GANTRY_REGISTRY_RETRY_S = env.float("GANTRY_REGISTRY_RETRY_S", default=60.0)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
+from django.conf import settings
 from django.http import HttpResponse, HttpResponseBase, QueryDict
 from drf_spectacular.utils import extend_schema
 from rest_framework.parsers import FormParser, MultiPartParser
@@ -57,7 +58,7 @@ class TasksView(TaskView):
     def post(self, request: Request) -> HttpResponseBase:
         """Submit a task."""
         identity = self.who()
-        task = wire.parse(request.data, identity.allowed)
+        task = wire.parse(request.data, identity.allowed, identity.bounds, settings.GANTRY_HOST_PORTS)
 
         def create() -> tuple[int, dict[str, Any]]:
             return 200, wire.render_ok({"taskId": services.submit(identity.tenant_id, task)})

@@ -24,7 +24,7 @@ from django.utils.safestring import SafeString
 
 from workers import identity, policy, services, tenancy
 from workers.errors import EngineError
-from workers.models import Attempt, Membership, Node, Run, RunEvent, Tenant, Token
+from workers.models import Attempt, Membership, Node, Registry, Run, RunEvent, Tenant, Token
 
 if TYPE_CHECKING:  # Django's classes take no parameter at run time
     AnyAdmin = admin.ModelAdmin[Any]
@@ -210,7 +210,7 @@ class NodeAdmin(ReadOnly):
 class PolicyForm(TenantForm):
     """Refuses a policy that the engine would not understand."""
 
-    def clean_policy(self) -> dict[str, bool]:
+    def clean_policy(self) -> dict[str, Any]:
         try:
             return policy.checked(self.cleaned_data.get("policy") or {})
         except EngineError as error:
@@ -243,6 +243,21 @@ class TenantAdmin(AnyAdmin):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         identity.forget()
+
+
+@admin.register(Registry)
+class RegistryAdmin(ReadOnly):
+    """What tenants show private registries, without passwords. Kept by the tenants: /api/v1/registries."""
+
+    list_display = ("host", "tenant", "username", "updated_at")
+    list_select_related = ("tenant",)
+    exclude = ("secret",)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip().lower()
+        return (queryset.filter(host=term) if term else queryset), False
 
 
 @admin.register(Token)

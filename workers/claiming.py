@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
@@ -136,6 +136,8 @@ def _claim(
             _reserve(cursor, node, None)
         return [], False
     load_shapes(memory, [head[0] for head in heads])
+    if any(memory.shapes[head[0]].host_ports for head in heads):
+        node = replace(node, taken_ports=_taken_ports(cursor, node))
     # Heads of shapes that this node could ever hold, in the order of placement; a few shapes of every tenant.
     usable = [
         (memory.shapes[shape_id], rank, run_id)
@@ -181,6 +183,16 @@ def _claim(
     for run_id in choice.passed_over:
         memory.passed_over.setdefault(run_id, now)
     return claimed, len(choice.take) >= limit
+
+
+def _taken_ports(cursor: CursorWrapper, node: NodeView) -> dict[str, int]:
+    """After the node's lock, so that whatever was claimed before is seen."""
+    cursor.execute(
+        """SELECT h.port, r.tenant_id FROM workers_hostport h JOIN workers_run r ON r.id = h.run_id
+           WHERE h.node_id = %s""",
+        [node.id],
+    )
+    return dict(cursor.fetchall())
 
 
 def _first_shapes(
@@ -255,6 +267,7 @@ def shape_view(shape: Shape) -> ShapeView:
         mem_mb=shape.mem_mb,
         constraints=shape.constraints,
         trusted=shape.tenant.trusted_with_worker_account,
+        host_ports=frozenset(shape.host_ports),
     )
 
 

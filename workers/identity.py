@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from django.conf import settings
 
 from workers import policy
+from workers.bounds import NO_BOUNDS, Bounds
 from workers.errors import EngineError
 from workers.models import Membership, Tenant, Token
 
@@ -30,7 +31,7 @@ LONGEST: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """On whose behalf a request acts. ``allowed``: keys of ``workers.policy`` that are on for the tenant."""
+    """On whose behalf a request acts. ``allowed`` and ``bounds``: the tenant's policy."""
 
     tenant_id: int
     tenant_name: str
@@ -40,6 +41,7 @@ class Identity:
     via: Via
     superuser: bool = False
     allowed: frozenset[str] = frozenset()
+    bounds: Bounds = NO_BOUNDS
     #: When the presented token ends, in seconds since 1970; None = never, or no token.
     ends: float | None = None
 
@@ -181,6 +183,7 @@ def for_user(user: Any, tenant: str, *, scopes: Iterable[str], via: Via) -> Iden
         via=via,
         superuser=user.is_superuser,
         allowed=policy.allowed(membership.tenant.policy),
+        bounds=policy.bounds(membership.tenant.policy),
     )
 
 
@@ -200,6 +203,7 @@ def by_network(tenant: str) -> Identity:
             scopes=frozenset(("read", "submit")),
             via="network",
             allowed=policy.allowed(found.policy),
+            bounds=policy.bounds(found.policy),
         )
         known = _Known(time.monotonic() + settings.TOKEN_CACHE_S, identity)
         _found.put(key, known)

@@ -21,6 +21,8 @@ class ShapeView:
     mem_mb: int
     constraints: Mapping[str, Sequence[str]]
     trusted: bool
+    #: Fixed ports of the host, "8080/tcp".
+    host_ports: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,8 @@ class NodeView:
     #: Its worker said goodbye: nobody is silent there, nobody is there.
     stopped: bool = False
     reserved_for: int | None = None
+    #: Host port -> tenant whose run holds it.
+    taken_ports: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,19 @@ def _now(shape: ShapeView, node: NodeView) -> list[Obstacle]:
                 True,
             )
         )
+    found += [_taken(shape, node, port) for port in sorted(shape.host_ports & node.taken_ports.keys())]
     return found
+
+
+def _taken(shape: ShapeView, node: NodeView, port: str) -> Obstacle:
+    mine = node.taken_ports[port] == shape.tenant_id
+    return Obstacle(
+        "host_port",
+        f"host port {port} is taken on node {node.name} by "
+        + ("another of your runs" if mine else "another tenant's run"),
+        "wait for that run to end, or submit it with another hostPort (0 = any)",
+        True,
+    )
 
 
 def _silent(node: NodeView, silent_s: float) -> Obstacle:
@@ -192,17 +208,19 @@ def choose(
     A run is urgent when its rank lies further back than the aging time: high priority at once, normal work
     after it has waited that long. ``queues`` holds per shape its first candidates. ``overdue`` names runs
     that were passed over for too long, with when that began: the first of them gets the node to itself until
-    it fits. ``node.reserved_for`` is such a run from an earlier look.
+    it fits. ``node.reserved_for`` is such a run from an earlier look. A run that waits for a host port never
+    keeps the node from others, only its ports: their holder may run for weeks.
     """
     choice = Choice()
     cpu, mem, slots = node.cpu_m_free, node.mem_mb_free, node.slots_free
+    ports: set[str] = set(node.taken_ports)
     held = {tenant: Usage(item.cpu_m, item.mem_mb) for tenant, item in usage.items()}
     waiting: list[tuple[ShapeView, list[Candidate]]] = [
         (shape, list(items)) for shape, items in queues if items
     ]
 
     def fits(shape: ShapeView) -> bool:
-        return shape.cpu_m <= cpu and shape.mem_mb <= mem and slots > 0
+        return shape.cpu_m <= cpu and shape.mem_mb <= mem and slots > 0 and ports.isdisjoint(shape.host_ports)
 
     def key(entry: tuple[ShapeView, list[Candidate]]) -> tuple[bool, float, int, int]:
         shape, items = entry
@@ -215,6 +233,7 @@ def choose(
         chosen = items.pop(0)
         choice.take.append(chosen.run_id)
         cpu, mem, slots = cpu - shape.cpu_m, mem - shape.mem_mb, slots - 1
+        ports.update(shape.host_ports)
         tenant = held.setdefault(shape.tenant_id, Usage())
         tenant.cpu_m += shape.cpu_m
         tenant.mem_mb += shape.mem_mb
@@ -231,6 +250,9 @@ def choose(
         key=lambda entry: (entry[1][0].run_id != node.reserved_for, overdue.get(entry[1][0].run_id, 0.0))
     )
     for entry in first:
+        if not ports.isdisjoint(entry[0].host_ports):
+            ports.update(entry[0].host_ports)
+            continue
         if not fits(entry[0]):
             choice.reserve = entry[1][0].run_id
             return choice
@@ -244,12 +266,22 @@ def choose(
         best = min(open_entries, key=key)
         best_key = key(best)
         chosen = take(best)
-        choice.passed_over.update(
-            entry[1][0].run_id
-            for entry in waiting
-            if entry[1] and not fits(entry[0]) and (entry[1][0].rank < chosen.rank or key(entry) < best_key)
-        )
+        for entry in waiting:
+            shape, items = entry
+            if not items or fits(shape) or not (items[0].rank < chosen.rank or key(entry) < best_key):
+                continue
+            if _loses(shape, best[0], node):
+                choice.passed_over.add(items[0].run_id)
     return choice
+
+
+def _loses(shape: ShapeView, taken: ShapeView, node: NodeView) -> bool:
+    """Does a shape that did not fit lose something to one that was taken before it?
+
+    Not while it waits for a port that was held before this look, unless the other one took its ports too.
+    """
+    waits = not shape.host_ports.isdisjoint(node.taken_ports)
+    return not waits or not shape.host_ports.isdisjoint(taken.host_ports)
 
 
 def as_json(obstacle: Obstacle) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Names of images: registry, repository, tag and digest, and the patterns by which operators allow them.
+"""Names of images: registry, repository, tag, digest; patterns that allow them; what registries are shown.
 
 Pure: no Django, no database, no engine. A name is read as the Docker Engine reads it, so that what a policy
 has checked is what is pulled: "busybox" is docker.io/library/busybox:latest, a first part with a dot, a colon
@@ -7,9 +7,11 @@ or "localhost" is a registry. What the engine would take for an image's id is re
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -50,6 +52,20 @@ class Reference:
 
     def __str__(self) -> str:
         return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a registry is shown. ``holder`` says whose they are, without a secret: tenant, registry, user."""
+
+    holder: str
+    username: str
+    password: str = field(repr=False)
+
+    def header(self, registry: str) -> str:
+        """As the engine expects them in X-Registry-Auth."""
+        words = {"username": self.username, "password": self.password, "serveraddress": registry}
+        return base64.urlsafe_b64encode(json.dumps(words).encode()).decode()
 
 
 def host(text: str) -> str:

@@ -21,8 +21,9 @@ from workers.models import Node, NodeRequest, Run, Shape
 from workers.specs import Spec
 from workers.states import State, is_final
 
-#: (tenant, kind, cpu_m, mem_mb, constraints) -> (shape id, monotonic time); shapes never change.
-_shapes: dict[tuple[int, str, int, int, str], tuple[int, float]] = {}
+#: (tenant, kind, cpu_m, mem_mb, constraints, host ports) -> (shape id, monotonic time); shapes never change.
+ShapeKey = tuple[int, str, int, int, str, tuple[str, ...]]
+_shapes: dict[ShapeKey, tuple[int, float]] = {}
 _SHAPES_MAX = 10_000
 _SHAPE_TTL_S = 600.0
 
@@ -71,6 +72,7 @@ def submit(submission: Submission) -> int:
         json.dumps(
             {name: sorted(set(values)) for name, values in submission.constraints.items()}, sort_keys=True
         ),
+        tuple(sorted(submission.spec.host_ports())),
     )
     new = NewRun(
         tenant_id=submission.tenant_id,
@@ -107,14 +109,19 @@ def _insert(new: NewRun) -> int:
         return transitions.submit(cursor, new)[0]
 
 
-def _shape_id(key: tuple[int, str, int, int, str]) -> int:
+def _shape_id(key: ShapeKey) -> int:
     known = _shapes.get(key)
     now = time.monotonic()
     if known is not None and now - known[1] < _SHAPE_TTL_S:
         return known[0]
-    tenant_id, kind, cpu_m, mem_mb, constraints = key
+    tenant_id, kind, cpu_m, mem_mb, constraints, host_ports = key
     shape, _ = Shape.objects.get_or_create(
-        tenant_id=tenant_id, kind=kind, cpu_m=cpu_m, mem_mb=mem_mb, constraints=json.loads(constraints)
+        tenant_id=tenant_id,
+        kind=kind,
+        cpu_m=cpu_m,
+        mem_mb=mem_mb,
+        constraints=json.loads(constraints),
+        host_ports=list(host_ports),
     )
     if not connection.in_atomic_block:  # one that may still be rolled back is not remembered
         if len(_shapes) >= _SHAPES_MAX:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
 from workers.identity import SCOPES
@@ -151,6 +152,18 @@ class NodeSerializer(serializers.Serializer[object]):
     trouble = serializers.CharField(allow_null=True, help_text="why it takes no work by itself")
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {
+            "oneOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]
+        },
+    }
+)
+class PolicyField(serializers.DictField):
+    """Keys of ``workers.policy``, which checks them: true, false or a list of texts."""
+
+
 class TenantSerializer(serializers.Serializer[object]):
     """The owner of work."""
 
@@ -158,7 +171,7 @@ class TenantSerializer(serializers.Serializer[object]):
     title = serializers.CharField()
     active = serializers.BooleanField()
     trusted_with_worker_account = serializers.BooleanField()
-    policy = serializers.DictField(child=serializers.BooleanField())
+    policy = PolicyField()
     created_at = serializers.DateTimeField()
 
 
@@ -167,7 +180,7 @@ class NewTenantSerializer(serializers.Serializer[object]):
 
     name = serializers.CharField(max_length=64)
     title = serializers.CharField(max_length=255, required=False, allow_blank=True, allow_null=True)
-    policy = serializers.DictField(child=serializers.BooleanField(), required=False, allow_null=True)
+    policy = PolicyField(required=False, allow_null=True)
 
 
 class TenantChangeSerializer(serializers.Serializer[object]):
@@ -175,7 +188,23 @@ class TenantChangeSerializer(serializers.Serializer[object]):
 
     title = serializers.CharField(max_length=255, required=False, allow_blank=True, allow_null=True)
     active = serializers.BooleanField(required=False, allow_null=True)
-    policy = serializers.DictField(child=serializers.BooleanField(), required=False, allow_null=True)
+    policy = PolicyField(required=False, allow_null=True)
+
+
+class RegistrySerializer(serializers.Serializer[object]):
+    """What the tenant shows a private registry; nothing shows the password again."""
+
+    registry = serializers.CharField(help_text="host or host:port; Docker Hub is docker.io")
+    username = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class RegistryChangeSerializer(serializers.Serializer[object]):
+    """Credentials to be stored, in the place of earlier ones."""
+
+    username = serializers.CharField(max_length=255)
+    password = serializers.CharField(max_length=16 * 1024, write_only=True, trim_whitespace=False)
 
 
 class MembershipSerializer(serializers.Serializer[object]):

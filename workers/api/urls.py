@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from workers.api import nodes, runs, tenants, tokens
+from workers.api import nodes, registries, runs, tenants, tokens
 
 urlpatterns = [
     path("runs", runs.RunsView.as_view()),
@@ -17,6 +17,8 @@ urlpatterns = [
     path("nodes/<str:name>", nodes.NodeView.as_view()),
     path("nodes/<str:name>/drain", nodes.NodeDrainView.as_view()),
     path("nodes/<str:name>/undrain", nodes.NodeUndrainView.as_view()),
+    path("registries", registries.RegistriesView.as_view()),
+    path("registries/<str:registry>", registries.RegistryView.as_view()),
     path("me", tokens.MeView.as_view()),
     path("tokens", tokens.TokensView.as_view()),
     path("tokens/<int:token_id>", tokens.TokenView.as_view()),

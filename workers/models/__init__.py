@@ -2,17 +2,20 @@
 
 from workers.models.idempotency import IdempotencyKey
 from workers.models.nodes import Node, NodeRequest
-from workers.models.runs import Attempt, LogChunk, Run, RunEvent, Shape
+from workers.models.registries import Registry
+from workers.models.runs import Attempt, HostPort, LogChunk, Run, RunEvent, Shape
 from workers.models.secrets import Secret
 from workers.models.tenancy import Membership, Tenant, Token
 
 __all__ = [
     "Attempt",
+    "HostPort",
     "IdempotencyKey",
     "LogChunk",
     "Membership",
     "Node",
     "NodeRequest",
+    "Registry",
     "Run",
     "RunEvent",
     "Secret",

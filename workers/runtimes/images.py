@@ -24,10 +24,10 @@ from urllib.parse import quote
 import structlog
 from django.conf import settings
 
-from workers.references import BadReference, Reference, parse
+from workers.references import BadReference, Credentials, Reference, parse
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.runtimes.pulling import Cause, Credentials, Failure, shared
+from workers.runtimes.pulling import Cause, Failure, shared
 from workers.states import Reason
 
 log = structlog.get_logger(__name__)

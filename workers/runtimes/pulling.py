@@ -6,7 +6,6 @@ The engine is asked with the credentials given and no others: what the worker's 
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import json
@@ -14,33 +13,19 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.conf import settings
 
-from workers.references import Reference
+from workers.references import Credentials, Reference
 from workers.runtimes.engine import Address, Engine
 
 _MIB: Final = 1024 * 1024
 #: Longest part of a registry's own words that is shown.
 _SHOWN: Final = 300
-
-
-@dataclass(frozen=True)
-class Credentials:
-    """What a registry is shown. ``holder`` says whose they are, without a secret: tenant, registry, user."""
-
-    holder: str
-    username: str
-    password: str = field(repr=False)
-
-    def header(self, registry: str) -> str:
-        """As the engine expects them in X-Registry-Auth."""
-        words = {"username": self.username, "password": self.password, "serveraddress": registry}
-        return base64.urlsafe_b64encode(json.dumps(words).encode()).decode()
 
 
 class Cause(Enum):
