@@ -284,6 +284,17 @@ GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 #: Ports of the host that containers may ask for (hostPort): "1024-7999,8001-65535".
 GANTRY_HOST_PORTS: list[tuple[int, int]] = _ranges(env.str("GANTRY_HOST_PORTS", default="1024-65535"))
+#: What net BRIDGE gives a container: "guarded" (cannot reach the node, other containers, metadata; where that
+#: cannot be had such runs wait and say so), "plain" (the engine's own bridge) or "none" (no network).
+GANTRY_CONTAINER_NETWORK = env.str("GANTRY_CONTAINER_NETWORK", default="guarded")
+if GANTRY_CONTAINER_NETWORK not in ("guarded", "plain", "none"):
+    raise ImproperlyConfigured(
+        f"GANTRY_CONTAINER_NETWORK is {GANTRY_CONTAINER_NETWORK!r}: it must be guarded, plain or none"
+    )
+#: Networks (CIDR) beyond the node that guarded containers cannot reach: clouds' metadata.
+GANTRY_CONTAINER_DENY_NETWORKS: list[str] = env.list(
+    "GANTRY_CONTAINER_DENY_NETWORKS", default=["169.254.0.0/16", "100.100.100.200/32"]
+)
 #: Longest time for having one image, in seconds, and how long an unreachable registry is tried again.
 GANTRY_PULL_DEADLINE_S = env.float("GANTRY_PULL_DEADLINE_S", default=1800.0)
 GANTRY_REGISTRY_RETRY_S = env.float("GANTRY_REGISTRY_RETRY_S", default=60.0)

@@ -41,7 +41,8 @@ class Bounds:
             parts[: len(top)] == top for top in (PurePosixPath(text).parts for text in self.volume_paths)
         ):
             return ""
-        return f"{path} is not below a folder that this tenant may mount: {', '.join(self.volume_paths) or 'none'}"
+        folders = ", ".join(self.volume_paths) or "none"
+        return f"{path} is not below a folder that this tenant may mount: {folders}"
 
 
 #: Nothing is bounded.

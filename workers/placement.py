@@ -240,15 +240,7 @@ def choose(
         return chosen
 
     # What was passed over too long goes first; until it fits, nothing else may use what becomes free here.
-    first = [
-        entry
-        for entry in waiting
-        if entry[1][0].run_id == node.reserved_for
-        or (entry[1][0].run_id in overdue and entry[1][0].run_id not in reserved_elsewhere)
-    ]
-    first.sort(
-        key=lambda entry: (entry[1][0].run_id != node.reserved_for, overdue.get(entry[1][0].run_id, 0.0))
-    )
+    first = _entitled(waiting, node, overdue, reserved_elsewhere)
     for entry in first:
         if not ports.isdisjoint(entry[0].host_ports):
             ports.update(entry[0].host_ports)
@@ -266,13 +258,32 @@ def choose(
         best = min(open_entries, key=key)
         best_key = key(best)
         chosen = take(best)
-        for entry in waiting:
-            shape, items = entry
-            if not items or fits(shape) or not (items[0].rank < chosen.rank or key(entry) < best_key):
-                continue
-            if _loses(shape, best[0], node):
-                choice.passed_over.add(items[0].run_id)
+        choice.passed_over.update(
+            entry[1][0].run_id
+            for entry in waiting
+            if entry[1] and not fits(entry[0]) and (entry[1][0].rank < chosen.rank or key(entry) < best_key)
+            if _loses(entry[0], best[0], node)
+        )
     return choice
+
+
+def _entitled(
+    waiting: Sequence[tuple[ShapeView, list[Candidate]]],
+    node: NodeView,
+    overdue: Mapping[int, float],
+    reserved_elsewhere: frozenset[int],
+) -> list[tuple[ShapeView, list[Candidate]]]:
+    """The queues whose head this node is kept for, or was passed over for too long, in that order."""
+    found = [
+        entry
+        for entry in waiting
+        if entry[1][0].run_id == node.reserved_for
+        or (entry[1][0].run_id in overdue and entry[1][0].run_id not in reserved_elsewhere)
+    ]
+    found.sort(
+        key=lambda entry: (entry[1][0].run_id != node.reserved_for, overdue.get(entry[1][0].run_id, 0.0))
+    )
+    return found
 
 
 def _loses(shape: ShapeView, taken: ShapeView, node: NodeView) -> bool:

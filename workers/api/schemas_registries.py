@@ -32,7 +32,7 @@ REGISTRIES: Final = operation(
 REGISTRY_PUT: Final = operation(
     "registries_put",
     "registries",
-    "Store or replace credentials for a registry; they are used whenever the tenant's images are pulled there",
+    "Store or replace credentials for a registry; they are shown to it when images are pulled",
     {200: s.RegistrySerializer},
     parameters=[TENANT_HEADER, _REGISTRY],
     request=s.RegistryChangeSerializer,

@@ -16,7 +16,6 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
@@ -26,6 +25,7 @@ from django.conf import settings
 
 from workers.references import BadReference, Credentials, Reference, parse
 from workers.runtimes.base import PrepareFailed
+from workers.runtimes.container_config import Image
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 from workers.runtimes.pulling import Cause, Failure, shared
 from workers.states import Reason
@@ -43,21 +43,7 @@ class PullStopped(PrepareFailed):
     """``cancelled`` said so; whoever asked knows whether that ends the run or gives it back."""
 
     def __init__(self, image: Reference) -> None:
-        super().__init__(Reason.NONE, f"Stopped while image {image} was pulled", ours=True, wait_s=0.0)
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image that this node has. ``note`` is what a person should know of how it was had, "" = nothing."""
-
-    id: str
-    #: As the registry knows it, "sha256:..."; "" for one that no registry knows.
-    digest: str
-    user: str
-    working_dir: str
-    has_entrypoint: bool
-    has_command: bool
-    note: str = ""
+        super().__init__(Reason.NONE, f"Stopped while image {image} was pulled")
 
 
 def ensure(
@@ -206,24 +192,23 @@ def _described(found: dict[str, Any], image: Reference, note: str) -> Image:
     config = found.get("Config") or {}
     return Image(
         id=str(found["Id"]),
-        digest=_digest(found.get("RepoDigests") or [], image),
+        digest=_digest(found.get("RepoDigests") or [], image, str(found["Id"])),
         user=str(config.get("User") or ""),
         working_dir=str(config.get("WorkingDir") or ""),
-        has_entrypoint=bool(config.get("Entrypoint")),
-        has_command=bool(config.get("Cmd")),
+        has_command=bool(config.get("Cmd") or config.get("Entrypoint")),
         note=note,
     )
 
 
-def _digest(known: list[str], image: Reference) -> str:
-    """The digest under which the image's own repository knows it."""
+def _digest(known: list[str], image: Reference, image_id: str) -> str:
+    """Under which its own repository knows the image, in full; the image's id where no repository does."""
     if image.digest:
-        return image.digest
+        return str(image)
     for item in known:
         with contextlib.suppress(BadReference):
             if parse(item).name == image.name:
-                return parse(item).digest
-    return ""
+                return str(parse(item))
+    return image_id
 
 
 class Ledger:
