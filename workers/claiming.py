@@ -57,7 +57,8 @@ _NODE = """
          FROM workers_run r
          WHERE r.node_id = n.id AND r.state = 'RUNNING' AND r.cancel_requested_at IS NOT NULL),
         (SELECT array_agg(q.id) FROM workers_noderequest q
-         WHERE q.node_id = n.id AND q.answered_at IS NULL)
+         WHERE q.node_id = n.id AND q.answered_at IS NULL),
+        n.troubles::text
     FROM workers_node n WHERE n.id = %s FOR UPDATE OF n
 """
 
@@ -122,6 +123,7 @@ def _node_view(row: tuple[Any, ...]) -> NodeView:
         mem_mb_free=row[11],
         slots_free=row[12],
         reserved_for=row[13],
+        troubles=json.loads(row[17]),
     )
 
 
@@ -142,7 +144,8 @@ def _claim(
     usable = [
         (memory.shapes[shape_id], rank, run_id)
         for shape_id, rank, run_id in heads
-        if all(item.passing for item in obstacles(memory.shapes[shape_id], node))
+        if memory.shapes[shape_id].kind not in node.troubles
+        and all(item.passing for item in obstacles(memory.shapes[shape_id], node))
     ]
     wanted = _first_shapes(usable, node, memory)
     if not wanted:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 
 
@@ -54,6 +54,8 @@ class Node(models.Model):
     broker_ok_at = models.DateTimeField(null=True)
     #: Why it takes no work although it is ready, in words; empty when all is well.
     trouble = models.CharField(max_length=255, blank=True, default="")
+    #: The same by kind of run, {kind: words}, where only some of its runtimes are in trouble.
+    troubles = models.JSONField(default=dict, db_default=Value({}, models.JSONField()))
     version = models.CharField(max_length=32, default="")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -67,6 +69,19 @@ class Node(models.Model):
             ),
             models.CheckConstraint(condition=Q(slots_used__gte=0), name="node_slots"),
         ]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Installation(models.Model):
+    """The one row that names this database: what nodes create outside of it carries the name."""
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    name = models.CharField(max_length=12)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="installation_once")]
 
     def __str__(self) -> str:
         return self.name

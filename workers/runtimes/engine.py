@@ -143,14 +143,14 @@ class Answer:
                 if line.strip():
                     yield json.loads(line)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise EngineAway(f"its stream was cut: {error or type(error).__name__}", sent=True) from error
+            raise EngineAway(f"its stream was cut: {_said(error)}", sent=True) from error
 
     def read(self, most: int = -1) -> bytes:
         """Up to ``most`` bytes; b"" at the end. Raises EngineAway when it is cut."""
         try:
             return self._response.read(most) if most >= 0 else self._response.read()
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise EngineAway(f"its stream was cut: {error or type(error).__name__}", sent=True) from error
+            raise EngineAway(f"its stream was cut: {_said(error)}", sent=True) from error
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -165,7 +165,8 @@ class Engine:
         self.address = address
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()
-        self._prefix = ""
+        #: "/v1.41"; empty until the engine has answered once.
+        self.prefix = ""
 
     # --- calls ---------------------------------------------------------------------------------------
 
@@ -217,7 +218,7 @@ class Engine:
 
     def raw(self, path: str, query: Mapping[str, Any]) -> socket.socket:
         """A GET that has been sent; the caller reads the whole HTTP answer. Raises EngineAway."""
-        prefix = self._version_prefix()
+        prefix = self.version_prefix()
         try:
             channel = self.address.connect(10.0)
         except OSError as error:
@@ -262,7 +263,7 @@ class Engine:
         *,
         fresh: bool = False,
     ) -> tuple[_Connection, http.client.HTTPResponse]:
-        target = f"{self._version_prefix()}{path}{_tail(query)}"
+        target = f"{self.version_prefix()}{path}{_tail(query)}"
         return self._send(method, target, body, dict(headers or {}), timeout_s, fresh=fresh)
 
     def _send(
@@ -312,10 +313,10 @@ class Engine:
                     return
         connection.close()
 
-    def _version_prefix(self) -> str:
-        """The version of the API that both sides know, asked once."""
-        if not self._prefix:
-            connection, response = self._send("GET", "/version", None, {}, 10.0, fresh=False)
+    def version_prefix(self) -> str:
+        """How paths begin: the API's version that both sides know, asked once."""
+        if not self.prefix:
+            connection, response = self._send("GET", "/version", None, {}, _CONNECT_S, fresh=False)
             try:
                 told = json.loads(response.read())
                 newest, oldest = _version(told["ApiVersion"]), _version(told.get("MinAPIVersion", "1.12"))
@@ -329,12 +330,16 @@ class Engine:
                 raise EngineRefused(
                     505, f"its API is version {told['ApiVersion']}, at least {least} is needed"
                 )
-            self._prefix = f"/v{use[0]}.{use[1]}"
-        return self._prefix
+            self.prefix = f"/v{use[0]}.{use[1]}"
+        return self.prefix
 
     def _away(self, error: Exception, *, sent: bool) -> EngineAway:
-        what = str(error) or type(error).__name__
-        return EngineAway(f"the Docker Engine at {self.address.shown} does not answer: {what}", sent=sent)
+        what = f"the Docker Engine at {self.address.shown} does not answer"
+        return EngineAway(f"{what}: {_said(error)}", sent=sent)
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _version(text: str) -> tuple[int, int]:
