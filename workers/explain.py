@@ -65,11 +65,8 @@ def _view(node: Node, silent: float, taken_ports: dict[str, int]) -> NodeView:
         slots_free=node.slots - node.slots_used,
         stopped=node.detached,
         reserved_for=node.reserved_for_id,
-<<<<<<< HEAD
         taken_ports=taken_ports,
-=======
         troubles=node.troubles,
->>>>>>> containers
     )
 
 

@@ -1,14 +1,9 @@
 """The engine's tables. Invariants stand in the schema as CHECK constraints and partial indexes."""
 
 from workers.models.idempotency import IdempotencyKey
-<<<<<<< HEAD
-from workers.models.nodes import Node, NodeRequest
+from workers.models.nodes import Installation, Node, NodeRequest
 from workers.models.registries import Registry
 from workers.models.runs import Attempt, HostPort, LogChunk, Run, RunEvent, Shape
-=======
-from workers.models.nodes import Installation, Node, NodeRequest
-from workers.models.runs import Attempt, LogChunk, Run, RunEvent, Shape
->>>>>>> containers
 from workers.models.secrets import Secret
 from workers.models.tenancy import Membership, Tenant, Token
 
