@@ -295,8 +295,7 @@ if GANTRY_CONTAINER_NETWORK not in ("guarded", "plain", "none"):
 GANTRY_CONTAINER_DENY_NETWORKS: list[str] = env.list(
     "GANTRY_CONTAINER_DENY_NETWORKS", default=["169.254.0.0/16", "100.100.100.200/32"]
 )
-#: Longest time for having one image, in seconds, and how long an unreachable registry is tried again.
-GANTRY_PULL_DEADLINE_S = env.float("GANTRY_PULL_DEADLINE_S", default=1800.0)
+#: How long a registry that cannot be reached is tried again, in seconds.
 GANTRY_REGISTRY_RETRY_S = env.float("GANTRY_REGISTRY_RETRY_S", default=60.0)
 #: Images that one node pulls at once.
 GANTRY_PULLS = env.int("GANTRY_PULLS", default=3)

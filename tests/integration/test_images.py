@@ -18,8 +18,9 @@ from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
 from workers.references import Credentials
 from workers.runtimes import images, pulling
 from workers.runtimes.base import PrepareFailed
+from workers.runtimes.container_config import Image
 from workers.runtimes.engine import Address, Engine
-from workers.runtimes.images import Image, PullStopped
+from workers.runtimes.images import PullStopped
 from workers.runtimes.pulling import Cause
 from workers.states import Reason
 
@@ -78,10 +79,6 @@ def pushed(engine: Rig, registry: Registry, name: str, *instructions: str, sourc
     return full
 
 
-def has(engine: Rig, name: str) -> bool:
-    return bool(engine.client.api.images(name))
-
-
 def test_pull_policies(engine: Rig, link: Engine, registry: Registry) -> None:
     """Each policy asks the registry as often as it says."""
     name = pushed(engine, registry, "team/app:1", 'ENTRYPOINT ["/bin/sh"]', "USER app", "WORKDIR /tmp")
@@ -91,13 +88,14 @@ def test_pull_policies(engine: Rig, link: Engine, registry: Registry) -> None:
     assert not failure.ours
 
     found = ensure(link, name, pull="missing")
-    assert (found.user, found.working_dir, found.has_entrypoint) == ("app", "/tmp", True)
+    assert (found.user, found.working_dir, found.has_command) == ("app", "/tmp", True)
     assert found.id == engine.client.api.inspect_image(name)["Id"]
-    assert found.digest.startswith("sha256:")
-    assert found.digest != found.id
+    repository, _, digest = found.digest.partition("@")
+    assert repository == f"{registry.address}/team/app"
+    assert digest.startswith("sha256:")
+    assert digest != found.id
     assert found.note == ""
-    by_digest = name.partition(":1")[0].rpartition(":")[0] or name
-    assert ensure(link, f"{registry.address}/team/app@{found.digest}").id == found.id, by_digest
+    assert ensure(link, found.digest).id == found.id
 
     newer = pushed(engine, registry, "team/app:1", "LABEL newer=1")
     assert newer == name
@@ -110,18 +108,15 @@ def test_pull_policies(engine: Rig, link: Engine, registry: Registry) -> None:
 
 
 def test_a_forced_pull_that_fails_uses_the_image_at_hand(engine: Rig, link: Engine) -> None:
-    """Contract page 10; the message says so and names the image."""
-    began = time.monotonic()
-    found = (
-        ensure(link, "127.0.0.1:5009/gantry/here:1") if has(engine, "127.0.0.1:5009/gantry/here:1") else None
-    )
-    assert found is None
-    rig.tag(engine, "127.0.0.1:5009/gantry/here:1")
-    found = ensure(link, "127.0.0.1:5009/gantry/here:1")
-    assert "127.0.0.1:5009/gantry/here:1 could not be pulled" in found.note
+    """Contract page 10; the message says so and names the image. Nobody waits for a registry in vain."""
+    name, began = "127.0.0.1:5009/gantry/here:1", time.monotonic()
+    rig.tag(engine, name)
+    found = ensure(link, name)
+    assert f"{name} could not be pulled" in found.note
     assert "connection refused" in found.note
+    assert found.id == engine.client.api.inspect_image(BUSYBOX)["Id"]
     assert time.monotonic() - began < 15
-    rig.forget(engine, "127.0.0.1:5009/gantry/here:1")
+    rig.forget(engine, name)
 
 
 def test_no_such_image(engine: Rig, link: Engine, registry: Registry) -> None:
@@ -331,22 +326,14 @@ def test_the_words_of_progress() -> None:
     ("said", "cause"),
     [
         ("manifest for busybox:9 not found: manifest unknown: manifest unknown", Cause.MISSING),
-        (
-            "pull access denied for x, repository does not exist or may require 'docker login': denied: "
-            "requested access to the resource is denied",
-            Cause.DENIED,
-        ),
+        ("pull access denied for x, repository does not exist or may require 'docker login'", Cause.DENIED),
         ("Head https://r/v2/x: no basic auth credentials", Cause.DENIED),
         ("unauthorized: incorrect username or password", Cause.DENIED),
         ("no matching manifest for linux/amd64 in the manifest list entries", Cause.MISSING),
         ("toomanyrequests: You have reached your pull rate limit.", Cause.UNREACHABLE),
         ("received unexpected HTTP status: 502 Bad Gateway", Cause.UNREACHABLE),
         ('Get "https://r/v2/": dial tcp: lookup r on 10.0.0.1:53: no such host', Cause.UNREACHABLE),
-        (
-            'Get "https://r/v2/": net/http: request canceled while waiting for connection (Client.Timeout '
-            "exceeded while awaiting headers)",
-            Cause.UNREACHABLE,
-        ),
+        ('Get "https://r/v2/": net/http: request canceled while waiting for connection', Cause.UNREACHABLE),
         ("something that nobody has ever seen", Cause.UNREACHABLE),
         ('Get "https://r/v2/": x509: certificate signed by unknown authority', Cause.BROKEN),
         ('Get "https://r/v2/": http: server gave HTTP response to HTTPS client', Cause.BROKEN),

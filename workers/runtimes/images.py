@@ -142,7 +142,7 @@ def _pull_once(
             if cancelled():
                 raise PullStopped(image)
             if time.monotonic() > until:
-                return Failure(Cause.BROKEN, f"not within {deadline_s:g} s (GANTRY_PULL_DEADLINE_S)")
+                return Failure(Cause.BROKEN, f"not within {deadline_s:g} s (GANTRY_PULL_TIMEOUT_S)")
             how_far = str(pull.progress)
             words = f"pulling image {image}" + (f": {how_far}" if how_far else "")
             if pull.queued:

@@ -3,7 +3,7 @@
 Made on the engine as the bridge ``gantry`` without traffic between containers, and guarded by firewall rules
 in the engine's own network namespace (docs/decisions/0027): nothing from it reaches an address of the machine
 itself, nor the networks of GANTRY_CONTAINER_DENY_NETWORKS. Rules can be flushed by others, so they are looked
-at again before containers start and with every heartbeat. Where they cannot be set (not root, an engine on
+at again before each start and every few seconds. Where they cannot be set (not root, an engine on
 another machine) GANTRY_CONTAINER_NETWORK decides. Must not import models or the database.
 """
 
@@ -35,8 +35,8 @@ _BRIDGE: Final = "gantry0"
 _TO_HOST, _THROUGH = "GANTRY-HOST", "GANTRY-OUT"
 _ICC: Final = "com.docker.network.bridge.enable_icc"
 _BRIDGE_NAME: Final = "com.docker.network.bridge.name"
-#: A look that is younger than this is believed, in seconds.
-_FRESH_S: Final = 5.0
+#: Longest silence of the engine when it is asked about its networks, in seconds.
+_ASK_S: Final = 10.0
 _REJECT: Final = "-j REJECT --reject-with icmp-port-unreachable"
 _ANSWERS: Final = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 
@@ -51,7 +51,7 @@ class Networks:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._lock = threading.Lock()
-        self._looked = 0.0
+        self._keeper: threading.Thread | None = None
         self._rules: list[str] = []
         #: Why it is not guarded, in words; empty when it is or need not be.
         self.trouble = ""
@@ -60,25 +60,28 @@ class Networks:
         """The network for a container that asks for BRIDGE. Raises PrepareFailed while there is none."""
         if settings.GANTRY_CONTAINER_NETWORK != "guarded":
             return {"plain": "bridge", "none": "none"}[settings.GANTRY_CONTAINER_NETWORK]
-        with self._lock:
-            if time.monotonic() - self._looked > _FRESH_S or self.trouble:
-                self._look()
-            if self.trouble:
-                raise PrepareFailed(Reason.RUNTIME, self.trouble, ours=True, wait_s=30.0)
+        if trouble := self.look():
+            raise PrepareFailed(Reason.RUNTIME, trouble, ours=True, wait_s=10.0)
         return NETWORK
 
-    def keep(self) -> str:
-        """Look after network and rules, with every heartbeat; never raises. Returns the trouble, if any."""
+    def keep(self) -> None:
+        """Look after network and rules from now on, in a thread of its own: nobody waits for the engine."""
+        if settings.GANTRY_CONTAINER_NETWORK != "guarded" or self._keeper is not None:
+            return
+        self._keeper = threading.Thread(target=self._keep, name="networks", daemon=True)
+        self._keeper.start()
+
+    def _keep(self) -> None:
+        while True:
+            self.look()
+            time.sleep(settings.GANTRY_HEARTBEAT_S)
+
+    def look(self) -> str:
+        """Make network and rules as they must be; returns the trouble, "" when they are. Never raises."""
         if settings.GANTRY_CONTAINER_NETWORK == "guarded":
             with self._lock:
                 self._look()
         return self.trouble
-
-    def attribute(self) -> str:
-        """What the node says of it: guarded, unguarded (BRIDGE waits), plain or none."""
-        if settings.GANTRY_CONTAINER_NETWORK == "guarded":
-            return "unguarded" if self.keep() else "guarded"
-        return str(settings.GANTRY_CONTAINER_NETWORK)
 
     def _look(self) -> None:
         before = self.trouble
@@ -88,14 +91,13 @@ class Networks:
             self.trouble = ""
         except Unguarded as error:
             self.trouble = (
-                f"containers with net BRIDGE wait: their network cannot be guarded here: {error}; or set "
-                "GANTRY_CONTAINER_NETWORK=plain (containers may then reach the node) or none (no network)"
+                f"the network of containers cannot be guarded here: {error}; or set "
+                "GANTRY_CONTAINER_NETWORK=plain (containers may reach this node) or none"
             )
         except EngineAway as error:
-            self.trouble = f"containers with net BRIDGE wait: {error}"
+            self.trouble = f"the network of containers is not ready: {error}"
         except (EngineRefused, OSError, subprocess.SubprocessError) as error:
-            self.trouble = f"containers with net BRIDGE wait: their network is not ready: {error}"
-        self._looked = time.monotonic()
+            self.trouble = f"the network of containers is not ready: {error}"
         if self.trouble and self.trouble != before:
             log.warning("network.unguarded", why=self.trouble)
         if before and not self.trouble:
@@ -120,7 +122,9 @@ class Networks:
 
     def _inspect(self) -> dict[str, Any] | None:
         # By exact name: the engine would also take it for the beginning of an id.
-        for item in self._engine.ask("GET", "/networks", query={"filters": {"name": [f"^{NETWORK}$"]}}):
+        for item in self._engine.ask(
+            "GET", "/networks", query={"filters": {"name": [f"^{NETWORK}$"]}}, timeout_s=_ASK_S
+        ):
             if item.get("Name") == NETWORK and item.get("Driver") == "bridge":
                 found: dict[str, Any] = item
                 return found
@@ -135,7 +139,7 @@ class Networks:
             "Labels": {"gantry": "network"},
         }
         try:
-            self._engine.ask("POST", "/networks/create", body=body)
+            self._engine.ask("POST", "/networks/create", body=body, timeout_s=_ASK_S)
         except EngineRefused as error:
             if error.status != 409:  # another worker of this engine was faster
                 raise
