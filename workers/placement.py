@@ -261,13 +261,13 @@ def choose(
         if not open_entries:
             break
         best = min(open_entries, key=key)
-        best_key = key(best)
+        best_key, before = key(best), frozenset(ports)
         chosen = take(best)
         choice.passed_over.update(
             entry[1][0].run_id
             for entry in waiting
             if entry[1] and not fits(entry[0]) and (entry[1][0].rank < chosen.rank or key(entry) < best_key)
-            if _loses(entry[0], best[0], node)
+            if _loses(entry[0], best[0], before)
         )
     return choice
 
@@ -291,12 +291,12 @@ def _entitled(
     return found
 
 
-def _loses(shape: ShapeView, taken: ShapeView, node: NodeView) -> bool:
-    """Does a shape that did not fit lose something to one that was taken before it?
+def _loses(shape: ShapeView, taken: ShapeView, held: frozenset[str]) -> bool:
+    """Does a shape that does not fit lose something to one that was taken instead of it?
 
-    Not while it waits for a port that was held before this look, unless the other one took its ports too.
+    Not while it waits for a port that was held (``held``) anyhow, unless the other one took its ports too.
     """
-    waits = not shape.host_ports.isdisjoint(node.taken_ports)
+    waits = not shape.host_ports.isdisjoint(held)
     return not waits or not shape.host_ports.isdisjoint(taken.host_ports)
 
 

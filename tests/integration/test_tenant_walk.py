@@ -30,7 +30,7 @@ from tests.integration.walk import (
 )
 from tests.support.engine import submit
 from tests.support.fixtures import make_account
-from workers import services
+from workers import registries, services
 from workers.models import IdempotencyKey, LogChunk, Node, Secret, Tenant, Token
 from workers.states import Reason, State
 
@@ -65,6 +65,7 @@ def victim(db: None, settings: Any) -> Victim:
     IdempotencyKey.objects.create(
         tenant_id=account.tenant_id, method="POST", path="/v1/tasks", key="k", body_digest="0" * 64
     )
+    registries.put(account.tenant_id, f"{CANARY}.example", f"{CANARY}-username", f"{CANARY}-password")
     token_id = Token.objects.get(user__username=account.user).pk
     runs = [str(run_id) for run_id in ids]
     values = {
@@ -77,6 +78,7 @@ def victim(db: None, settings: Any) -> Victim:
         "user": [account.user],
         "name": [f"{CANARY}-name", account.tenant],
         "node": [stage.node.name],
+        "registry": [f"{CANARY}.example"],
     }
     return Victim(account, ids, token_id, stage.node.name, values)
 

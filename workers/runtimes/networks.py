@@ -35,6 +35,8 @@ _BRIDGE: Final = "gantry0"
 _TO_HOST, _THROUGH = "GANTRY-HOST", "GANTRY-OUT"
 _ICC: Final = "com.docker.network.bridge.enable_icc"
 _BRIDGE_NAME: Final = "com.docker.network.bridge.name"
+#: How long the network is looked after once nobody asks for it any more, in seconds.
+_KEPT_S: Final = 30.0
 #: Longest silence of the engine when it is asked about its networks, in seconds.
 _ASK_S: Final = 10.0
 _REJECT: Final = "-j REJECT --reject-with icmp-port-unreachable"
@@ -52,6 +54,7 @@ class Networks:
         self._engine = engine
         self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None
+        self._wanted_until = 0.0
         self._rules: list[str] = []
         #: Why it is not guarded, in words; empty when it is or need not be.
         self.trouble = ""
@@ -65,14 +68,19 @@ class Networks:
         return NETWORK
 
     def keep(self) -> None:
-        """Look after network and rules from now on, in a thread of its own: nobody waits for the engine."""
-        if settings.GANTRY_CONTAINER_NETWORK != "guarded" or self._keeper is not None:
-            return
-        self._keeper = threading.Thread(target=self._keep, name="networks", daemon=True)
-        self._keeper.start()
+        """Look after network and rules in a thread of its own, as long as this is called with every heartbeat.
+
+        Nobody waits for the engine here.
+        """
+        self._wanted_until = time.monotonic() + _KEPT_S
+        if settings.GANTRY_CONTAINER_NETWORK == "guarded" and (
+            self._keeper is None or not self._keeper.is_alive()
+        ):
+            self._keeper = threading.Thread(target=self._keep, name="networks", daemon=True)
+            self._keeper.start()
 
     def _keep(self) -> None:
-        while True:
+        while time.monotonic() < self._wanted_until:
             self.look()
             time.sleep(settings.GANTRY_HEARTBEAT_S)
 
