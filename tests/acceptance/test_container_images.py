@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +39,11 @@ def submit(account: Account, *args: str, image: str = BUSYBOX, **more: Any) -> i
     )
 
 
+def reasons(account: Account, run_id: int) -> list[dict[str, Any]]:
+    found: Any = services.explain(account.tenant_id, run_id)
+    return list(found["reasons"])
+
+
 def test_private_images(
     closed: Registry, engine: Engine, cluster: Cluster, account: Account, stranger: Account
 ) -> None:
@@ -47,7 +51,7 @@ def test_private_images(
     name = closed.push(BUSYBOX, "secret/app:1")
     rig.forget(engine, name)
     registries.put(account.tenant_id, closed.address, USER, PASSWORD)
-    node = cluster.node(**engine.env, settings=SETTINGS)
+    node = cluster.node(settings={**engine.env, **SETTINGS})
     kept = submit(account, "sleep", "60", image=name, force_pull=True)
     wait_started(kept, 60)
     inspected = json.dumps(engine.containers())
@@ -75,7 +79,7 @@ def test_a_policy_that_changed(engine: Engine, cluster: Cluster, account: Accoun
     tenancy.update_tenant(
         "default", opened={"images": ["other/*"], "volumes": True, "volume_paths": ["/srv"]}
     )
-    cluster.node(**engine.env, settings=SETTINGS)
+    cluster.node(settings={**engine.env, **SETTINGS})
     found = wait_final(*waiting, timeout_s=60)
     assert [(row.state, row.reason) for row in found] == [(State.FAILED, Reason.REJECTED)] * 3
     assert "not among those that this tenant may use: other/*" in found[0].message
@@ -86,18 +90,14 @@ def test_a_policy_that_changed(engine: Engine, cluster: Cluster, account: Accoun
 
 def test_a_fixed_port_is_held_by_one(engine: Engine, cluster: Cluster, account: Account) -> None:
     """The second waits and says so; it starts when the first has ended."""
-    cluster.node(**engine.env, settings=SETTINGS)
+    cluster.node(settings={**engine.env, **SETTINGS})
     ports = [{"container_port": 80, "host_port": 8099, "protocol": "tcp"}]
     serve = ("nc", "-ll", "-p", "80", "-e", "echo", "reached")
     first = submit(account, *serve, ports=ports)
     wait_started(first, 60)
     second = submit(account, *serve, ports=ports)
     told = wait_until(
-        lambda: [
-            reason
-            for reason in services.explain(account.tenant_id, second)["reasons"]  # type: ignore[attr-defined]
-            if reason["code"] == "host_port"
-        ],
+        lambda: [reason for reason in reasons(account, second) if reason["code"] == "host_port"],
         20,
     )
     assert told[0]["message"] == "host port 8099/tcp is taken on node n1 by another of your runs"
@@ -119,7 +119,7 @@ def test_a_fixed_port_is_held_by_one(engine: Engine, cluster: Cluster, account: 
 
 def test_what_containers_reach(engine: Engine, cluster: Cluster, account: Account) -> None:
     """BRIDGE does not reach the node, HOST does, NONE has no network at all."""
-    cluster.node(**engine.env, settings=SETTINGS)
+    cluster.node(settings={**engine.env, **SETTINGS})
     tenancy.update_tenant("default", opened={"host_network": True})
     first = submit(account, "ip", "route")
     wait_final(first, timeout_s=60)
@@ -134,16 +134,11 @@ def test_what_containers_reach(engine: Engine, cluster: Cluster, account: Accoun
 
 def test_where_the_network_cannot_be_guarded(engine: Engine, cluster: Cluster, account: Account) -> None:
     """Containers wait and say why, commands go on; an operator may decide otherwise."""
-    subprocess.run([*engine.enter("--net"), "true"], check=True)
     engine.client.api.create_network("gantry", driver="bridge")
-    node = cluster.node(**engine.env, settings=SETTINGS)
+    node = cluster.node(settings={**engine.env, **SETTINGS})
     waiting = submit(account, "true")
     told = wait_until(
-        lambda: [
-            reason
-            for reason in services.explain(account.tenant_id, waiting)["reasons"]  # type: ignore[attr-defined]
-            if "network" in reason["message"]
-        ],
+        lambda: [reason for reason in reasons(account, waiting) if "network" in reason["message"]],
         30,
     )
     assert "the engine's network gantry" in told[0]["message"]

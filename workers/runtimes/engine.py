@@ -216,19 +216,21 @@ class Engine:
         finally:
             answer.close()
 
-    def raw(self, path: str, query: Mapping[str, Any]) -> socket.socket:
-        """A GET that has been sent; the caller reads the whole HTTP answer. Raises EngineAway."""
+    def raw(self, method: str, path: str, query: Mapping[str, Any]) -> socket.socket:
+        """A request that has been sent; the caller reads the whole HTTP answer. Raises EngineAway."""
         prefix = self.version_prefix()
         try:
             channel = self.address.connect(10.0)
         except OSError as error:
             raise self._away(error, sent=False) from error
         try:
-            channel.sendall(f"GET {prefix}{path}{_tail(query)} HTTP/1.1\r\nHost: docker\r\n\r\n".encode())
+            channel.sendall(
+                f"{method} {prefix}{path}{_tail(query)} HTTP/1.1\r\nHost: docker\r\n"
+                f"Content-Length: 0\r\n\r\n".encode()
+            )
         except OSError as error:
             channel.close()
             raise self._away(error, sent=True) from error
-        channel.setblocking(False)
         return channel
 
     def inspect(self, container: str, *, timeout_s: float = 30.0) -> dict[str, Any] | None:

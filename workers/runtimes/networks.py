@@ -68,10 +68,7 @@ class Networks:
         return NETWORK
 
     def keep(self) -> None:
-        """Look after network and rules in a thread of its own, as long as this is called with every heartbeat.
-
-        Nobody waits for the engine here.
-        """
+        """Called with every heartbeat: look after network and rules, in a thread, so that nobody waits."""
         self._wanted_until = time.monotonic() + _KEPT_S
         if settings.GANTRY_CONTAINER_NETWORK == "guarded" and (
             self._keeper is None or not self._keeper.is_alive()
