@@ -131,7 +131,7 @@ def test_rotation_covers_them(account: Account, settings: Any) -> None:
 def test_two_at_once(transactional_db: None) -> None:
     """The last one wins; one row, one secret."""
     tenant = make_account("default").tenant_id
-    together(*(lambda n=n: registries.put(tenant, "r.example", f"u{n}", f"p{n}") for n in range(4)))  # type: ignore[misc]
+    together(*(lambda n=n: registries.put(tenant, "r.example", f"u{n}", f"p{n}") for n in range(4)))
     found = registries.for_image(tenant, "r.example/x")
     assert found is not None
     assert found.username.removeprefix("u") == found.password.removeprefix("p")
