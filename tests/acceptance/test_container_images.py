@@ -90,6 +90,7 @@ def test_a_policy_that_changed(engine: Engine, cluster: Cluster, account: Accoun
 
 def test_a_fixed_port_is_held_by_one(engine: Engine, cluster: Cluster, account: Account) -> None:
     """The second waits and says so; it starts when the first has ended."""
+    tenancy.update_tenant("default", opened={"host_ports": True})
     cluster.node(settings={**engine.env, **SETTINGS})
     ports = [{"container_port": 80, "host_port": 8099, "protocol": "tcp"}]
     serve = ("nc", "-ll", "-p", "80", "-e", "echo", "reached")
