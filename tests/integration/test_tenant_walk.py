@@ -139,6 +139,8 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         if asked.template.endswith("/reconcile") and str(victim.run_ids[1]) in asked.query:
             continue  # no worker answers for the running one, which takes 5 s to find out
         key = f"{asked.method} {asked.template}"
+        if key == "PUT /api/v1/registries/{registry}":
+            continue  # makes what it names: the same for whoever asks, and without a body refused
         wanted.add(key)
         for who in (owner, owners):
             with transaction.atomic():
@@ -162,6 +164,7 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         "POST /api/v1/runs/{run_id}/cancel",
         "POST /api/v1/runs/{run_id}/retry",
         "DELETE /api/v1/tokens/{token_id}",
+        "DELETE /api/v1/registries/{registry}",
     ):
         assert changed[key], f"{key} changed nothing for its owner"
 
