@@ -57,7 +57,8 @@ class Engine:
         self._parent = f"gantry-{folder.parent.name}-{name}"
         self._unshare: subprocess.Popen[bytes] | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._keeper = 0  # 0: no such process
+        #: The first process of its namespaces, as this machine numbers it.
+        self.keeper = 0
         self._client: Any = None
 
     # --- life ----------------------------------------------------------------------------------------
@@ -108,7 +109,9 @@ class Engine:
         os.kill(self.daemon_pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        os.kill(self.daemon_pid, signal.SIGCONT)
+        assert self._daemon is not None, "there is no dockerd"
+        for pid in (self._daemon.pid, self.daemon_pid):  # nsenter stops together with its child
+            os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End everything of this engine: dockerd, containers, mounts, networks go with their namespaces."""
@@ -120,10 +123,11 @@ class Engine:
             self._unshare.stdin.close()
             self._unshare = None
         if self._daemon is not None:
+            self._daemon.kill()
             self._daemon.wait(10)
             self._daemon = None
         # A zombie counts as gone: the first process of a PID namespace becomes one after all the others.
-        wait_until(lambda: not _alive(self._keeper), 10, 0.01, why="the engine's processes are gone")
+        wait_until(lambda: not _alive(self.keeper), 10, 0.01, why="the engine's processes are gone")
         wait_until(self._remove_cgroups, 10, why="the engine's control groups are empty")
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -147,8 +151,8 @@ class Engine:
             children = _children(above.pid)
             if above.poll() is not None or not children:
                 return above.poll() is not None
-            self._keeper = children[0]
-            return b"docker-init" in _read(Path(f"/proc/{self._keeper}/cmdline"))
+            self.keeper = children[0]
+            return b"docker-init" in _read(Path(f"/proc/{self.keeper}/cmdline"))
 
         wait_until(ready, 20, 0.005, why="the engine's namespaces are there")
         assert above.poll() is None, f"no namespaces: {(self.folder / 'keeper.log').read_text()}"
@@ -157,9 +161,9 @@ class Engine:
         assert self._daemon is not None, "there is no dockerd"
         self._close_client()
         pid = self.daemon_pid
-        for what in (number, signal.SIGCONT):  # it may be frozen
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, what)
+        for whom, what in ((pid, number), (pid, signal.SIGCONT), (self._daemon.pid, signal.SIGCONT)):
+            with contextlib.suppress(ProcessLookupError):  # it may be frozen
+                os.kill(whom, what)
         self._daemon.wait(60)
         self._daemon = None
         self._pid_file.unlink(missing_ok=True)
@@ -254,7 +258,7 @@ class Engine:
 
     def enter(self, *namespaces: str) -> list[str]:
         """The beginning of a command that executes the rest inside the engine's namespaces."""
-        return ["nsenter", f"--target={self._keeper}", *namespaces, "--"]
+        return ["nsenter", f"--target={self.keeper}", *namespaces, "--"]
 
     def connect(self, port: int, timeout_s: float = 5.0) -> socket.socket:
         """A connection to a port that one of its containers has published."""
@@ -271,7 +275,7 @@ class Engine:
 
         def enter() -> None:
             try:
-                with Path(f"/proc/{self._keeper}/ns/net").open() as there:
+                with Path(f"/proc/{self.keeper}/ns/net").open() as there:
                     libc = ctypes.CDLL(None, use_errno=True)
                     if libc.setns(there.fileno(), _CLONE_NEWNET) != 0:
                         raise OSError(ctypes.get_errno(), "setns")
