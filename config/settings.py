@@ -13,6 +13,7 @@ from pathlib import Path
 from urllib.parse import quote, unquote, urlsplit
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 
 env = environ.Env()
 BASE_DIR = Path(__file__).resolve().parent.parent
@@ -220,6 +221,22 @@ GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks"}
 #: What families delete of their own when it is old: functions limit -> {what: how many} (workers.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune"]
 
+
+def _ranges(text: str) -> list[tuple[int, int]]:
+    """ "1024-7999, 9000" to [(1024, 7999), (9000, 9000)]."""
+    found = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        first, _, last = item.partition("-")
+        if not (
+            first.isdecimal()
+            and (last or first).isdecimal()
+            and 1 <= int(first) <= int(last or first) <= 65535
+        ):
+            raise ImproperlyConfigured(f"GANTRY_HOST_PORTS has {item!r}: write ranges such as 1024-7999,9000")
+        found.append((int(first), int(last or first)))
+    return found
+
+
 # --- Engine ------------------------------------------------------------------------------------------
 
 #: Name of this node. One worker per name.
@@ -309,6 +326,23 @@ GANTRY_PUBLIC_URL = env.str(
 ).rstrip("/")
 #: How long a signed log URL works, in seconds.
 GANTRY_SIGNED_URL_S = env.int("GANTRY_SIGNED_URL_S", default=7 * 86_400)
+#: Ports of the host that containers may ask for (hostPort): "1024-7999,8001-65535".
+GANTRY_HOST_PORTS: list[tuple[int, int]] = _ranges(env.str("GANTRY_HOST_PORTS", default="1024-65535"))
+#: What net BRIDGE gives a container: "guarded" (cannot reach the node, other containers, metadata; where that
+#: cannot be had such runs wait and say so), "plain" (the engine's own bridge) or "none" (no network).
+GANTRY_CONTAINER_NETWORK = env.str("GANTRY_CONTAINER_NETWORK", default="guarded")
+if GANTRY_CONTAINER_NETWORK not in ("guarded", "plain", "none"):
+    raise ImproperlyConfigured(
+        f"GANTRY_CONTAINER_NETWORK is {GANTRY_CONTAINER_NETWORK!r}: it must be guarded, plain or none"
+    )
+#: Networks (CIDR) beyond the node that guarded containers cannot reach: clouds' metadata.
+GANTRY_CONTAINER_DENY_NETWORKS: list[str] = env.list(
+    "GANTRY_CONTAINER_DENY_NETWORKS", default=["169.254.0.0/16", "100.100.100.200/32"]
+)
+#: How long a registry that cannot be reached is tried again, in seconds.
+GANTRY_REGISTRY_RETRY_S = env.float("GANTRY_REGISTRY_RETRY_S", default=60.0)
+#: Images that one node pulls at once.
+GANTRY_PULLS = env.int("GANTRY_PULLS", default=3)
 #: A node with less free space than this takes no new work, in MiB.
 GANTRY_MIN_FREE_MB = env.int("GANTRY_MIN_FREE_MB", default=256)
 

@@ -6,12 +6,17 @@ without ``docker``: running its commands outside of any container would not be w
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from tasks_api import fields
 from tasks_api.codes import NotAllowed, Refused, Unsupported
 from workers import docker_options
+from workers.bounds import Bounds
+from workers.references import BadReference, parse
 from workers.specs import ContainerSpec
+
+#: Ports from the first to the second, both included.
+Ranges = Sequence[tuple[int, int]]
 
 
 def check(allowed: Collection[str], thing: str, name: str) -> None:
@@ -34,11 +39,22 @@ def asked(given: object) -> dict[str, object]:
     return container if fields.mapping(container.get("docker"), "container.docker") else {}
 
 
-def spec(container: dict[str, object], allowed: Collection[str]) -> ContainerSpec:
+def spec(
+    container: dict[str, object], allowed: Collection[str], bounds: Bounds, host_ports: Ranges
+) -> ContainerSpec:
     """What the engine runs for a container object that ``asked`` has returned."""
     docker = fields.mapping(container.get("docker"), "container.docker")
     image = fields.short(docker.get("image"), "container.docker.image")
     fields.required(image, "container.docker.image", "name the image to run")
+    try:
+        parse(image)
+    except BadReference as error:
+        raise NotAllowed(f"container.docker.image: {error}", field="container.docker.image") from None
+    if refused := bounds.image(image):
+        raise Refused(
+            f"container.docker.image is refused by this tenant's policy: {refused}",
+            field="container.docker.image",
+        )
     privileged = fields.flag(docker.get("privileged"), "container.docker.privileged", default=False)
     if privileged:
         check(allowed, "privileged", "container.docker.privileged")
@@ -57,29 +73,43 @@ def spec(container: dict[str, object], allowed: Collection[str]) -> ContainerSpe
         network=network,
         force_pull=fields.flag(docker.get("forcePullImage"), "container.docker.forcePullImage", default=True),
         privileged=privileged,
-        ports=_ports(docker.get("portMappings"), allowed),
-        volumes=_volumes(container.get("volumes"), allowed),
+        ports=_ports(docker.get("portMappings"), allowed, host_ports),
+        volumes=_volumes(container.get("volumes"), allowed, bounds),
         parameters=parameters,
     )
 
 
-def _ports(given: object, allowed: Collection[str]) -> list[dict[str, object]]:
+def _ports(given: object, allowed: Collection[str], host_ports: Ranges) -> list[dict[str, object]]:
     ports: list[dict[str, object]] = []
+    seen: set[tuple[int, str]] = set()
     for name, item in fields.objects(given, "container.docker.portMappings"):
         host_port = fields.port(item.get("hostPort"), f"{name}.hostPort", 0)
         if host_port:
             check(allowed, "host_ports", f"{name}.hostPort {host_port}")
+            if not any(least <= host_port <= most for least, most in host_ports):
+                usable = ", ".join(f"{least}-{most}" for least, most in host_ports) or "none"
+                raise Refused(
+                    f"{name}.hostPort is {host_port}: the operator allows {usable} (0 = any free port)",
+                    field=f"{name}.hostPort",
+                )
+        protocol = fields.choice(item.get("protocol"), f"{name}.protocol", ("tcp", "udp"))
+        if host_port and (host_port, protocol) in seen:
+            raise NotAllowed(
+                f"{name}.hostPort is {host_port}/{protocol} a second time: each can be given once",
+                field=f"{name}.hostPort",
+            )
+        seen.add((host_port, protocol))
         ports.append(
             {
                 "container_port": fields.port(item.get("containerPort"), f"{name}.containerPort", 1),
                 "host_port": host_port,
-                "protocol": fields.choice(item.get("protocol"), f"{name}.protocol", ("tcp", "udp")),
+                "protocol": protocol,
             }
         )
     return ports
 
 
-def _volumes(given: object, allowed: Collection[str]) -> list[dict[str, object]]:
+def _volumes(given: object, allowed: Collection[str], bounds: Bounds) -> list[dict[str, object]]:
     volumes: list[dict[str, object]] = []
     for name, item in fields.objects(given, "container.volumes"):
         check(allowed, "volumes", "container.volumes")
@@ -93,6 +123,10 @@ def _volumes(given: object, allowed: Collection[str]) -> list[dict[str, object]]
                     f"{name}.{where} is {fields.show(path)}: it must be an absolute path",
                     field=f"{name}.{where}",
                 )
+        if refused := bounds.volume(outside):
+            raise Refused(
+                f"{name}.hostPath is refused by this tenant's policy: {refused}", field=f"{name}.hostPath"
+            )
         volumes.append(
             {
                 "container_path": inside,

@@ -22,7 +22,8 @@ from typing import Final
 
 from tasks_api import containers, fields
 from tasks_api.codes import Malformed, Missing, NotAllowed
-from tasks_api.containers import check
+from tasks_api.containers import Ranges, check
+from workers.bounds import NO_BOUNDS, Bounds
 from workers.specs import ContainerSpec, ProcessSpec
 
 CPU_DEFAULT, CPU_LEAST, CPU_MOST = 1.0, 0.1, 16.0
@@ -30,6 +31,8 @@ MEM_DEFAULT, MEM_LEAST, MEM_MOST = 512, 256, 16384
 RETRY_MOST: Final = 100
 URIS_MOST: Final = 100
 CONSTRAINT_VALUES_MOST: Final = 1000
+
+ANY_PORT: Final = ((1, 65535),)
 
 #: The engine's priorities (0 first, 9 last) for the family's two.
 HIGH, NORMAL = 1, 5
@@ -47,9 +50,15 @@ class TaskRequest:
     callback_url: str = ""
 
 
-def parse(body: object, allowed: Collection[str]) -> TaskRequest:
+def parse(
+    body: object,
+    allowed: Collection[str],
+    bounds: Bounds = NO_BOUNDS,
+    host_ports: Ranges = ANY_PORT,
+) -> TaskRequest:
     """Check a submission. ``allowed``: the dangerous things that the tenant's policy opens
-    (commands, privileged, host_network, volumes, parameters, host_ports)."""
+    (commands, privileged, host_network, volumes, parameters, host_ports); ``bounds``: what bounds them;
+    ``host_ports``: the operator's ranges."""
     if body is None:
         raise Missing("the request body is empty: send a task as a JSON object")
     if not isinstance(body, dict):
@@ -68,7 +77,12 @@ def parse(body: object, allowed: Collection[str]) -> TaskRequest:
         raise NotAllowed("both container and commands are given: a task is one of them, remove the other")
     if container:
         spec = replace(
-            containers.spec(container, allowed), args=args, env=env, uris=uris, cpu_m=cpu_m, mem_mb=mem_mb
+            containers.spec(container, allowed, bounds, host_ports),
+            args=args,
+            env=env,
+            uris=uris,
+            cpu_m=cpu_m,
+            mem_mb=mem_mb,
         )
     elif commands.strip():
         check(allowed, "commands", "commands")

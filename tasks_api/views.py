@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, cast
 
+from django.conf import settings
 from django.http import HttpResponse, HttpResponseBase, QueryDict
 from drf_spectacular.utils import extend_schema
 from rest_framework.parsers import FormParser, MultiPartParser
@@ -59,7 +60,7 @@ class TasksView(TaskView):
     def post(self, request: Request) -> HttpResponseBase:
         """Submit a task."""
         identity = self.who()
-        task = wire.parse(request.data, identity.allowed)
+        task = wire.parse(request.data, identity.allowed, identity.bounds, settings.GANTRY_HOST_PORTS)
         if not task.callback_url:
             task = replace(task, callback_url=callback_header(request))
 

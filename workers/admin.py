@@ -37,6 +37,7 @@ from workers.models import (
     DisabledUrl,
     Membership,
     Node,
+    Registry,
     Run,
     RunEvent,
     Tenant,
@@ -437,6 +438,21 @@ class TenantAdmin(AnyAdmin):
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         super().save_related(request, form, formsets, change)
         identity.forget()
+
+
+@admin.register(Registry)
+class RegistryAdmin(ReadOnly):
+    """What tenants show private registries, without passwords. Kept by the tenants: /api/v1/registries."""
+
+    list_display = ("host", "tenant", "username", "updated_at")
+    list_select_related = ("tenant",)
+    exclude = ("secret",)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip().lower()
+        return (queryset.filter(host=term) if term else queryset), False
 
 
 @admin.register(Token)

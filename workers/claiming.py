@@ -10,7 +10,7 @@ import contextlib
 import json
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
@@ -143,6 +143,8 @@ def _claim(
             _reserve(cursor, node, None)
         return [], False
     load_shapes(memory, [head[0] for head in heads])
+    if any(memory.shapes[head[0]].host_ports for head in heads):
+        node = replace(node, taken_ports=_taken_ports(cursor, node))
     # Heads of shapes that this node could ever hold, in the order of placement; a few shapes of every tenant.
     usable = [
         (memory.shapes[shape_id], rank, run_id)
@@ -205,6 +207,16 @@ def binding_quotas(tenant_ids: Iterable[int]) -> dict[int, int]:
         _slots = (now, found or 0)
     quotas = {tenant_id: item.running_runs for tenant_id, item in limits.of_many(tenant_ids).items()}
     return {tenant_id: quota for tenant_id, quota in quotas.items() if 0 < quota < _slots[1]}
+
+
+def _taken_ports(cursor: CursorWrapper, node: NodeView) -> dict[str, int]:
+    """After the node's lock, so that whatever was claimed before is seen."""
+    cursor.execute(
+        """SELECT h.port, r.tenant_id FROM workers_hostport h JOIN workers_run r ON r.id = h.run_id
+           WHERE h.node_id = %s""",
+        [node.id],
+    )
+    return dict(cursor.fetchall())
 
 
 def _first_shapes(
@@ -279,6 +291,7 @@ def shape_view(shape: Shape) -> ShapeView:
         mem_mb=shape.mem_mb,
         constraints=shape.constraints,
         trusted=shape.tenant.trusted_with_worker_account,
+        host_ports=frozenset(shape.host_ports),
     )
 
 

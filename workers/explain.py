@@ -17,7 +17,7 @@ from django.db.models.functions import Now
 
 from workers import doorbell, outbox
 from workers.claiming import binding_quotas, shape_view
-from workers.models import Node, Run, Shape
+from workers.models import HostPort, Node, Run, Shape
 from workers.placement import (
     NODE_ATTRIBUTE,
     NodeView,
@@ -46,11 +46,17 @@ def node_views(max_age_s: float = 1.0) -> list[NodeView]:
             # By the database's clock, which wrote the heartbeat: this machine's may be wrong.
             nodes = Node.objects.exclude(mode=Node.Mode.REMOVED).order_by("name")
             nodes = nodes.annotate(unheard=Now() - F("heartbeat_at"))
-            _cache = (time.monotonic(), [_view(node, node.unheard.total_seconds()) for node in nodes])
+            taken: dict[int, dict[str, int]] = {}
+            for node_id, port, tenant_id in HostPort.objects.values_list("node", "port", "run__tenant"):
+                taken.setdefault(node_id, {})[port] = tenant_id
+            _cache = (
+                time.monotonic(),
+                [_view(node, node.unheard.total_seconds(), taken.get(node.pk, {})) for node in nodes],
+            )
         return _cache[1]
 
 
-def _view(node: Node, silent: float) -> NodeView:
+def _view(node: Node, silent: float, taken_ports: dict[str, int]) -> NodeView:
     return NodeView(
         id=node.pk,
         name=node.name,
@@ -67,6 +73,7 @@ def _view(node: Node, silent: float) -> NodeView:
         slots_free=node.slots - node.slots_used,
         stopped=node.detached,
         reserved_for=node.reserved_for_id,
+        taken_ports=taken_ports,
         troubles=node.troubles,
     )
 

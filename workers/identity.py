@@ -17,6 +17,7 @@ from typing import Any, Final, Literal
 from django.conf import settings
 
 from workers import limits, policy
+from workers.bounds import NO_BOUNDS, Bounds
 from workers.errors import EngineError
 from workers.models import Membership, Tenant, Token
 
@@ -30,7 +31,7 @@ LONGEST: Final = 512
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """On whose behalf a request acts. ``allowed``: keys of ``workers.policy`` that are on for the tenant."""
+    """On whose behalf a request acts. ``allowed`` and ``bounds``: the tenant's policy."""
 
     tenant_id: int
     tenant_name: str
@@ -40,6 +41,7 @@ class Identity:
     via: Via
     superuser: bool = False
     allowed: frozenset[str] = frozenset()
+    bounds: Bounds = NO_BOUNDS
     #: When the presented token ends, in seconds since 1970; None = never, or no token.
     ends: float | None = None
     #: The first characters of the token presented, for the audit log.
@@ -190,6 +192,7 @@ def for_user(user: Any, tenant: str, *, scopes: Iterable[str], via: Via) -> Iden
         superuser=user.is_superuser,
         allowed=policy.allowed(membership.tenant.policy),
         requests_per_s=limits.effective(membership.tenant.limits).requests_per_s,
+        bounds=policy.bounds(membership.tenant.policy),
     )
 
 
@@ -210,6 +213,7 @@ def by_network(tenant: str) -> Identity:
             via="network",
             allowed=policy.allowed(found.policy),
             requests_per_s=limits.effective(found.limits).requests_per_s,
+            bounds=policy.bounds(found.policy),
         )
         known = _Known(time.monotonic() + settings.TOKEN_CACHE_S, identity)
         _found.put(key, known)

@@ -16,7 +16,7 @@ import structlog
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from workers import registration
+from workers import clearance, registration
 from workers.agent import Agent
 from workers.handover import CeleryPublisher
 from workers.placement import NODE_ATTRIBUTE
@@ -81,7 +81,11 @@ def build_runtimes() -> dict[str, Runtime]:
     engine = _engine(asked_for="container" in wanted) if not wanted or "container" in wanted else None
     if engine is not None:
         built["container"] = ContainerRuntime(
-            settings.GANTRY_NODE_DIR, engine, registration.installation(), settings.GANTRY_NODE_NAME
+            settings.GANTRY_NODE_DIR,
+            engine,
+            registration.installation(),
+            settings.GANTRY_NODE_NAME,
+            clearance.clear,
         )
     unknown = wanted - {"process", "container"}
     if unknown:

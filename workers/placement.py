@@ -24,6 +24,8 @@ class ShapeView:
     mem_mb: int
     constraints: Mapping[str, Sequence[str]]
     trusted: bool
+    #: Fixed ports of the host, "8080/tcp".
+    host_ports: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ class NodeView:
     #: Its worker said goodbye: nobody is silent there, nobody is there.
     stopped: bool = False
     reserved_for: int | None = None
+    #: Host port -> tenant whose run holds it.
+    taken_ports: Mapping[str, int] = field(default_factory=dict)
     #: Kind of run -> why its runtime takes no work here now; other kinds go on.
     troubles: Mapping[str, str] = field(default_factory=dict)
 
@@ -136,7 +140,19 @@ def _now(shape: ShapeView, node: NodeView) -> list[Obstacle]:
                 True,
             )
         )
+    found += [_taken(shape, node, port) for port in sorted(shape.host_ports & node.taken_ports.keys())]
     return found
+
+
+def _taken(shape: ShapeView, node: NodeView, port: str) -> Obstacle:
+    mine = node.taken_ports[port] == shape.tenant_id
+    return Obstacle(
+        "host_port",
+        f"host port {port} is taken on node {node.name} by "
+        + ("another of your runs" if mine else "another tenant's run"),
+        "wait for that run to end, or submit it with another hostPort (0 = any)",
+        True,
+    )
 
 
 def _silent(node: NodeView, silent_s: float) -> Obstacle:
@@ -219,10 +235,12 @@ def choose(
     after it has waited that long. ``queues`` holds per shape its first candidates. ``overdue`` names runs
     that were passed over for too long, with when that began: the first of them gets the node to itself until
     it fits. ``node.reserved_for`` is such a run from an earlier look. ``quotas`` says how many runs a tenant
-    may run at once; one that does is left aside, whatever it waits for.
+    may run at once; one that does is left aside, whatever it waits for. A run that waits for a host port
+    never keeps the node from others, only its ports: their holder may run for weeks.
     """
     choice = Choice()
     cpu, mem, slots = node.cpu_m_free, node.mem_mb_free, node.slots_free
+    ports: set[str] = set(node.taken_ports)
     held = {tenant: Usage(item.cpu_m, item.mem_mb, item.runs) for tenant, item in usage.items()}
     waiting: list[tuple[ShapeView, list[Candidate]]] = [
         (shape, list(items)) for shape, items in queues if items
@@ -233,7 +251,7 @@ def choose(
         return quota_obstacle(running, (quotas or {}).get(shape.tenant_id, 0)) is None
 
     def fits(shape: ShapeView) -> bool:
-        return shape.cpu_m <= cpu and shape.mem_mb <= mem and slots > 0
+        return shape.cpu_m <= cpu and shape.mem_mb <= mem and slots > 0 and ports.isdisjoint(shape.host_ports)
 
     def key(entry: tuple[ShapeView, list[Candidate]]) -> tuple[bool, float, int, int]:
         shape, items = entry
@@ -246,6 +264,7 @@ def choose(
         chosen = items.pop(0)
         choice.take.append(chosen.run_id)
         cpu, mem, slots = cpu - shape.cpu_m, mem - shape.mem_mb, slots - 1
+        ports.update(shape.host_ports)
         tenant = held.setdefault(shape.tenant_id, Usage())
         tenant.cpu_m += shape.cpu_m
         tenant.mem_mb += shape.mem_mb
@@ -253,17 +272,12 @@ def choose(
         return chosen
 
     # What was passed over too long goes first; until it fits, nothing else may use what becomes free here.
-    first = [
-        entry
-        for entry in waiting
-        if entry[1][0].run_id == node.reserved_for
-        or (entry[1][0].run_id in overdue and entry[1][0].run_id not in reserved_elsewhere)
-    ]
-    first.sort(
-        key=lambda entry: (entry[1][0].run_id != node.reserved_for, overdue.get(entry[1][0].run_id, 0.0))
-    )
+    first = _entitled(waiting, node, overdue, reserved_elsewhere)
     for entry in first:
         if not may(entry[0]):
+            continue
+        if not ports.isdisjoint(entry[0].host_ports):
+            ports.update(entry[0].host_ports)
             continue
         if not fits(entry[0]):
             choice.reserve = entry[1][0].run_id
@@ -276,7 +290,7 @@ def choose(
         if not open_entries:
             break
         best = min(open_entries, key=key)
-        best_key = key(best)
+        best_key, before = key(best), frozenset(ports)
         chosen = take(best)
         choice.passed_over.update(
             entry[1][0].run_id
@@ -285,8 +299,37 @@ def choose(
             and may(entry[0])
             and not fits(entry[0])
             and (entry[1][0].rank < chosen.rank or key(entry) < best_key)
+            if _loses(entry[0], best[0], before)
         )
     return choice
+
+
+def _entitled(
+    waiting: Sequence[tuple[ShapeView, list[Candidate]]],
+    node: NodeView,
+    overdue: Mapping[int, float],
+    reserved_elsewhere: frozenset[int],
+) -> list[tuple[ShapeView, list[Candidate]]]:
+    """The queues whose head this node is kept for, or was passed over for too long, in that order."""
+    found = [
+        entry
+        for entry in waiting
+        if entry[1][0].run_id == node.reserved_for
+        or (entry[1][0].run_id in overdue and entry[1][0].run_id not in reserved_elsewhere)
+    ]
+    found.sort(
+        key=lambda entry: (entry[1][0].run_id != node.reserved_for, overdue.get(entry[1][0].run_id, 0.0))
+    )
+    return found
+
+
+def _loses(shape: ShapeView, taken: ShapeView, held: frozenset[str]) -> bool:
+    """Does a shape that does not fit lose something to one that was taken instead of it?
+
+    Not while it waits for a port that was held (``held``) anyhow, unless the other one took its ports too.
+    """
+    waits = not shape.host_ports.isdisjoint(held)
+    return not waits or not shape.host_ports.isdisjoint(taken.host_ports)
 
 
 def as_json(obstacle: Obstacle) -> dict[str, Any]:

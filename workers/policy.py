@@ -1,15 +1,19 @@
 """What an operator has opened or closed for a tenant: the keys of ``Tenant.policy`` and their defaults.
 
-Dangerous things are off unless an operator opens them. Must not import services or anything above them.
+Dangerous things are off unless an operator opens them; lists bound what is open. Must not import services or
+anything above them.
 """
 
 from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
+from workers import references
+from workers.bounds import NO_BOUNDS, Bounds, check_folder
 from workers.errors import InvalidInput
 from workers.models import Tenant
 
@@ -23,11 +27,38 @@ KEYS: Final[dict[str, tuple[bool, str]]] = {
     "parameters": (False, "pass options to the Docker Engine as they are"),
     "exec_privileged": (False, "execute inside containers with every privilege of the host's root"),
 }
-#: Keys whose value is a list of words. ``exec_targets``: the containers that exec may enter, as labels
-#: (name=value, or name); "all" is every container. Without it those labelled gantry.tenant=<tenant>.
-LISTS: Final[dict[str, re.Pattern[str]]] = {"exec_targets": re.compile(r"[!-<>-~]{1,128}(=[!-~]{0,127})?")}
+#: Longest list, and longest entry of one.
+_ENTRIES: Final = 1000
+_LONGEST: Final = 4096
 
-_cache: dict[int, tuple[float, frozenset[str]]] = {}
+
+_SELECTOR: Final = re.compile(r"[!-<>-~]{1,128}(=[!-~]{0,127})?")
+
+
+def _check_selector(text: str) -> None:
+    if not _SELECTOR.fullmatch(text):
+        raise ValueError(f'{text[:200]!r} is no label: write "team=blue", "team", or "all"')
+
+
+#: The lists that bound something; without the key nothing is bounded.
+_BOUNDS: Final = ("images", "volume_paths")
+#: Key -> (check of one entry, what the list is). Without ``exec_targets``: gantry.tenant=<tenant>.
+LISTS: Final[dict[str, tuple[Callable[[str], object], str]]] = {
+    "images": (references.pattern, 'images that containers may use, e.g. "registry.example/team/*"'),
+    "volume_paths": (check_folder, "folders of the host below which volumes may lie, if volumes is on"),
+    "exec_targets": (_check_selector, 'labels of the containers that exec may enter, or "all"'),
+}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """All that a policy says."""
+
+    allowed: frozenset[str] = frozenset()
+    bounds: Bounds = NO_BOUNDS
+
+
+_cache: dict[int, tuple[float, Rules]] = {}
 _CACHE_MAX: Final = 10_000
 _CACHE_S: Final = 5.0
 
@@ -37,14 +68,25 @@ def allowed(policy: Mapping[str, Any]) -> frozenset[str]:
     return frozenset(key for key, (default, _) in KEYS.items() if policy.get(key, default) is True)
 
 
-def of(tenant_id: int) -> frozenset[str]:
-    """What is on for a tenant; at most 5 s old. A request has it already: ``Identity.allowed``."""
+def bounds(policy: Mapping[str, Any]) -> Bounds:
+    """The lists of a stored policy; one that is no list allows nothing."""
+    return Bounds(
+        **{
+            key: tuple(map(str, found)) if isinstance(found := policy[key], list) else ()
+            for key in _BOUNDS
+            if policy.get(key) is not None
+        }
+    )
+
+
+def of(tenant_id: int) -> Rules:
+    """What is on for a tenant; at most 5 s old. A request has it already: ``Identity``."""
     now = time.monotonic()
     known = _cache.get(tenant_id)
     if known is not None and known[0] > now:
         return known[1]
     stored = Tenant.objects.values_list("policy", flat=True).filter(pk=tenant_id).first()
-    answer = allowed(stored or {}) if stored is not None else frozenset()
+    answer = Rules() if stored is None else Rules(allowed(stored or {}), bounds(stored or {}))
     if len(_cache) >= _CACHE_MAX:
         _cache.clear()
     _cache[tenant_id] = (now + _CACHE_S, answer)
@@ -63,25 +105,63 @@ def forget() -> None:
     _cache.clear()
 
 
+def refusal(rules: Rules, kind: str, spec: Mapping[str, Any]) -> str:
+    """Why a stored specification may not be executed any more; "" when it may.
+
+    The same was asked at submission, in the family's words; the policy may have changed since.
+    """
+    asked: list[str] = []
+    if kind == "process":
+        asked.append("commands")
+    elif kind == "container":
+        asked += [
+            key
+            for key, uses in (
+                ("privileged", spec.get("privileged")),
+                ("host_network", spec.get("network") == "HOST"),
+                ("host_ports", any(item.get("host_port") for item in spec.get("ports") or ())),
+                ("volumes", spec.get("volumes")),
+                ("parameters", spec.get("parameters")),
+            )
+            if uses
+        ]
+    for key in asked:
+        if key not in rules.allowed:
+            return f"the tenant's policy does not allow {key} any more"
+    if kind != "container":
+        return ""
+    found = rules.bounds.image(str(spec.get("image", "")))
+    return found or next(
+        filter(
+            None, (rules.bounds.volume(str(item.get("host_path", ""))) for item in spec.get("volumes") or ())
+        ),
+        "",
+    )
+
+
 def checked(policy: object) -> dict[str, Any]:
     """A policy as an operator gives it, or InvalidInput naming the key that is wrong."""
     if not isinstance(policy, dict):
         raise InvalidInput('policy must be an object such as {"commands": false}', field="policy")
     for key, value in policy.items():
         if key in LISTS:
-            _check_words(key, value)
-            continue
-        if key not in KEYS:
+            _check_list(key, value)
+        elif key not in KEYS:
             known = ", ".join((*KEYS, *LISTS))
             raise InvalidInput(f"policy has no key {key!r}: the keys are {known}", field="policy")
-        if not isinstance(value, bool):
+        elif not isinstance(value, bool):
             raise InvalidInput(f"policy.{key} must be true or false", field="policy")
     return dict(policy)
 
 
-def _check_words(key: str, value: object) -> None:
-    words = value if isinstance(value, list) else [None]
-    if not all(isinstance(word, str) and LISTS[key].fullmatch(word) for word in words):
-        raise InvalidInput(
-            f'policy.{key} must be a list of labels such as ["team=blue"], or ["all"]', field="policy"
-        )
+def _check_list(key: str, value: object) -> None:
+    check, what = LISTS[key]
+    if not isinstance(value, list) or len(value) > _ENTRIES:
+        raise InvalidInput(f"policy.{key} must be a list of at most {_ENTRIES} texts: {what}", field="policy")
+    for item in value:
+        if not isinstance(item, str) or len(item) > _LONGEST:
+            raise InvalidInput(f"policy.{key} must be a list of texts: {what}", field="policy")
+        try:
+            check(item)
+        except ValueError as error:
+            raise InvalidInput(f"policy.{key}: {error}", field="policy") from None

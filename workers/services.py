@@ -25,9 +25,9 @@ from workers.models import Node, Run, Shape
 from workers.specs import Spec
 from workers.states import State, is_final
 
-#: (tenant, kind, cpu_m, mem_mb, constraints) -> (shape id, monotonic time); shapes never change.
-_ShapeKey = tuple[int, str, int, int, str]
-_shapes: dict[_ShapeKey, tuple[int, float]] = {}
+#: (tenant, kind, cpu_m, mem_mb, constraints, host ports) -> (shape id, monotonic time); shapes never change.
+ShapeKey = tuple[int, str, int, int, str, tuple[str, ...]]
+_shapes: dict[ShapeKey, tuple[int, float]] = {}
 _SHAPES_MAX = 10_000
 _SHAPE_TTL_S = 600.0
 
@@ -83,7 +83,7 @@ def submit(submission: Submission) -> int:
 def submit_all(submissions: Iterable[Submission]) -> list[int]:
     """Accept many runs in one transaction, all or none: an INSERT each, a look-up for each shape, a ring."""
     asked = list(submissions)
-    shapes: dict[_ShapeKey, int] = {}
+    shapes: dict[ShapeKey, int] = {}
     ids = []
     with contextlib.ExitStack() as stack, transaction.atomic(), connection.cursor() as cursor:
         for tenant_id, count in sorted(Counter(item.tenant_id for item in asked).items()):
@@ -97,7 +97,7 @@ def submit_all(submissions: Iterable[Submission]) -> list[int]:
     return ids
 
 
-def _shape_key(submission: Submission) -> _ShapeKey:
+def _shape_key(submission: Submission) -> ShapeKey:
     constraints = {name: sorted(set(values)) for name, values in submission.constraints.items()}
     return (
         submission.tenant_id,
@@ -105,6 +105,7 @@ def _shape_key(submission: Submission) -> _ShapeKey:
         submission.spec.cpu_m,
         submission.spec.mem_mb,
         json.dumps(constraints, sort_keys=True),
+        tuple(sorted(submission.spec.host_ports())),
     )
 
 
@@ -136,7 +137,7 @@ def _insert(new: NewRun) -> int:
             return transitions.submit(cursor, new)[0]
 
 
-def _kept_shape_id(key: _ShapeKey) -> int:
+def _kept_shape_id(key: ShapeKey) -> int:
     """The shape's id, kept from retention until the transaction ends; nobody else waits for that lock."""
     for _ in range(2):
         shape_id = _shape_id(key)
@@ -148,14 +149,19 @@ def _kept_shape_id(key: _ShapeKey) -> int:
     raise Conflict("the shape of the runs was pruned twice: send the request again")
 
 
-def _shape_id(key: _ShapeKey) -> int:
+def _shape_id(key: ShapeKey) -> int:
     known = _shapes.get(key)
     now = time.monotonic()
     if known is not None and now - known[1] < _SHAPE_TTL_S:
         return known[0]
-    tenant_id, kind, cpu_m, mem_mb, constraints = key
+    tenant_id, kind, cpu_m, mem_mb, constraints, host_ports = key
     shape, _ = Shape.objects.get_or_create(
-        tenant_id=tenant_id, kind=kind, cpu_m=cpu_m, mem_mb=mem_mb, constraints=json.loads(constraints)
+        tenant_id=tenant_id,
+        kind=kind,
+        cpu_m=cpu_m,
+        mem_mb=mem_mb,
+        constraints=json.loads(constraints),
+        host_ports=list(host_ports),
     )
     if not connection.in_atomic_block:  # one that may still be rolled back is not remembered
         if len(_shapes) >= _SHAPES_MAX:

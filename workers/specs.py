@@ -38,6 +38,10 @@ class Spec:
         """The JSON object stored with the run; ``kind`` and ``version`` included."""
         return {"kind": self.KIND, "version": self.VERSION, **asdict(self)}
 
+    def host_ports(self) -> frozenset[str]:
+        """Fixed ports of the host that a run of this spec holds, "8080/tcp"."""
+        return frozenset()
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
         """Read a stored spec. Raises NewerSpecError for a newer version than this code knows."""
@@ -91,6 +95,10 @@ class ContainerSpec(Spec):
     log_head: int = DEFAULT_LOG_HEAD
     log_tail: int = DEFAULT_LOG_TAIL
 
+    def host_ports(self) -> frozenset[str]:
+        return frozenset(
+            f"{item['host_port']}/{item['protocol']}" for item in self.ports if item["host_port"]
+        )
 
 @dataclass(frozen=True, kw_only=True)
 class ExecSpec(Spec):

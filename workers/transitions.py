@@ -63,7 +63,8 @@ def claim(cursor: CursorWrapper, node_id: int, node_name: str, run_ids: Sequence
     """PENDING -> RUNNING on this node: attempt and epoch grow, resources are reserved.
 
     The caller holds the node's row lock and has checked that the runs fit. Runs that another node took
-    meanwhile are left out. The schema refuses to reserve more than the node has.
+    meanwhile are left out. The schema refuses to reserve more than the node has, and a host port twice: who
+    sees a port as free under the node's lock never waits for the transaction that gives it back.
     """
     cursor.execute(
         f"""
@@ -88,6 +89,10 @@ def claim(cursor: CursorWrapper, node_id: int, node_name: str, run_ids: Sequence
             FROM (SELECT sum(s.cpu_m) cpu, sum(s.mem_mb) mem, count(*) runs
                   FROM m JOIN workers_shape s ON s.id = m.shape_id) u
             WHERE n.id = %(node)s AND u.runs > 0
+        ), ports AS (
+            INSERT INTO workers_hostport (node_id, port, run_id)
+            SELECT m.node_id, p.port, m.id FROM m JOIN workers_shape s ON s.id = m.shape_id
+            CROSS JOIN LATERAL unnest(s.host_ports) AS p(port)
         )
         SELECT {_CLAIMED_COLUMNS} FROM m
         JOIN workers_tenant t ON t.id = m.tenant_id JOIN workers_shape s ON s.id = m.shape_id
@@ -293,7 +298,8 @@ def _leave_running(
                 mem_mb_used = n.mem_mb_used - u.mem, slots_used = n.slots_used - u.runs
             FROM (SELECT m.on_node, sum(s.cpu_m) cpu, sum(s.mem_mb) mem, count(*) runs
                   FROM moved m JOIN workers_shape s ON s.id = m.shape_id GROUP BY m.on_node) u
-            WHERE n.id = u.on_node)
+            WHERE n.id = u.on_node),
+        ports AS (DELETE FROM workers_hostport h USING moved m WHERE h.run_id = m.id)
         SELECT id, owes, untold FROM moved
         """,
         {

@@ -3,7 +3,8 @@
 # line and left to the reader. "program:package", one each; extend the list when a test needs another program.
 set -eu
 NEEDED="${NEEDED:-setpriv:util-linux setsid:util-linux unshare:util-linux curl:curl dockerd:docker.io
-    busybox:busybox-static iptables:iptables sshd:openssh-server redis-server:redis-server chromium:chromium
+    busybox:busybox-static iptables:iptables ip:iproute2
+    sshd:openssh-server redis-server:redis-server chromium:chromium
     docker-registry:docker-registry}"
 # Where Debian looks whether a package may start its service.
 POLICY="${POLICY:-/usr/sbin/policy-rc.d}"

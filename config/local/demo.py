@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from config.local import tiny_image
 from config.local.client import Refused
 from config.local.programs import fetch
 from config.local.temporary import GRACE_S, DemoFailed, Service, expect, processes_with, show_logs
@@ -97,6 +98,7 @@ class Tour:
         self.failure()
         self.kill()
         self.waiting()
+        self.container()
         self.many()
         self.table()
         self.flower()
@@ -182,6 +184,58 @@ class Tour:
         answer = self.client.call("POST", f"/v1/tasks/kill?taskId={task_id}")["data"]
         expect(answer["currentStatus"] == KILLED, f"a waiting task was not killed at once: {answer}")
         note(f"killed while it waited -> {answer['resultMessage']}")
+
+    def container(self) -> None:
+        step("A container")
+        engine, tiny = tiny_image.Engine(), None
+        try:
+            tiny = tiny_image.make(engine)
+            note(f"image {tiny.name}, made from {tiny.program} and nothing else")
+        except tiny_image.NoImage as error:
+            note(f"no image: {error}")
+        docker = {"image": tiny.name if tiny else "busybox", "forcePullImage": False}
+        task = {
+            "taskName": "container",
+            "container": {"docker": docker},
+            "args": tiny.args if tiny else ["true"],
+            "resources": {"cpu": 0.5, "mem": 256},
+        }
+        try:
+            self.run_container(task, expected=tiny is not None)
+        finally:
+            if tiny is not None:
+                tiny.remove()
+
+    def run_container(self, task: dict[str, Any], *, expected: bool) -> None:
+        """Run it where a node can; else show why it waits."""
+        note(f"POST /v1/tasks {json.dumps(task)}")
+        task_id = self.submit(task)
+        reasons = self.why_waiting(task_id, seconds=15 if expected else 3)
+        if reasons:
+            note(f"task {task_id} waits, everything else goes on. GET /v1/tasks/{task_id}/explain says:")
+            for reason in reasons:
+                note(f"  {reason['code']}: {reason['message']}")
+                if reason.get("remedy"):
+                    note(f"  remedy: {reason['remedy']}")
+            self.client.call("POST", f"/v1/tasks/kill?taskId={task_id}")
+            return
+        found = self.wait(task_id, 60)
+        if expected:
+            expect(found["taskStatus"] == FINISHED, f"the container did not finish: {found}")
+        note(f"task {task_id} {describe(found)}")
+        quote(self.client.text(f"/v1/tasks/{task_id}/logs?stream=stdout"))
+
+    def why_waiting(self, task_id: int, seconds: float) -> list[dict[str, Any]]:
+        """The reasons, if it waits for something that does not pass within this time; [] once it is taken."""
+        deadline = time.monotonic() + seconds
+        while True:
+            [task] = self.client.call("GET", f"/v1/tasks?taskIds={task_id}")["data"]
+            if task["taskStatus"] >= 0:
+                return []
+            if time.monotonic() > deadline:
+                explained = self.client.call("GET", f"/v1/tasks/{task_id}/explain")["data"]
+                return list(explained["reasons"])
+            time.sleep(0.1)
 
     def many(self) -> None:
         step(f"{BATCH} small commands at once")

@@ -9,7 +9,10 @@ import subprocess
 
 import pytest
 
+from tests.support import images
 from tests.support.cluster import ROOT, Cluster, wait_until
+from tests.support.engine import output
+from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from workers.models import Run
 
@@ -21,10 +24,11 @@ def curl_lines() -> list[str]:
 
 
 @pytest.mark.django_db(transaction=True, reset_sequences=True)
-def test_the_first_tasks_of_the_readme(cluster: Cluster, account: Account) -> None:
+def test_the_first_tasks_of_the_readme(engine: Engine, cluster: Cluster, account: Account) -> None:
     """Task ids in the README are 1 and 2: the sequences start anew."""
     assert shutil.which("curl"), "curl is needed to try the README: apt-get install curl"
-    cluster.node()
+    images.tag(engine, "busybox:latest")
+    cluster.node(settings=engine.env)
     api = cluster.api()
     answers = []
     for line in curl_lines():
@@ -38,7 +42,7 @@ def test_the_first_tasks_of_the_readme(cluster: Cluster, account: Account) -> No
             check=True,
         )
         answers.append(done.stdout)
-    submitted, asked, followed, picky, explained, killed = answers
+    submitted, asked, followed, picky, explained, killed, box = answers
     assert json.loads(submitted) == {"status": 0, "message": "OK", "data": {"taskId": 1}}
     assert json.loads(asked)["data"][0]["taskName"] == "hello"
     assert re.fullmatch(r"hello from \S+\ndone\n", followed)
@@ -46,4 +50,14 @@ def test_the_first_tasks_of_the_readme(cluster: Cluster, account: Account) -> No
     assert json.loads(explained)["data"]["reasons"][0]["message"] == "no node has rack_id in [r9]"
     told = json.loads(killed)["data"]
     assert (told["submitKill"], told["resultMessage"], told["currentStatus"]) == (True, "task is killed", 6)
-    wait_until(lambda: Run.objects.filter(pk=1, state="SUCCEEDED").exists(), why="the first task ends well")
+    assert json.loads(box)["data"] == {"taskId": 3}
+    for task in (1, 3):
+        wait_until(
+            Run.objects.filter(pk=task, state="SUCCEEDED").exists,
+            60,
+            why=f"task {task} ends well",
+        )
+    assert output(3) == b"hello\n"
+    # There is no registry here: the image at hand runs, and the message says so.
+    assert "busybox:latest could not be pulled" in Run.objects.get(pk=3).message
+    images.forget(engine, "busybox:latest")

@@ -158,10 +158,10 @@ def test_refusals_are_one_sentence_and_change_nothing(
 def test_policy(account: Account) -> None:
     assert policy.allowed({}) == frozenset({"commands"})
     assert policy.allowed({"commands": False, "privileged": 1, "unknown": True}) == frozenset()
-    assert policy.of(account.tenant_id) == frozenset({"commands"})
+    assert policy.of(account.tenant_id).allowed == frozenset({"commands"})
     tenancy.update_tenant("default", opened={"volumes": True})
-    assert policy.of(account.tenant_id) == frozenset({"commands", "volumes"})
-    assert policy.of(10**9) == frozenset()
+    assert policy.of(account.tenant_id).allowed == frozenset({"commands", "volumes"})
+    assert policy.of(10**9) == policy.Rules()
 
 
 def test_which_containers_a_tenants_execs_may_enter(account: Account) -> None:

@@ -31,7 +31,7 @@ from tests.integration.walk import (
 )
 from tests.support.engine import submit
 from tests.support.fixtures import make_account
-from workers import services
+from workers import registries, services
 from workers.callbacks import signing
 from workers.callbacks.rows import digest
 from workers.models import Callback, DisabledUrl, IdempotencyKey, LogChunk, Node, Secret, Tenant, Token
@@ -74,6 +74,7 @@ def victim(db: None, settings: Any) -> Victim:
     IdempotencyKey.objects.create(
         tenant_id=account.tenant_id, method="POST", path="/v1/tasks", key="k", body_digest="0" * 64
     )
+    registries.put(account.tenant_id, f"{CANARY}.example", f"{CANARY}-username", f"{CANARY}-password")
     token_id = Token.objects.get(user__username=account.user).pk
     Callback.objects.filter(run_id=ids[2], event="ended").update(state="dead", next_at=None)
     callbacks = Callback.objects.filter(tenant_id=account.tenant_id).order_by("id")
@@ -132,6 +133,7 @@ def victim(db: None, settings: Any) -> Victim:
         "disabled_id": [str(disabled.pk)],
         "url": [f"http://{CANARY}.example/"],
         "receiver": [f"{CANARY}.example", f"http://{CANARY}.example:80"],
+        "registry": [f"{CANARY}.example"],
     }
     return Victim(account, ids, token_id, stage.node.name, values)
 
@@ -192,6 +194,8 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         if asked.template.endswith("/reconcile") and str(victim.run_ids[1]) in asked.query:
             continue  # no worker answers for the running one, which takes 5 s to find out
         key = f"{asked.method} {asked.template}"
+        if key == "PUT /api/v1/registries/{registry}":
+            continue  # makes what it names: the same for whoever asks, and without a body refused
         wanted.add(key)
         for who in (owner, owners):
             with transaction.atomic():
@@ -218,6 +222,7 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         "DELETE /api/v1/callbacks/secrets/{secret_id}",
         "POST /api/v1/callbacks/disabled/{disabled_id}/enable",
         "POST /api/v1/callbacks/{callback_id}/replay",
+        "DELETE /api/v1/registries/{registry}",
     ):
         assert changed[key], f"{key} changed nothing for its owner"
 

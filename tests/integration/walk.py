@@ -19,7 +19,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from config import openapi
 from tests.support.fixtures import Account
-from workers.models import CallbackSecret, Run, Secret, Token
+from workers.models import CallbackSecret, Registry, Run, Secret, Token
 
 CANARY: Final = "canary-7f3a"
 QUIET: Final = ("GET", "HEAD", "OPTIONS")
@@ -33,7 +33,7 @@ NOBODYS_UUID: Final = "88888888-8888-4888-8888-888888888888"
 #: Where a caller may make something of its own.
 OWN_TABLES: Final = (
     *("workers_token", "workers_idempotencykey", "workers_run", "workers_shape"),
-    *("workers_secret", "workers_callbacksecret"),
+    *("workers_secret", "workers_callbacksecret", "workers_registry"),
 )
 #: Parameters that name nothing of a tenant.
 HARMLESS: Final = {
@@ -155,7 +155,13 @@ def questions(victim: Victim) -> Iterator[tuple[Question, Question]]:
                     )
                 if method in ("POST", "PUT", "PATCH"):
                     # The fields that creating requests need are there too: refusals come from the ids.
-                    needed = {"name": "walk", "scopes": ["read"], "default": True}
+                    needed = {
+                        "name": "walk",
+                        "scopes": ["read"],
+                        "default": True,
+                        "username": "u",
+                        "password": "p",
+                    }
                     about = {name: values[-1] for name, values in victim.values.items() if name not in CHOSEN}
                     nothing = {name: nobodys(name, item) for name, item in about.items()}
                     yield (
@@ -213,6 +219,7 @@ def without_ids(text: str, question: Question) -> str:
     for value in json.loads(question.body).values() if question.body else ():
         if isinstance(value, str):
             named |= {value, *value.split(",")}
+    text = re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "then", text)
     for item in sorted(named - {""}, key=len, reverse=True):
         text = text.replace(item, "#")
     return text
@@ -241,6 +248,7 @@ def assert_untouched(before: dict[str, Counter[str]], who: Account, victim: Vict
         if new:
             assert table in OWN_TABLES, (table, new)
     assert not Token.objects.filter(user__username=victim.account.user).exclude(pk=victim.token_id).exists()
+    assert Registry.objects.filter(tenant_id=victim.account.tenant_id).count() == 1
     assert Run.objects.filter(tenant_id=victim.account.tenant_id).count() == len(victim.run_ids)
     assert CallbackSecret.objects.filter(tenant_id=victim.account.tenant_id).count() == 1
-    assert Secret.objects.filter(tenant_id=victim.account.tenant_id).count() == 2
+    assert Secret.objects.filter(tenant_id=victim.account.tenant_id).count() == 3

@@ -186,6 +186,18 @@ class RetentionSerializer(DaysSerializer):
     families = serializers.DictField(child=DaysSerializer(), required=False)
 
 
+@extend_schema_field(
+    {
+        "type": "object",
+        "additionalProperties": {
+            "oneOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]
+        },
+    }
+)
+class PolicyField(serializers.DictField):
+    """Keys of ``workers.policy``, which checks them: true, false or a list of texts."""
+
+
 class TenantSerializer(serializers.Serializer[object]):
     """The owner of work."""
 
@@ -217,6 +229,22 @@ class TenantChangeSerializer(serializers.Serializer[object]):
     policy = PolicyField(required=False, allow_null=True)
     limits = serializers.JSONField(required=False, allow_null=True)
     retention = serializers.JSONField(required=False, allow_null=True)
+
+
+class RegistrySerializer(serializers.Serializer[object]):
+    """What the tenant shows a private registry; nothing shows the password again."""
+
+    registry = serializers.CharField(help_text="host or host:port; Docker Hub is docker.io")
+    username = serializers.CharField()
+    created_at = serializers.DateTimeField()
+    updated_at = serializers.DateTimeField()
+
+
+class RegistryChangeSerializer(serializers.Serializer[object]):
+    """Credentials to be stored, in the place of earlier ones."""
+
+    username = serializers.CharField(max_length=255)
+    password = serializers.CharField(max_length=16 * 1024, write_only=True, trim_whitespace=False)
 
 
 class MembershipSerializer(serializers.Serializer[object]):

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from workers import registry
+from workers import registry as families
 from workers.api.answers import stamp
-from workers.models import Attempt, AuditEntry, Membership, Node, Run, RunEvent, Tenant, Token
+from workers.models import Attempt, AuditEntry, Membership, Node, Registry, Run, RunEvent, Tenant, Token
 from workers.usage import FamilyUsage, Standing
 
 
@@ -41,7 +41,7 @@ def run(row: Run, root: str) -> dict[str, Any]:
 def owner(row: Run, root: str) -> dict[str, Any]:
     """What the family calls that which the run belongs to, and where it shows it."""
     try:
-        found: dict[str, Any] = dict(registry.family(row.family).owner(row))
+        found: dict[str, Any] = dict(families.family(row.family).owner(row))
     except KeyError:
         # Rows of a family that this process does not serve (an older release, another installation's dump).
         return {"id": row.owner_id or str(row.pk), "url": None}
@@ -126,6 +126,16 @@ def tenant(row: Tenant) -> dict[str, Any]:
         "limits": row.limits,
         "retention": row.retention,
         "created_at": stamp(row.created_at),
+    }
+
+
+def registry(row: Registry) -> dict[str, Any]:
+    """A tenant's credentials for a registry, without the password."""
+    return {
+        "registry": row.host,
+        "username": row.username,
+        "created_at": stamp(row.created_at),
+        "updated_at": stamp(row.updated_at),
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import path
 
-from workers.api import callbacks, nodes, records, runs, tenants, tokens
+from workers.api import callbacks, nodes, records, registries, runs, tenants, tokens
 
 urlpatterns = [
     path("runs", runs.RunsView.as_view()),
@@ -29,6 +29,8 @@ urlpatterns = [
     path("callbacks/secrets/<int:secret_id>", callbacks.CallbackSecretView.as_view()),
     path("callbacks/<int:callback_id>", callbacks.CallbackView.as_view()),
     path("callbacks/<int:callback_id>/replay", callbacks.CallbackReplayView.as_view()),
+    path("registries", registries.RegistriesView.as_view()),
+    path("registries/<str:registry>", registries.RegistryView.as_view()),
     path("me", tokens.MeView.as_view()),
     path("tokens", tokens.TokensView.as_view()),
     path("tokens/<int:token_id>", tokens.TokenView.as_view()),

@@ -12,7 +12,8 @@ from workers.models.callbacks import (
 )
 from workers.models.idempotency import IdempotencyKey
 from workers.models.nodes import Installation, Node, NodeRequest
-from workers.models.runs import Attempt, LogChunk, Run, RunEvent, Shape
+from workers.models.registries import Registry
+from workers.models.runs import Attempt, HostPort, LogChunk, Run, RunEvent, Shape
 from workers.models.secrets import Secret
 from workers.models.tenancy import Membership, Tenant, Token
 
@@ -25,12 +26,14 @@ __all__ = [
     "CallbackSecret",
     "Deliverer",
     "DisabledUrl",
+    "HostPort",
     "IdempotencyKey",
     "Installation",
     "LogChunk",
     "Membership",
     "Node",
     "NodeRequest",
+    "Registry",
     "Run",
     "RunEvent",
     "Secret",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -23,12 +24,15 @@ class Shape(models.Model):
     cpu_m = models.IntegerField()
     mem_mb = models.IntegerField()
     constraints = models.JSONField(default=dict)
+    #: Fixed ports of the host, "8080/tcp", sorted: two runs with the same one never share a node.
+    host_ports = ArrayField(models.CharField(max_length=10), default=list, db_default=[])
     created_at = models.DateTimeField(db_default=Now())
 
     class Meta:
         constraints = [
             models.UniqueConstraint(
-                fields=["tenant", "kind", "cpu_m", "mem_mb", "constraints"], name="shape_once"
+                fields=["tenant", "kind", "cpu_m", "mem_mb", "constraints", "host_ports"],
+                name="shape_once",
             )
         ]
 
@@ -124,6 +128,21 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"run {self.pk} {self.name}"
+
+
+class HostPort(models.Model):
+    """A port of a node that a running run holds; the schema gives it to one at a time."""
+
+    node = models.ForeignKey(Node, on_delete=models.CASCADE, db_index=False)
+    #: As in ``Shape.host_ports``.
+    port = models.CharField(max_length=10)
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="host_ports")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["node", "port"], name="hostport_once")]
+
+    def __str__(self) -> str:
+        return f"{self.port} of node {self.node_id}"
 
 
 class Attempt(models.Model):

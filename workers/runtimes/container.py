@@ -26,6 +26,7 @@ from workers.docker_options import BadParameter
 from workers.errors import EngineError
 from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
+from workers.references import Credentials
 from workers.runtimes import container_config, images
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.container_config import NOFILE_MOST, Image, Place
@@ -36,6 +37,7 @@ from workers.runtimes.container_output import CutError, Follower, LogStream
 from workers.runtimes.container_track import Track
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 from workers.runtimes.folders import make_removable, scratch_root
+from workers.runtimes.networks import Networks
 from workers.specs import ContainerSpec, NewerSpecError
 from workers.states import Reason
 
@@ -58,8 +60,18 @@ class ContainerRuntime:
     kind = "container"
     noun = "Container"
 
-    def __init__(self, node_dir: Path, engine: Engine, installation: str, node_name: str) -> None:
+    def __init__(
+        self,
+        node_dir: Path,
+        engine: Engine,
+        installation: str,
+        node_name: str,
+        clear: Callable[[ClaimedRun], Credentials | None] = lambda run: None,
+    ) -> None:
         self._engine = engine
+        #: Asked before a run is prepared: raises PrepareFailed, or says what its image's registry is shown.
+        self._clear = clear
+        self._networks = Networks(engine)
         self._installation = installation
         self._node_name = node_name
         self._control = node_dir / "containers"
@@ -138,6 +150,7 @@ class ContainerRuntime:
 
     def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
         spec, track = _spec(run), self._track(run)
+        credentials = self._clear(run)
         scratch = self._scratch_of(run.lease.run_id, run.lease.attempt)
         try:
             track.folder.mkdir(mode=0o700, exist_ok=True)
@@ -150,7 +163,7 @@ class ContainerRuntime:
                 self._engine,
                 spec.image,
                 pull="always" if spec.force_pull else "missing",
-                credentials=None,
+                credentials=credentials,
                 tell=tell,
                 cancelled=cancelled,
                 deadline_s=settings.GANTRY_PULL_TIMEOUT_S,
@@ -175,7 +188,7 @@ class ContainerRuntime:
             self._adopt_or_give_back(track)
         else:
             try:
-                body = container_config.create_body(spec, track.image, self._place(run, track.image))
+                body = container_config.create_body(spec, track.image, self._place(run, spec, track.image))
             except BadParameter as error:
                 raise PrepareFailed(Reason.CREATE, str(error)) from error
             fresh = self._create(track, body)
@@ -201,7 +214,7 @@ class ContainerRuntime:
             raise PrepareFailed(Reason.RUNTIME, str(error), ours=True) from error
         raise PrepareFailed(Reason.RUNTIME, "it was not prepared", ours=True)
 
-    def _place(self, run: ClaimedRun, image: Image) -> Place:
+    def _place(self, run: ClaimedRun, spec: ContainerSpec, image: Image) -> Place:
         labels = {
             **self._ours,
             f"{LABEL}run": str(run.lease.run_id),
@@ -217,6 +230,7 @@ class ContainerRuntime:
             labels,
             str(sandbox),
             settings.GANTRY_CONTAINER_USER,
+            bridge=self._networks.bridge() if spec.network == "BRIDGE" else "",
             nofile=hard if hard != resource.RLIM_INFINITY else NOFILE_MOST,
         )
 
@@ -603,7 +617,8 @@ class ContainerRuntime:
         free = shutil.disk_usage(self._scratch).free // (1024 * 1024)
         if free < settings.GANTRY_MIN_FREE_MB:
             return f"only {free} MiB free in {self._scratch}, it needs {settings.GANTRY_MIN_FREE_MB}"
-        return self._events.trouble
+        self._networks.keep()
+        return self._events.trouble or self._networks.trouble
 
 
 def _spec(run: ClaimedRun) -> ContainerSpec:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import EngineRefused
+from workers.runtimes.networks import NETWORK
 from workers.states import Reason
 
 #: What another moment, or another node, may mend.
@@ -35,7 +36,7 @@ _THEIRS: Final = re.compile(
 def refused_start(error: EngineRefused, state: Mapping[str, Any]) -> PrepareFailed:
     """The failure of a start that the engine refused; ``state`` is what it says of the container since."""
     words = str(state.get("Error") or error.message)
-    theirs = _THEIRS.search(words) is not None
+    theirs = _THEIRS.search(words) is not None and f"network {NETWORK} not found" not in words
     if not theirs and (error.status >= 500 or error.status == 409) and _OURS.search(words):
         return PrepareFailed(Reason.RUNTIME, f"Container could not be started: {words}", ours=True)
     if theirs or error.status < 500 or state.get("ExitCode") in (126, 127, 128):

@@ -1,0 +1,181 @@
+"""Names of images: registry, repository, tag, digest; patterns that allow them; what registries are shown.
+
+Pure: no Django, no database, no engine. A name is read as the Docker Engine reads it, so that what a policy
+has checked is what is pulled: "busybox" is docker.io/library/busybox:latest, a first part with a dot, a colon
+or "localhost" is a registry. What the engine would take for an image's id is refused: ids pass by every list.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+DOCKER_HUB: Final = "docker.io"
+#: Other names of the same registry.
+_HUB_ALIASES: Final = frozenset({"index.docker.io", "registry-1.docker.io", "registry.hub.docker.com"})
+#: Longest name that the engine takes, registry and repository together.
+LONGEST: Final = 255
+
+_LABEL: Final = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_HOST: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::([0-9]{{1,5}}))?")
+_PART: Final = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+_REPOSITORY: Final = re.compile(rf"{_PART}(?:/{_PART})*")
+_TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
+_ID: Final = re.compile(r"[0-9a-f]{64}")
+#: What may stand in a pattern beside the characters of names.
+_PATTERN: Final = re.compile(r"[A-Za-z0-9_.:/*@\[\]-]+")
+
+
+class BadReference(ValueError):
+    """This is not the name of an image; the text says why."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """An image's name in full. ``tag`` or ``digest`` may be "", not both; a digest overrides a tag."""
+
+    registry: str
+    repository: str
+    tag: str
+    digest: str
+
+    @property
+    def name(self) -> str:
+        """Registry and repository: the engine never takes this for an id."""
+        return f"{self.registry}/{self.repository}"
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """What a registry is shown. ``holder`` says whose they are, without a secret: tenant, registry, user."""
+
+    holder: str
+    username: str
+    password: str = field(repr=False)
+
+    def header(self, registry: str) -> str:
+        """As the engine expects them in X-Registry-Auth."""
+        words = {"username": self.username, "password": self.password, "serveraddress": registry}
+        return base64.urlsafe_b64encode(json.dumps(words).encode()).decode()
+
+
+def host(text: str) -> str:
+    """A registry's name as it is compared: lower case, one name for Docker Hub. Raises BadReference."""
+    found = text.strip().lower()
+    matched = _HOST.fullmatch(found)
+    if not matched or len(found) > LONGEST or int(matched[1] or 1) not in range(1, 65536):
+        raise BadReference(f"{_show(text)} is no registry: write host or host:port, without https://")
+    return DOCKER_HUB if found in _HUB_ALIASES else found
+
+
+@lru_cache(maxsize=4096)
+def parse(text: str) -> Reference:
+    """Read an image's name. Raises BadReference."""
+    rest, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise BadReference(f"{_show(text)}: after @ a digest is due, sha256: and 64 digits (0-9, a-f)")
+    tag = ""
+    head, colon, last = rest.rpartition(":")
+    if colon and "/" not in last:
+        rest, tag = head, last
+        if not _TAG.fullmatch(tag):
+            raise BadReference(f"{_show(text)}: the tag {_show(tag)} is not usable")
+    registry, repository = _split(rest)
+    if not _REPOSITORY.fullmatch(repository):
+        hint = ": a repository is written in lower case" if repository.lower() != repository else ""
+        raise BadReference(f"{_show(text)} is not the name of an image{hint}")
+    if _ID.fullmatch(rest) or rest in ("sha256", "sha512"):
+        raise BadReference(f"{_show(text)} is an image's id: name it by repository and tag or digest")
+    found = Reference(host(registry), _official(registry, repository), "" if at else tag or "latest", digest)
+    if len(found.name) > LONGEST:
+        raise BadReference(f"{_show(text)} is too long: at most {LONGEST} characters")
+    return found
+
+
+def _split(rest: str) -> tuple[str, str]:
+    first, slash, others = rest.partition("/")
+    if slash and (any(sign in first for sign in ".:*") or first == "localhost"):
+        return first, others
+    return DOCKER_HUB, rest
+
+
+def _official(registry: str, repository: str) -> str:
+    """Docker Hub's own images have a folder that nobody writes."""
+    if host(registry) == DOCKER_HUB and "/" not in repository:
+        return f"library/{repository}"
+    return repository
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which images an operator allows: "registry.example/team/*", "busybox", "postgres:16*", "*".
+
+    ``*`` stands for any characters, in the registry's part without "/". Without a tag every tag and digest
+    is meant; with one, only that: an image named by digest does not match it, since its tag counts for
+    nothing. "*" alone is every image.
+    """
+
+    text: str
+    registry: re.Pattern[str]
+    repository: re.Pattern[str]
+    tag: re.Pattern[str] | None
+    digest: str
+
+    def matches(self, image: Reference) -> bool:
+        if not (self.registry.fullmatch(image.registry) and self.repository.fullmatch(image.repository)):
+            return False
+        if self.digest:
+            return image.digest == self.digest
+        return self.tag is None or (not image.digest and bool(self.tag.fullmatch(image.tag)))
+
+
+@lru_cache(maxsize=4096)
+def pattern(text: str) -> Pattern:
+    """Read a pattern. Raises BadReference."""
+    if not _PATTERN.fullmatch(text) or len(text) > LONGEST:
+        raise BadReference(
+            f'{_show(text)} is no pattern for images: write e.g. "registry.example/team/*" or "busybox:1.*"'
+        )
+    rest, at, digest = text.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise BadReference(f"{_show(text)}: after @ a whole digest is due")
+    tag = None
+    head, colon, last = rest.rpartition(":")
+    if colon and "/" not in last:
+        rest, tag = head, last
+    if rest == "*":
+        registry, repository = "*", "*"
+    else:
+        registry, repository = _split(rest)
+        registry = registry.lower()
+        registry = DOCKER_HUB if registry in _HUB_ALIASES else registry
+        if registry == DOCKER_HUB and "/" not in repository and repository != "*":
+            repository = f"library/{repository}"
+    if not registry or not repository or tag == "" or "//" in f"{registry}/{repository}/":
+        raise BadReference(f"{_show(text)} is no pattern for images: a part of it is empty")
+    return Pattern(
+        text, _glob(registry, r"[^/]*"), _glob(repository, ".*"), _glob(tag, ".*") if tag else None, digest
+    )
+
+
+def allows(patterns: Iterable[str], image: Reference) -> bool:
+    """May this image be used under these patterns?"""
+    return any(pattern(text).matches(image) for text in patterns)
+
+
+def _glob(text: str, star: str) -> re.Pattern[str]:
+    return re.compile(star.join(re.escape(piece) for piece in re.split(r"\*+", text)))
+
+
+def _show(text: str) -> str:
+    shown = repr(text)
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."
