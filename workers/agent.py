@@ -215,6 +215,7 @@ class Agent:
             self.registration.incarnation,
             self._memory,
             min(settings.GANTRY_CLAIM_BATCH, room) if self._mode == "ready" else 0,
+            self.registration.beats,
         )
         if found.claimed:
             step("agent.after_claim")
@@ -307,6 +308,7 @@ class Agent:
             if self._sweep_soon.is_set() or time.monotonic() - swept > _SWEEP_S:
                 self._sweep_soon.clear()
                 swept = time.monotonic()
+                registration.confirm(self.registration)  # an older database does not know what is ours
                 for runtime in self._runtimes.values():
                     orphans.sweep(runtime, self.registration.node_id)
             connection.close()

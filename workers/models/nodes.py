@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
@@ -50,6 +52,8 @@ class Node(models.Model):
         "Run", null=True, on_delete=models.SET_NULL, related_name="reserved_on", db_constraint=False
     )
     heartbeat_at = models.DateTimeField(db_default=Now())
+    #: Heartbeats so far: its worker notices by it that the database was set back (restored from a backup).
+    beats = models.BigIntegerField(db_default=0)
     #: When a message last made the round trip through the broker to this worker.
     broker_ok_at = models.DateTimeField(null=True)
     #: Why it takes no work although it is ready, in words; empty when all is well.
@@ -70,6 +74,19 @@ class Node(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Installation(models.Model):
+    """One row: which life of the database this is. ``after_restore`` begins a new one."""
+
+    generation = models.UUIDField(default=uuid.uuid4)
+    restored_at = models.DateTimeField(null=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="installation_once")]
+
+    def __str__(self) -> str:
+        return str(self.generation)
 
 
 class NodeRequest(models.Model):
