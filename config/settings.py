@@ -268,6 +268,12 @@ GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 #: A node with less free space than this takes no new work, in MiB.
 GANTRY_MIN_FREE_MB = env.int("GANTRY_MIN_FREE_MB", default=256)
 
+#: Longest time that one image may take to arrive, in seconds.
+GANTRY_PULL_TIMEOUT_S = env.float("GANTRY_PULL_TIMEOUT_S", default=1800.0)
+#: User ("65534:65534") of containers whose image names none; empty: as the image says, which means root
+#: without any capability.
+GANTRY_CONTAINER_USER = env.str("GANTRY_CONTAINER_USER", default="")
+
 # --- Logging -----------------------------------------------------------------------------------------
 
 LOGGING_CONFIG = "config.logs.configure"

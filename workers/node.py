@@ -9,16 +9,20 @@ import os
 import re
 import shutil
 import socket
+from pathlib import Path
 from typing import Any
 
 import structlog
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from workers import registration
 from workers.agent import Agent
 from workers.handover import CeleryPublisher
 from workers.registration import Capacity, Registration, register
 from workers.runtimes.base import Runtime
+from workers.runtimes.container import ContainerRuntime
+from workers.runtimes.engine import Address, Engine
 from workers.runtimes.process import ProcessRuntime
 
 log = structlog.get_logger(__name__)
@@ -70,12 +74,34 @@ def build_runtimes() -> dict[str, Runtime]:
                     fix="run the worker as root, or set GANTRY_COMMANDS_UNISOLATED=0",
                 )
             built["process"] = ProcessRuntime(settings.GANTRY_NODE_DIR)
-    unknown = wanted - {"process"}
+    engine = _engine(asked_for="container" in wanted) if not wanted or "container" in wanted else None
+    if engine is not None:
+        built["container"] = ContainerRuntime(
+            settings.GANTRY_NODE_DIR, engine, registration.installation(), settings.GANTRY_NODE_NAME
+        )
+    unknown = wanted - {"process", "container"}
     if unknown:
         raise ImproperlyConfigured(
-            f"GANTRY_RUNTIMES names {', '.join(sorted(unknown))}: this version knows: process"
+            f"GANTRY_RUNTIMES names {', '.join(sorted(unknown))}: this version knows: process, container"
         )
     return built
+
+
+def _engine(*, asked_for: bool) -> Engine | None:
+    """The Docker Engine of this node: DOCKER_HOST's, or the one at the usual place if there is one."""
+    try:
+        address = Address.from_environment()
+    except ValueError as error:
+        raise ImproperlyConfigured(str(error)) from error
+    if not (asked_for or os.environ.get("DOCKER_HOST") or Path(address.path).exists()):
+        log.info(
+            "runtime.left_out",
+            runtime="container",
+            why=f"no Docker Engine at {address.shown}",
+            fix="start one, or set DOCKER_HOST, and start this worker again",
+        )
+        return None
+    return Engine(address)
 
 
 def capacity(runtimes: dict[str, Runtime]) -> Capacity:

@@ -60,6 +60,17 @@ class Registration:
     beats: int = 0
 
 
+def installation() -> str:
+    """The name of this database, the same on every node; made once."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """INSERT INTO workers_installation (id, name)
+               VALUES (1, substr(md5(gen_random_uuid()::text), 1, 12)) ON CONFLICT DO NOTHING"""
+        )
+        cursor.execute("SELECT name FROM workers_installation WHERE id = 1")
+        return str(cursor.fetchone()[0])
+
+
 def hold_folder(folder: Path) -> tuple[IO[str], uuid.UUID]:
     """Lock the node's data folder for the life of this process; returns the lock and the folder's id."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -102,8 +113,9 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
                 ignore_conflicts=True,
             )
             node = Node.objects.select_for_update().get(name=name)
-            installation, _ = Installation.objects.get_or_create(pk=1)
-            _refuse_set_back(node, folder, installation.generation)
+            installation()
+            generation = Installation.objects.values_list("generation", flat=True).get(pk=1)
+            _refuse_set_back(node, folder, generation)
             crashed = _may_take_over(node, folder_id)
             node.incarnation += 1
             node.folder = folder_id
@@ -127,7 +139,7 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
         lock.close()
         raise
     held = Registration(
-        node.pk, name, node.incarnation, crashed, lock, folder, installation.generation, node.beats
+        node.pk, name, node.incarnation, crashed, lock, folder, generation, node.beats
     )
     remember(held)
     return held

@@ -9,14 +9,11 @@ Must not import services, runtimes or the worker's side.
 
 from __future__ import annotations
 
-import uuid
 from dataclasses import dataclass
 
 from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
-
-from workers.models import Installation
 
 #: More ids a second than one installation can give (docs/performance.md: 1,080 submissions), and the least gap.
 _IDS_PER_S = 2_000
@@ -73,8 +70,7 @@ def after_restore(hold_s: float | None = None) -> Restored:
         )
         nodes = cursor.rowcount
         cursor.execute("DELETE FROM workers_noderequest WHERE answered_at IS NULL")
-        Installation.objects.get_or_create(pk=1)
-        cursor.execute("UPDATE workers_installation SET generation = %s, restored_at = now()", [uuid.uuid4()])
+        cursor.execute("UPDATE workers_installation SET generation = gen_random_uuid(), restored_at = now()")
     return Restored(lost_s, gap, nodes, running, held, hold)
 
 

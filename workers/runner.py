@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import structlog
@@ -22,7 +23,7 @@ from workers.logs import store
 from workers.logs.capture import Shipment
 from workers.outcomes import interpret, lost_message, unprepared_message
 from workers.retries import backoff_s, may_retry
-from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
+from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result, Runtime
 from workers.scribe import Entry, Scribe
 from workers.states import Reason, State
 
@@ -32,6 +33,10 @@ log = structlog.get_logger(__name__)
 _BRIEF_S = 0.03
 #: How often output of a running attempt is shipped, in seconds.
 _SHIP_S = 0.5
+#: How often the run's message is changed while it is being prepared, in seconds.
+_TELL_S = 1.0
+#: Until a runtime that could not tell is asked again, in seconds.
+_AGAIN_S = 1.0
 
 
 @dataclass
@@ -86,7 +91,7 @@ class Runner:
 
     def _execute(self, watch: Watch, runtime: Runtime) -> None:
         run = watch.run
-        presence = runtime.presence(run) if run.adopted else Presence.ABSENT
+        presence = self._presence(watch, runtime) if run.adopted else Presence.ABSENT
         if presence is Presence.LOST or (
             run.started_ago is not None and presence in (Presence.ABSENT, Presence.PREPARED)
         ):
@@ -99,6 +104,13 @@ class Runner:
         output = runtime.output(run, self._shipped(watch) if run.adopted else {})
         result = self._watch(watch, runtime, output, started_at)
         self._finish(watch, runtime, output, result)
+
+    def _presence(self, watch: Watch, runtime: Runtime) -> Presence:
+        """What is there of an adopted run; waits for whoever can tell."""
+        while (presence := runtime.presence(watch.run)) is Presence.UNKNOWN:
+            if watch.fenced.is_set() or self._detaching.wait(_AGAIN_S):
+                raise Detached
+        return presence
 
     def _shipped(self, watch: Watch) -> dict[int, int]:
         """Where the output of an adopted run goes on. Keeps no connection: there are fewer than runs."""
@@ -129,7 +141,7 @@ class Runner:
             return self._give_back(watch, runtime, "its node was removed before it was started", 0.0)
         try:
             step("runner.before_prepare")
-            runtime.prepare(run, lambda: watch.cancel.is_set() or watch.fenced.is_set())
+            runtime.prepare(run, lambda: self._unwanted(watch), self._teller(watch))
             step("runner.after_prepare")
             if watch.fenced.is_set():
                 raise Detached
@@ -144,21 +156,43 @@ class Runner:
             runtime.start(run, watch.as_of)
             step("runner.after_start")
         except PrepareFailed as failure:
-            if failure.ours:
+            if watch.fenced.is_set():
+                raise Detached from failure
+            left = self._detaching.is_set() and not watch.cancel.is_set()  # it may have failed for that
+            if failure.ours or left:
                 log.warning("run.given_back", message=failure.message)
                 return self._give_back(watch, runtime, failure.message, failure.wait_s)
             state = State.CANCELLED if watch.cancel.is_set() else State.FAILED
             return self._never_started(watch, runtime, state, failure.reason, failure.message)
         return True
 
+    def _unwanted(self, watch: Watch) -> bool:
+        """Nobody waits for the end of its preparation any more."""
+        return watch.cancel.is_set() or watch.fenced.is_set() or self._detaching.is_set()
+
+    def _teller(self, watch: Watch) -> Callable[[str], None]:
+        """Writes what is being prepared to the run's message, at most once a second, waiting for nothing."""
+        told_at = float("-inf")
+
+        def tell(message: str) -> None:
+            nonlocal told_at
+            now = time.monotonic()
+            if now - told_at >= _TELL_S:
+                told_at = now
+                self._scribe.write(Entry("told", watch.lease, message=message))
+
+        return tell
+
     def _watch(self, watch: Watch, runtime: Runtime, output: Output, started_at: float) -> Result:
         """Wait for the end; ship output, honour cancels and the time limit meanwhile."""
         run = watch.run
         result = runtime.wait(run, _BRIEF_S if run.started_ago is None else 0.0)
         if result is None and run.started_ago is None:
-            message = f"{runtime.noun} is running"
+            facts = runtime.facts(run)
+            message = _noted(f"{runtime.noun} is running", facts)
+            ago = time.monotonic() - started_at
             self._scribe.write(
-                Entry("started", run.lease, ago=time.monotonic() - started_at, message=message)
+                Entry("started", run.lease, ago=ago, message=message, image_digest=facts.image_digest)
             )
         deadline = started_at + run.timeout_s if run.timeout_s else None
         stopped = ""
@@ -226,6 +260,8 @@ class Runner:
         outcome = interpret(
             watch.run, runtime.noun, result, operator=watch.operator or watch.run.operator_cancel
         )
+        facts = runtime.facts(watch.run)
+        outcome = replace(outcome, message=_noted(outcome.message, facts), image_digest=facts.image_digest)
         self._end(
             watch, runtime, _with_facts(outcome, shipment, None if result.error else result.ran_s), shipment
         )
@@ -280,6 +316,10 @@ class Runner:
             )
         runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
         step("runner.after_cleanup")
+
+
+def _noted(message: str, facts: Facts) -> str:
+    return f"{message} ({facts.note})" if facts.note else message
 
 
 def _with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Outcome:

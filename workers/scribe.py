@@ -37,11 +37,12 @@ _GROUP_BYTES = 8 * 1024 * 1024
 class Entry:
     """One thing to write; ``done`` tells whether it was ours to write (False: the lease was taken away)."""
 
-    what: Literal["started", "finish", "retry", "release", "log"]
+    what: Literal["started", "finish", "retry", "release", "log", "told"]
     lease: Lease
     outcome: Outcome | None = None
     ago: float = 0.0
     message: str = ""
+    image_digest: str = ""
     shipment: Shipment | None = None
     done: Future[bool] = field(default_factory=Future)
 
@@ -147,10 +148,13 @@ class Scribe:
         with transaction.atomic(), connection.cursor() as cursor:
             if len(group) > 1:
                 transitions.lock(cursor, [entry.lease.run_id for entry in group])
+            if words := by_kind.get("told"):
+                ours |= transitions.told(cursor, [(entry.lease, entry.message) for entry in words])
             if beginnings := by_kind.get("started"):
                 step("runner.before_started_commit")
                 ours |= transitions.started(
-                    cursor, [(entry.lease, entry.ago, entry.message) for entry in beginnings]
+                    cursor,
+                    [(entry.lease, entry.ago, entry.message, entry.image_digest) for entry in beginnings],
                 )
             if pieces := by_kind.get("log"):
                 step("runner.before_log_commit")

@@ -175,27 +175,51 @@ def lock(cursor: CursorWrapper, run_ids: Sequence[int]) -> None:
     cursor.execute("SELECT 1 FROM workers_run WHERE id = ANY(%s) ORDER BY id FOR UPDATE", [list(run_ids)])
 
 
-def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) -> set[int]:
-    """Record that attempts really started, ``ago`` seconds before now. Not a change of state."""
+def told(cursor: CursorWrapper, items: Sequence[tuple[Lease, str]]) -> set[int]:
+    """Say what is being done for attempts that have not started yet. Not a change of state."""
+    latest = dict(items)
     cursor.execute(
         """
-        WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::float8[], %s::text[])
-            AS i(id, attempt, epoch, ago, message)),
-        locked AS (SELECT r.id, i.ago, i.message FROM workers_run r JOIN i ON r.id = i.id
+        WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[])
+            AS i(id, attempt, epoch, message)),
+        locked AS (SELECT r.id, i.message FROM workers_run r JOIN i ON r.id = i.id
+            AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
+            WHERE r.state = 'RUNNING' AND r.started_at IS NULL ORDER BY r.id FOR UPDATE OF r)
+        UPDATE workers_run r SET message = l.message FROM locked l WHERE r.id = l.id RETURNING r.id
+        """,
+        [
+            [lease.run_id for lease in latest],
+            [lease.attempt for lease in latest],
+            [lease.epoch for lease in latest],
+            [message.replace("\0", "") for message in latest.values()],
+        ],
+    )
+    return {row[0] for row in cursor.fetchall()}
+
+
+def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str, str]]) -> set[int]:
+    """Record that attempts really started: (lease, seconds ago, message, image). Not a change of state."""
+    cursor.execute(
+        """
+        WITH i AS (SELECT * FROM
+            unnest(%s::bigint[], %s::int[], %s::int[], %s::float8[], %s::text[], %s::text[])
+            AS i(id, attempt, epoch, ago, message, image)),
+        locked AS (SELECT r.id, i.ago, i.message, i.image FROM workers_run r JOIN i ON r.id = i.id
             AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' ORDER BY r.id FOR UPDATE OF r),
         moved AS (UPDATE workers_run r SET message = l.message,
             started_at = coalesce(r.started_at, now() - l.ago * interval '1 second')
-            FROM locked l WHERE r.id = l.id RETURNING r.id, r.attempt, r.started_at)
-        UPDATE workers_attempt a SET started_at = m.started_at
+            FROM locked l WHERE r.id = l.id RETURNING r.id, r.attempt, r.started_at, l.image)
+        UPDATE workers_attempt a SET started_at = m.started_at, image_digest = m.image
         FROM moved m WHERE a.run_id = m.id AND a.number = m.attempt RETURNING a.run_id
         """,
         [
-            [lease.run_id for lease, _, _ in items],
-            [lease.attempt for lease, _, _ in items],
-            [lease.epoch for lease, _, _ in items],
-            [ago for _, ago, _ in items],
-            [message for _, _, message in items],
+            [lease.run_id for lease, _, _, _ in items],
+            [lease.attempt for lease, _, _, _ in items],
+            [lease.epoch for lease, _, _, _ in items],
+            [ago for _, ago, _, _ in items],
+            [message for _, _, message, _ in items],
+            [image for _, _, _, image in items],
         ],
     )
     return {row[0] for row in cursor.fetchall()}
@@ -209,18 +233,21 @@ def _leave_running(
         f"""
         WITH i AS (SELECT * FROM unnest(%(id)s::bigint[], %(attempt)s::int[], %(epoch)s::int[],
                 %(state)s::text[], %(reason)s::text[], %(message)s::text[], %(exit)s::int[],
-                %(ago)s::float8[], %(bytes)s::bigint[], %(cut)s::bool[], %(backoff)s::float8[])
-            AS i(id, attempt, epoch, to_state, why, words, code, ago, log_bytes, log_truncated, backoff)),
+                %(ago)s::float8[], %(bytes)s::bigint[], %(cut)s::bool[], %(backoff)s::float8[],
+                %(image)s::text[])
+            AS i(id, attempt, epoch, to_state, why, words, code, ago, log_bytes, log_truncated, backoff,
+                image)),
         locked AS (SELECT i.*, r.node_id AS on_node FROM workers_run r
             JOIN i ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' {extra} ORDER BY r.id FOR UPDATE OF r),
         moved AS (UPDATE workers_run r SET lease_until = NULL, message = l.words, reason = l.why, {change}
             FROM locked l WHERE r.id = l.id
             RETURNING r.id, r.attempt, r.state, r.shape_id, l.on_node, l.to_state, l.why, l.words, l.code,
-                l.ago, l.log_bytes, l.log_truncated),
+                l.ago, l.log_bytes, l.log_truncated, l.image),
         closed AS (UPDATE workers_attempt a SET state = m.to_state, reason = m.why, message = m.words,
                 exit_code = m.code, finished_at = now(), log_bytes = m.log_bytes,
                 log_truncated = m.log_truncated,
+                image_digest = coalesce(nullif(m.image, ''), a.image_digest),
                 started_at = coalesce(a.started_at, now() - m.ago * interval '1 second')
             FROM moved m WHERE a.run_id = m.id AND a.number = m.attempt),
         told AS (INSERT INTO workers_runevent (run_id, from_state, to_state, reason, attempt, by)
@@ -244,6 +271,7 @@ def _leave_running(
             "bytes": [item.log_bytes for item in outcomes],
             "cut": [item.log_truncated for item in outcomes],
             "backoff": [item.backoff_s for item in outcomes],
+            "image": [item.image_digest for item in outcomes],
             "by": by,
         },
     )

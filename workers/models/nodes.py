@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import uuid
-
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.functions import RandomUUID
 from django.db import models
-from django.db.models import F, Q
+from django.db.models import F, Q, Value
 from django.db.models.functions import Now
 
 
@@ -58,6 +57,8 @@ class Node(models.Model):
     broker_ok_at = models.DateTimeField(null=True)
     #: Why it takes no work although it is ready, in words; empty when all is well.
     trouble = models.CharField(max_length=255, blank=True, default="")
+    #: The same by kind of run, {kind: words}, where only some of its runtimes are in trouble.
+    troubles = models.JSONField(default=dict, db_default=Value({}, models.JSONField()))
     version = models.CharField(max_length=32, default="")
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 
@@ -77,16 +78,22 @@ class Node(models.Model):
 
 
 class Installation(models.Model):
-    """One row: which life of the database this is. ``after_restore`` begins a new one."""
+    """The one row that names this database: what nodes create outside of it carries the name.
 
-    generation = models.UUIDField(default=uuid.uuid4)
+    ``generation`` is the life of the database, for nodes to recognise an older one: a restored backup keeps its
+    generation until ``after_restore`` begins a new one. The name stays.
+    """
+
+    id = models.SmallIntegerField(primary_key=True, default=1)
+    name = models.CharField(max_length=12)
+    generation = models.UUIDField(db_default=RandomUUID())
     restored_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(id=1), name="installation_once")]
 
     def __str__(self) -> str:
-        return str(self.generation)
+        return self.name
 
 
 class NodeRequest(models.Model):

@@ -139,6 +139,8 @@ class Attempt(models.Model):
     finished_at = models.DateTimeField(null=True)
     log_bytes = models.BigIntegerField(db_default=0)
     log_truncated = models.BooleanField(db_default=False)
+    #: What its image was resolved to when it ran; empty for what has none.
+    image_digest = models.CharField(max_length=512, blank=True, db_default="")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["run", "number"], name="attempt_once")]

@@ -29,6 +29,7 @@ class Presence(Enum):
     RUNNING = "running"
     EXITED = "exited"  # the result is there
     LOST = "lost"  # it was started; neither work nor result is left
+    UNKNOWN = "unknown"  # who could tell does not answer now: ask again
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,17 @@ class Result:
     #: Neither work nor result is left: the outcome is unknown.
     lost: bool = False
     ran_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about an attempt beside its result.
+
+    ``image_digest`` is what its image was resolved to. ``note`` belongs into the run's message.
+    """
+
+    image_digest: str = ""
+    note: str = ""
 
 
 class Output(Protocol):
@@ -84,8 +96,11 @@ class Runtime(Protocol):
 
     def presence(self, run: ClaimedRun) -> Presence: ...
 
-    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool]) -> None:
-        """Make folders and fetch inputs. Raises PrepareFailed; ``cancelled`` is asked while it takes time."""
+    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
+        """Make folders and fetch inputs. Raises PrepareFailed; ``cancelled`` is asked while it takes time.
+
+        ``tell`` says to the run's owner what is being done, as often as it likes.
+        """
         ...
 
     def start(self, run: ClaimedRun, as_of: float) -> None:
@@ -101,6 +116,10 @@ class Runtime(Protocol):
         ...
 
     def stop(self, run: ClaimedRun, why: str, grace_s: float) -> None: ...
+
+    def facts(self, run: ClaimedRun) -> Facts:
+        """What is known about a started attempt; asks nobody."""
+        ...
 
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output: ...
 

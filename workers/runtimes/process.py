@@ -8,12 +8,9 @@ its own. Must not import the database or Celery.
 from __future__ import annotations
 
 import contextlib
-import errno
-import hashlib
 import os
 import resource
 import shutil
-import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -27,7 +24,8 @@ from workers.errors import EngineError
 from workers.launcher import control
 from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
-from workers.runtimes.base import Output, PrepareFailed, Presence, Result
+from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
+from workers.runtimes.folders import make_removable, scratch_root
 from workers.runtimes.launcher_client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.launcher_records import StartRequest, fresh_environment
 from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, NewerSpecError, ProcessSpec
@@ -42,26 +40,6 @@ _NOFILE: Final = 65_536
 _CAPS: Final = (("log_head", DEFAULT_LOG_HEAD), ("log_tail", DEFAULT_LOG_TAIL))
 #: Seconds until a run that this worker is too old for is offered again.
 _UPGRADE_S: Final = 30.0
-
-
-def scratch_root(node_dir: Path) -> Path:
-    """Where scratch folders lie: in the node's folder if other users may pass through, else in /var/tmp.
-
-    Raises PermissionError when somebody else has put a folder there.
-    """
-    wanted = node_dir / "scratch"
-    wanted.mkdir(parents=True, exist_ok=True)
-    wanted.chmod(0o711)
-    if os.geteuid() != 0 or all(parent.stat().st_mode & stat.S_IXOTH for parent in wanted.parents):
-        return wanted
-    other = Path("/var/tmp") / f"gantry-{hashlib.sha256(str(node_dir).encode()).hexdigest()[:12]}"  # noqa: S108
-    with contextlib.suppress(FileExistsError):
-        other.mkdir(mode=0o711)
-    found = other.lstat()
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
-        raise PermissionError(f"{other} belongs to somebody else: remove it, or use another GANTRY_NODE_DIR")
-    other.chmod(0o711)
-    return other
 
 
 class ProcessRuntime:
@@ -91,12 +69,13 @@ class ProcessRuntime:
     def presence(self, run: ClaimedRun) -> Presence:
         return Presence(self._client.state(self._name_of(run)).state)
 
-    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool]) -> None:
+    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
         spec = _spec(run)
         scratch = self._scratch / self._name_of(run)
         try:
             scratch.mkdir(mode=0o700, exist_ok=True)
             if spec.uris:
+                tell(f"Fetching {len(spec.uris)} files")
                 fetch.fetch_uris(spec.uris, scratch, cancelled)
         except EngineError as error:
             raise PrepareFailed(Reason.INPUT, error.message) from error
@@ -150,6 +129,9 @@ class ProcessRuntime:
     def stop(self, run: ClaimedRun, why: str, grace_s: float) -> None:
         self._client.stop(self._name_of(run), why, grace_s)
 
+    def facts(self, run: ClaimedRun) -> Facts:
+        return Facts()
+
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output:
         # Not by way of the spec: what a newer worker started is adopted by an older one, too.
         head, tail = (run.spec.get(key, default) for key, default in _CAPS)
@@ -158,10 +140,10 @@ class ProcessRuntime:
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self._name(run_id, attempt)
-        shutil.rmtree(self._scratch / name, onerror=_make_removable)
+        shutil.rmtree(self._scratch / name, onerror=make_removable)
         step("runner.during_cleanup")
         # The control folder last: while it is there, an orphan search finds what is left.
-        shutil.rmtree(control.run_dir(str(self._control), name), onerror=_make_removable)
+        shutil.rmtree(control.run_dir(str(self._control), name), onerror=make_removable)
 
     def attempts(self) -> list[tuple[int, int]]:
         names: set[str] = set()
@@ -212,15 +194,3 @@ def _spec(run: ClaimedRun) -> ProcessSpec:
         raise PrepareFailed(Reason.RUNTIME, str(error), ours=True, wait_s=_UPGRADE_S) from error
     except (ValueError, TypeError) as error:
         raise PrepareFailed(Reason.CREATE, str(error)) from error
-
-
-def _make_removable(function: Callable[[str], object], path: str, info: object) -> None:
-    """rmtree's helper: a run may have taken the write bit from its own folders."""
-    with contextlib.suppress(OSError):
-        Path(path).parent.chmod(0o700)
-        Path(path).chmod(0o700)
-        function(path)
-        return
-    error = info[1] if isinstance(info, tuple) else None
-    if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-        raise error

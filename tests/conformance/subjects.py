@@ -1,0 +1,324 @@
+"""The runtimes under test, each as the node that it works on: one class per kind, the same verbs for all.
+
+A subject makes runtimes as a worker does, so that "the next worker" is another call of ``runtime``. No method
+of a runtime needs the database, and none is there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.test import override_settings
+
+from tests.support.cluster import ROOT, pids_under, wait_until
+from tests.support.engines import Engine
+from tests.support.images import BUSYBOX
+from workers.launcher import control
+from workers.leases import ClaimedRun, Lease
+from workers.logs.capture import STREAMS
+from workers.node import build_runtimes
+from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
+from workers.specs import ContainerSpec, ProcessSpec, Spec
+
+#: Seconds for anything that takes a fraction of one on a quiet machine.
+PATIENCE = 40.0
+_numbers = itertools.count(int(time.time()) % 100_000 * 1000)
+
+
+class Subject:
+    """A node with runtimes of one kind."""
+
+    kind = ""
+    #: Does the kernel tell the runtime that memory ran out, or does the program just get no more?
+    tells_oom = False
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp"))
+        self.folder.chmod(0o711)
+        self.env: dict[str, str] = {}
+        self._made: list[Runtime] = []
+
+    @property
+    def node(self) -> Path:
+        return self.folder / "node"
+
+    def runtime(self) -> Runtime:
+        """Another runtime for this node, as the next worker makes it."""
+        with self._as_this_node():
+            made = build_runtimes()[self.kind]
+        self._made.append(made)
+        made.renewed(control.boottime(), 600, 900)
+        return made
+
+    @contextlib.contextmanager
+    def _as_this_node(self) -> Iterator[None]:
+        before = {name: os.environ.get(name) for name in self.env}
+        os.environ.update(self.env)
+        try:
+            with override_settings(GANTRY_NODE_DIR=self.node, GANTRY_RUNTIMES=[self.kind]):
+                yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    del os.environ[name]
+                else:
+                    os.environ[name] = value
+
+    # --- runs ----------------------------------------------------------------------------------------
+
+    def spec(self, script: str, *, argv: list[str] | None = None, mem_mb: int = 256, **more: Any) -> Spec:
+        """A script for ``sh``, or the words of a command as they are."""
+        raise NotImplementedError
+
+    def run(self, script: str = "true", **more: Any) -> ClaimedRun:
+        """A claimed run that was never started; its id is new."""
+        spec = self.spec(script, **more)
+        return ClaimedRun(
+            lease=Lease(next(_numbers), 1, 1),
+            tenant="t",
+            tenant_id=1,
+            family="tasks",
+            kind=self.kind,
+            name="conformance",
+            spec=spec.to_json(),
+            cpu_m=spec.cpu_m,
+            mem_mb=spec.mem_mb,
+            retries_left=0,
+            timeout_s=None,
+            grace_s=1,
+            never_lost=False,
+            cancel_requested=False,
+            operator_cancel=False,
+            started_ago=None,
+            crashes=0,
+            adopted=False,
+        )
+
+    def start_and_die(self, run: ClaimedRun) -> None:
+        """A worker of its own prepares and starts the run, and is killed."""
+        asked = {
+            "kind": self.kind,
+            "node": str(self.node),
+            "run": [run.lease.run_id, run.lease.attempt],
+            "spec": run.spec,
+        }
+        worker = subprocess.Popen(
+            [sys.executable, "-m", "tests.conformance.starter", json.dumps(asked)],
+            cwd=ROOT,
+            env={
+                **os.environ,
+                **self.env,
+                "GANTRY_ROLE": "worker",
+                "DJANGO_SETTINGS_MODULE": "config.settings",
+            },
+            stdout=subprocess.PIPE,
+        )
+        assert worker.stdout is not None
+        with worker.stdout:
+            told = worker.stdout.readline()
+        worker.send_signal(signal.SIGKILL)
+        worker.wait(10)
+        assert told == b"started\n", told
+
+    # --- what is there -------------------------------------------------------------------------------
+
+    def forget(self, run: ClaimedRun) -> None:
+        """What a crash of the machine's other half does: the work goes without leaving a result."""
+        raise NotImplementedError
+
+    def left(self) -> list[str]:
+        """Traces of runs on this node."""
+        return [str(path) for place in ("scratch", "launcher/runs") for path in self.node.glob(f"{place}/*")]
+
+    def close(self) -> None:
+        for runtime in self._made:
+            for run_id, attempt in runtime.attempts():
+                runtime.kill_orphan(run_id, attempt)
+                runtime.cleanup(run_id, attempt)
+            close = getattr(runtime, "close", None)
+            if close is not None:
+                close()
+        for pid in pids_under(self.folder):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(lambda: not pids_under(self.folder), 10, why="the node's processes are gone")
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Processes(Subject):
+    kind = "process"
+
+    def spec(self, script: str, *, argv: list[str] | None = None, mem_mb: int = 256, **more: Any) -> Spec:
+        return ProcessSpec(argv=argv or ["/bin/sh", "-c", script], cpu_m=100, mem_mb=mem_mb, **more)
+
+    def forget(self, run: ClaimedRun) -> None:
+        name = f"{run.lease.run_id}-{run.lease.attempt}"
+        record = json.loads((self.node / "launcher" / "runs" / name / "started").read_text())
+        os.kill(record["shim_pid"], signal.SIGKILL)
+
+
+class Containers(Subject):
+    kind = "container"
+    tells_oom = True
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self.engine = engine
+        self.env = engine.env
+
+    def spec(self, script: str, *, argv: list[str] | None = None, mem_mb: int = 256, **more: Any) -> Spec:
+        given = {"image": BUSYBOX, "force_pull": False, "cpu_m": 500, **more}
+        return ContainerSpec(args=argv or ["/bin/sh", "-c", script], mem_mb=mem_mb, **given)
+
+    def forget(self, run: ClaimedRun) -> None:
+        (found,) = self.containers(run)
+        self.engine.client.api.remove_container(found["Id"], force=True)
+
+    def containers(self, run: ClaimedRun) -> list[dict[str, Any]]:
+        """The containers of one attempt: more than one would be one too many."""
+        name = f"{run.lease.run_id}-{run.lease.attempt}"
+        return [found for found in self.engine.containers() if name in found["Name"]]
+
+    def left(self) -> list[str]:
+        return [*super().left(), *(found["Name"] for found in self.engine.containers())]
+
+
+@pytest.fixture(params=["process", "container"])
+def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+    """Each runtime in turn."""
+    if request.param == "process":
+        made: Subject = Processes()
+    else:
+        made = Containers(request.getfixturevalue("engine"))
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def containers(engine: Engine) -> Iterator[Containers]:
+    """The container runtime only."""
+    made = Containers(engine)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+# --- driving a runtime as the runner does -------------------------------------------------------------------
+
+
+def start(runtime: Runtime, run: ClaimedRun) -> None:
+    runtime.prepare(run, lambda: False, lambda said: None)
+    runtime.start(run, control.boottime())
+
+
+def ended(runtime: Runtime, run: ClaimedRun, timeout_s: float = PATIENCE) -> Result:
+    """Wait for the end, in short waits as the runner does."""
+    deadline = time.monotonic() + timeout_s
+    while time.monotonic() < deadline:
+        result = runtime.wait(run, 0.5)
+        if result is not None:
+            return result
+    raise AssertionError(f"it has not ended: {runtime.presence(run)}")
+
+
+def finished(runtime: Runtime, run: ClaimedRun) -> tuple[Result, dict[int, bytes]]:
+    """Start and run to the end: the result, and what each stream said."""
+    start(runtime, run)
+    result = ended(runtime, run)
+    collected = Collected(runtime.output(run, {}))
+    collected.rest()
+    return result, collected.text()
+
+
+def code(result: Result) -> int | None:
+    """The exit code as it is recorded: a shell's 128 + signal where there was none."""
+    return result.code if result.code is not None else 128 + (result.signal or 0)
+
+
+def adopted(run: ClaimedRun) -> ClaimedRun:
+    """The run as the next worker finds it in the database."""
+    return replace(run, lease=replace(run.lease, epoch=run.lease.epoch + 1), adopted=True, started_ago=1.0)
+
+
+class Collected:
+    """Output as the database would have it: chunks by offset, the middle deleted when told."""
+
+    def __init__(self, output: Output) -> None:
+        self.output = output
+        self.chunks: dict[int, dict[int, bytes]] = {stream: {} for stream in STREAMS}
+        self.truncated = False
+        self.log_bytes = 0
+
+    def some(self, final: bool = False) -> bool:
+        """Take one shipment; True when there is more at once."""
+        shipment = self.output.pending(final)
+        for chunk in shipment.chunks:
+            self.chunks[chunk.stream][chunk.offset] = chunk.data
+        for stale in shipment.stale:
+            held = self.chunks[stale.stream]
+            for offset in [at for at in held if at >= stale.start and at + len(held[at]) <= stale.end]:
+                del held[offset]
+        self.truncated, self.log_bytes = shipment.truncated, shipment.log_bytes
+        self.output.mark(shipment)
+        return shipment.more
+
+    def rest(self) -> None:
+        while self.some(final=True):
+            pass
+
+    def until(self, what: bytes, stream: int = 1) -> None:
+        """Collect until a stream has said this."""
+        wait_until(
+            lambda: (self.some(), what in self.text()[stream])[1],
+            PATIENCE,
+            why=f"it says {what!r}: {self.text()}",
+        )
+
+    def text(self) -> dict[int, bytes]:
+        return {
+            stream: b"".join(data for _, data in sorted(held.items())) for stream, held in self.chunks.items()
+        }
+
+    def shipped(self) -> dict[int, int]:
+        """What the next worker reads from the database."""
+        return {
+            stream: max(at + len(data) for at, data in held.items())
+            for stream, held in self.chunks.items()
+            if held
+        }
+
+
+def refused(runtime: Runtime, run: ClaimedRun) -> str:
+    """Try to run what cannot be run: the words of the refusal. It must be told as the run's own fault."""
+    failed: PrepareFailed | None = None
+    try:
+        start(runtime, run)
+    except PrepareFailed as failure:
+        failed = failure
+    if failed is not None:
+        assert not failed.ours, f"the node takes the blame: {failed.message}"
+        return failed.message
+    result = ended(runtime, run)
+    assert result.error, f"it ran: {result}"
+    return result.error
+
+
+def gone(runtime: Runtime, run: ClaimedRun) -> bool:
+    return runtime.presence(run) is Presence.ABSENT

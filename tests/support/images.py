@@ -1,0 +1,174 @@
+"""Images made on the spot from Debian's static busybox, and a registry (Debian's) inside an engine's network.
+
+No image is fetched from anywhere: the tests need no network.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import tarfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import docker
+
+from tests.support.cluster import wait_until
+from tests.support.engines import Engine
+
+#: Runs as root, starts a shell; every applet of busybox, the users app (1000) and nobody, a writable /tmp.
+BUSYBOX = "gantry-test/busybox:1"
+#: The same for an image that names its own user.
+AS_APP = "gantry-test/as-app:1"
+#: The user and password that ``Registry(..., closed=True)`` asks for, and bcrypt's line for them.
+USER, PASSWORD = "puller", "open-sesame"
+_HTPASSWD = "puller:$2y$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO\n"
+
+_PASSWD = """root:x:0:0::/root:/bin/sh
+app:x:1000:1000::/:/bin/sh
+nobody:x:65534:65534::/:/bin/sh
+"""
+_GROUP = "root:x:0:\napp:x:1000:\nnogroup:x:65534:\n"
+
+
+@cache
+def _root_filesystem() -> bytes:
+    """The tar of a root filesystem that is busybox and nothing else."""
+    program = shutil.which("busybox", path="/bin:/usr/bin")
+    assert program, "the container tests need the Debian package busybox-static"
+    listed = subprocess.run([program, "--list"], capture_output=True, text=True, check=True).stdout.split()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+
+        def add(name: str, kind: bytes, mode: int, data: bytes = b"", link: str = "") -> None:
+            item = tarfile.TarInfo(name)
+            item.type, item.mode, item.size, item.linkname = kind, mode, len(data), link
+            tar.addfile(item, io.BytesIO(data))
+
+        for folder, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777)):
+            add(folder, tarfile.DIRTYPE, mode)
+        add("bin/busybox", tarfile.REGTYPE, 0o755, Path(program).read_bytes())
+        for applet in listed:
+            if applet != "busybox":
+                add(f"bin/{applet}", tarfile.SYMTYPE, 0o777, link="busybox")
+        add("etc/passwd", tarfile.REGTYPE, 0o644, _PASSWD.encode())
+        add("etc/group", tarfile.REGTYPE, 0o644, _GROUP.encode())
+    return out.getvalue()
+
+
+def load(engine: Engine) -> None:
+    """Give an engine BUSYBOX and AS_APP, unless it has them."""
+    api = engine.client.api
+    if api.images(BUSYBOX):
+        return
+    name, tag = BUSYBOX.split(":")
+    api.import_image_from_data(_root_filesystem(), repository=name, tag=tag, changes=['CMD ["/bin/sh"]'])
+    derive(engine, AS_APP, "USER app")
+
+
+def derive(engine: Engine, name: str, *instructions: str) -> str:
+    """Make an image from BUSYBOX with more instructions of a Dockerfile; returns its id."""
+    text = "\n".join([f"FROM {BUSYBOX}", *instructions]).encode()
+    image, lines = engine.client.images.build(fileobj=io.BytesIO(text), tag=name, rm=True)
+    for _ in lines:
+        pass
+    return str(image.id)
+
+
+def tag(engine: Engine, name: str, source: str = BUSYBOX) -> None:
+    """Another name for an image that is there."""
+    repository, _, version = name.rpartition(":") if ":" in name.rpartition("/")[2] else (name, "", "latest")
+    assert engine.client.api.tag(source, repository, version)
+
+
+def forget(engine: Engine, *names: str) -> None:
+    """Take these names, and what nobody else names, from an engine."""
+    for name in names:
+        try:
+            engine.client.api.remove_image(name, force=True)
+        except docker.errors.ImageNotFound:
+            continue
+
+
+class Registry:
+    """A registry on 127.0.0.1 of an engine's network, over plain HTTP; ``closed`` asks for USER and PASSWORD.
+
+    dockerd takes 127.0.0.0/8 for trustworthy without TLS. It ends with its engine at the latest.
+    """
+
+    def __init__(self, engine: Engine, *, port: int = 5000, closed: bool = False) -> None:
+        self._engine = engine
+        self.address = f"127.0.0.1:{port}"
+        self._port = port
+        self._closed = closed
+        self._folder = engine.folder / f"registry-{port}"
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Registry:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        assert shutil.which("docker-registry"), "the pull tests need the Debian package docker-registry"
+        self._folder.mkdir(exist_ok=True)
+        lines = [
+            "version: 0.1",
+            "log: {level: error, accesslog: {disabled: true}}",
+            f"storage: {{filesystem: {{rootdirectory: {self._folder}/data}}, delete: {{enabled: true}}}}",
+            f"http: {{addr: '{self.address}'}}",
+        ]
+        if self._closed:
+            (self._folder / "htpasswd").write_text(_HTPASSWD)
+            lines.append(f"auth: {{htpasswd: {{realm: test, path: {self._folder}/htpasswd}}}}")
+        config = self._folder / "config.yml"
+        config.write_text("\n".join(lines) + "\n")
+        with (self._folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *self._engine.enter("--net", "--pid"),
+                    # Dies with the process that this one can kill, and with the engine in any case.
+                    *("setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", str(config)),
+                ],
+                env={"PATH": "/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        process = self._process
+        wait_until(
+            lambda: self._answers() or process.poll() is not None, 20, 0.02, why="the registry answers"
+        )
+        assert process.poll() is None, (self._folder / "log").read_text()[-2000:]
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def push(self, source: str, name: str) -> str:
+        """Put an image of the engine there; returns the name under which it can be pulled."""
+        full = f"{self.address}/{name}"
+        tag(self._engine, full, source)
+        repository, _, version = full.rpartition(":")
+        auth: Any = {"username": USER, "password": PASSWORD} if self._closed else None
+        for line in self._engine.client.api.push(
+            repository, tag=version, auth_config=auth, stream=True, decode=True
+        ):
+            assert "error" not in line, f"push of {full}: {line}"
+        return full
+
+    def _answers(self) -> bool:
+        try:
+            link = self._engine.connect(self._port, 2)
+        except OSError:
+            return False
+        with link:
+            link.sendall(b"GET /v2/ HTTP/1.0\r\n\r\n")
+            return b"HTTP/1." in link.recv(64)

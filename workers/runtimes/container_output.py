@@ -1,0 +1,394 @@
+"""The output of containers: one thread reads every log stream of a node and writes the local spool files.
+
+Byte for byte and split by stream. What has been taken is known from the spool's size and a small journal of
+timestamps, so a stream that was cut, or a worker that died, goes on without loss or doubling: what is read
+again is counted off. A stream's end is no proof of the container's end. Must not import Django.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from workers.launcher import kernel
+from workers.logs.capture import STDERR, STDOUT, STREAMS
+
+logger = logging.getLogger(__name__)
+
+_NAMES: Final = {STDOUT: "stdout", STDERR: "stderr"}
+#: Length of a timestamp as the engine writes it, nanoseconds always with nine digits: it sorts as text.
+_STAMP: Final = 30
+_RECV: Final = 256 * 1024
+_LEAST_SLACK: Final = 64 * 1024
+#: Growth in bytes after which the journal is written again.
+_NOTE_BYTES: Final = 4 * 1024 * 1024
+_OVERLAP_S: Final = 2
+
+
+class CutError(Exception):
+    """The stream ended where it should not, or says what nobody understands."""
+
+
+class LogStream:
+    """Takes an HTTP answer apart as its bytes come: head, chunks, frames. ``ended`` after the last chunk."""
+
+    def __init__(self, take: Callable[[list[tuple[int, bytes, bytes]]], None]) -> None:
+        self._take = take
+        self._raw = bytearray()
+        self._frames = bytearray()
+        self._in_head = True
+        self._chunk_left = 0
+        self._after_chunk = False
+        self._chunked = False
+        self.ended = False
+
+    def plain(self) -> None:
+        """What is fed has neither head nor chunks: somebody else has taken them off."""
+        self._in_head = False
+
+    def feed(self, data: bytes) -> None:
+        """Raises CutError, and what ``take`` raises."""
+        self._raw += data
+        if self._in_head and not self._read_head():
+            return
+        if self._chunked:
+            self._read_chunks()
+        else:
+            self._frames += self._raw
+            self._raw.clear()
+        self._read_frames()
+
+    def _read_head(self) -> bool:
+        end = self._raw.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        head, _, rest = bytes(self._raw[:end]).partition(b"\r\n")
+        status = head.split(b" ", 2)[1:2]
+        if status != [b"200"]:
+            raise CutError(f"the engine answered {head.decode(errors='replace')}")
+        self._chunked = b"chunked" in rest.lower()
+        del self._raw[: end + 4]
+        self._in_head = False
+        return True
+
+    def _read_chunks(self) -> None:
+        raw, at = self._raw, 0
+        while not self.ended:
+            if self._chunk_left:
+                piece = raw[at : at + self._chunk_left]
+                if not piece:
+                    break
+                self._frames += piece
+                at += len(piece)
+                self._chunk_left -= len(piece)
+                self._after_chunk = not self._chunk_left
+                continue
+            if self._after_chunk:
+                if len(raw) - at < 2:
+                    break
+                at += 2
+                self._after_chunk = False
+                continue
+            end = raw.find(b"\r\n", at)
+            if end < 0:
+                break
+            try:
+                self._chunk_left = int(raw[at:end].split(b";")[0], 16)
+            except ValueError:
+                raise CutError("the stream's chunks do not follow each other") from None
+            at = end + 2
+            self.ended = not self._chunk_left
+        del raw[:at]
+
+    def _read_frames(self) -> None:
+        frames, at, found = self._frames, 0, []
+        while len(frames) - at >= 8:
+            size = int.from_bytes(frames[at + 4 : at + 8], "big")
+            if len(frames) - at - 8 < size:
+                break
+            stream, start = frames[at], at + 8
+            at = start + size
+            if stream not in STREAMS or size <= _STAMP:
+                raise CutError(f"the engine says: {bytes(frames[start:at]).decode(errors='replace').strip()}")
+            # Of a line whose length is a multiple of the engine's buffer the engine keeps the end as a piece
+            # without content: its line feed.
+            found.append(
+                (stream, bytes(frames[start : start + _STAMP]), bytes(frames[start + 31 : at]) or b"\n")
+            )
+        del frames[:at]
+        if found:
+            self._take(found)
+
+
+@dataclass
+class Mark:
+    """How far one stream has been taken: ``seen`` frames since the timestamp ``since``, ``total`` in all,
+    ``offset`` bytes. ``since`` is empty when timestamps ran backwards: then ``seen`` is ``total``."""
+
+    since: bytes = b""
+    seen: int = 0
+    total: int = 0
+    offset: int = 0
+
+    def count(self, stamp: bytes) -> None:
+        self.total += 1
+        if self.total == 1 or stamp > self.since != b"":
+            self.since, self.seen = stamp, 1
+        elif stamp == self.since:
+            self.seen += 1
+        else:  # the clock was set back: from now on frames are counted from the beginning
+            self.since, self.seen = b"", self.total
+
+
+class _Skip:
+    """What a stream that is read again repeats."""
+
+    def __init__(self, mark: Mark, size: int) -> None:
+        self._since = mark.since
+        self.frames = mark.seen
+        self.bytes = size - mark.offset
+        self.met = not mark.since
+
+    def repeats(self, stamp: bytes) -> bool:
+        """Was this frame taken before?"""
+        if not self.frames:
+            return False
+        if stamp < self._since:
+            return True
+        if stamp > self._since and not self.met:
+            # What was taken last is gone from the engine's own files: nothing is repeated.
+            self.frames = self.bytes = 0
+            return False
+        self.met = True
+        self.frames -= 1
+        return True
+
+
+class Spool:
+    """Both output files of one attempt on the node. One thread at a time reads into it."""
+
+    def __init__(self, folder: Path, head: int, tail: int) -> None:
+        self.folder = folder
+        self.head = head
+        self.tail = tail
+        self._slack = max(_LEAST_SLACK, tail // 4)
+        self._punched = dict.fromkeys(STREAMS, head)
+        self._noted = 0
+        self._marks = self._read_journal()
+        self._sizes = {stream: self._size(stream) for stream in STREAMS}
+        self._skips = self._fresh_skips()
+        #: A stream is open; the last one ended properly; why it did not.
+        self.open = False
+        self.clean = False
+        self.trouble = ""
+
+    def path(self, stream: int) -> Path:
+        return self.folder / _NAMES[stream]
+
+    def make_up(self, shipped: Mapping[int, int]) -> None:
+        """Files that are gone count as taken as far as they have been stored elsewhere."""
+        for stream, size in shipped.items():
+            if stream in self._sizes and self._sizes[stream] < size and self._marks[stream].total == 0:
+                with self.path(stream).open("ab") as file:
+                    file.truncate(size)
+                self._sizes[stream] = size
+
+    def query(self) -> dict[str, Any]:
+        """What to ask the engine for, to go on where it was left; then the next frames may be given."""
+        self._skips = self._fresh_skips()
+        since = min(mark.since for mark in self._marks.values() if mark.total) if self._started else b""
+        return {"stdout": True, "stderr": True, "timestamps": True, "since": _unix(since) if since else None}
+
+    @property
+    def _started(self) -> bool:
+        return any(mark.total for mark in self._marks.values())
+
+    def take(self, frames: list[tuple[int, bytes, bytes]]) -> None:
+        """Write frames to the files. Raises OSError; then what was not written will be read again."""
+        marks = {stream: Mark(**mark.__dict__) for stream, mark in self._marks.items()}
+        pieces: dict[int, list[bytes]] = {}
+        for stream, stamp, data in frames:
+            skip = self._skips[stream]
+            if skip.frames and skip.repeats(stamp):
+                continue
+            marks[stream].count(stamp)
+            if skip.bytes:
+                drop = min(skip.bytes, len(data))
+                skip.bytes -= drop
+                marks[stream].offset += drop
+                rest = data[drop:]
+            else:
+                rest = data
+            marks[stream].offset += len(rest)
+            pieces.setdefault(stream, []).append(rest)
+        for stream, parts in pieces.items():
+            self._append(stream, b"".join(parts))
+        self._marks = marks
+        taken = sum(mark.offset for mark in marks.values())
+        if taken - self._noted >= _NOTE_BYTES:
+            self._noted = taken
+            self._write_journal()
+
+    def note(self) -> None:
+        """Write down how far it came: without it everything is read again from the start."""
+        with contextlib.suppress(OSError):
+            self._write_journal()
+
+    def _append(self, stream: int, data: bytes) -> None:
+        if not data:
+            return
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        file = os.open(self.path(stream), flags, 0o600)
+        try:
+            view = memoryview(data)
+            while view:
+                done = os.write(file, view)
+                self._sizes[stream] += done
+                view = view[done:]
+            self._cap(stream, file)
+        finally:
+            os.close(file)
+
+    def _cap(self, stream: int, file: int) -> None:
+        """Beyond the cap the middle is given back to the disk, as the shim of a command does."""
+        end = self._sizes[stream] - self.tail
+        if end - self._punched[stream] > self._slack:
+            try:
+                kernel.punch_hole(file, self._punched[stream], end)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
+                    raise
+            self._punched[stream] = end
+
+    def _size(self, stream: int) -> int:
+        with contextlib.suppress(FileNotFoundError):
+            return self.path(stream).stat().st_size
+        return 0
+
+    def _fresh_skips(self) -> dict[int, _Skip]:
+        return {stream: _Skip(self._marks[stream], self._sizes[stream]) for stream in STREAMS}
+
+    def _read_journal(self) -> dict[int, Mark]:
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            told = json.loads((self.folder / "journal").read_text())
+            return {
+                stream: Mark(str(since).encode(), int(seen), int(total), int(offset))
+                for stream in STREAMS
+                for since, seen, total, offset in [told[_NAMES[stream]]]
+            }
+        return {stream: Mark() for stream in STREAMS}
+
+    def _write_journal(self) -> None:
+        told = {
+            _NAMES[stream]: [mark.since.decode(), mark.seen, mark.total, mark.offset]
+            for stream, mark in self._marks.items()
+        }
+        new = self.folder / "journal.new"
+        new.write_text(json.dumps(told))
+        new.replace(self.folder / "journal")
+
+
+def _unix(stamp: bytes) -> str:
+    """A little before the engine's timestamp, in the form that its ``since`` takes: seconds.nanoseconds.
+
+    Before, because the two streams are stamped first and written afterwards: they may overtake each other.
+    """
+    text = stamp.decode()
+    seconds = datetime.strptime(text[:19], "%Y-%m-%dT%H:%M:%S").replace(tzinfo=UTC).timestamp()
+    return f"{int(seconds) - _OVERLAP_S}.{text[20:29]}"
+
+
+class Follower:
+    """The reading thread: any number of log streams, one descriptor each."""
+
+    def __init__(self) -> None:
+        self._selector = selectors.DefaultSelector()
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._selector.register(self._wake_read, selectors.EVENT_READ)
+        self._new: deque[tuple[socket.socket, Spool, Callable[[], None]]] = deque()
+        self._unwanted: deque[Spool] = deque()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+
+    def follow(self, channel: socket.socket, spool: Spool, ended: Callable[[], None]) -> None:
+        """Read a stream until its end, then call ``ended`` (in the reading thread; it must be quick)."""
+        spool.open, spool.clean, spool.trouble = True, False, ""
+        with self._lock:
+            self._new.append((channel, spool, ended))
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._read_forever, name="container-output", daemon=True
+                )
+                self._thread.start()
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"x")
+
+    def forget(self, spool: Spool, patience_s: float = 2.0) -> None:
+        """Stop reading into a spool; returns when nothing is written to it any more."""
+        self._unwanted.append(spool)
+        with contextlib.suppress(BlockingIOError):
+            os.write(self._wake_write, b"x")
+        deadline = time.monotonic() + patience_s
+        while spool.open and time.monotonic() < deadline:
+            time.sleep(0.005)
+
+    def _read_forever(self) -> None:
+        while True:
+            for key, _ in self._selector.select():
+                if key.data is None:
+                    self._admit()
+                else:
+                    self._read(key.fileobj, *key.data)  # type: ignore[arg-type]
+
+    def _admit(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wake_read, 4096)
+        while self._new:
+            channel, spool, ended = self._new.popleft()
+            self._selector.register(channel, selectors.EVENT_READ, (spool, LogStream(spool.take), ended))
+        while self._unwanted:
+            unwanted = self._unwanted.popleft()
+            for key in list(self._selector.get_map().values()):
+                if key.data is not None and key.data[0] is unwanted:
+                    self._end(key.fileobj, unwanted, "it was left")  # type: ignore[arg-type]
+
+    def _end(self, channel: socket.socket, spool: Spool, trouble: str) -> None:
+        self._selector.unregister(channel)
+        channel.close()
+        spool.trouble = trouble
+        spool.clean = not trouble
+        spool.open = False
+
+    def _read(
+        self, channel: socket.socket, spool: Spool, stream: LogStream, ended: Callable[[], None]
+    ) -> None:
+        trouble = ""
+        try:
+            data = channel.recv(_RECV)
+            if data:
+                stream.feed(data)
+            else:
+                trouble = "the stream was cut"
+        except BlockingIOError:
+            return
+        except (OSError, CutError) as error:
+            trouble = str(error) or type(error).__name__
+        except Exception as error:
+            logger.exception("reading the output of a container failed")
+            trouble = str(error) or type(error).__name__
+        if stream.ended or trouble:
+            self._end(channel, spool, trouble)
+            ended()
