@@ -138,9 +138,7 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
     except BaseException:
         lock.close()
         raise
-    held = Registration(
-        node.pk, name, node.incarnation, crashed, lock, folder, generation, node.beats
-    )
+    held = Registration(node.pk, name, node.incarnation, crashed, lock, folder, generation, node.beats)
     remember(held)
     return held
 

@@ -86,15 +86,7 @@ class Deployment:
 
     def prepare(self, **settings: str) -> None:
         """The project folder with secrets made as an operator makes them; settings go into gantry.env."""
-        listed = subprocess.run(
-            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-            cwd=ROOT, capture_output=True, text=True, check=True,
-        ).stdout  # fmt: skip
-        for name in filter(None, listed.split("\0")):
-            target = self.folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            if (ROOT / name).exists():
-                shutil.copy2(ROOT / name, target)
+        self.copy()
         for wheel in wheelhouse().iterdir():
             os.link(wheel, copy) if _same_disk(
                 wheel, copy := self.folder / "deploy/wheelhouse" / wheel.name
@@ -119,6 +111,18 @@ class Deployment:
         with (self.folder / "deploy/gantry.env").open("a") as file:
             file.writelines(f"{name}={value}\n" for name, value in settings.items())
 
+    def copy(self) -> None:
+        """What git tracks, or would."""
+        listed = subprocess.run(
+            ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout  # fmt: skip
+        for name in filter(None, listed.split("\0")):
+            target = self.folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            if (ROOT / name).exists():
+                shutil.copy2(ROOT / name, target)
+
     def secret(self, name: str) -> str:
         return (self.folder / "deploy/secrets" / name).read_text().strip()
 
@@ -127,7 +131,7 @@ class Deployment:
     def compose(self, *arguments: str, timeout_s: float = 240, check: bool = True) -> str:
         """Run docker-compose; its whole output. Fails with it when it fails."""
         done = subprocess.run(
-            ["docker-compose", "--no-ansi", "-p", self.name, *arguments],
+            ["docker-compose", "--ansi", "never", "-p", self.name, *arguments],
             cwd=self.folder,
             env={
                 "PATH": os.environ["PATH"],
