@@ -1,4 +1,4 @@
-"""Starts one process of a deployment: `python -m config.start api|worker|callbacks|flower|migrate|manage|health`.
+"""Starts one process of a deployment: `python -m config.start api|worker|callbacks|flower|migrate|manage`.
 
 One definition of every process' command line, for containers, systemd units and `make up` alike. A secret may
 come in a file: NAME_FILE=/path instead of NAME, for the names in SECRETS. The process replaces this one, so a
@@ -31,7 +31,7 @@ SECRETS: Final = (
     "FLOWER_BASIC_AUTH",
 )
 _SERVERS: Final = ("DATABASE_URL", "REDIS_URL")
-#: What each process cannot do without. There are no defaults for these: a deployment names them or stops here.
+#: What each process cannot do without. There are no defaults: a deployment names them or stops here.
 NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "api": (*_SERVERS, "GANTRY_SECRET_KEYS", "DJANGO_SECRET_KEY"),
     "worker": (*_SERVERS, "GANTRY_SECRET_KEYS"),
@@ -41,6 +41,8 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "manage": ("DATABASE_URL",),
     "health": (),
 }
+#: Exit code (EX_CONFIG): a supervisor need not try again.
+_CONFIG: Final = 78
 #: Seconds; a node whose last heartbeat is older counts as silent.
 _SILENT_S: Final = 30.0
 
@@ -190,36 +192,46 @@ def command_for(what: str, arguments: Sequence[str], environment: Mapping[str, s
 
 def _migrate(environment: Mapping[str, str]) -> NoReturn:
     """The schema, then the first tenant, user and token as far as they are missing."""
-    child = os.spawnve(os.P_WAIT, sys.executable, manage_command("migrate", "--noinput"), dict(environment))  # noqa: S606
+    child = os.spawnve(os.P_WAIT, sys.executable, manage_command("migrate", "--noinput"), dict(environment))
     if child != 0:
         sys.exit(child if child > 0 else 1)
-    os.execve(sys.executable, manage_command("bootstrap"), dict(environment))  # noqa: S606
+    _become(manage_command("bootstrap"), environment)
+
+
+def _become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
+    os.execve(command[0], command, environment)
 
 
 def main(arguments: Sequence[str]) -> int:
     what, *rest = arguments or [""]
     if what not in NEEDED:
-        print(f"usage: gantry {'|'.join(NEEDED)} [arguments]", file=sys.stderr)  # noqa: T201
-        return 64
+        return _complain(f"usage: gantry {'|'.join(NEEDED)} [arguments]", 64)
     environment = dict(os.environ)
     try:
         if what == "health":
             problem = health(rest[0] if rest else "api", environment)
-            print(problem or "ok", file=sys.stderr if problem else sys.stdout)  # noqa: T201
-            return 1 if problem else 0
-        read_secret_files(environment)
-        check_needed(what, environment)
-        environment.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
-        if what != "manage":
-            environment["GANTRY_ROLE"] = "worker" if what in ("worker", "callbacks") else "web"
+            return _complain(problem, 1) if problem else 0
+        prepare(what, environment)
         os.chdir(ROOT)
         if what == "migrate":
             _migrate(environment)
-        command = command_for(what, rest, environment)
+        _become(command_for(what, rest, environment), environment)
     except CannotStart as error:
-        print(f"gantry: {error}", file=sys.stderr)  # noqa: T201
-        return 78  # EX_CONFIG: a supervisor need not try again
-    os.execve(command[0], command, environment)  # noqa: S606
+        return _complain(f"gantry: {error}", _CONFIG)
+
+
+def prepare(what: str, environment: MutableMapping[str, str]) -> None:
+    """Make the environment of the process `what` complete. Raises CannotStart."""
+    read_secret_files(environment)
+    check_needed(what, environment)
+    environment.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
+    if what != "manage":
+        environment["GANTRY_ROLE"] = "worker" if what in ("worker", "callbacks") else "web"
+
+
+def _complain(text: str, code: int) -> int:
+    sys.stderr.write(f"{text}\n")
+    return code
 
 
 if __name__ == "__main__":

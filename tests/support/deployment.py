@@ -149,9 +149,10 @@ class Deployment:
             timeout=timeout_s,
             check=False,
         )
-        assert not check or done.returncode == 0, (
-            f"docker-compose {' '.join(arguments)}:\n{done.stdout[-6000:]}"
-        )
+        if check and done.returncode != 0:
+            raise AssertionError(
+                f"docker-compose {' '.join(arguments)}:\n{done.stdout[-6000:]}\n{self.logs()[-8000:]}"
+            )
         return done.stdout
 
     def gantry(self, *arguments: str) -> str:
