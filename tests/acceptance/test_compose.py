@@ -1,8 +1,8 @@
 """The deployment of docker-compose.yml, really built and brought up on an engine of the test's own.
 
-Base images are stand-ins made of this machine's programs (tests.support.standins). One test, because bringing it
-up is what takes time: submit, kill, callback, a worker's container replaced, Postgres and Redis restarted, all down
-and up again.
+Base images are stand-ins made of this machine's programs (tests.support.standins). One test, because bringing
+it up is what takes time: submit, kill, callback, a worker's container replaced, Postgres and Redis restarted,
+all down and up again.
 """
 
 from __future__ import annotations
@@ -50,16 +50,21 @@ def deployment() -> Iterator[Deployment]:
         subprocess.run(["rm", "-rf", str(folder)], check=False)
 
 
+def _ready_nodes(deployment: Deployment) -> int:
+    status, body = deployment.call("GET", "/readyz")
+    return int(body["nodes"]["ready"]) if status == 200 else 0
+
+
 def _submit(deployment: Deployment, command: str, **more: Any) -> int:
     status, body = deployment.call("POST", "/v1/tasks", {"taskName": "smoke", "commands": command, **more})
     assert status == 200, body
-    return int(body["taskId"])
+    return int(body["data"]["taskId"])
 
 
 def _task(deployment: Deployment, task_id: int) -> dict[str, Any]:
     """The task, or {} while the API does not answer."""
     status, body = deployment.call("GET", f"/v1/tasks?taskIds={task_id}")
-    return dict(body[0]) if status == 200 and body else {}
+    return dict(body["data"][0]) if status == 200 and body["data"] else {}
 
 
 def _wait(deployment: Deployment, task_id: int, wanted: int, timeout_s: float = 90.0) -> dict[str, Any]:
@@ -93,7 +98,7 @@ def _receiver(deployment: Deployment) -> Iterator[tuple[str, list[dict[str, Any]
             self.send_response(204)
             self.end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 its name
             """Says nothing."""
 
     out = deployment.engine.client.networks.get(f"{deployment.name}_out").attrs
@@ -111,8 +116,8 @@ def _receiver(deployment: Deployment) -> Iterator[tuple[str, list[dict[str, Any]
 
 
 def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> None:
-    """Catches an image that does not build or start, a service that does not find another, a secret in the open,
-    data that a restart loses, and a worker's replacement that loses or repeats work."""
+    """Catches an image that does not build or start, a service that does not find another, a secret in the
+    open, data that a restart loses, and a worker's replacement that loses or repeats work."""
     deployment.prepare(
         GANTRY_HEARTBEAT_S="1",
         GANTRY_GRACE_S="2",
@@ -148,7 +153,7 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
     doomed = _submit(deployment, "sleep 600 & sleep 600")
     _wait(deployment, doomed, _RUNNING)
     status, body = deployment.call("POST", f"/v1/tasks/kill?taskId={doomed}")
-    assert (status, body["submitKill"]) == (200, True)
+    assert (status, body["data"]["submitKill"]) == (200, True)
     _wait(deployment, doomed, _KILLED)
 
     if _CALLBACKS:
@@ -184,7 +189,7 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
 
 
 def _replace_the_worker(deployment: Deployment) -> None:
-    """What docs/operations.md says of a worker's container that is replaced: containers go on, commands do not."""
+    """As docs/operations.md says of a worker's container that is replaced: containers go on, commands do not."""
     lost = _submit(deployment, "echo begun; sleep 600")
     retried = _submit(deployment, 'case "$HOME" in *-1) sleep 600;; esac; echo again', retry=1)
     container = {"type": "DOCKER", "docker": {"image": images.BUSYBOX, "forcePullImage": False}}

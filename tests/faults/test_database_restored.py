@@ -1,4 +1,4 @@
-"""The restore drill: the database is an hour older than what runs. Nothing is mixed up, and nothing overlaps."""
+"""The restore drill: the database is an hour older than what runs. Nothing is mixed up, nothing overlaps."""
 
 from __future__ import annotations
 

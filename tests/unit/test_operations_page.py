@@ -48,8 +48,6 @@ def test_every_metric_is_told() -> None:
 def test_every_event_that_is_explained_exists() -> None:
     folders = (ROOT / "workers", ROOT / "config")
     source = "".join(path.read_text() for folder in folders for path in folder.rglob("*.py"))
-        path.read_text() for folder in ("workers", "config") for path in (ROOT / folder).rglob("*.py")
-    )
     table = PAGE.partition("\n## Reading logs\n")[2].partition("\n## ")[0]
     told = re.findall(r"\b[a-z]+\.[a-z_]+\b", "".join(re.findall(r"^\| ([a-z][^|]*)\|", table, re.MULTILINE)))
     assert told
