@@ -164,9 +164,9 @@ def _refuse_set_back(node: Node, folder: Path, generation: uuid.UUID) -> None:
         return
     if life == str(generation) and name == node.name and (node.incarnation, node.beats) < seen:
         raise DatabaseSetBack(
-            f"the database knows less of node {node.name} than the node itself: it was restored from a backup. "
-            "Check that it is the right one, run `manage.py after_restore` once, then start the workers; until "
-            "then nothing of this node is touched"
+            f"the database knows less of node {node.name} than the node itself: it was restored from a "
+            "backup. Check that it is the right one, run `manage.py after_restore` once, then start the "
+            "workers; until then nothing of this node is touched"
         )
 
 

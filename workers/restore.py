@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-#: More ids a second than one installation can give (docs/performance.md: 1,080 submissions), and the least gap.
+#: More ids a second than one installation can give (docs/performance.md: 1,080), and the least gap.
 _IDS_PER_S = 2_000
 _LEAST_GAP = 1_000_000
 #: More starts of a worker, tries of a run and adoptions than there can have been since the backup.
@@ -45,7 +45,7 @@ def after_restore(hold_s: float | None = None) -> Restored:
         lost_s = _lost_s(cursor)
         gap = max(_LEAST_GAP, int(lost_s * _IDS_PER_S))
         _leave_out_ids(cursor, gap)
-        # Leases given since are older than these; where another try is due nobody knows: it may be done already.
+        # Leases given since are older than these. Another try may be one too many: it may be done already.
         cursor.execute(
             """UPDATE workers_run SET lease_epoch = lease_epoch + %s, retries_left = 0,
                    lease_until = now() + %s * interval '1 second' WHERE state = 'RUNNING'""",

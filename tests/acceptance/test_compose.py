@@ -123,7 +123,7 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
         GANTRY_GRACE_S="2",
         GANTRY_CALLBACK_ALLOW_NETWORKS="172.16.0.0/12,192.168.0.0/16",
     )
-    deployment.compose("build", timeout_s=400)
+    deployment.compose("build", "api", "worker", timeout_s=400)
     scale = () if _CALLBACKS else ("--scale", "callbacks=0")
     deployment.compose("up", "-d", *scale)
     wait_until(
@@ -189,7 +189,7 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
 
 
 def _replace_the_worker(deployment: Deployment) -> None:
-    """As docs/operations.md says of a worker's container that is replaced: containers go on, commands do not."""
+    """As docs/operations.md says: containers outlive the container of their worker, commands do not."""
     lost = _submit(deployment, "echo begun; sleep 600")
     retried = _submit(deployment, 'case "$HOME" in *-1) sleep 600;; esac; echo again', retry=1)
     container = {"type": "DOCKER", "docker": {"image": images.BUSYBOX, "forcePullImage": False}}

@@ -14,7 +14,7 @@ from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
 from tests.support.ledger import assert_no_overlap, ticking_command
-from tests.support.machine import alive, started, wait_dead, wait_for_file
+from tests.support.machine import alive, started, wait_dead
 from workers import services
 from workers.models import Attempt, Installation, Node, Run
 from workers.registration import Capacity, DatabaseSetBack, heartbeat, register

@@ -1,4 +1,4 @@
-"""The unit files of deploy/systemd: systemd accepts them, and the worker can do its work with what its unit leaves."""
+"""The units of deploy/systemd: systemd accepts them, and the worker works with what its unit leaves it."""
 
 from __future__ import annotations
 

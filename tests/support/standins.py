@@ -1,8 +1,8 @@
 """Stand-ins for the images that a deployment takes from a registry, made of what this machine has.
 
 ``python:3.11-slim`` from the Python that runs the tests, ``postgres`` and ``redis`` from the servers in the
-wheels, each with the shared libraries it needs and busybox for a shell. They behave like the originals in what
-docker-compose.yml relies on: paths, users, variables. Nothing is fetched.
+wheels, each with the shared libraries it needs and busybox for a shell. They behave like the originals in
+what docker-compose.yml relies on: paths, users, variables. Nothing is fetched.
 """
 
 from __future__ import annotations
@@ -120,8 +120,8 @@ class Root:
         found = [Path(each) for each in re.findall(r"(/\S+\.so[.\d]*) \(0x", done.stdout)]
         cache = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=True).stdout
         for name in self._wanted:
-            if match := re.search(rf"^\s*{re.escape(name)}\.so\.\d+ .*=> (/\S+)$", cache, re.MULTILINE):
-                found.append(Path(match[1]))
+            line = re.search(rf"^\s*{re.escape(name)}\.so\.\d+ .*=> (/\S+)$", cache, re.MULTILINE)
+            found += [Path(line[1])] if line else []
         for library in {library.name: library for library in found}.values():
             # The loader is found by its full name, everything else in the usual place.
             loader = library.name.startswith("ld-linux")

@@ -1,4 +1,4 @@
-"""docs/operations.md against what it speaks of: settings, variables of docker-compose.yml, metrics, commands, links."""
+"""docs/operations.md against what it speaks of: settings, variables, metrics, events, links."""
 
 from __future__ import annotations
 

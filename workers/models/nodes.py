@@ -80,8 +80,8 @@ class Node(models.Model):
 class Installation(models.Model):
     """The one row that names this database: what nodes create outside of it carries the name.
 
-    ``generation`` is the life of the database, for nodes to recognise an older one: a restored backup keeps its
-    generation until ``after_restore`` begins a new one. The name stays.
+    ``generation`` is the life of the database, for nodes to recognise an older one: a restored backup keeps
+    its generation until ``after_restore`` begins a new one. The name stays.
     """
 
     id = models.SmallIntegerField(primary_key=True, default=1)

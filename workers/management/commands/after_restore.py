@@ -1,4 +1,4 @@
-"""manage.py after_restore: once after the database was restored from a backup, before anything else starts."""
+"""manage.py after_restore: once after the database was restored from a backup, before all else starts."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Command(SpeakingCommand):
         if options["hold"] is not None and options["hold"] < 0:
             raise CommandError("--hold: write seconds from 0 on")
         done = restore.after_restore(options["hold"])
-        lines = [
+        text = (
             f"The backup is {done.lost_s:.0f} s old: what was accepted since is gone. Ids go on {done.gap} "
-            "further, so that none is given twice.",
-            f"{done.running} running: their nodes say how they are; what is not there any more is recorded as "
-            "lost, and not tried again by itself.",
-            f"{done.held} waiting: kept back for {done.hold_s:.0f} s, then they run, also those that had ended "
-            "since the backup.",
-            f"{done.nodes} nodes: start their workers now. They kill what this database does not know.",
-            "Tokens and memberships are those of the backup: revoke again what was revoked since.",
-        ]
-        return "\n".join(lines), done.__dict__.copy()
+            "further, so that none is given twice.\n"
+            f"{done.running} running: their nodes say how they are; what is not there any more is recorded "
+            "as lost, and not tried again by itself.\n"
+            f"{done.held} waiting: kept back for {done.hold_s:.0f} s, then they run, also those that had "
+            "ended since the backup.\n"
+            f"{done.nodes} nodes: start their workers now. They kill what this database does not know.\n"
+            "Tokens and memberships are those of the backup: revoke again what was revoked since."
+        )
+        return text, done.__dict__.copy()
