@@ -25,7 +25,9 @@ ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="Gantry" \
       org.opencontainers.image.description="One engine that runs commands, containers and transfers behind five HTTP dialects" \
       org.opencontainers.image.version="${VERSION}"
-COPY --from=build /opt/gantry /opt/gantry
+# Two layers: a new release with the same packages is a small one.
+COPY --from=build /opt/gantry/venv /opt/gantry/venv
+COPY --from=build /opt/gantry/app /opt/gantry/app
 # Compiled modules are in the image, so nothing is written below /opt: the root file system may be read-only.
 ENV PATH=/opt/gantry/venv/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \

@@ -10,6 +10,7 @@ from collections.abc import Collection
 
 from tasks_api import fields
 from tasks_api.codes import NotAllowed, Refused, Unsupported
+from workers import docker_options
 from workers.specs import ContainerSpec
 
 
@@ -44,6 +45,13 @@ def spec(container: dict[str, object], allowed: Collection[str]) -> ContainerSpe
     network = fields.choice(docker.get("net"), "container.docker.net", ("BRIDGE", "HOST", "NONE", "USER"))
     if network == "HOST":
         check(allowed, "host_network", "container.docker.net HOST")
+    parameters = _parameters(docker.get("parameters"), allowed)
+    if network == "USER" and not any(item["key"] in ("network", "net") for item in parameters):
+        raise NotAllowed(
+            "container.docker.net is USER: name the network with a parameter, "
+            '{"key": "network", "value": "<its name>"}',
+            field="container.docker.net",
+        )
     return ContainerSpec(
         image=image,
         network=network,
@@ -51,7 +59,7 @@ def spec(container: dict[str, object], allowed: Collection[str]) -> ContainerSpe
         privileged=privileged,
         ports=_ports(docker.get("portMappings"), allowed),
         volumes=_volumes(container.get("volumes"), allowed),
-        parameters=_parameters(docker.get("parameters"), allowed),
+        parameters=parameters,
     )
 
 
@@ -101,5 +109,10 @@ def _parameters(given: object, allowed: Collection[str]) -> list[dict[str, str]]
         check(allowed, "parameters", "container.docker.parameters")
         key = fields.short(item.get("key"), f"{name}.key")
         fields.required(key, f"{name}.key", "name the parameter")
-        parameters.append({"key": key, "value": fields.text(item.get("value"), f"{name}.value")})
+        parameter = {"key": key, "value": fields.text(item.get("value"), f"{name}.value")}
+        try:
+            docker_options.parse([parameter])
+        except docker_options.BadParameter as error:
+            raise NotAllowed(f"{name}: {error}", field=name) from error
+        parameters.append(parameter)
     return parameters

@@ -68,7 +68,7 @@ _NODE = """
          WHERE r.node_id = n.id AND r.state = 'RUNNING' AND r.cancel_requested_at IS NOT NULL),
         (SELECT array_agg(q.id) FROM workers_noderequest q
          WHERE q.node_id = n.id AND q.answered_at IS NULL),
-        n.beats
+        n.troubles::text, n.beats
     FROM workers_node n WHERE n.id = %s FOR UPDATE OF n
 """
 
@@ -110,7 +110,7 @@ def look(node_id: int, incarnation: int, memory: Memory, limit: int, beats: int 
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_NODE, [node_id])
         row = cursor.fetchone()
-        check_ours(None if row is None else (row[3], row[17]), incarnation, beats)
+        check_ours(None if row is None else (row[3], row[18]), incarnation, beats)
         node, now_us = _node_view(row), row[14]
         cancels = [(Lease(item[0], item[1], item[2]), bool(item[3])) for item in row[15] or ()]
         if node.mode != "ready" or node.trouble or node.slots_free < 1 or limit < 1:
@@ -135,6 +135,7 @@ def _node_view(row: tuple[Any, ...]) -> NodeView:
         mem_mb_free=row[11],
         slots_free=row[12],
         reserved_for=row[13],
+        troubles=json.loads(row[17]),
     )
 
 
@@ -153,7 +154,8 @@ def _claim(
     usable = [
         (memory.shapes[shape_id], rank, run_id)
         for shape_id, rank, run_id in heads
-        if all(item.passing for item in obstacles(memory.shapes[shape_id], node))
+        if memory.shapes[shape_id].kind not in node.troubles
+        and all(item.passing for item in obstacles(memory.shapes[shape_id], node))
     ]
     wanted = _first_shapes(usable, node, memory)
     if not wanted:

@@ -59,6 +59,7 @@ def _view(node: Node, silent: float) -> NodeView:
         slots_free=node.slots - node.slots_used,
         stopped=node.detached,
         reserved_for=node.reserved_for_id,
+        troubles=node.troubles,
     )
 
 

@@ -41,10 +41,10 @@ class Keeper:
 
     def beat(self, *, broker_ok: bool) -> str:
         """Tell the database, then the guard; returns the node's mode. Raises Superseded, DatabaseError."""
-        trouble = "; ".join(filter(None, (runtime.trouble() for runtime in self._runtimes.values())))
+        troubles = {kind: runtime.trouble() for kind, runtime in self._runtimes.items()}
         # Taken before the heartbeat: whatever stands still from here on, nobody counts too late.
         as_of = time.clock_gettime(time.CLOCK_BOOTTIME)
-        mode = registration.heartbeat(self._held, trouble, broker_ok)
+        mode = registration.heartbeat(self._held, troubles, broker_ok)
         step("agent.after_heartbeat")
         self._renew(as_of)
         lost_after = settings.GANTRY_NODE_LOST_AFTER_S

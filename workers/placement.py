@@ -43,6 +43,8 @@ class NodeView:
     #: Its worker said goodbye: nobody is silent there, nobody is there.
     stopped: bool = False
     reserved_for: int | None = None
+    #: Kind of run -> why its runtime takes no work here now; other kinds go on.
+    troubles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,9 @@ def _now(shape: ShapeView, node: NodeView) -> list[Obstacle]:
         found.append(
             Obstacle("trouble", f"node {node.name} takes no work: {node.trouble}", "repair that", True)
         )
+    elif words := node.troubles.get(shape.kind):
+        message = f"node {node.name} takes no {shape.kind} work: {words}"
+        found.append(Obstacle("trouble", message, "repair that", True))
     if shape.cpu_m > node.cpu_m_free:
         found.append(_lacks("cpu", node, "CPU", shape.cpu_m / 1000, node.cpu_m_free / 1000, "has free", True))
     if shape.mem_mb > node.mem_mb_free:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -42,6 +44,7 @@ class Capacity:
     runtimes: list[str]
     attributes: dict[str, str]
     isolates_users: bool
+    swarm_node_id: str = ""
 
 
 @dataclass
@@ -123,6 +126,7 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
             node.attributes = {**capacity.attributes}
             node.runtimes = capacity.runtimes
             node.isolates_users = capacity.isolates_users
+            node.swarm_node_id = capacity.swarm_node_id
             node.slots = capacity.slots
             node.cpu_m_configured = capacity.cpu_m
             node.mem_mb_configured = capacity.mem_mb
@@ -130,6 +134,7 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
             node.mem_mb_total = max(capacity.mem_mb, node.mem_mb_used)
             node.version = settings.VERSION
             node.trouble = ""
+            node.troubles = {}
             node.save()
             with connection.cursor() as cursor:
                 cursor.execute("UPDATE workers_node SET heartbeat_at = now() WHERE id = %s", [node.pk])
@@ -211,16 +216,30 @@ def _may_take_over(node: Node, folder_id: uuid.UUID) -> bool:
     return False
 
 
-def heartbeat(registration: Registration, trouble: str, broker_ok: bool) -> str:
-    """Tell that this worker lives; returns the node's mode. Raises Superseded."""
+def heartbeat(registration: Registration, troubles: Mapping[str, str], broker_ok: bool) -> str:
+    """Tell that this worker lives; returns the node's mode. Raises Superseded.
+
+    ``troubles`` has the trouble of each runtime in words, "" where all is well. One in trouble keeps only
+    its own kind of work away; when all of them are, the node takes no work.
+    """
+    by_kind = {kind: words[:255] for kind, words in troubles.items() if words}
+    everywhere = "; ".join(dict.fromkeys(by_kind.values())) if len(by_kind) == len(troubles) else ""
     with connection.cursor() as cursor:
         cursor.execute(
             """UPDATE workers_node SET heartbeat_at = now(), beats = beats + 1, trouble = %s,
+                   troubles = %s::jsonb,
                    broker_ok_at = CASE WHEN %s THEN now() ELSE broker_ok_at END,
                    cpu_m_total = greatest(cpu_m_configured, cpu_m_used),
                    mem_mb_total = greatest(mem_mb_configured, mem_mb_used)
                WHERE id = %s AND incarnation = %s AND beats >= %s RETURNING mode, beats""",
-            [trouble[:255], broker_ok, registration.node_id, registration.incarnation, registration.beats],
+            [
+                everywhere[:255],
+                json.dumps(by_kind),
+                broker_ok,
+                registration.node_id,
+                registration.incarnation,
+                registration.beats,
+            ],
         )
         row = cursor.fetchone()
     if row is None:

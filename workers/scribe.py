@@ -154,7 +154,8 @@ class Scribe:
                 step("runner.before_started_commit")
                 ours |= transitions.started(
                     cursor,
-                    [(entry.lease, entry.ago, entry.message, entry.image_digest) for entry in beginnings],
+                    [(entry.lease, entry.ago, entry.message) for entry in beginnings],
+                    {entry.lease: entry.image_digest for entry in beginnings},
                 )
             if pieces := by_kind.get("log"):
                 step("runner.before_log_commit")

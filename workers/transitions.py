@@ -13,7 +13,7 @@ Must not import services, claiming, agents or runtimes.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -197,8 +197,15 @@ def told(cursor: CursorWrapper, items: Sequence[tuple[Lease, str]]) -> set[int]:
     return {row[0] for row in cursor.fetchall()}
 
 
-def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str, str]]) -> set[int]:
-    """Record that attempts really started: (lease, seconds ago, message, image). Not a change of state."""
+def started(
+    cursor: CursorWrapper,
+    items: Sequence[tuple[Lease, float, str]],
+    images: Mapping[Lease, str] | None = None,
+) -> set[int]:
+    """Record that attempts really started, ``ago`` seconds before now. Not a change of state.
+
+    ``images`` says what the images of those that have one were resolved to.
+    """
     cursor.execute(
         """
         WITH i AS (SELECT * FROM
@@ -214,12 +221,12 @@ def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str, str]
         FROM moved m WHERE a.run_id = m.id AND a.number = m.attempt RETURNING a.run_id
         """,
         [
-            [lease.run_id for lease, _, _, _ in items],
-            [lease.attempt for lease, _, _, _ in items],
-            [lease.epoch for lease, _, _, _ in items],
-            [ago for _, ago, _, _ in items],
-            [message for _, _, message, _ in items],
-            [image for _, _, _, image in items],
+            [lease.run_id for lease, _, _ in items],
+            [lease.attempt for lease, _, _ in items],
+            [lease.epoch for lease, _, _ in items],
+            [ago for _, ago, _ in items],
+            [message for _, _, message in items],
+            [(images or {}).get(lease, "") for lease, _, _ in items],
         ],
     )
     return {row[0] for row in cursor.fetchall()}

@@ -55,7 +55,8 @@ def _ready_nodes(deployment: Deployment) -> int:
     return int(body["nodes"]["ready"]) if status == 200 else 0
 
 
-def _submit(deployment: Deployment, command: str, **more: Any) -> int:
+def _submit(deployment: Deployment, command: str | None, **more: Any) -> int:
+    """``command`` None: a container task, said by ``more``."""
     status, body = deployment.call("POST", "/v1/tasks", {"taskName": "smoke", "commands": command, **more})
     assert status == 200, body
     return int(body["data"]["taskId"])
@@ -193,7 +194,7 @@ def _replace_the_worker(deployment: Deployment) -> None:
     lost = _submit(deployment, "echo begun; sleep 600")
     retried = _submit(deployment, 'case "$HOME" in *-1) sleep 600;; esac; echo again', retry=1)
     container = {"type": "DOCKER", "docker": {"image": images.BUSYBOX, "forcePullImage": False}}
-    kept = _submit(deployment, "echo one; sleep 12; echo two", container=container)
+    kept = _submit(deployment, None, container=container, args=["sh", "-c", "echo one; sleep 12; echo two"])
     for task_id in (lost, retried, kept):
         _wait(deployment, task_id, _RUNNING)
     before = deployment.container("worker")["Id"]

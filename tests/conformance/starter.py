@@ -6,35 +6,20 @@ import json
 import os
 import sys
 import time
+from pathlib import Path
 
 import django
 
 
 def main() -> None:
     asked = json.loads(sys.argv[1])
-    os.environ.update(GANTRY_NODE_DIR=asked["node"], GANTRY_RUNTIMES=asked["kind"])
     django.setup()
+    from tests.conformance.nodes import claimed, make_runtime
     from workers.launcher import control
-    from workers.leases import ClaimedRun, Lease
-    from workers.node import build_runtimes
 
-    runtime = build_runtimes()[asked["kind"]]
+    runtime = make_runtime(asked["kind"], Path(asked["node"]), asked["engine"])
     runtime.renewed(control.boottime(), 600, 900)
-    facts = {"tenant": "t", "tenant_id": 1, "family": "tasks", "kind": asked["kind"], "name": "conformance"}
-    flags = dict.fromkeys(("never_lost", "cancel_requested", "operator_cancel", "adopted"), False)
-    run = ClaimedRun(
-        lease=Lease(*asked["run"], 1),
-        spec=asked["spec"],
-        cpu_m=asked["spec"]["cpu_m"],
-        mem_mb=asked["spec"]["mem_mb"],
-        retries_left=0,
-        timeout_s=None,
-        grace_s=1,
-        started_ago=None,
-        crashes=0,
-        **facts,
-        **flags,
-    )
+    run = claimed(asked["kind"], asked["run_id"], asked["spec"])
     runtime.prepare(run, lambda: False, lambda said: None)
     runtime.start(run, control.boottime())
     os.write(1, b"started\n")

@@ -22,16 +22,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.test import override_settings
 
+from tests.conformance.nodes import claimed, make_runtime
 from tests.support.cluster import ROOT, pids_under, wait_until
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
 from workers.launcher import control
-from workers.leases import ClaimedRun, Lease
+from workers.leases import ClaimedRun
 from workers.logs.capture import STREAMS
-from workers.node import build_runtimes
-from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
+from workers.runtimes.base import PrepareFailed, Presence, Result, Runtime
 from workers.specs import ContainerSpec, ProcessSpec, Spec
 
 #: Seconds for anything that takes a fraction of one on a quiet machine.
@@ -49,7 +48,7 @@ class Subject:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp"))
         self.folder.chmod(0o711)
-        self.env: dict[str, str] = {}
+        self.url = ""
         self._made: list[Runtime] = []
 
     @property
@@ -58,25 +57,10 @@ class Subject:
 
     def runtime(self) -> Runtime:
         """Another runtime for this node, as the next worker makes it."""
-        with self._as_this_node():
-            made = build_runtimes()[self.kind]
+        made = make_runtime(self.kind, self.node, self.url)
         self._made.append(made)
         made.renewed(control.boottime(), 600, 900)
         return made
-
-    @contextlib.contextmanager
-    def _as_this_node(self) -> Iterator[None]:
-        before = {name: os.environ.get(name) for name in self.env}
-        os.environ.update(self.env)
-        try:
-            with override_settings(GANTRY_NODE_DIR=self.node, GANTRY_RUNTIMES=[self.kind]):
-                yield
-        finally:
-            for name, value in before.items():
-                if value is None:
-                    del os.environ[name]
-                else:
-                    os.environ[name] = value
 
     # --- runs ----------------------------------------------------------------------------------------
 
@@ -87,44 +71,21 @@ class Subject:
     def run(self, script: str = "true", **more: Any) -> ClaimedRun:
         """A claimed run that was never started; its id is new."""
         spec = self.spec(script, **more)
-        return ClaimedRun(
-            lease=Lease(next(_numbers), 1, 1),
-            tenant="t",
-            tenant_id=1,
-            family="tasks",
-            kind=self.kind,
-            name="conformance",
-            spec=spec.to_json(),
-            cpu_m=spec.cpu_m,
-            mem_mb=spec.mem_mb,
-            retries_left=0,
-            timeout_s=None,
-            grace_s=1,
-            never_lost=False,
-            cancel_requested=False,
-            operator_cancel=False,
-            started_ago=None,
-            crashes=0,
-            adopted=False,
-        )
+        return claimed(self.kind, next(_numbers), spec.to_json())
 
     def start_and_die(self, run: ClaimedRun) -> None:
         """A worker of its own prepares and starts the run, and is killed."""
         asked = {
             "kind": self.kind,
             "node": str(self.node),
-            "run": [run.lease.run_id, run.lease.attempt],
+            "engine": self.url,
+            "run_id": run.lease.run_id,
             "spec": run.spec,
         }
         worker = subprocess.Popen(
             [sys.executable, "-m", "tests.conformance.starter", json.dumps(asked)],
             cwd=ROOT,
-            env={
-                **os.environ,
-                **self.env,
-                "GANTRY_ROLE": "worker",
-                "DJANGO_SETTINGS_MODULE": "config.settings",
-            },
+            env={**os.environ, "GANTRY_ROLE": "worker", "DJANGO_SETTINGS_MODULE": "config.settings"},
             stdout=subprocess.PIPE,
         )
         assert worker.stdout is not None
@@ -142,7 +103,14 @@ class Subject:
 
     def left(self) -> list[str]:
         """Traces of runs on this node."""
-        return [str(path) for place in ("scratch", "launcher/runs") for path in self.node.glob(f"{place}/*")]
+        places = ("scratch", "launcher/runs", "containers")
+        return [str(path) for place in places for path in self.node.glob(f"{place}/*")]
+
+    def written(self, run: ClaimedRun, name: str) -> str:
+        """What a run has written to a file in its working folder."""
+        attempt = f"{run.lease.run_id}-{run.lease.attempt}"
+        (found,) = (self.node / "scratch").glob(f"*{attempt}/**/{name}")
+        return found.read_text()
 
     def close(self) -> None:
         for runtime in self._made:
@@ -178,7 +146,7 @@ class Containers(Subject):
     def __init__(self, engine: Engine) -> None:
         super().__init__()
         self.engine = engine
-        self.env = engine.env
+        self.url = engine.url
 
     def spec(self, script: str, *, argv: list[str] | None = None, mem_mb: int = 256, **more: Any) -> Spec:
         given = {"image": BUSYBOX, "force_pull": False, "cpu_m": 500, **more}
@@ -242,7 +210,7 @@ def finished(runtime: Runtime, run: ClaimedRun) -> tuple[Result, dict[int, bytes
     """Start and run to the end: the result, and what each stream said."""
     start(runtime, run)
     result = ended(runtime, run)
-    collected = Collected(runtime.output(run, {}))
+    collected = Collected(runtime, run)
     collected.rest()
     return result, collected.text()
 
@@ -260,8 +228,9 @@ def adopted(run: ClaimedRun) -> ClaimedRun:
 class Collected:
     """Output as the database would have it: chunks by offset, the middle deleted when told."""
 
-    def __init__(self, output: Output) -> None:
-        self.output = output
+    def __init__(self, runtime: Runtime, run: ClaimedRun, shipped: dict[int, int] | None = None) -> None:
+        self._runtime, self._run = runtime, run
+        self.output = runtime.output(run, shipped or {})
         self.chunks: dict[int, dict[int, bytes]] = {stream: {} for stream in STREAMS}
         self.truncated = False
         self.log_bytes = 0
@@ -284,12 +253,14 @@ class Collected:
             pass
 
     def until(self, what: bytes, stream: int = 1) -> None:
-        """Collect until a stream has said this."""
-        wait_until(
-            lambda: (self.some(), what in self.text()[stream])[1],
-            PATIENCE,
-            why=f"it says {what!r}: {self.text()}",
-        )
+        """Collect until a stream has said this, watching meanwhile as the runner does."""
+
+        def said() -> bool:
+            self._runtime.wait(self._run, 0.05)
+            self.some()
+            return what in self.text()[stream]
+
+        wait_until(said, PATIENCE, why=f"it says {what!r}")
 
     def text(self) -> dict[int, bytes]:
         return {
@@ -306,7 +277,10 @@ class Collected:
 
 
 def refused(runtime: Runtime, run: ClaimedRun) -> str:
-    """Try to run what cannot be run: the words of the refusal. It must be told as the run's own fault."""
+    """Try to run what cannot be run: the words of the refusal. It must be told as the run's own fault.
+
+    Within a container its init process is what cannot execute it: then it says so and ends with 126 or 127.
+    """
     failed: PrepareFailed | None = None
     try:
         start(runtime, run)
@@ -316,8 +290,12 @@ def refused(runtime: Runtime, run: ClaimedRun) -> str:
         assert not failed.ours, f"the node takes the blame: {failed.message}"
         return failed.message
     result = ended(runtime, run)
-    assert result.error, f"it ran: {result}"
-    return result.error
+    if result.error:
+        return result.error
+    assert result.code in (126, 127), f"it ran: {result}"
+    collected = Collected(runtime, run)
+    collected.rest()
+    return collected.text()[2].decode()
 
 
 def gone(runtime: Runtime, run: ClaimedRun) -> bool:

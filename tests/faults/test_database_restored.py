@@ -159,7 +159,7 @@ def test_a_database_that_knows_less_of_a_node_is_refused(
     second.lock.close()
     Node.objects.filter(name="n1").update(incarnation=2, beats=7)
     second.beats = 7
-    heartbeat(second, "", broker_ok=True)
+    heartbeat(second, {}, broker_ok=True)
     incarnation, beats = known
     Node.objects.filter(name="n1").update(incarnation=1 + incarnation, beats=beats)
     with pytest.raises(DatabaseSetBack, match="after_restore"):

@@ -108,7 +108,9 @@ class Engine:
         os.kill(self.daemon_pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        os.kill(self.daemon_pid, signal.SIGCONT)
+        assert self._daemon is not None, "there is no dockerd"
+        for pid in (self._daemon.pid, self.daemon_pid):  # nsenter stops together with its child
+            os.kill(pid, signal.SIGCONT)
 
     def stop(self) -> None:
         """End everything of this engine: dockerd, containers, mounts, networks go with their namespaces."""
@@ -120,6 +122,7 @@ class Engine:
             self._unshare.stdin.close()
             self._unshare = None
         if self._daemon is not None:
+            self._daemon.kill()
             self._daemon.wait(10)
             self._daemon = None
         # A zombie counts as gone: the first process of a PID namespace becomes one after all the others.
@@ -157,9 +160,9 @@ class Engine:
         assert self._daemon is not None, "there is no dockerd"
         self._close_client()
         pid = self.daemon_pid
-        for what in (number, signal.SIGCONT):  # it may be frozen
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, what)
+        for whom, what in ((pid, number), (pid, signal.SIGCONT), (self._daemon.pid, signal.SIGCONT)):
+            with contextlib.suppress(ProcessLookupError):  # it may be frozen
+                os.kill(whom, what)
         self._daemon.wait(60)
         self._daemon = None
         self._pid_file.unlink(missing_ok=True)

@@ -1,8 +1,8 @@
 """The invariants of shared/reliability.md, asserted after every fault.
 
 I1 everything accepted ends. I2 effects per run: one per attempt, attempts never overlap. I3 every recorded
-transition is legal. I4 nothing is left: process, scratch folder, reservation. I5 nothing starts after a
-confirmed cancel. I6 the recorded exit code and log equal the truth.
+transition is legal. I4 nothing is left: process, container, scratch folder, reservation. I5 nothing starts
+after a confirmed cancel. I6 the recorded exit code and log equal the truth.
 
 Commands that prove I2 and I6 write a line to a ledger file when they begin and when they end
 (``ledger_command``); everything else is read from the database and the machine.
@@ -11,12 +11,14 @@ Commands that prove I2 and I6 write a line to a ledger file when they begin and 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 from django.db.models import Sum
 
 from tests.support.cluster import Cluster, wait_until
 from tests.support.engine import output
+from tests.support.engines import Engine
 from workers.models import Attempt, Node, Run, RunEvent
 from workers.states import FINAL, LEGAL, State
 
@@ -50,8 +52,8 @@ def begins(ledger: Path) -> dict[str, int]:
     return counts
 
 
-def assert_invariants(cluster: Cluster, *, timeout_s: float = 40.0) -> None:
-    """I1, I3, I4 from the database and the machine; call after the fault has been repaired."""
+def assert_invariants(cluster: Cluster, *, engines: Sequence[Engine] = (), timeout_s: float = 40.0) -> None:
+    """I1, I3, I4 from the database, the machine and its engines; call after the fault has been repaired."""
     wait_until(
         lambda: not Run.objects.exclude(state__in=FINAL).exists(),
         timeout_s,
@@ -65,7 +67,10 @@ def assert_invariants(cluster: Cluster, *, timeout_s: float = 40.0) -> None:
         assert row.state != State.RUNNING, f"attempt {row.number} of run {row.run_id} was never closed"
     used = Node.objects.aggregate(cpu=Sum("cpu_m_used"), mem=Sum("mem_mb_used"), slots=Sum("slots_used"))
     assert not any(used.values()), f"I4: reservations are left: {used}"
-    wait_until(lambda: not left_over(cluster), 20, why=f"I4 nothing is left: {left_over(cluster)}")
+    try:
+        wait_until(lambda: not left_over(cluster, engines), 20)
+    except AssertionError:
+        raise AssertionError(f"I4 something is left: {left_over(cluster, engines)}") from None
 
 
 def _events_follow_each_other() -> None:
@@ -82,10 +87,13 @@ def _events_follow_each_other() -> None:
         )
 
 
-def left_over(cluster: Cluster) -> list[str]:
-    """Control and scratch folders of runs on the cluster's nodes."""
-    found = []
-    for pattern in ("*/scratch/*", "*/launcher/runs/*"):
+def left_over(cluster: Cluster, engines: Sequence[Engine] = ()) -> list[str]:
+    """Control and scratch folders of runs on the cluster's nodes, and containers in their engines.
+
+    The engines are the test's own, so whatever is in one was made by a node under test.
+    """
+    found = [f"{item['Name']} ({item['State']['Status']})" for each in engines for item in each.containers()]
+    for pattern in ("*/scratch/*", "*/launcher/runs/*", "*/containers/*"):
         found += [str(path) for path in cluster.folder.glob(pattern)]
     return found
 

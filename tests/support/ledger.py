@@ -1,7 +1,8 @@
 """Commands that leave a trace with times outside of every database; the proof that attempts never overlap.
 
 Each line of the ledger is ``what name attempt time``: one short append, so lines of many commands do not mix.
-The attempt is known by the name of its working folder, since process ids are not unique in namespaces.
+The attempt is known by the name of its working folder, since process ids are not unique in namespaces; in a
+container by its host name, and the time is the machine's uptime there, in hundredths of a second.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from pathlib import Path
 
 from tests.support.cluster import wait_until
 
-_ME = "${HOME##*/}"
+_ME, _NOW = "${HOME##*/}", "$(date +%s.%N)"
+#: The same in a container of busybox, for ``voice``.
+CONTAINER = ("$(hostname)", "$(cut -d' ' -f1 /proc/uptime)")
 
 
 @dataclass(frozen=True)
@@ -26,27 +29,37 @@ class Trace:
     ended: bool
 
 
-def note(ledger: Path, what: str, name: str) -> str:
-    """Shell: append one line."""
-    return f"echo {what} {name} {_ME} $(date +%s.%N) >> {ledger}"
+def note(ledger: Path, what: str, name: str, voice: tuple[str, str] = (_ME, _NOW)) -> str:
+    """Shell: append one line. ``voice``: how the shell says which attempt it is, and the time."""
+    return f"echo {what} {name} {voice[0]} {voice[1]} >> {ledger}"
 
 
 def ticking_command(
-    ledger: Path, name: str, *, while_exists: Path, deaf: bool = False, first: int | None = None
+    ledger: Path,
+    name: str,
+    *,
+    while_exists: Path,
+    deaf: bool = False,
+    first: int | None = None,
+    voice: tuple[str, str] = (_ME, _NOW),
 ) -> str:
     """A command that notes ten times a second that it lives, until a file is gone.
 
     A grandchild in a session of its own does so too: who kills only the main process is found out.
     ``deaf``: both ignore TERM. ``first``: the first attempt ends soon, with this code.
     """
-    tick = f"while test -e {while_exists}; do {note(ledger, 'tick', name)}; sleep 0.1; done"
+
+    def say(what: str) -> str:
+        return note(ledger, what, name, voice)
+
+    tick = f"while test -e {while_exists}; do {say('tick')}; sleep 0.1; done"
     trap = "trap '' TERM; " if deaf else ""
     early = ""
     if first is not None:
-        early = f"case {_ME} in *-1) sleep 0.5; {note(ledger, 'end', name)}; exit {first};; esac; "
+        early = f"case {_ME} in *-1) sleep 0.5; {say('end')}; exit {first};; esac; "
+    quoted = tick.replace("'", "'\"'\"'")
     return (
-        f"{trap}{note(ledger, 'begin', name)}; echo out-{name}; {early}setsid sh -c '{tick}' & "
-        f"{tick}; wait; {note(ledger, 'end', name)}"
+        f"{trap}{say('begin')}; echo out-{name}; {early}setsid sh -c '{quoted}' & {tick}; wait; {say('end')}"
     )
 
 

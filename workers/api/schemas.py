@@ -79,6 +79,7 @@ DETAIL_EXAMPLE: Final[dict[str, Any]] = {
             "finished_at": "2026-11-22T10:00:01.020000Z",
             "log_bytes": 12,
             "log_truncated": False,
+            "image_digest": None,
         }
     ],
     "events": [

@@ -71,6 +71,7 @@ class AttemptSerializer(serializers.Serializer[object]):
     finished_at = serializers.DateTimeField(allow_null=True)
     log_bytes = serializers.IntegerField()
     log_truncated = serializers.BooleanField()
+    image_digest = serializers.CharField(allow_null=True, help_text="what its image was resolved to")
 
 
 class RunEventSerializer(serializers.Serializer[object]):

@@ -72,6 +72,7 @@ def attempt(row: Attempt) -> dict[str, Any]:
         "finished_at": stamp(row.finished_at),
         "log_bytes": row.log_bytes,
         "log_truncated": row.log_truncated,
+        "image_digest": row.image_digest or None,
     }
 
 
@@ -109,7 +110,7 @@ def node(row: Node, silence_s: float, lease_s: float) -> dict[str, Any]:
         "heartbeat_at": stamp(row.heartbeat_at),
         "version": row.version,
         "draining": row.mode == Node.Mode.DRAINING,
-        "trouble": row.trouble or None,
+        "trouble": row.trouble or "; ".join(row.troubles.values()) or None,
     }
 
 

@@ -5,6 +5,8 @@
   --uid-base N          first uid for runs, as root (GANTRY_UID_BASE or 200000)
   --foreground          do not detach
 
+Or, as `<this file> containers FOLDER`, the guard of a node's containers (containers.py).
+
 Returns when the launcher listens (0), or says why it cannot (75: another launcher has this folder).
 Standard library only: run by path it makes itself a package, without a look at the rest of the project.
 """
@@ -31,4 +33,7 @@ def _as_package() -> str:
 
 
 if __name__ == "__main__":
-    importlib.import_module(f"{_as_package()}.process").main(sys.argv[1:])
+    if sys.argv[1:2] == ["containers"]:
+        importlib.import_module(f"{_as_package()}.containers").main(sys.argv[2:])
+    else:
+        importlib.import_module(f"{_as_package()}.process").main(sys.argv[1:])

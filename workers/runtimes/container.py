@@ -31,6 +31,7 @@ from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.container_config import NOFILE_MOST, Image, Place
 from workers.runtimes.container_events import Events
 from workers.runtimes.container_faults import refused_start
+from workers.runtimes.container_guard import GuardKeeper
 from workers.runtimes.container_output import CutError, Follower, LogStream
 from workers.runtimes.container_track import Track
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
@@ -69,7 +70,9 @@ class ContainerRuntime:
         self._by_name: dict[str, Track] = {}
         self._lock = threading.Lock()
         self._follower = Follower()
-        self._events = Events(engine, self._ours, self._wake)
+        self._events = Events(engine, self._ours, self._wake, self._clean_again)
+        self._uncleaned: set[tuple[int, int]] = set()
+        self._guard = GuardKeeper(node_dir / "guard", engine, self._control, installation, node_name)
         self._kill_after = float("inf")
 
     # --- names ---------------------------------------------------------------------------------------
@@ -158,18 +161,36 @@ class ContainerRuntime:
 
     def start(self, run: ClaimedRun, as_of: float) -> None:
         spec, track = _spec(run), self._track(run)
+        fresh = False
         if track.image is None:
-            raise PrepareFailed(Reason.RUNTIME, "it was not prepared", ours=True)
-        try:
-            body = container_config.create_body(spec, track.image, self._place(run, track.image))
-        except BadParameter as error:
-            raise PrepareFailed(Reason.CREATE, str(error)) from error
-        self._create(track, body)
+            self._adopt_or_give_back(track)
+        else:
+            try:
+                body = container_config.create_body(spec, track.image, self._place(run, track.image))
+            except BadParameter as error:
+                raise PrepareFailed(Reason.CREATE, str(error)) from error
+            fresh = self._create(track, body)
         self._may_start(track, as_of)
-        track.mark_launched()
-        self._launch(track)
+        if fresh:
+            self._attach(track)
+        try:
+            self._guard.ensure()
+            first = track.mark_launched()
+        except OSError as error:
+            raise PrepareFailed(Reason.RUNTIME, f"control folder: {error}", ours=True) from error
+        if not first:
+            time.sleep(_AGAIN_S)  # whoever asked for it before may have asked just now
+        self._launch(track, fresh=fresh and first)
         if spec.ports:
             self._tell_ports(track, spec)
+
+    def _adopt_or_give_back(self, track: Track) -> None:
+        try:
+            if self._adopted(track):
+                return
+        except (EngineAway, EngineRefused) as error:
+            raise PrepareFailed(Reason.RUNTIME, str(error), ours=True) from error
+        raise PrepareFailed(Reason.RUNTIME, "it was not prepared", ours=True)
 
     def _place(self, run: ClaimedRun, image: Image) -> Place:
         labels = {
@@ -190,13 +211,14 @@ class ContainerRuntime:
             nofile=hard if hard != resource.RLIM_INFINITY else NOFILE_MOST,
         )
 
-    def _create(self, track: Track, body: dict[str, Any]) -> None:
-        """Create the container, or adopt the one of its name. Raises PrepareFailed."""
+    def _create(self, track: Track, body: dict[str, Any]) -> bool:
+        """Create the container, or adopt the one of its name (False). Raises PrepareFailed."""
         problem = ""
         for tries_left in reversed(range(_CREATE_TRIES)):
             try:
                 self._engine.ask("POST", "/containers/create", query={"name": track.name}, body=body)
-                return
+                track.digest = body["Labels"][f"{LABEL}image"]
+                return True
             except EngineRefused as error:
                 if error.status != 409 and error.status < 500:
                     raise PrepareFailed(
@@ -206,17 +228,21 @@ class ContainerRuntime:
             except EngineAway as error:
                 problem = str(error)
             # There is one of this name, or nobody knows: look before anything is done again.
-            try:
-                found = self._engine.inspect(track.name)
-            except (EngineAway, EngineRefused) as error:
-                found, problem = None, str(error)
-            if found is not None:
-                self._check_ours(track, found)
-                track.adopt(found)
-                return
+            with contextlib.suppress(EngineAway, EngineRefused):
+                if self._adopted(track):
+                    return False
             if tries_left:
                 time.sleep(0.2)
         raise PrepareFailed(Reason.RUNTIME, problem, ours=True)
+
+    def _adopted(self, track: Track) -> bool:
+        """Is there a container of this name already? Raises PrepareFailed, EngineAway, EngineRefused."""
+        found = self._engine.inspect(track.name)
+        if found is None:
+            return False
+        self._check_ours(track, found)
+        track.adopt(found)
+        return True
 
     def _check_ours(self, track: Track, found: dict[str, Any]) -> None:
         labels = found["Config"].get("Labels") or {}
@@ -235,37 +261,50 @@ class ContainerRuntime:
                 ours=True,
             )
 
-    def _launch(self, track: Track) -> None:
-        """Start a created container, however often it takes to know. Raises PrepareFailed.
+    def _launch(self, track: Track, *, fresh: bool) -> None:
+        """Start a container that was created and never started. Raises PrepareFailed.
 
-        Returns without knowing when the engine falls silent: what then becomes of it the watcher finds out.
+        The engine would start one that has ended once more: unless this worker made it a moment ago
+        (``fresh``), it is looked at right before every try. Returns without knowing when the engine falls
+        silent: what then becomes of it the watcher finds out.
         """
         deadline = time.monotonic() + _SETTLE_S
-        while True:
-            problem: Exception
+        problem: Exception | None = None
+        while fresh or self._is_unstarted(track, problem):
+            fresh = False
             try:
                 self._engine.ask("POST", f"/containers/{track.name}/start")
                 break
             except (EngineAway, EngineRefused) as error:
                 problem = error
-            try:
-                found = self._engine.inspect(track.name, timeout_s=5.0)
-            except (EngineAway, EngineRefused):
-                found = {}
-            if found is None:
-                raise PrepareFailed(Reason.RUNTIME, "its container was removed before it started", ours=True)
-            if found and found["State"]["Status"] != "created":
-                break
-            if found and isinstance(problem, EngineRefused):
-                raise refused_start(problem, found["State"]) from problem
             if time.monotonic() > deadline:
                 log.warning("container.unsettled", container=track.name, error=str(problem))
-                track.wake()
-                return
-            time.sleep(0.5)
+                break
+            time.sleep(_AGAIN_S)
         if track.stop_request() is not None:
             self._enforce(track)
-        self._follow(track)
+        if not track.spool.open:
+            self._follow(track)
+        track.wake() if problem is not None else None
+
+    def _is_unstarted(self, track: Track, problem: Exception | None) -> bool:
+        """May it be started (again)? Raises PrepareFailed when it never will be, or does not exist."""
+        deadline = time.monotonic() + _SETTLE_S
+        found: dict[str, Any] | None = {}
+        while not found:
+            try:
+                found = self._engine.inspect(track.name, timeout_s=5.0)
+                break
+            except (EngineAway, EngineRefused) as error:
+                if time.monotonic() > deadline:
+                    log.warning("container.unsettled", container=track.name, error=str(error))
+                    return False
+                time.sleep(_AGAIN_S)
+        if found is None:
+            raise PrepareFailed(Reason.RUNTIME, "its container was removed before it started", ours=True)
+        if found["State"]["Status"] == "created" and isinstance(problem, EngineRefused):
+            raise refused_start(problem, found["State"]) from problem
+        return bool(found["State"]["Status"] == "created")
 
     def _tell_ports(self, track: Track, spec: ContainerSpec) -> None:
         with contextlib.suppress(EngineAway, EngineRefused):
@@ -274,35 +313,67 @@ class ContainerRuntime:
 
     # --- while it runs -------------------------------------------------------------------------------
 
+    def _attach(self, track: Track) -> None:
+        """Before the start: hear every byte as it is written. What goes wrong here is mended by the log."""
+        stream = LogStream(track.spool.take, attached=True)
+        generation = self._events.generation
+        try:
+            if not track.spool.lock():
+                return
+            query = {"stream": True, "stdout": True, "stderr": True}
+            channel = self._engine.raw("POST", f"/containers/{track.name}/attach", query)
+        except (EngineAway, EngineRefused, OSError) as error:
+            log.info("container.not_attached", container=track.name, error=str(error))
+            track.spool.unlock()
+            return
+        try:
+            while stream.in_head:
+                data = channel.recv(4096)
+                if not data:
+                    raise CutError("the stream was cut")
+                stream.feed(data)
+        except (OSError, CutError) as error:
+            log.info("container.not_attached", container=track.name, error=str(error))
+            channel.close()
+            track.spool.unlock()
+            return
+        # A live stream that ends says nothing about why: only where nothing between us and the engine can cut
+        # it, and the engine was there all the time, it is believed.
+        track.generation = generation if self._events.connected and self._engine.address.path else -1
+        self._follower.follow(channel, track.spool, stream, track.wake)
+
     def _follow(self, track: Track) -> None:
-        """Open the log stream, unless it is open; a failure is mended by the watcher."""
+        """Go on with the engine's log, unless a stream is open; a failure is mended by the watcher."""
         if track.spool.open or track.output_complete:
             return
         generation = self._events.generation
+        track.followed_at = time.monotonic()
         try:
-            channel = self._engine.raw(
-                f"/containers/{track.name}/logs", {**track.spool.query(), "follow": True}
-            )
-        except (EngineAway, EngineRefused) as error:
+            if not track.spool.lock():
+                track.look_again(_AGAIN_S)
+                return
+            query = {**track.spool.query(), "follow": True}
+            channel = self._engine.raw("GET", f"/containers/{track.name}/logs", query)
+        except (EngineAway, EngineRefused, OSError) as error:
             log.info("container.no_log_yet", container=track.name, error=str(error))
+            track.spool.unlock()
             track.look_again(_AGAIN_S)
             return
-        track.followed_at = time.monotonic()
         track.generation = generation if self._events.connected else -1
-        self._follower.follow(channel, track.spool, track.wake)
+        self._follower.follow(channel, track.spool, LogStream(track.spool.take), track.wake)
 
     def wait(self, run: ClaimedRun, timeout_s: float) -> Result | None:
         track = self._track(run)
         deadline = time.monotonic() + timeout_s
-        while True:
+        while track.result is None:
             if track.due():
-                result = self._look(track)
-                if result is not None:
-                    return result
+                track.result = self._look(track)
+                continue
             left = deadline - time.monotonic()
             if left <= 0:
                 return None
             track.sleep(left)
+        return track.result
 
     def _look(self, track: Track) -> Result | None:
         """Ask the engine, and do what its answer asks for."""
@@ -334,7 +405,7 @@ class ContainerRuntime:
         if request is not None:
             return Result(killed=request.why)
         try:
-            self._launch(track)
+            self._launch(track, fresh=False)
         except PrepareFailed as failure:
             if failure.ours:
                 track.look_again(_AGAIN_S)
@@ -355,31 +426,38 @@ class ContainerRuntime:
         if spool.clean and track.generation == self._events.generation:
             track.output_complete = True  # the engine that recorded the end also served the stream to its end
             return True
+        taken = False
         try:
-            stream = LogStream(spool.take)
-            with self._engine.stream(
-                "GET", f"/containers/{track.name}/logs", query=spool.query(), timeout_s=30.0
-            ) as answer:
-                stream.plain()
-                while data := answer.read(256 * 1024):
-                    stream.feed(data)
-        except EngineRefused as error:
-            if error.status < 500:
-                log.warning("container.no_log", container=track.name, error=str(error))
-                track.output_complete = True
-                return True
-            track.look_again(_AGAIN_S)
-            return False
+            if spool.lock():
+                taken = self._take_rest(track)
         except (EngineAway, CutError, OSError) as error:
             log.info("container.log_cut", container=track.name, error=str(error))
+        except EngineRefused as error:
+            log.warning("container.no_log", container=track.name, error=str(error))
+            taken = error.status < 500
+        finally:
+            spool.unlock()
+        track.output_complete = taken
+        if not taken:
             track.look_again(_AGAIN_S)
-            return False
-        track.output_complete = True
+        return taken
+
+    def _take_rest(self, track: Track) -> bool:
+        """Read what the engine's log has beyond what was taken. Raises EngineAway, CutError, OSError."""
+        stream = LogStream(track.spool.take)
+        stream.plain()
+        with self._engine.stream(
+            "GET", f"/containers/{track.name}/logs", query=track.spool.query(), timeout_s=30.0
+        ) as answer:
+            while data := answer.read(256 * 1024):
+                stream.feed(data)
         return True
 
     def _result(self, track: Track, state: dict[str, Any]) -> Result:
         request = track.stop_request()
         code = int(state.get("ExitCode") or 0)
+        if code in (126, 127) and (words := track.spool.refusal_of_init()):
+            return Result(error=words)
         return Result(
             code=code,
             killed=request.why if request is not None and request.effective(code) else None,
@@ -435,22 +513,39 @@ class ContainerRuntime:
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self.container_name(run_id, attempt)
-        try:
-            self._engine.ask("DELETE", f"/containers/{name}", query={"force": True, "v": True})
-        except EngineRefused as error:
-            if error.status == 409:  # somebody removes it at this moment
-                return
-            if error.status != 404:
-                log.warning("container.not_removed", container=name, error=str(error))
-                return
-        except EngineAway as error:
+        problem = self._remove(name)
+        if problem:
             # The folders stay: they tell the search for orphans that something may be left.
-            log.warning("container.not_removed", container=name, error=str(error))
+            log.warning("container.not_removed", container=name, error=problem)
+            self._uncleaned.add((run_id, attempt))
             return
         shutil.rmtree(self._scratch_of(run_id, attempt), onerror=make_removable)
         step("runner.during_cleanup")
         self._forget(run_id, attempt)
         shutil.rmtree(self._control / f"{run_id}-{attempt}", onerror=make_removable)
+        self._uncleaned.discard((run_id, attempt))
+
+    def _remove(self, name: str) -> str:
+        """Remove a container and its anonymous volumes; why it is still there, empty when it is gone."""
+        deadline = time.monotonic() + _SETTLE_S
+        while True:
+            try:
+                self._engine.ask("DELETE", f"/containers/{name}", query={"force": True, "v": True})
+                return ""
+            except EngineRefused as error:
+                if error.status == 404:
+                    return ""
+                # 409: somebody is removing it at this moment
+                if error.status != 409 or time.monotonic() > deadline:
+                    return str(error)
+            except EngineAway as error:
+                return str(error)
+            time.sleep(0.2)
+
+    def _clean_again(self) -> None:
+        """Remove what could not be removed while the engine was away."""
+        for run_id, attempt in list(self._uncleaned):
+            self.cleanup(run_id, attempt)
 
     def attempts(self) -> list[tuple[int, int]]:
         names: set[str] = set()
@@ -488,6 +583,10 @@ class ContainerRuntime:
 
     def renewed(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
         self._kill_after = kill_after_s
+        try:
+            self._guard.renew(as_of, kill_after_s, lost_after_s)
+        except OSError as error:
+            log.warning("guard.not_told", error=str(error), meaning="it kills as if this node were lost")
 
     def trouble(self) -> str:
         self._events.start()

@@ -7,7 +7,6 @@ import Django.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -25,9 +24,16 @@ _PING_PATIENCE_S: Final = 3.0
 
 
 class Events:
-    """The listening threads of one node. ``wake(name)`` is called with "" to wake everybody."""
+    """The listening threads of one node. ``wake(name)`` is called with "" to wake everybody;
+    ``chore`` every few seconds while the engine answers."""
 
-    def __init__(self, engine: Engine, labels: Mapping[str, str], wake: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        labels: Mapping[str, str],
+        wake: Callable[[str], None],
+        chore: Callable[[], None] = lambda: None,
+    ) -> None:
         self._engine = engine
         self._filters = {
             "type": ["container"],
@@ -35,6 +41,7 @@ class Events:
             "label": [f"{name}={value}" for name, value in labels.items()],
         }
         self._wake = wake
+        self._chore = chore
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         #: Grows whenever the stream is opened or cut: whoever saw the same figure twice missed nothing.
@@ -78,11 +85,18 @@ class Events:
             if before and not after:
                 logger.info("the engine answers again")
                 self._wake("")
+            if not after:
+                try:
+                    self._chore()
+                except Exception:
+                    logger.exception("cleaning up after the engine was away failed")
 
     def _listen_forever(self) -> None:
         while True:
-            with contextlib.suppress(Exception):
+            try:
                 self._listen()
+            except (EngineAway, EngineRefused, ValueError) as error:
+                logger.debug("the stream of events ended: %s", error)
             self._changed(connected=False)
             time.sleep(0.2 if not self.trouble else 1.0)
 

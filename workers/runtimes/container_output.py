@@ -12,6 +12,7 @@ import errno
 import json
 import logging
 import os
+import re
 import selectors
 import socket
 import threading
@@ -23,7 +24,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from workers.launcher import kernel
+from workers.launcher import control, kernel
 from workers.logs.capture import STDERR, STDOUT, STREAMS
 
 logger = logging.getLogger(__name__)
@@ -31,11 +32,15 @@ logger = logging.getLogger(__name__)
 _NAMES: Final = {STDOUT: "stdout", STDERR: "stderr"}
 #: Length of a timestamp as the engine writes it, nanoseconds always with nine digits: it sorts as text.
 _STAMP: Final = 30
+#: A longer line comes in pieces of this many bytes.
+_ENGINE_BUFFER: Final = 16 * 1024
 _RECV: Final = 256 * 1024
 _LEAST_SLACK: Final = 64 * 1024
 #: Growth in bytes after which the journal is written again.
 _NOTE_BYTES: Final = 4 * 1024 * 1024
 _OVERLAP_S: Final = 2
+_REFUSAL: Final = re.compile(rb"\[FATAL tini \(\d+\)\] exec (.*) failed: (.*)\n", re.DOTALL)
+_REFUSAL_MOST: Final = 4096
 
 
 class CutError(Exception):
@@ -43,17 +48,34 @@ class CutError(Exception):
 
 
 class LogStream:
-    """Takes an HTTP answer apart as its bytes come: head, chunks, frames. ``ended`` after the last chunk."""
+    """Takes an HTTP answer apart as its bytes come: head, chunks, frames. ``ended`` after the last chunk.
 
-    def __init__(self, take: Callable[[list[tuple[int, bytes, bytes]]], None]) -> None:
+    ``attached``: the live stream, which has neither chunks nor timestamps, byte for byte what was written.
+    Otherwise the engine's log: a line longer than the engine's buffer comes in pieces, and some engines lose
+    the line feed after the last of them. It is put back once something follows; at the very end nobody can
+    tell.
+    """
+
+    def __init__(
+        self, take: Callable[[list[tuple[int, bytes, bytes]]], None], *, attached: bool = False
+    ) -> None:
         self._take = take
+        self.attached = attached
         self._raw = bytearray()
         self._frames = bytearray()
         self._in_head = True
         self._chunk_left = 0
         self._after_chunk = False
         self._chunked = False
+        #: Streams whose last piece was a full buffer; streams that are owed a line feed.
+        self._in_line: set[int] = set()
+        self._owed: set[int] = set()
         self.ended = False
+
+    @property
+    def in_head(self) -> bool:
+        """The answer's head has not come yet."""
+        return self._in_head
 
     def plain(self) -> None:
         """What is fed has neither head nor chunks: somebody else has taken them off."""
@@ -121,16 +143,30 @@ class LogStream:
                 break
             stream, start = frames[at], at + 8
             at = start + size
-            if stream not in STREAMS or size <= _STAMP:
+            if stream not in STREAMS or (size <= _STAMP and not self.attached):
                 raise CutError(f"the engine says: {bytes(frames[start:at]).decode(errors='replace').strip()}")
-            # Of a line whose length is a multiple of the engine's buffer the engine keeps the end as a piece
-            # without content: its line feed.
-            found.append(
-                (stream, bytes(frames[start : start + _STAMP]), bytes(frames[start + 31 : at]) or b"\n")
-            )
+            if self.attached:
+                found.append((stream, b"", bytes(frames[start:at])))
+            else:
+                stamp = bytes(frames[start : start + _STAMP])
+                found.append((stream, stamp, self._mended(stream, bytes(frames[start + _STAMP + 1 : at]))))
         del frames[:at]
         if found:
             self._take(found)
+
+    def _mended(self, stream: int, piece: bytes) -> bytes:
+        """A piece of the log with the line feed that is owed before it."""
+        owed = b"\n" if stream in self._owed else b""
+        self._owed.discard(stream)
+        if len(piece) >= _ENGINE_BUFFER and not piece.endswith(b"\n"):
+            self._in_line.add(stream)
+        elif stream in self._in_line:
+            self._in_line.discard(stream)
+            if not piece:
+                return owed + b"\n"  # nothing but the line feed was left of the line
+            if not piece.endswith(b"\n"):
+                self._owed.add(stream)
+        return owed + piece
 
 
 @dataclass
@@ -187,6 +223,7 @@ class Spool:
         self._slack = max(_LEAST_SLACK, tail // 4)
         self._punched = dict.fromkeys(STREAMS, head)
         self._noted = 0
+        self._lock: int | None = None
         self._marks = self._read_journal()
         self._sizes = {stream: self._size(stream) for stream in STREAMS}
         self._skips = self._fresh_skips()
@@ -206,8 +243,21 @@ class Spool:
                     file.truncate(size)
                 self._sizes[stream] = size
 
+    def lock(self) -> bool:
+        """Become the one that writes; False while somebody else is. Raises OSError."""
+        if self._lock is None:
+            self._lock = control.try_lock(str(self.folder / "output.lock"))
+        return self._lock is not None
+
+    def unlock(self) -> None:
+        """Let others write."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
     def query(self) -> dict[str, Any]:
-        """What to ask the engine for, to go on where it was left; then the next frames may be given."""
+        """What to ask the engine's log for, to go on where it was left; then the next frames may be given."""
+        self._sizes = {stream: self._size(stream) for stream in STREAMS}
         self._skips = self._fresh_skips()
         since = min(mark.since for mark in self._marks.values() if mark.total) if self._started else b""
         return {"stdout": True, "stderr": True, "timestamps": True, "since": _unix(since) if since else None}
@@ -221,6 +271,9 @@ class Spool:
         marks = {stream: Mark(**mark.__dict__) for stream, mark in self._marks.items()}
         pieces: dict[int, list[bytes]] = {}
         for stream, stamp, data in frames:
+            if not stamp:
+                pieces.setdefault(stream, []).append(data)
+                continue
             skip = self._skips[stream]
             if skip.frames and skip.repeats(stamp):
                 continue
@@ -241,6 +294,13 @@ class Spool:
         if taken - self._noted >= _NOTE_BYTES:
             self._noted = taken
             self._write_journal()
+
+    def refusal_of_init(self) -> str:
+        """What the container's init says when it cannot execute the command; empty if that is not all."""
+        if self._sizes[STDOUT] or not 0 < self._sizes[STDERR] < _REFUSAL_MOST:
+            return ""
+        found = _REFUSAL.fullmatch(self.path(STDERR).read_bytes())
+        return f"{found[1].decode(errors='replace')}: {found[2].decode(errors='replace')}" if found else ""
 
     def note(self) -> None:
         """Write down how far it came: without it everything is read again from the start."""
@@ -318,16 +378,22 @@ class Follower:
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._new: deque[tuple[socket.socket, Spool, Callable[[], None]]] = deque()
+        self._new: deque[tuple[socket.socket, Spool, LogStream, Callable[[], None]]] = deque()
         self._unwanted: deque[Spool] = deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
-    def follow(self, channel: socket.socket, spool: Spool, ended: Callable[[], None]) -> None:
-        """Read a stream until its end, then call ``ended`` (in the reading thread; it must be quick)."""
+    def follow(
+        self, channel: socket.socket, spool: Spool, stream: LogStream, ended: Callable[[], None]
+    ) -> None:
+        """Read a stream until its end, then call ``ended`` (in the reading thread; it must be quick).
+
+        The caller has locked the spool; it is unlocked at the end.
+        """
         spool.open, spool.clean, spool.trouble = True, False, ""
+        channel.setblocking(False)
         with self._lock:
-            self._new.append((channel, spool, ended))
+            self._new.append((channel, spool, stream, ended))
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(
                     target=self._read_forever, name="container-output", daemon=True
@@ -357,8 +423,8 @@ class Follower:
         with contextlib.suppress(BlockingIOError):
             os.read(self._wake_read, 4096)
         while self._new:
-            channel, spool, ended = self._new.popleft()
-            self._selector.register(channel, selectors.EVENT_READ, (spool, LogStream(spool.take), ended))
+            channel, spool, stream, ended = self._new.popleft()
+            self._selector.register(channel, selectors.EVENT_READ, (spool, stream, ended))
         while self._unwanted:
             unwanted = self._unwanted.popleft()
             for key in list(self._selector.get_map().values()):
@@ -370,18 +436,20 @@ class Follower:
         channel.close()
         spool.trouble = trouble
         spool.clean = not trouble
+        spool.unlock()
         spool.open = False
 
     def _read(
         self, channel: socket.socket, spool: Spool, stream: LogStream, ended: Callable[[], None]
     ) -> None:
-        trouble = ""
+        trouble, over = "", True
         try:
             data = channel.recv(_RECV)
             if data:
                 stream.feed(data)
-            else:
+            elif not stream.attached:
                 trouble = "the stream was cut"
+            over = not data
         except BlockingIOError:
             return
         except (OSError, CutError) as error:
@@ -389,6 +457,6 @@ class Follower:
         except Exception as error:
             logger.exception("reading the output of a container failed")
             trouble = str(error) or type(error).__name__
-        if stream.ended or trouble:
+        if stream.ended or over or trouble:
             self._end(channel, spool, trouble)
             ended()

@@ -6,6 +6,7 @@ ask the engine.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from workers.launcher import control
+from workers.runtimes.base import Result
 from workers.runtimes.container_config import Image
 from workers.runtimes.container_output import Spool
 from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL
@@ -54,6 +56,8 @@ class Track:
         )
         #: All output has been read after the container's end.
         self.output_complete = False
+        #: How it ended; a result is told as often as it is asked for.
+        self.result: Result | None = None
         #: Which state of the event stream the log stream was opened under.
         self.generation = -1
         self.followed_at = float("-inf")
@@ -111,9 +115,17 @@ class Track:
         """Was a start ever asked of the engine?"""
         return (self.folder / "launched").exists()
 
-    def mark_launched(self) -> None:
-        """Intent before effect: from here on its container may have run. Raises OSError."""
-        (self.folder / "launched").touch(mode=0o600)
+    def mark_launched(self) -> bool:
+        """Intent before effect: from here on its container may have run. False: it was said before.
+
+        Raises OSError.
+        """
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        try:
+            os.close(os.open(self.folder / "launched", flags, 0o600))
+        except FileExistsError:
+            return False
+        return True
 
     # --- stopping ------------------------------------------------------------------------------------
 

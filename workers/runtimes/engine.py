@@ -165,7 +165,8 @@ class Engine:
         self.address = address
         self._idle: list[_Connection] = []
         self._lock = threading.Lock()
-        self._prefix = ""
+        #: "/v1.41"; empty until the engine has answered once.
+        self.prefix = ""
 
     # --- calls ---------------------------------------------------------------------------------------
 
@@ -215,19 +216,21 @@ class Engine:
         finally:
             answer.close()
 
-    def raw(self, path: str, query: Mapping[str, Any]) -> socket.socket:
-        """A GET that has been sent; the caller reads the whole HTTP answer. Raises EngineAway."""
-        prefix = self._version_prefix()
+    def raw(self, method: str, path: str, query: Mapping[str, Any]) -> socket.socket:
+        """A request that has been sent; the caller reads the whole HTTP answer. Raises EngineAway."""
+        prefix = self.version_prefix()
         try:
             channel = self.address.connect(10.0)
         except OSError as error:
             raise self._away(error, sent=False) from error
         try:
-            channel.sendall(f"GET {prefix}{path}{_tail(query)} HTTP/1.1\r\nHost: docker\r\n\r\n".encode())
+            channel.sendall(
+                f"{method} {prefix}{path}{_tail(query)} HTTP/1.1\r\nHost: docker\r\n"
+                f"Content-Length: 0\r\n\r\n".encode()
+            )
         except OSError as error:
             channel.close()
             raise self._away(error, sent=True) from error
-        channel.setblocking(False)
         return channel
 
     def inspect(self, container: str, *, timeout_s: float = 30.0) -> dict[str, Any] | None:
@@ -262,7 +265,7 @@ class Engine:
         *,
         fresh: bool = False,
     ) -> tuple[_Connection, http.client.HTTPResponse]:
-        target = f"{self._version_prefix()}{path}{_tail(query)}"
+        target = f"{self.version_prefix()}{path}{_tail(query)}"
         return self._send(method, target, body, dict(headers or {}), timeout_s, fresh=fresh)
 
     def _send(
@@ -312,10 +315,10 @@ class Engine:
                     return
         connection.close()
 
-    def _version_prefix(self) -> str:
-        """The version of the API that both sides know, asked once."""
-        if not self._prefix:
-            connection, response = self._send("GET", "/version", None, {}, 10.0, fresh=False)
+    def version_prefix(self) -> str:
+        """How paths begin: the API's version that both sides know, asked once."""
+        if not self.prefix:
+            connection, response = self._send("GET", "/version", None, {}, _CONNECT_S, fresh=False)
             try:
                 told = json.loads(response.read())
                 newest, oldest = _version(told["ApiVersion"]), _version(told.get("MinAPIVersion", "1.12"))
@@ -329,8 +332,8 @@ class Engine:
                 raise EngineRefused(
                     505, f"its API is version {told['ApiVersion']}, at least {least} is needed"
                 )
-            self._prefix = f"/v{use[0]}.{use[1]}"
-        return self._prefix
+            self.prefix = f"/v{use[0]}.{use[1]}"
+        return self.prefix
 
     def _away(self, error: Exception, *, sent: bool) -> EngineAway:
         what = f"the Docker Engine at {self.address.shown} does not answer"

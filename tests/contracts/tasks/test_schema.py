@@ -29,7 +29,7 @@ FULL: dict[str, Any] = {
     "container": {
         "docker": {
             "image": "b",
-            "parameters": [{"key": "a", "value": "b"}],
+            "parameters": [{"key": "env", "value": "a=b"}],
             "portMappings": [{"containerPort": 1, "hostPort": 1}],
         },
         "volumes": [{"containerPath": "/a", "hostPath": "/b"}],

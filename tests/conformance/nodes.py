@@ -1,0 +1,46 @@
+"""A runtime on a node's folder, and claimed runs for it, as a worker has them: no database, no pytest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from workers.leases import ClaimedRun, Lease
+from workers.runtimes.base import Runtime
+from workers.runtimes.container import ContainerRuntime
+from workers.runtimes.engine import Address, Engine
+from workers.runtimes.process import ProcessRuntime
+
+#: The installation and the node that a test's containers are labelled with.
+INSTALLATION, NODE = "conformance", "n1"
+
+
+def make_runtime(kind: str, folder: Path, engine: str = "") -> Runtime:
+    """``engine`` is the DOCKER_HOST of a container runtime."""
+    if kind == "process":
+        return ProcessRuntime(folder)
+    return ContainerRuntime(folder, Engine(Address.parse(engine)), INSTALLATION, NODE)
+
+
+def claimed(kind: str, run_id: int, spec: dict[str, Any]) -> ClaimedRun:
+    """A run that was just claimed: attempt 1, never started."""
+    return ClaimedRun(
+        lease=Lease(run_id, 1, 1),
+        tenant="t",
+        tenant_id=1,
+        family="tasks",
+        kind=kind,
+        name="conformance",
+        spec=spec,
+        cpu_m=spec["cpu_m"],
+        mem_mb=spec["mem_mb"],
+        retries_left=0,
+        timeout_s=None,
+        grace_s=1,
+        never_lost=False,
+        cancel_requested=False,
+        operator_cancel=False,
+        started_ago=None,
+        crashes=0,
+        adopted=False,
+    )

@@ -1,0 +1,165 @@
+"""The guard of a node's containers: `python -I -S -X utf8 __main__.py containers FOLDER`.
+
+Outlives the worker. When the worker's last renewal is too old, another node may soon begin the same runs:
+then it ends this installation's containers of this node, so that attempts never overlap. Containers of runs
+that are never given up (label fence=no) are left alone. What was created and never started is removed, so
+that a worker that stood still cannot start it any more. FOLDER holds `lock` (held while it lives), `renewed`
+(guard.py) and `engine` (where it listens, whose containers). Standard library only.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from urllib.parse import quote
+
+from . import control
+from .guard import Guard
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .control import Record
+
+TICK = 1.0  # seconds between looks
+_IDLE = 60.0  # seconds without a renewal that counts and without containers after which it ends
+_TIMEOUT = 10.0  # seconds that the engine may be silent
+_LOG_LIMIT = 256 * 1024
+
+
+class Unreachable(Exception):
+    """The engine does not answer."""
+
+
+class _Connection(http.client.HTTPConnection):
+    def __init__(self, engine: Record) -> None:
+        super().__init__("docker", timeout=_TIMEOUT)
+        self._engine = engine
+
+    def connect(self) -> None:
+        if self._engine.get("path"):
+            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+            self.sock.settimeout(_TIMEOUT)
+            self.sock.connect(self._engine["path"])
+            return
+        channel = socket.create_connection((self._engine["host"], self._engine["port"]), _TIMEOUT)
+        if self._engine.get("tls"):
+            import ssl
+
+            folder = self._engine["tls"]
+            authority = os.path.join(folder, "ca.pem")
+            context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
+            if os.path.exists(os.path.join(folder, "cert.pem")):
+                context.load_cert_chain(os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem"))
+            channel = context.wrap_socket(channel, server_hostname=self._engine["host"])
+        self.sock = channel
+
+
+class ContainerGuard:
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._boot_id = control.boot_id()
+        self._idle_since = control.boottime()
+        self._told = ""
+
+    def look(self) -> bool:
+        """One look; False when there is nothing left to guard."""
+        engine = control.read_record(os.path.join(self.folder, "engine"))
+        if engine is None:
+            return self._is_needed(busy=False)
+        guard = Guard(self.folder, self._boot_id)
+        overdue = guard.overdue()
+        if overdue is None:
+            return self._is_needed(busy=guard.age() is not None)
+        try:
+            left = self._end_all(engine, guard, overdue)
+        except Unreachable as error:
+            self._tell(f"{overdue}, and the engine does not answer: {error}")
+            left = True
+        return self._is_needed(busy=left)
+
+    def _is_needed(self, *, busy: bool) -> bool:
+        now = control.boottime()
+        if busy:
+            self._idle_since = now
+        return now - self._idle_since < _IDLE
+
+    def _end_all(self, engine: Record, guard: Guard, overdue: str) -> bool:
+        """Stop what runs, remove what never ran; True while something of it is left."""
+        left = False
+        for item in self._ask(engine, "GET", "/containers/json?all=1&filters=" + _filters(engine)) or ():
+            labels = item.get("Labels") or {}
+            if labels.get("gantry.fence") == "no":
+                continue
+            identity, state = item["Id"], item.get("State")
+            if state == "created":
+                self._tell(f"{overdue}: {item['Names']} is removed before it starts")
+                self._ask(engine, "DELETE", f"/containers/{identity}")
+                left = True
+            elif state in ("running", "paused", "restarting"):
+                self._end(engine, guard, overdue, identity, labels)
+                left = True
+        return left
+
+    def _end(self, engine: Record, guard: Guard, overdue: str, identity: str, labels: Record) -> None:
+        name = f"{labels.get('gantry.run')}-{labels.get('gantry.attempt')}"
+        path = os.path.join(engine["runs"], control.check_name(name), "stop")
+        now = control.boottime()
+        request = control.read_record(path)
+        if request is None:
+            self._tell(f"{overdue}: {name} is stopped")
+            request = {"why": "guard", "at": now, "deadline": now + guard.grace(), "sent": True}
+            try:
+                control.write_record(path, request)
+            except OSError as error:
+                self._tell(f"{path}: {error}")
+        elif now < float(request.get("deadline", 0.0)):
+            return
+        signal_name = "TERM" if now < float(request.get("deadline", 0.0)) else "KILL"
+        self._ask(engine, "POST", f"/containers/{identity}/kill?signal={signal_name}")
+
+    def _ask(self, engine: Record, method: str, path: str) -> list[Record] | None:
+        """An answer's JSON; None for errors that the engine tells: the next look asks again."""
+        connection = _Connection(engine)
+        try:
+            connection.request(method, engine["api"] + path)
+            response = connection.getresponse()
+            data = response.read()
+            if response.status >= 500:
+                raise Unreachable(f"{response.status} {data[:200]!r}")
+            return json.loads(data) if data and response.status < 400 else None
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise Unreachable(str(error) or type(error).__name__) from error
+        finally:
+            connection.close()
+
+    def _tell(self, text: str) -> None:
+        if text != self._told:
+            self._told = text
+            print(time.strftime("%Y-%m-%dT%H:%M:%S"), text, file=sys.stderr, flush=True)
+
+
+def _filters(engine: Record) -> str:
+    labels = [f"gantry.installation={engine['installation']}", f"gantry.node={engine['node']}"]
+    return quote(json.dumps({"label": labels}))
+
+
+def main(arguments: list[str]) -> None:
+    """Guard until there is nothing left to guard; exit code 75: another guard has this folder."""
+    folder = arguments[0]
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    lock = control.try_lock(os.path.join(folder, "lock"))
+    if lock is None:
+        sys.exit(75)
+    log = os.path.join(folder, "guard.log")
+    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    if os.fstat(file).st_size > _LOG_LIMIT:
+        os.ftruncate(file, 0)
+    os.dup2(file, 2)
+    guard = ContainerGuard(folder)
+    while guard.look():
+        time.sleep(TICK)
