@@ -79,6 +79,10 @@ class Agent:
         # The guard must know of this worker before anything is started: it may be about to kill.
         self._obey(self._keeper.beat(broker_ok=False))
         self._adopt(None, crashed=self.registration.crashed)
+        if self.registration.anew:
+            # Before anything is claimed: what a backup believes to wait may run here as an earlier attempt.
+            for runtime in self._runtimes.values():
+                orphans.sweep(runtime, self.registration.node_id)
         for name, work in (
             ("agent", self._claim_forever),
             ("heartbeat", self._beat_forever),

@@ -61,6 +61,8 @@ class Registration:
     folder: Path
     generation: uuid.UUID
     beats: int = 0
+    #: Another life of the database than the one that this node worked for: what is here may be nobody's.
+    anew: bool = False
 
 
 def installation() -> str:
@@ -118,7 +120,7 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
             node = Node.objects.select_for_update().get(name=name)
             installation()
             generation = Installation.objects.values_list("generation", flat=True).get(pk=1)
-            _refuse_set_back(node, folder, generation)
+            anew = _refuse_set_back(node, folder, generation)
             crashed = _may_take_over(node, folder_id)
             node.incarnation += 1
             node.folder = folder_id
@@ -143,7 +145,7 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
     except BaseException:
         lock.close()
         raise
-    held = Registration(node.pk, name, node.incarnation, crashed, lock, folder, generation, node.beats)
+    held = Registration(node.pk, name, node.incarnation, crashed, lock, folder, generation, node.beats, anew)
     remember(held)
     return held
 
@@ -157,8 +159,10 @@ def remember(held: Registration) -> None:
     control.overwrite(str(held.folder / "registration"), line.encode())
 
 
-def _refuse_set_back(node: Node, folder: Path, generation: uuid.UUID) -> None:
+def _refuse_set_back(node: Node, folder: Path, generation: uuid.UUID) -> bool:
     """Raises DatabaseSetBack when this database once knew more of the node than it does now.
+
+    Returns whether it is another life of the database, or another database.
 
     What such a database does not know would be killed as nobody's, and what it believes to wait may run here.
     """
@@ -166,13 +170,14 @@ def _refuse_set_back(node: Node, folder: Path, generation: uuid.UUID) -> None:
         life, name, *counts = (folder / "registration").read_text().split()
         seen = (int(counts[0]), int(counts[1]))
     except (OSError, ValueError, IndexError):
-        return
+        return False
     if life == str(generation) and name == node.name and (node.incarnation, node.beats) < seen:
         raise DatabaseSetBack(
             f"the database knows less of node {node.name} than the node itself: it was restored from a "
             "backup. Check that it is the right one, run `manage.py after_restore` once, then start the "
             "workers; until then nothing of this node is touched"
         )
+    return life != str(generation)
 
 
 def confirm(held: Registration) -> None:

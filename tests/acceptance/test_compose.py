@@ -122,6 +122,8 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
     deployment.prepare(
         GANTRY_HEARTBEAT_S="1",
         GANTRY_GRACE_S="2",
+        GANTRY_NODE_CPUS="8",
+        GANTRY_NODE_MEM_MB="8192",
         GANTRY_CALLBACK_ALLOW_NETWORKS="172.16.0.0/12,192.168.0.0/16",
     )
     deployment.compose("build", "api", "worker", timeout_s=400)
