@@ -270,6 +270,8 @@ GANTRY_MIN_FREE_MB = env.int("GANTRY_MIN_FREE_MB", default=256)
 
 #: Longest time that one image may take to arrive, in seconds.
 GANTRY_PULL_TIMEOUT_S = env.float("GANTRY_PULL_TIMEOUT_S", default=1800.0)
+#: What lies on a node for a run that the database does not know is removed after this, in seconds.
+GANTRY_ORPHAN_GRACE_S = env.float("GANTRY_ORPHAN_GRACE_S", default=600.0)
 #: User ("65534:65534") of containers whose image names none; empty: as the image says, which means root
 #: without any capability.
 GANTRY_CONTAINER_USER = env.str("GANTRY_CONTAINER_USER", default="")

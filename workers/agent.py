@@ -25,7 +25,7 @@ from workers.leases import ClaimedRun, Lease, Outcome
 from workers.reconciler import reconcile_once
 from workers.registration import Registration
 from workers.runner import Runner, Watch
-from workers.runtimes.base import Runtime
+from workers.runtimes.base import Presence, Runtime
 from workers.scribe import Entry, Scribe
 from workers.states import Reason, State
 
@@ -267,6 +267,8 @@ class Agent:
             self._adopt([run_id], crashed=False)
             return True, "nobody watched it: taken over again"
         presence = self._runtimes[watch.run.kind].presence(watch.run)
+        if presence is Presence.UNKNOWN:
+            return False, f"node {self.registration.name} cannot tell: its engine does not answer"
         return True, f"node {self.registration.name} says: {presence.value}"
 
     def _adopt(self, run_ids: list[int] | None, *, crashed: bool) -> None:

@@ -113,7 +113,13 @@ def capacity(runtimes: dict[str, Runtime]) -> Capacity:
         runtimes=sorted(runtimes),
         attributes=attributes(),
         isolates_users=os.geteuid() == 0,
+        swarm_node_id=_swarm_node_id(runtimes.get("container")),
     )
+
+
+def _swarm_node_id(runtime: Runtime | None) -> str:
+    """The Swarm's name for this node's engine; empty where there is no Swarm or no answer."""
+    return runtime.swarm_node_id() if isinstance(runtime, ContainerRuntime) else ""
 
 
 def build(app: Any) -> tuple[Agent, Registration]:

@@ -1,4 +1,4 @@
-"""Marks 1 to 4: durable submit, reads, no-op commands end to end, latency of one command."""
+"""Marks 1 to 4: durable submit, reads, no-op commands end to end, latency of a command; calls the others."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ django.setup()
 
 from django.db import connection
 
+from tests.bench import containers
 from tests.bench.peer_urls import TABLE
 from tests.bench.rig import Client, Rig, interleave, wrk
 from tests.support.cluster import wait_until
@@ -49,6 +50,8 @@ def run(marks: list[str], *, long: bool) -> int:
             )
         if "4" in marks:
             latency(ours, peer, 400 if long else 100)
+        if "5" in marks or "14" in marks:
+            containers.run(marks, rig, ours, long=long)
     finally:
         rig.stop()
     return 0

@@ -53,17 +53,20 @@ class Rig:
         wait_until(lambda: answers(port) or not process.alive, 30, why=f"{name} answers")
         return f"http://127.0.0.1:{port}"
 
-    def node(self, slots: int = 64) -> Process:
-        """Our worker: room for ``slots`` runs of 0.1 CPU."""
+    def node(self, slots: int = 64, **env: str) -> Process:
+        """Our worker: room for ``slots`` runs of 0.1 CPU, unless ``env`` says otherwise."""
         process = self.spawn(
             "node",
             [sys.executable, "manage.py", "node"],
-            DJANGO_SETTINGS_MODULE="config.settings",
-            GANTRY_NODE_NAME="bench",
-            GANTRY_NODE_DIR=str(self.folder / "node"),
-            GANTRY_NODE_CPUS=str(slots / 10),
-            GANTRY_NODE_MEM_MB=str(slots * 512),
-            GANTRY_NODE_SLOTS=str(slots),
+            **{
+                "DJANGO_SETTINGS_MODULE": "config.settings",
+                "GANTRY_NODE_NAME": "bench",
+                "GANTRY_NODE_DIR": str(self.folder / env.get("GANTRY_NODE_NAME", "node")),
+                "GANTRY_NODE_CPUS": str(slots / 10),
+                "GANTRY_NODE_MEM_MB": str(slots * 512),
+                "GANTRY_NODE_SLOTS": str(slots),
+                **env,
+            },
         )
         wait_until(lambda: "broker.back" in process.text() or not process.alive, 30, why="the node is up")
         return process

@@ -57,7 +57,8 @@ class Engine:
         self._parent = f"gantry-{folder.parent.name}-{name}"
         self._unshare: subprocess.Popen[bytes] | None = None
         self._daemon: subprocess.Popen[bytes] | None = None
-        self._keeper = 0  # 0: no such process
+        #: The first process of its namespaces, as this machine numbers it.
+        self.keeper = 0
         self._client: Any = None
 
     # --- life ----------------------------------------------------------------------------------------
@@ -126,7 +127,7 @@ class Engine:
             self._daemon.wait(10)
             self._daemon = None
         # A zombie counts as gone: the first process of a PID namespace becomes one after all the others.
-        wait_until(lambda: not _alive(self._keeper), 10, 0.01, why="the engine's processes are gone")
+        wait_until(lambda: not _alive(self.keeper), 10, 0.01, why="the engine's processes are gone")
         wait_until(self._remove_cgroups, 10, why="the engine's control groups are empty")
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -150,8 +151,8 @@ class Engine:
             children = _children(above.pid)
             if above.poll() is not None or not children:
                 return above.poll() is not None
-            self._keeper = children[0]
-            return b"docker-init" in _read(Path(f"/proc/{self._keeper}/cmdline"))
+            self.keeper = children[0]
+            return b"docker-init" in _read(Path(f"/proc/{self.keeper}/cmdline"))
 
         wait_until(ready, 20, 0.005, why="the engine's namespaces are there")
         assert above.poll() is None, f"no namespaces: {(self.folder / 'keeper.log').read_text()}"
@@ -257,7 +258,7 @@ class Engine:
 
     def enter(self, *namespaces: str) -> list[str]:
         """The beginning of a command that executes the rest inside the engine's namespaces."""
-        return ["nsenter", f"--target={self._keeper}", *namespaces, "--"]
+        return ["nsenter", f"--target={self.keeper}", *namespaces, "--"]
 
     def connect(self, port: int, timeout_s: float = 5.0) -> socket.socket:
         """A connection to a port that one of its containers has published."""
@@ -277,7 +278,7 @@ class Engine:
 
         def enter() -> None:
             try:
-                with Path(f"/proc/{self._keeper}/ns/net").open() as there:
+                with Path(f"/proc/{self.keeper}/ns/net").open() as there:
                     libc = ctypes.CDLL(None, use_errno=True)
                     if libc.setns(there.fileno(), _CLONE_NEWNET) != 0:
                         raise OSError(ctypes.get_errno(), "setns")

@@ -75,6 +75,14 @@ class ContainerRuntime:
         self._guard = GuardKeeper(node_dir / "guard", engine, self._control, installation, node_name)
         self._kill_after = float("inf")
 
+    def swarm_node_id(self) -> str:
+        """The Swarm's name for this engine; empty where there is no Swarm or no answer."""
+        try:
+            info = self._engine.ask("GET", "/info", timeout_s=5.0)
+        except (EngineAway, EngineRefused):
+            return ""
+        return str((info.get("Swarm") or {}).get("NodeID") or "")
+
     # --- names ---------------------------------------------------------------------------------------
 
     def container_name(self, run_id: int, attempt: int) -> str:
@@ -119,6 +127,7 @@ class ContainerRuntime:
             return Presence.UNKNOWN
         if found is None:
             if track.launched:
+                track.wake()  # if somebody watches it, it is closed as lost
                 return Presence.LOST
             return Presence.PREPARED if track.folder.exists() else Presence.ABSENT
         track.adopt(found)
@@ -285,7 +294,8 @@ class ContainerRuntime:
             self._enforce(track)
         if not track.spool.open:
             self._follow(track)
-        track.wake() if problem is not None else None
+        if problem is not None:
+            track.wake()
 
     def _is_unstarted(self, track: Track, problem: Exception | None) -> bool:
         """May it be started (again)? Raises PrepareFailed when it never will be, or does not exist."""

@@ -1,0 +1,203 @@
+"""Two nodes with an engine and a rack of their own: where containers go, never too many, one engine away."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import docker
+import pytest
+
+from tests.acceptance.sampling import Sampler
+from tests.support.cluster import Cluster, wait_until
+from tests.support.containers import NODE, container_of, submit_container
+from tests.support.engine import run, wait_final, wait_started
+from tests.support.engines import Engine
+from tests.support.fixtures import Account
+from tests.support.invariants import (
+    assert_invariants,
+    assert_once,
+    assert_truth,
+    ledger_command,
+    open_ledger,
+)
+from workers import services
+from workers.models import Attempt
+from workers.states import State
+
+RACKS = {"n1": "r1", "n2": "r2"}
+#: CPUs and MiB of each node.
+CPUS, MEM_MB = 2, 640
+
+
+class EngineWatch:
+    """A thread that asks the engines all the time how many of a node's containers run at once."""
+
+    def __init__(self, engines: dict[str, Engine]) -> None:
+        self.samples = 0
+        self.peak = dict.fromkeys(engines, 0)
+        self.wrong: list[str] = []
+        self._engines = engines
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="engine-watch", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join(30)
+        if kind is None:
+            assert self.wrong == []
+            assert self.samples > 10, f"only {self.samples} samples: they prove nothing"
+
+    def _watch(self) -> None:
+        while not self._stop.wait(0.05):
+            for name, engine in self._engines.items():
+                try:
+                    running = engine.client.api.containers(filters={"label": f"{NODE}={name}"})
+                except (docker.errors.DockerException, OSError):
+                    continue
+                self.peak[name] = max(self.peak[name], len(running))
+            self.samples += 1
+
+
+def _two_nodes(
+    cluster: Cluster, engines: tuple[Engine, Engine], *, cpus: float = CPUS, mem_mb: int = MEM_MB
+) -> dict[str, Engine]:
+    there = dict(zip(RACKS, engines, strict=True))
+    for name, engine in there.items():
+        cluster.node(name, cpus=cpus, mem_mb=mem_mb, attributes=f"rack_id={RACKS[name]}", settings=engine.env)
+    return there
+
+
+def test_forty_containers_on_two_engines(
+    engines: tuple[Engine, Engine], cluster: Cluster, account: Account
+) -> None:
+    """Catches reservations or containers above a node's capacity at any moment, and a wrong rack."""
+    _many(engines, cluster, account, 40)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(900)
+def test_two_hundred_containers_on_two_engines(
+    engines: tuple[Engine, Engine], cluster: Cluster, account: Account
+) -> None:
+    """The same with 200."""
+    _many(engines, cluster, account, 200)
+
+
+def _many(engines: tuple[Engine, Engine], cluster: Cluster, account: Account, how_many: int) -> None:
+    there = _two_nodes(cluster, engines)
+    sizes = [(0.25, 64), (0.5, 96), (0.4, 160)]
+    fits = int(CPUS / min(cpu for cpu, _ in sizes))
+    wanted: dict[int, set[str]] = {}
+    with Sampler() as books, EngineWatch(there) as watch:
+        for number in range(how_many):
+            cpu, mem_mb = sizes[number % 3]
+            constraints, allowed = [
+                ({"rack_id": ["r1"]}, {"n1"}),
+                ({"rack_id": ["r2"]}, {"n2"}),
+                ({"rack_id": ["r1", "r2"]}, {"n1", "n2"}),
+                ({}, {"n1", "n2"}),
+            ][number % 4]
+            run_id = submit_container(
+                account.tenant_id, "sleep 0.2; hostname", cpu=cpu, mem_mb=mem_mb, constraints=constraints
+            )
+            wanted[run_id] = allowed
+        for ended in wait_final(*wanted, timeout_s=240):
+            assert (ended.state, ended.attempt) == (State.SUCCEEDED, 1), ended.message
+    where = {item.run_id: item.node.name for item in Attempt.objects.select_related("node")}
+    assert all(where[run_id] in allowed for run_id, allowed in wanted.items())
+    assert set(where.values()) == set(RACKS), "one node did it all"
+    assert all(0 < peak <= fits for peak in watch.peak.values()), watch.peak
+    assert max(books.peak.values()) > CPUS * 1000 / 2, "the nodes were never busy: this proves nothing"
+    assert_invariants(cluster, engines=engines)
+
+
+def test_one_engine_goes_away_and_comes_back(
+    mortal_engine: Engine, engine: Engine, cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches work that waits for the engine that is away although the other one has room; a node that takes
+    containers it cannot run; and one that never takes work again."""
+    ledger = open_ledger(shared_folder)
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
+    _two_nodes(cluster, (mortal_engine, engine))
+    runs: dict[str, int] = {}
+
+    def submit(name: str, racks: list[str] | None = None) -> int:
+        runs[name] = submit_container(
+            account.tenant_id,
+            ledger_command(ledger, name, "sleep 0.2"),
+            share=shared_folder,
+            constraints={"rack_id": racks} if racks else {},
+        )
+        return runs[name]
+
+    wait_final(submit("before", ["r1"]))
+    mortal_engine.stop_daemon()
+    bound = submit("bound", ["r1"])
+    free = [submit(f"free{number}") for number in range(6)]
+    for ended in wait_final(*free, timeout_s=60):
+        assert (ended.state, ended.node and ended.node.name) == (State.SUCCEEDED, "n2")
+    assert run(bound).started_at is None
+    mortal_engine.start_daemon()
+    (late,) = wait_final(bound, timeout_s=60)
+    assert (late.state, late.node and late.node.name) == (State.SUCCEEDED, "n1")
+    assert_once(ledger, runs)
+    for name, run_id in runs.items():
+        assert_truth(ledger, name, run_id)
+    assert_invariants(cluster, engines=[mortal_engine, engine])
+
+
+def test_a_host_port_is_given_once_on_a_node(
+    engines: tuple[Engine, Engine], cluster: Cluster, account: Account
+) -> None:
+    """Catches two containers on one port of a node: the second one fails, or is offered again and again."""
+    there = _two_nodes(cluster, engines, cpus=4, mem_mb=2048)
+    ports = [{"container_port": 80, "host_port": 18080, "protocol": "tcp"}]
+    serve = "while true; do echo $(hostname) | nc -l -p 80; done"
+    run_ids = [submit_container(account.tenant_id, serve, spec={"ports": ports}, grace_s=0) for _ in range(3)]
+    wait_until(lambda: sum(run(each).started_at is not None for each in run_ids) == 2, 30, why="two run")
+    running = [each for each in run_ids if run(each).started_at]
+    (waiting,) = set(run_ids) - set(running)
+    assert {_node(each) for each in running} == set(RACKS)
+    for each in running:
+        engine = there[_node(each)]
+        box = container_of(engine, each)
+        assert _answer(engine, 18080).strip() == box["Config"]["Hostname"]
+    time.sleep(1.0)  # and it is not only late
+    assert (run(waiting).state, run(waiting).attempt) == (State.PENDING, 0)
+    assert "18080" in str(services.explain(account.tenant_id, waiting)["reasons"])
+    services.cancel(account.tenant_id, running[0])
+    wait_final(running[0])
+    wait_started(waiting)
+    assert _node(waiting) == _node(running[0])
+    for each in (running[1], waiting):
+        services.cancel(account.tenant_id, each)
+    wait_final(*run_ids)
+    assert_invariants(cluster, engines=engines)
+
+
+def _node(run_id: int) -> str:
+    return Attempt.objects.filter(run_id=run_id).latest("number").node.name
+
+
+def _answer(engine: Engine, port: int) -> str:
+    """What a published port says; the server may be between two connections."""
+
+    def ask() -> str:
+        try:
+            with engine.connect(port) as link:
+                return link.recv(64).decode()
+        except OSError:
+            return ""
+
+    found: str = wait_until(ask, 20, why=f"port {port} answers")
+    return found
