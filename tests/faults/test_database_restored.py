@@ -48,7 +48,11 @@ def test_the_database_is_restored_from_before_what_runs_now(
 ) -> None:
     """Catches, after a restore: ids given twice, a result of one run recorded for another, work killed before
     anybody said so, two executions at a time, a run that never ends, a success that nobody saw."""
-    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "300"
+    cluster.env |= {
+        "GANTRY_NODE_LOST_AFTER_S": "300",
+        "GANTRY_ORPHAN_GRACE_S": "1",
+        "GANTRY_RUNTIMES": "process",
+    }
     ledger = open_ledger(shared_folder)
     gates = {name: shared_folder / name for name in ("ended", "runs", "waits", "newer")}
     n1 = cluster.node("n1", attributes="rack_id=r1")
@@ -107,7 +111,7 @@ def test_the_database_is_restored_from_before_what_runs_now(
     cluster.node("n1", attributes="rack_id=r1")
     cluster.node("n2", attributes="rack_id=r2")
     # Nobody's: killed. Ours: taken up again. Ended since: lost, not a success that this database never saw.
-    wait_until(lambda: not alive(shims[newer]) and not alive(shims[waits]), 40, why="nobody's work is killed")
+    wait_until(lambda: not alive(shims[newer]) and not alive(shims[waits]), 90, why="nobody's work is killed")
     (lost,) = wait_final(ended)
     assert (lost.state, lost.reason, lost.attempt) == (State.FAILED, Reason.LOST, 1)
     assert begins(ledger)["ended"] == 1, "what may have been done is not done again by itself"
