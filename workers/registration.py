@@ -58,8 +58,8 @@ class Registration:
     crashed: bool
     lock: IO[str]
     #: Where what the database said last is kept (``remember``), and which life of the database said it.
-    folder: Path
-    generation: uuid.UUID
+    folder: Path | None = None
+    generation: uuid.UUID | None = None
     beats: int = 0
     #: Another life of the database than the one that this node worked for: what is here may be nobody's.
     anew: bool = False
@@ -155,6 +155,8 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
 
 def remember(held: Registration) -> None:
     """Note what the database knows of this node, so that one that knows less is recognised as older."""
+    if held.folder is None:
+        return
     line = f"{held.generation} {held.name} {held.incarnation} {held.beats}\n"
     control.overwrite(str(held.folder / "registration"), line.encode())
 
