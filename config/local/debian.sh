@@ -2,7 +2,7 @@
 # Installs what the tests need from Debian, where that is possible: root and apt. Anything else is told in one
 # line and left to the reader. "program:package", one each; extend the list when a test needs another program.
 set -eu
-NEEDED="${NEEDED:-setpriv:util-linux setsid:util-linux unshare:util-linux curl:curl dockerd:docker.io busybox:busybox-static iptables:iptables docker-registry:docker-registry docker-compose:docker-compose}"
+NEEDED="${NEEDED:-setpriv:util-linux setsid:util-linux unshare:util-linux curl:curl dockerd:docker.io busybox:busybox-static iptables:iptables docker-registry:docker-registry docker-compose:docker-compose systemd-analyze:systemd}"
 
 missing=
 for pair in $NEEDED; do

@@ -116,7 +116,7 @@ def _empty_broker(request: pytest.FixtureRequest) -> None:
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
     """Order: quick tests first, processes later, so that a mistake shows early."""
-    order = ["unit", "integration", "contracts", "acceptance", "faults"]
+    order = ["unit", "integration", "contracts", "acceptance", "deployment", "faults"]
 
     def rank(item: Any) -> int:
         parts = Path(str(item.fspath)).parts
