@@ -25,6 +25,10 @@ ARG VERSION=0.1.0
 LABEL org.opencontainers.image.title="Gantry" \
       org.opencontainers.image.description="One engine that runs commands, containers and transfers behind five HTTP dialects" \
       org.opencontainers.image.version="${VERSION}"
+# The official image comes without compiled modules, and nothing may write them later: every start, and every
+# look of the health check, would compile the standard library again.
+RUN python -m compileall -q -j 0 -x '/(test|site-packages|dist-packages)/' \
+        "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
 # Two layers: a new release with the same packages is a small one.
 COPY --from=build /opt/gantry/venv /opt/gantry/venv
 COPY --from=build /opt/gantry/app /opt/gantry/app
