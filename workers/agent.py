@@ -85,6 +85,10 @@ class Agent:
         # The guard must know of this worker before anything is started: it may be about to kill.
         self._obey(self._keeper.beat(broker_ok=False))
         self._adopt(None, crashed=self.registration.crashed)
+        if self.registration.anew:
+            # Before anything is claimed: what a backup believes to wait may run here as an earlier attempt.
+            for runtime in self._runtimes.values():
+                orphans.sweep(runtime, self.registration.node_id)
         for name, work in (
             ("agent", self._claim_forever),
             ("heartbeat", self._beat_forever),
@@ -221,6 +225,7 @@ class Agent:
             self.registration.incarnation,
             self._memory,
             min(settings.GANTRY_CLAIM_BATCH, room) if self._mode == "ready" else 0,
+            self.registration.beats,
         )
         if found.claimed:
             step("agent.after_claim")
@@ -315,6 +320,7 @@ class Agent:
             if self._sweep_soon.is_set() or time.monotonic() - swept > _SWEEP_S:
                 self._sweep_soon.clear()
                 swept = time.monotonic()
+                registration.confirm(self.registration)  # an older database does not know what is ours
                 for runtime in self._runtimes.values():
                     orphans.sweep(runtime, self.registration.node_id)
             connection.close()

@@ -34,6 +34,16 @@ class Superseded(Exception):
     """Another worker holds this node's name now: stop, write nothing."""
 
 
+def check_ours(row: tuple[int, int] | None, incarnation: int, beats: int) -> None:
+    """Is the node's row, (incarnation, heartbeats), the one that this worker knows? Raises Superseded."""
+    if row is None or row < (incarnation, beats):
+        raise Superseded(
+            "the database knows less of this node than the node itself: it was restored from a backup"
+        )
+    if row[0] != incarnation:
+        raise Superseded("this node has been taken over by another worker")
+
+
 @dataclass
 class Memory:
     """What an agent remembers between looks: since when a head was passed over (monotonic seconds)."""
@@ -63,7 +73,7 @@ _NODE = """
          WHERE r.node_id = n.id AND r.state = 'RUNNING' AND r.cancel_requested_at IS NOT NULL),
         (SELECT array_agg(q.id) FROM workers_noderequest q
          WHERE q.node_id = n.id AND q.answered_at IS NULL),
-        n.troubles::text
+        n.troubles::text, n.beats
     FROM workers_node n WHERE n.id = %s FOR UPDATE OF n
 """
 
@@ -97,13 +107,15 @@ _TAKES_WORK = """
 """
 
 
-def look(node_id: int, incarnation: int, memory: Memory, limit: int) -> Look:
-    """Claim up to ``limit`` runs for the node. Raises Superseded when the incarnation is not ours."""
+def look(node_id: int, incarnation: int, memory: Memory, limit: int, beats: int = 0) -> Look:
+    """Claim up to ``limit`` runs for the node. Raises Superseded when the incarnation is not ours.
+
+    ``beats``: heartbeats that the database has certainly taken; one that knows fewer was set back.
+    """
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(_NODE, [node_id])
         row = cursor.fetchone()
-        if row is None or row[3] != incarnation:
-            raise Superseded(f"node {node_id} has been taken over by another worker")
+        check_ours(None if row is None else (row[3], row[18]), incarnation, beats)
         node, now_us = _node_view(row), row[14]
         cancels = [(Lease(item[0], item[1], item[2]), bool(item[3])) for item in row[15] or ()]
         if node.mode != "ready" or node.trouble or node.slots_free < 1 or limit < 1:

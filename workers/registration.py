@@ -6,6 +6,7 @@ before is dead); one elsewhere only when nothing can still run under the name. M
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -19,13 +20,18 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from workers import losses
-from workers.claiming import Superseded
+from workers.claiming import Superseded, check_ours
 from workers.crashpoints import step
-from workers.models import Node
+from workers.launcher import control
+from workers.models import Installation, Node
 
 
 class NameTaken(Exception):
     """Another worker holds this node's name; the text says what to do."""
+
+
+class DatabaseSetBack(NameTaken):
+    """The database knows less of this node than the node does: it was restored from a backup."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,12 @@ class Registration:
     #: The worker before died without a goodbye while it held runs.
     crashed: bool
     lock: IO[str]
+    #: Where what the database said last is kept (``remember``), and which life of the database said it.
+    folder: Path | None = None
+    generation: uuid.UUID | None = None
+    beats: int = 0
+    #: Another life of the database than the one that this node worked for: what is here may be nobody's.
+    anew: bool = False
 
 
 def installation() -> str:
@@ -106,6 +118,9 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
                 ignore_conflicts=True,
             )
             node = Node.objects.select_for_update().get(name=name)
+            installation()
+            generation = Installation.objects.values_list("generation", flat=True).get(pk=1)
+            anew = _refuse_set_back(node, folder, generation)
             crashed = _may_take_over(node, folder_id)
             node.incarnation += 1
             node.folder = folder_id
@@ -130,7 +145,51 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
     except BaseException:
         lock.close()
         raise
-    return Registration(node.pk, name, node.incarnation, crashed, lock)
+    held = Registration(node.pk, name, node.incarnation, crashed, lock, folder, generation, node.beats, anew)
+    remember(held)
+    return held
+
+
+# --- a database that was set back ------------------------------------------------------------------
+
+
+def remember(held: Registration) -> None:
+    """Note what the database knows of this node, so that one that knows less is recognised as older."""
+    if held.folder is None:
+        return
+    line = f"{held.generation} {held.name} {held.incarnation} {held.beats}\n"
+    control.overwrite(str(held.folder / "registration"), line.encode())
+
+
+def _refuse_set_back(node: Node, folder: Path, generation: uuid.UUID) -> bool:
+    """Raises DatabaseSetBack when this database once knew more of the node than it does now.
+
+    Returns whether it is another life of the database, or another database.
+
+    What such a database does not know would be killed as nobody's, and what it believes to wait may run here.
+    """
+    try:
+        life, name, *counts = (folder / "registration").read_text().split()
+        seen = (int(counts[0]), int(counts[1]))
+    except (OSError, ValueError, IndexError):
+        return False
+    if life == str(generation) and name == node.name and (node.incarnation, node.beats) < seen:
+        raise DatabaseSetBack(
+            f"the database knows less of node {node.name} than the node itself: it was restored from a "
+            "backup. Check that it is the right one, run `manage.py after_restore` once, then start the "
+            "workers; until then nothing of this node is touched"
+        )
+    return life != str(generation)
+
+
+def confirm(held: Registration) -> None:
+    """Is the name still ours, and the database no older than we know it? Raises Superseded."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT incarnation, beats FROM workers_node WHERE id = %s AND name = %s",
+            [held.node_id, held.name],
+        )
+        check_ours(cursor.fetchone(), held.incarnation, held.beats)
 
 
 def _may_take_over(node: Node, folder_id: uuid.UUID) -> bool:
@@ -176,22 +235,28 @@ def heartbeat(registration: Registration, troubles: Mapping[str, str], broker_ok
     everywhere = "; ".join(dict.fromkeys(by_kind.values())) if len(by_kind) == len(troubles) else ""
     with connection.cursor() as cursor:
         cursor.execute(
-            """UPDATE workers_node SET heartbeat_at = now(), trouble = %s, troubles = %s::jsonb,
+            """UPDATE workers_node SET heartbeat_at = now(), beats = beats + 1, trouble = %s,
+                   troubles = %s::jsonb,
                    broker_ok_at = CASE WHEN %s THEN now() ELSE broker_ok_at END,
                    cpu_m_total = greatest(cpu_m_configured, cpu_m_used),
                    mem_mb_total = greatest(mem_mb_configured, mem_mb_used)
-               WHERE id = %s AND incarnation = %s RETURNING mode""",
+               WHERE id = %s AND incarnation = %s AND beats >= %s RETURNING mode, beats""",
             [
                 everywhere[:255],
                 json.dumps(by_kind),
                 broker_ok,
                 registration.node_id,
                 registration.incarnation,
+                registration.beats,
             ],
         )
         row = cursor.fetchone()
     if row is None:
+        confirm(registration)  # says why
         raise Superseded(f"node {registration.name} has been taken over by another worker")
+    registration.beats = row[1]
+    with contextlib.suppress(OSError):  # a full disk: what was noted before is older, and says less
+        remember(registration)
     return str(row[0])
 
 

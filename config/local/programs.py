@@ -6,26 +6,21 @@ Must not import Django or any app.
 from __future__ import annotations
 
 import subprocess
-import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from config import start
 from config.local.children import Child, ending
 from config.local.data import REPOSITORY, DataFolder
 from config.local.errors import LocalError
 
 
 def api(data: DataFolder, environment: dict[str, str], port: int) -> Child:
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "config.wsgi:application"]
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "2", "--blocking-threads", "16"]
-    # Requests beyond the threads wait in line, not on a closed door.
-    limits = ["--backlog", "2048", "--backpressure", "512", "--http", "1", "--no-ws"]
-    ends = ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", "8"]
     return Child(
         name="api",
-        command=[*command, *options, *limits, *ends, "--no-access-log", "--log-level", "warning"],
+        command=start.api_command("127.0.0.1", port),
         environment={**environment, "GANTRY_ROLE": "web"},
         log=data.log / "api.log",
         grace=12,
@@ -36,7 +31,7 @@ def api(data: DataFolder, environment: dict[str, str], port: int) -> Child:
 def worker(data: DataFolder, environment: dict[str, str], log: str) -> Child:
     return Child(
         name="worker",
-        command=[sys.executable, "manage.py", "node"],
+        command=start.manage_command("node"),
         environment={**environment, "GANTRY_ROLE": "worker"},
         log=data.log / f"{log}.log",
         grace=15,
@@ -56,11 +51,9 @@ def callbacks(data: DataFolder, environment: dict[str, str]) -> Child:
 
 
 def flower(data: DataFolder, environment: dict[str, str], port: int) -> Child:
-    address = ["--address=127.0.0.1", f"--port={port}"]
-    limits = ["--read-only", "--max-tasks=10000", "--max-workers=500", "--purge-offline-workers=600"]
     return Child(
         name="flower",
-        command=[sys.executable, "-m", "celery", "-A", "config", "flower", *address, *limits],
+        command=start.flower_command("127.0.0.1", port),
         # Not an argument: every user of the machine can list those.
         environment={**environment, "FLOWER_BASIC_AUTH": f"gantry:{data.flower_password()}"},
         log=data.log / "flower.log",
@@ -77,7 +70,7 @@ def manage(
     Ends it as soon as `give_up` says so; then the output is worth nothing.
     """
     process = subprocess.Popen(
-        [sys.executable, "manage.py", *arguments],
+        start.manage_command(*arguments),
         cwd=REPOSITORY,
         env=dict(environment),
         stdin=subprocess.DEVNULL,

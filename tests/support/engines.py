@@ -264,9 +264,12 @@ class Engine:
         """A connection to a port that one of its containers has published."""
         return self._in_network(lambda: socket.create_connection(("127.0.0.1", port), timeout_s))
 
-    def listen(self, port: int = 0) -> socket.socket:
-        """A listening socket on 127.0.0.1 as dockerd sees it, e.g. for a registry that behaves badly."""
-        return self._in_network(lambda: socket.create_server(("127.0.0.1", port)))
+    def listen(self, port: int = 0, host: str = "127.0.0.1") -> socket.socket:
+        """A listening socket as dockerd sees it, e.g. for a registry that behaves badly.
+
+        On the address of a network's gateway it is reached by that network's containers.
+        """
+        return self._in_network(lambda: socket.create_server((host, port)))
 
     def _in_network(self, work: Callable[[], T]) -> T:
         """Do this in a thread that is in the engine's network; a socket stays in it for good."""

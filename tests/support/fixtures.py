@@ -123,7 +123,7 @@ def _empty_broker(request: pytest.FixtureRequest) -> None:
 
 
 #: From quick to slow.
-_FOLDERS = ("unit", "integration", "contracts", "acceptance", "faults")
+_FOLDERS = ("unit", "integration", "contracts", "conformance", "acceptance", "deployment", "faults")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Now
@@ -50,6 +51,8 @@ class Node(models.Model):
         "Run", null=True, on_delete=models.SET_NULL, related_name="reserved_on", db_constraint=False
     )
     heartbeat_at = models.DateTimeField(db_default=Now())
+    #: Heartbeats so far: its worker notices by it that the database was set back (restored from a backup).
+    beats = models.BigIntegerField(db_default=0)
     #: When a message last made the round trip through the broker to this worker.
     broker_ok_at = models.DateTimeField(null=True)
     #: Why it takes no work although it is ready, in words; empty when all is well.
@@ -75,10 +78,16 @@ class Node(models.Model):
 
 
 class Installation(models.Model):
-    """The one row that names this database: what nodes create outside of it carries the name."""
+    """The one row that names this database: what nodes create outside of it carries the name.
+
+    ``generation`` is the life of the database, for nodes to recognise an older one: a restored backup keeps
+    its generation until ``after_restore`` begins a new one. The name stays.
+    """
 
     id = models.SmallIntegerField(primary_key=True, default=1)
     name = models.CharField(max_length=12)
+    generation = models.UUIDField(db_default=RandomUUID())
+    restored_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(id=1), name="installation_once")]

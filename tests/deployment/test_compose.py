@@ -1,0 +1,270 @@
+"""The deployment of docker-compose.yml, really built and brought up on an engine of the test's own.
+
+Base images are stand-ins made of this machine's programs (tests.support.standins). One test, because bringing
+it up is what takes time: submit, kill, callback, a worker's container replaced, Postgres and Redis restarted,
+all down and up again.
+"""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import get_commands
+
+from tests.support import images, standins
+from tests.support.cluster import wait_until
+from tests.support.deployment import Deployment
+from tests.support.engines import Engine
+
+pytestmark = pytest.mark.timeout(900)
+
+_RUNNING, _FINISHED, _FAILED, _LOST, _KILLED = 1, 2, 3, 4, 6
+#: Delivers what the outbox holds; a service of its own as soon as this release has the command.
+_CALLBACKS = "callbacks" in get_commands()
+
+
+@pytest.fixture
+def deployment() -> Iterator[Deployment]:
+    folder = Path(tempfile.mkdtemp(prefix="gdc-", dir="/tmp"))
+    folder.chmod(0o711)
+    engine = Engine(folder / "engine", "compose")
+    project = folder / "gantry"
+    project.mkdir(mode=0o755)
+    try:
+        engine.start()
+        images.load(engine)
+        standins.load(engine)
+        yield Deployment(engine, project)
+    finally:
+        engine.stop()
+        subprocess.run(["rm", "-rf", str(folder)], check=False)
+
+
+def _ready_nodes(deployment: Deployment) -> int:
+    status, body = deployment.call("GET", "/readyz")
+    return int(body["nodes"]["ready"]) if status == 200 else 0
+
+
+def _submit(deployment: Deployment, command: str | None, **more: Any) -> int:
+    """``command`` None: a container task, said by ``more``."""
+    status, body = deployment.call("POST", "/v1/tasks", {"taskName": "smoke", "commands": command, **more})
+    assert status == 200, body
+    return int(body["data"]["taskId"])
+
+
+def _task(deployment: Deployment, task_id: int) -> dict[str, Any]:
+    """The task, or {} while the API does not answer."""
+    status, body = deployment.call("GET", f"/v1/tasks?taskIds={task_id}")
+    return dict(body["data"][0]) if status == 200 and body["data"] else {}
+
+
+def _wait(deployment: Deployment, task_id: int, wanted: int, timeout_s: float = 90.0) -> dict[str, Any]:
+    """Wait until the task has this status; fails at once when it has ended with another."""
+
+    def reached() -> dict[str, Any] | None:
+        found = _task(deployment, task_id)
+        status = found.get("taskStatus", -1)
+        assert status <= 1 or status == wanted, f"{found}\n{deployment.logs()}"
+        return found if status == wanted else None
+
+    found: dict[str, Any] = wait_until(reached, timeout_s, 0.2, f"task {task_id} becomes {wanted}")
+    return found
+
+
+def _log(deployment: Deployment, task_id: int) -> str:
+    status, text = deployment.call("GET", f"/v1/tasks/{task_id}/logs")
+    assert status == 200, text
+    return str(text)
+
+
+@contextmanager
+def _receiver(deployment: Deployment) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A receiver on the engine's side of the network: (its URL for containers, what it has received)."""
+    got: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            got.append({**body, "id": self.headers["webhook-id"]})
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 its name
+            """Says nothing."""
+
+    out = deployment.engine.client.networks.get(f"{deployment.name}_out").attrs
+    gateway = out["IPAM"]["Config"][0]["Gateway"]
+    listener = deployment.engine.listen(0, gateway)
+    server = HTTPServer(("", 0), Handler, bind_and_activate=False)
+    server.socket.close()
+    server.socket = listener
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://{gateway}:{listener.getsockname()[1]}/hook", got
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> None:
+    """Catches an image that does not build or start, a service that does not find another, a secret in the
+    open, data that a restart loses, and a worker's replacement that loses or repeats work."""
+    deployment.prepare(
+        GANTRY_HEARTBEAT_S="1",
+        GANTRY_GRACE_S="2",
+        GANTRY_NODE_CPUS="8",
+        GANTRY_NODE_MEM_MB="8192",
+        GANTRY_CALLBACK_ALLOW_NETWORKS="172.16.0.0/12,192.168.0.0/16",
+    )
+    deployment.compose("build", "api", "worker", timeout_s=400)
+    scale = () if _CALLBACKS else ("--scale", "callbacks=0")
+    deployment.compose("up", "-d", *scale)
+    wait_until(
+        lambda: (
+            deployment.call("GET", "/readyz")[1].get("nodes", {}).get("ready") == 1
+            if deployment.call("GET", "/readyz")[0] == 200
+            else False
+        ),
+        90,
+        0.3,
+        "the API is ready and has heard the node",
+    )
+    _assert_nothing_is_in_the_open(deployment)
+
+    hello = _submit(deployment, "echo hello; id -u")
+    _wait(deployment, hello, _FINISHED)
+    said, uid = _log(deployment, hello).split()
+    assert said == "hello"
+    assert int(uid) >= 200_000, "each command has a user of its own"
+    curious = _submit(
+        deployment, "cat /run/secrets/* /proc/1/environ; ls /var/run/docker.sock && exit 7; exit 3"
+    )
+    assert _wait(deployment, curious, _FAILED)["message"] == "Command exited with status 7"
+    for name in ("database_url", "secret_keys", "redis_url"):
+        assert deployment.secret(name) not in _log(deployment, curious)
+
+    doomed = _submit(deployment, "sleep 600 & sleep 600")
+    _wait(deployment, doomed, _RUNNING)
+    status, body = deployment.call("POST", f"/v1/tasks/kill?taskId={doomed}")
+    assert (status, body["data"]["submitKill"]) == (200, True)
+    _wait(deployment, doomed, _KILLED)
+
+    if _CALLBACKS:
+        with _receiver(deployment) as (url, got):
+            told = _submit(deployment, "true", callbackUrl=url)
+            wait_until(
+                lambda: any(each["taskId"] == told and each["result"] == "FINISHED" for each in got),
+                60,
+                why=f"the callback comes: {got}",
+            )
+
+    _replace_the_worker(deployment)
+
+    # A command goes on while the database is away, and its end is recorded.
+    during = _submit(deployment, "sleep 6; echo through")
+    _wait(deployment, during, _RUNNING)
+    deployment.compose("restart", "postgres")
+    _wait(deployment, during, _FINISHED)
+    assert _log(deployment, during) == "through\n"
+    deployment.compose("restart", "redis")
+    _wait(deployment, _submit(deployment, "true"), _FINISHED)
+
+    deployment.wait_healthy("api", "worker", "flower", "postgres", "redis")
+    deployment.compose("down")
+    assert not deployment.engine.containers(**{"com.docker.compose.project": deployment.name})
+    deployment.compose("up", "-d", *scale)
+    wait_until(lambda: deployment.call("GET", "/healthz")[0] == 200, 90, 0.3, "the API answers again")
+    assert _task(deployment, hello)["taskStatus"] == _FINISHED
+    assert _log(deployment, hello).startswith("hello\n")
+    again = _submit(deployment, "true")
+    assert again > during
+    _wait(deployment, again, _FINISHED)
+
+
+def _replace_the_worker(deployment: Deployment) -> None:
+    """As docs/operations.md says: containers outlive the container of their worker, commands do not."""
+    lost = _submit(deployment, "echo begun; sleep 600")
+    retried = _submit(deployment, 'case "$HOME" in *-1) sleep 600;; esac; echo again', retry=1)
+    container = {"type": "DOCKER", "docker": {"image": images.BUSYBOX, "forcePullImage": False}}
+    kept = _submit(deployment, None, container=container, args=["sh", "-c", "echo one; sleep 12; echo two"])
+    for task_id in (lost, retried, kept):
+        _wait(deployment, task_id, _RUNNING)
+    before = deployment.container("worker")["Id"]
+    deployment.compose("up", "-d", "--no-deps", "--force-recreate", "worker")
+    assert deployment.container("worker")["Id"] != before
+    assert "gone" in _wait(deployment, lost, _LOST)["message"]
+    assert _log(deployment, lost) == "begun\n", "what it had written is kept"
+    _wait(deployment, retried, _FINISHED)
+    assert _log(deployment, retried) == "again\n"
+    _wait(deployment, kept, _FINISHED)
+    assert _log(deployment, kept) == "one\ntwo\n"
+    _, runs = deployment.call("GET", f"/api/v1/runs/{kept}")
+    assert runs["attempt"] == 1, "the container was taken over, not started again"
+
+
+def _assert_nothing_is_in_the_open(deployment: Deployment) -> None:
+    """Users, privileges, networks, ports, and no secret where it can be read."""
+    secrets = [path.read_text().strip() for path in (deployment.folder / "deploy/secrets").iterdir()]
+    assert len(secrets) == 9
+    for path in (deployment.folder / "deploy/secrets").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o400
+    for service in ("postgres", "redis", "migrate", "api", "worker", "flower"):
+        found = deployment.container(service)
+        text = json.dumps(found)
+        assert not [secret for secret in secrets if secret in text], (
+            f"{service}: a secret is in docker inspect"
+        )
+        host = found["HostConfig"]
+        assert host["ReadonlyRootfs"], service
+        assert host["CapDrop"] == ["ALL"], service
+        assert not host["Privileged"], service
+        assert host["LogConfig"]["Config"] == {"max-size": "20m", "max-file": "5"}, service
+        assert host["Memory"] > 0, service
+        assert bool(host["PortBindings"]) == (service == "api"), service
+        if service in ("api", "migrate", "flower"):
+            assert found["Config"]["User"] == "10001:10001", service
+            assert not host["CapAdd"], service
+            assert not any("docker.sock" in mount["Source"] for mount in found["Mounts"]), service
+    inspected = deployment.engine.client.networks.get(f"{deployment.name}_backend").attrs
+    assert inspected["Internal"], "Postgres, Redis and Flower have no way out and none in"
+    for service in ("postgres", "redis", "flower"):
+        networks = deployment.container(service)["NetworkSettings"]["Networks"]
+        assert list(networks) == [f"{deployment.name}_backend"], service
+    logs = deployment.logs()
+    assert not [secret for secret in secrets if secret in logs], "a secret is in a log"
+    inside = deployment.compose("exec", "-T", "api", "find", "/opt/gantry/app", "-maxdepth", "2").split()
+    for name in ("tests", ".git", ".env", "deploy/secrets", "deploy/gantry.env", "deploy/wheelhouse", "docs"):
+        assert f"/opt/gantry/app/{name}" not in inside, "what an image must not hold"
+    assert "/opt/gantry/app/manage.py" in inside
+    flower = deployment.compose("exec", "-T", "flower", "python", "-c", _ASK_FLOWER)
+    assert flower.split() == ["401"], "Flower wants its password"
+
+
+_ASK_FLOWER = """
+import urllib.error, urllib.request
+try:
+    print(urllib.request.urlopen("http://127.0.0.1:5555/workers", timeout=5).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
+def test_without_passwords_nothing_starts(tmp_path: Path) -> None:
+    """Catches a default password, and a start without one."""
+    deployment = Deployment(Engine(tmp_path / "no-engine"), tmp_path)
+    deployment.copy()
+    for name in (".env", "deploy/gantry.env"):
+        assert not (tmp_path / name).exists(), "no such file is in the repository"
+    refused = deployment.compose("config", check=False)
+    assert "run deploy/compose-env.sh first" in refused
+    assert "services:" not in refused
