@@ -5,6 +5,7 @@ Pure records: no database, no behaviour. ``transitions`` reads and writes them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 

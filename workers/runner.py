@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 from django.db import InterfaceError, OperationalError, connection
@@ -223,9 +223,7 @@ class Runner:
             facts = runtime.facts(run)
             message = _noted(f"{runtime.noun} is running", facts)
             ago = time.monotonic() - started_at
-            self._scribe.write(
-                Entry("started", run.lease, ago=ago, message=message, facts=facts.told)
-            )
+            self._scribe.write(Entry("started", run.lease, ago=ago, message=message, facts=facts.told))
         deadline = started_at + run.timeout_s if run.timeout_s else None
         stopped = ""
         while result is None:

@@ -100,6 +100,7 @@ class ContainerSpec(Spec):
             f"{item['host_port']}/{item['protocol']}" for item in self.ports if item["host_port"]
         )
 
+
 @dataclass(frozen=True, kw_only=True)
 class ExecSpec(Spec):
     """A command that is executed inside a running container of the node (jobs family, contract page 20).

@@ -236,7 +236,7 @@ def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) ->
     return {row[0] for row in rows}
 
 
-def tell(cursor: CursorWrapper, items: Sequence[tuple[Lease, dict[str, Any]]]) -> set[int]:
+def tell(cursor: CursorWrapper, items: Sequence[tuple[Lease, Mapping[str, Any]]]) -> set[int]:
     """Add to the facts of running attempts what their runtime found out. Not a change of state."""
     cursor.execute(
         """
@@ -252,7 +252,7 @@ def tell(cursor: CursorWrapper, items: Sequence[tuple[Lease, dict[str, Any]]]) -
             [lease.run_id for lease, _ in items],
             [lease.attempt for lease, _ in items],
             [lease.epoch for lease, _ in items],
-            [json.dumps(facts) for _, facts in items],
+            [json.dumps(dict(facts)) for _, facts in items],
         ],
     )
     return {row[0] for row in cursor.fetchall()}
@@ -314,7 +314,7 @@ def _leave_running(
             "bytes": [item.log_bytes for item in outcomes],
             "cut": [item.log_truncated for item in outcomes],
             "backoff": [item.backoff_s for item in outcomes],
-            "facts": [json.dumps(item.facts) for item in outcomes],
+            "facts": [json.dumps(dict(item.facts)) for item in outcomes],
             "by": by,
         },
     )

@@ -42,7 +42,7 @@ def worker(data: DataFolder, environment: dict[str, str], log: str) -> Child:
 def callbacks(data: DataFolder, environment: dict[str, str]) -> Child:
     return Child(
         name="callbacks",
-        command=[sys.executable, "manage.py", "callbacks"],
+        command=start.manage_command("callbacks"),
         environment={**environment, "GANTRY_ROLE": "worker"},
         log=data.log / "callbacks.log",
         grace=10,

@@ -62,7 +62,7 @@ def test_private_images(
     services.cancel(account.tenant_id, kept)
     (mine,) = wait_final(kept)
     assert mine.state == State.CANCELLED
-    assert mine.attempts.get().image_digest.startswith(f"{closed.address}/secret/app@sha256:")
+    assert mine.attempts.get().facts["image_digest"].startswith(f"{closed.address}/secret/app@sha256:")
     for text in (inspected, node.text(), str(rows()), engine.log()):
         assert PASSWORD not in text
     rig.forget(engine, name)

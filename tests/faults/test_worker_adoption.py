@@ -133,7 +133,7 @@ def test_an_unanswered_start_is_not_carried_out_later(
     late, next_one = (
         claimed_run(number, ledger_command(ledger, name)) for number, name in ((1, "late"), (2, "next"))
     )
-    runtime.prepare(late, lambda: False)
+    runtime.prepare(late, lambda: False, lambda _: None)
     frozen = launcher_pid(home)
     monkeypatch.setattr(launcher_client, "_REQUEST_TIMEOUT", 1.0)
     signal_all([frozen], signal.SIGSTOP)
@@ -142,7 +142,7 @@ def test_an_unanswered_start_is_not_carried_out_later(
     assert failed.value.ours
     signal_all([frozen], signal.SIGCONT)
     monkeypatch.undo()
-    runtime.prepare(next_one, lambda: False)
+    runtime.prepare(next_one, lambda: False, lambda _: None)
     runtime.start(next_one, control.boottime())
     wait_until(lambda: runtime.presence(next_one) is Presence.EXITED, why="the launcher has gone on")
     assert begins(ledger) == {"next": 1}

@@ -109,10 +109,14 @@ def test_what_is_being_prepared_is_told_under_the_lease_until_it_starts() -> Non
     stale = Lease(lease.run_id, lease.attempt, lease.epoch - 1)
     assert told(stale, "stale") == set()
     with transaction.atomic(), connection.cursor() as cursor:
-        transitions.started(cursor, [(lease, 0.0, "Container is running")], {lease: "sha256:abc"})
+        transitions.started(cursor, [(lease, 0.0, "Container is running")])
+        transitions.tell(cursor, [(lease, {"image_digest": "sha256:abc"})])
     assert told(lease, "late") == set()
     found = run(lease.run_id)
-    assert (found.message, found.attempts.get().facts["image_digest"]) == ("Container is running", "sha256:abc")
+    assert (found.message, found.attempts.get().facts["image_digest"]) == (
+        "Container is running",
+        "sha256:abc",
+    )
 
 
 # --- a node without an engine ----------------------------------------------------------------------------

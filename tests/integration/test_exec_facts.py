@@ -58,9 +58,7 @@ class Scripted:
     def presence(self, run: ClaimedRun) -> Presence:
         return Presence.RUNNING if "pid" in self.known else Presence.ABSENT
 
-    def prepare(
-        self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]
-    ) -> None:
+    def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
         self.given = run
         if self._fails == "prepare":
             raise PrepareFailed(Reason.CREATE, f"there is no container {run.spec['container']}")

@@ -18,8 +18,10 @@ from workers.models import Attempt, IdempotencyKey, LogChunk, Node, NodeRequest,
 pytestmark = pytest.mark.django_db(transaction=True)
 
 NOTHING = dict.fromkeys(
-    ("runs", "logs", "idempotency_keys", "node_requests", "shapes", "audit", "usage", "receivers")
-    + ("executors", "jobs", "job_secrets"),  # what the jobs family deletes of its own
+    (
+        *("runs", "logs", "idempotency_keys", "node_requests", "shapes", "audit", "usage", "receivers"),
+        *("executors", "jobs", "job_secrets"),  # what the jobs family deletes of its own
+    ),
     0,
 )
 

@@ -22,7 +22,7 @@ from workers.states import Reason, State
     }
 )
 class PolicyField(serializers.DictField):
-    """A tenant's policy; ``workers.policy`` checks its keys and values."""
+    """A tenant's policy: keys of ``workers.policy``, which checks them: true, false or a list of texts."""
 
 
 class ErrorBodySerializer(serializers.Serializer[object]):
@@ -184,18 +184,6 @@ class RetentionSerializer(DaysSerializer):
     """Other times than the installation's, also by family."""
 
     families = serializers.DictField(child=DaysSerializer(), required=False)
-
-
-@extend_schema_field(
-    {
-        "type": "object",
-        "additionalProperties": {
-            "oneOf": [{"type": "boolean"}, {"type": "array", "items": {"type": "string"}}]
-        },
-    }
-)
-class PolicyField(serializers.DictField):
-    """Keys of ``workers.policy``, which checks them: true, false or a list of texts."""
 
 
 class TenantSerializer(serializers.Serializer[object]):

@@ -115,7 +115,7 @@ DROP FUNCTION gantry_audit_stays(), gantry_attempt_ended(), gantry_run_moved(), 
 
 class Migration(migrations.Migration):
 
-    dependencies = [("workers", "0001_initial")]
+    dependencies = [("workers", "0002_callbacks")]
 
     operations = [
         migrations.CreateModel(

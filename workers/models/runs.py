@@ -162,7 +162,8 @@ class Attempt(models.Model):
     finished_at = models.DateTimeField(null=True)
     log_bytes = models.BigIntegerField(db_default=0)
     log_truncated = models.BooleanField(db_default=False)
-    #: What the runtime found out: {"image_digest"} of a container, {"exec_id", "container_id", "pid"} of an exec.
+    #: What the runtime found out: {"image_digest"} of a container, {"exec_id", "container_id", "pid"} of an
+    #: exec.
     facts = models.JSONField(default=dict, db_default={})
 
     class Meta:

@@ -7,7 +7,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('workers', '0004_containers'),
+        ('workers', '0006_exec'),
     ]
 
     operations = [
