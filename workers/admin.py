@@ -354,7 +354,7 @@ class FixedFilter(admin.SimpleListFilter):
         return [(name, name) for name in self.values]
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
-        return queryset.filter(**{self.parameter_name: self.value()}) if self.value() else queryset
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
 
 
 class MethodFilter(FixedFilter):
