@@ -42,6 +42,8 @@ ALLOWED: Final = {
     "canary-env": {"database"},
     "canary-uri-password": {"database"},
     "canary-uri-query": {"database"},
+    # Its owner reads it back, as its document says.
+    "canary-callback": {"database", "api"},
 }
 
 
@@ -77,9 +79,11 @@ def plant(stage: Stage) -> None:
     stage.planted |= {"token": stage.account.token, "operator": stage.operator.token}
     stage.planted |= {"stored": "canary-stored", "refused": "canary-refused", "body": "canary-broken"}
     stage.planted["database password"] = (
-        urllib.parse.urlsplit(os.environ["DATABASE_URL"]).password or "-none-"
+        urllib.parse.urlsplit(os.environ["DATABASE_URL"]).password or f"no {MARK} here"
     )
-    stage.planted["redis password"] = urllib.parse.urlsplit(os.environ["REDIS_URL"]).password or "-none-"
+    stage.planted["redis password"] = (
+        urllib.parse.urlsplit(os.environ["REDIS_URL"]).password or f"no {MARK} here"
+    )
     stage.planted["key"] = os.environ["GANTRY_SECRET_KEYS"]
     stage.planted["signing key"] = os.environ["DJANGO_SECRET_KEY"]
     task = {
@@ -114,7 +118,7 @@ def plant(stage: Stage) -> None:
         {"headers": basic("canary-name", "canary-refused")},
     ):
         assert ask(stage, "POST", "/v1/tasks", task, **bad).status_code == 401
-    ask(stage, "POST", "/v1/tasks", {**task, "callbackUrl": "http://ann:canary-refused@127.0.0.1/"})
+    ask(stage, "POST", "/v1/tasks", {**task, "callbackUrl": "http://ann:canary-callback@127.0.0.1/"})
     ask(stage, "POST", "/v1/tasks", {**task, "env": ["canary-refused"]})
     ask(stage, "POST", "/api/v1/users", {"name": "x", "password": "canary-refused"})
     broken = httpx.post(
