@@ -110,6 +110,12 @@ class FamilyFilter(admin.SimpleListFilter):
         return queryset.filter(family=self.value()) if self.value() else queryset
 
 
+def _shown(uri: str) -> str:
+    """An address without user name, password and query, which may be secrets."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 @admin.register(Run)
 class RunAdmin(ReadOnly):
     """Every run of every tenant."""
@@ -171,9 +177,7 @@ class RunAdmin(ReadOnly):
         if isinstance(spec.get("env"), dict):
             spec["env"] = dict.fromkeys(spec["env"], "***")
         if isinstance(spec.get("uris"), list):
-            spec["uris"] = [
-                urlsplit(str(uri))._replace(query="", fragment="").geturl() for uri in spec["uris"]
-            ]
+            spec["uris"] = [_shown(str(uri)) for uri in spec["uris"]]
         return format_html("<pre>{}</pre>", json.dumps(spec, indent=2, ensure_ascii=False))
 
     @admin.display(description="Attempts")

@@ -42,6 +42,12 @@ ALLOWED: Final = {
     "canary-env": {"database"},
     "canary-uri-password": {"database"},
     "canary-uri-query": {"database"},
+    # Flower's page of the broker shows it (docs/security.md, "What remains").
+    "redis password": {"flower"},
+    # An entry of env that has no name is quoted to whoever sent it.
+    "canary-malformed": {"api"},
+    # Its owner reads it back, as its document says.
+    "canary-callback": {"database", "api"},
 }
 
 
@@ -73,13 +79,18 @@ def ask(stage: Stage, method: str, path: str, body: Any = None, **more: Any) -> 
 
 def plant(stage: Stage) -> None:
     """Give every kind of secret, in a good and in a bad request."""
-    stage.planted |= {name: name for name in ALLOWED} | {"password": "canary-password", "flower": FLOWER}
+    stage.planted |= {name: name for name in ALLOWED if name.startswith("canary")} | {
+        "password": "canary-password",
+        "flower": FLOWER,
+    }
     stage.planted |= {"token": stage.account.token, "operator": stage.operator.token}
     stage.planted |= {"stored": "canary-stored", "refused": "canary-refused", "body": "canary-broken"}
     stage.planted["database password"] = (
-        urllib.parse.urlsplit(os.environ["DATABASE_URL"]).password or "-none-"
+        urllib.parse.urlsplit(os.environ["DATABASE_URL"]).password or f"no {MARK} here"
     )
-    stage.planted["redis password"] = urllib.parse.urlsplit(os.environ["REDIS_URL"]).password or "-none-"
+    stage.planted["redis password"] = (
+        urllib.parse.urlsplit(os.environ["REDIS_URL"]).password or f"no {MARK} here"
+    )
     stage.planted["key"] = os.environ["GANTRY_SECRET_KEYS"]
     stage.planted["signing key"] = os.environ["DJANGO_SECRET_KEY"]
     task = {
@@ -114,8 +125,8 @@ def plant(stage: Stage) -> None:
         {"headers": basic("canary-name", "canary-refused")},
     ):
         assert ask(stage, "POST", "/v1/tasks", task, **bad).status_code == 401
-    ask(stage, "POST", "/v1/tasks", {**task, "callbackUrl": "http://ann:canary-refused@127.0.0.1/"})
-    ask(stage, "POST", "/v1/tasks", {**task, "env": ["canary-refused"]})
+    ask(stage, "POST", "/v1/tasks", {**task, "callbackUrl": "http://ann:canary-callback@127.0.0.1/"})
+    ask(stage, "POST", "/v1/tasks", {**task, "env": ["canary-malformed"]})
     ask(stage, "POST", "/api/v1/users", {"name": "x", "password": "canary-refused"})
     broken = httpx.post(
         stage.api.url + "/v1/tasks", content=b'{"env": {"A": "canary-broken"', headers=stage.account.headers
