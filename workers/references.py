@@ -44,11 +44,13 @@ class Reference:
     repository: str
     tag: str
     digest: str
+    #: The registry as it was written: the engine's store tells "R.example" from "r.example".
+    spelled: str = field(default="", compare=False)
 
     @property
     def name(self) -> str:
         """Registry and repository: the engine never takes this for an id."""
-        return f"{self.registry}/{self.repository}"
+        return f"{self.spelled or self.registry}/{self.repository}"
 
     def __str__(self) -> str:
         return f"{self.name}@{self.digest}" if self.digest else f"{self.name}:{self.tag}"
@@ -95,7 +97,13 @@ def parse(text: str) -> Reference:
         raise BadReference(f"{_show(text)} is not the name of an image{hint}")
     if _ID.fullmatch(rest) or rest in ("sha256", "sha512"):
         raise BadReference(f"{_show(text)} is an image's id: name it by repository and tag or digest")
-    found = Reference(host(registry), _official(registry, repository), "" if at else tag or "latest", digest)
+    found = Reference(
+        host(registry),
+        _official(registry, repository),
+        "" if at else tag or "latest",
+        digest,
+        registry if host(registry) == registry.lower() else "",
+    )
     if len(found.name) > LONGEST:
         raise BadReference(f"{_show(text)} is too long: at most {LONGEST} characters")
     return found

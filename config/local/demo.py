@@ -210,7 +210,7 @@ class Tour:
         """Run it where a node can; else show why it waits."""
         note(f"POST /v1/tasks {json.dumps(task)}")
         task_id = self.submit(task)
-        reasons = self.why_waiting(task_id, seconds=15 if expected else 3)
+        reasons = self.why_waiting(task_id, seconds=15 if expected else 1)
         if reasons:
             note(f"task {task_id} waits, everything else goes on. GET /v1/tasks/{task_id}/explain says:")
             for reason in reasons:

@@ -20,7 +20,7 @@ ZEROS = "sha256:" + "0" * 64
         ("index.docker.io/team/app", "docker.io/team/app:latest"),
         ("localhost/app", "localhost/app:latest"),
         ("localhost:5000/a/b:x", "localhost:5000/a/b:x"),
-        ("Registry.Example/app", "registry.example/app:latest"),
+        ("Registry.Example/app", "Registry.Example/app:latest"),
         ("[::1]:5000/app", "[::1]:5000/app:latest"),
         (f"app@{ZEROS}", f"docker.io/library/app@{ZEROS}"),
         (f"app:1@{ZEROS}", f"docker.io/library/app@{ZEROS}"),
@@ -31,6 +31,12 @@ ZEROS = "sha256:" + "0" * 64
 def test_names_in_full(given: str, full: str) -> None:
     assert str(references.parse(given)) == full
     assert str(references.parse(full)) == full
+
+
+def test_a_registry_has_one_name() -> None:
+    """Compared in lower case, spelled to the engine as it was written."""
+    assert references.parse("Registry.Example/app").registry == "registry.example"
+    assert references.allows(["registry.example/*"], references.parse("Registry.Example/app"))
 
 
 @pytest.mark.parametrize(
