@@ -420,7 +420,8 @@ class ContainerRuntime:
             if failure.ours:
                 track.look_again(_AGAIN_S)
                 return None
-            return Result(error=failure.message)
+            # Interrupted by the engine's own death, it may have run.
+            return Result(lost=True) if failure.reason is Reason.RUNTIME else Result(error=failure.message)
         return None
 
     def _output_taken(self, track: Track) -> bool:
