@@ -6,6 +6,7 @@ import contextlib
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 
 from tests.integration.engine_rows import World
 from tests.support.cluster import Cluster, wait_until
@@ -13,8 +14,9 @@ from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX
-from workers import claiming, explain, registration, services
+from workers import claiming, explain, registration, services, transitions
 from workers.claiming import Memory
+from workers.leases import Lease
 from workers.models import Node, Run
 from workers.registration import Registration
 from workers.runtimes.engine import Address
@@ -88,6 +90,29 @@ def test_the_installation_has_one_name() -> None:
     name = registration.installation()
     assert len(name) == 12
     assert registration.installation() == name
+
+
+# --- what is told while it is prepared --------------------------------------------------------------------
+
+
+def told(lease: Lease, message: str) -> set[int]:
+    with transaction.atomic(), connection.cursor() as cursor:
+        return transitions.told(cursor, [(lease, "earlier"), (lease, message)])
+
+
+def test_what_is_being_prepared_is_told_under_the_lease_until_it_starts() -> None:
+    """Catches a message of a lost attempt, and one that comes late and hides that it runs."""
+    world = World()
+    lease = world.claimed(world.node())
+    assert told(lease, "Pulling image x: 40 %") == {lease.run_id}
+    assert run(lease.run_id).message == "Pulling image x: 40 %"
+    stale = Lease(lease.run_id, lease.attempt, lease.epoch - 1)
+    assert told(stale, "stale") == set()
+    with transaction.atomic(), connection.cursor() as cursor:
+        transitions.started(cursor, [(lease, 0.0, "Container is running")], {lease: "sha256:abc"})
+    assert told(lease, "late") == set()
+    found = run(lease.run_id)
+    assert (found.message, found.attempts.get().image_digest) == ("Container is running", "sha256:abc")
 
 
 # --- a node without an engine ----------------------------------------------------------------------------

@@ -161,3 +161,9 @@ def test_addresses(text: str, shown: str) -> None:
 def test_addresses_that_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="DOCKER_HOST is"):
         Address.parse(text)
+
+
+def test_a_start_that_the_engines_death_interrupted_counts_as_a_try() -> None:
+    """Catches a run that is called the user's fault, or offered again as if nothing could have run."""
+    failure = refused_start(EngineRefused(409, f"task {'a' * 64}: already exists"), {"ExitCode": 128})
+    assert (failure.ours, failure.reason) == (False, Reason.RUNTIME)

@@ -47,6 +47,8 @@ _UPGRADE_S: Final = 30.0
 _AGAIN_S: Final = 1.0
 #: How long the end of a log stream is waited for after the container's end.
 _LOG_END_S: Final = 5.0
+#: How long the rest of its output is tried to be stored after the container's end.
+_SPOOL_S: Final = 10.0
 #: How long a start without an answer is settled before it is left to the watcher.
 _SETTLE_S: Final = 10.0
 _CREATE_TRIES: Final = 3
@@ -313,7 +315,12 @@ class ContainerRuntime:
         if found is None:
             raise PrepareFailed(Reason.RUNTIME, "its container was removed before it started", ours=True)
         if found["State"]["Status"] == "created" and isinstance(problem, EngineRefused):
-            raise refused_start(problem, found["State"]) from problem
+            failure = refused_start(problem, found["State"])
+            if failure.reason is Reason.RUNTIME and not failure.ours:
+                # The engine died in the middle of a start: it may have run, and nobody will ever know how.
+                track.result = Result(lost=True)
+                return False
+            raise failure from problem
         return bool(found["State"]["Status"] == "created")
 
     def _tell_ports(self, track: Track, spec: ContainerSpec) -> None:
@@ -421,7 +428,7 @@ class ContainerRuntime:
                 track.look_again(_AGAIN_S)
                 return None
             return Result(error=failure.message)
-        return None
+        return track.result
 
     def _output_taken(self, track: Track) -> bool:
         """After the container's end: has all of its output been read? Else looks again soon."""
@@ -440,8 +447,14 @@ class ContainerRuntime:
         try:
             if spool.lock():
                 taken = self._take_rest(track)
-        except (EngineAway, CutError, OSError) as error:
+        except (EngineAway, CutError) as error:
             log.info("container.log_cut", container=track.name, error=str(error))
+        except OSError as error:
+            # No space, most likely, and what takes it may be this attempt's own: it ends, and its files go.
+            taken = track.ending_for() > _SPOOL_S
+            log.warning("container.no_spool", container=track.name, error=str(error), gives_up=taken)
+            if taken:
+                track.note(f"the end of its output is missing, the node could not store it: {error.strerror}")
         except EngineRefused as error:
             log.warning("container.no_log", container=track.name, error=str(error))
             taken = error.status < 500

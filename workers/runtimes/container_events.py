@@ -98,6 +98,7 @@ class Events:
             except (EngineAway, EngineRefused, ValueError) as error:
                 logger.debug("the stream of events ended: %s", error)
             self._changed(connected=False)
+            self.ping()  # the first to know: no work should come here meanwhile
             time.sleep(0.2 if not self.trouble else 1.0)
 
     def _listen(self) -> None:

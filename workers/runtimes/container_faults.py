@@ -31,10 +31,17 @@ _THEIRS: Final = re.compile(
     re.IGNORECASE,
 )
 
+#: The engine died in the middle of an earlier start: it may have run, so it counts as a try.
+_HALF_DONE: Final = re.compile(r"task [0-9a-f]{64}: already exists")
+
 
 def refused_start(error: EngineRefused, state: Mapping[str, Any]) -> PrepareFailed:
     """The failure of a start that the engine refused; ``state`` is what it says of the container since."""
     words = str(state.get("Error") or error.message)
+    if _HALF_DONE.search(words):
+        return PrepareFailed(
+            Reason.RUNTIME, f"Container's start was interrupted by its engine's end: {words}"
+        )
     theirs = _THEIRS.search(words) is not None
     if not theirs and (error.status >= 500 or error.status == 409) and _OURS.search(words):
         return PrepareFailed(Reason.RUNTIME, f"Container could not be started: {words}", ours=True)
