@@ -98,6 +98,7 @@ class Deployment:
                     "GANTRY_SECRETS_DIR": "./deploy/secrets",
                     "GANTRY_ALLOWED_HOSTS": "gantry.example",
                     "GANTRY_NODE_NAME": "n1",
+                    "GANTRY_PUBLIC_URL": "https://gantry.example",
                     "GANTRY_LISTEN": f"127.0.0.1:{self.port}",
                     "GANTRY_SCRATCH": str(self.scratch),
                     "GANTRY_DOCKER_SOCKET": str(self.engine.socket),

@@ -57,7 +57,7 @@ class Root:
         self._tar = tarfile.open(fileobj=self._buffer, mode="w")  # noqa: SIM115 closed by finish
         self._linked: list[Path] = []
         self._wanted: list[str] = []
-        self._multiarch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
+        self.multiarch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
         for name, mode in (
             ("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("run", 0o755),
             ("var", 0o755), ("var/tmp", 0o1777), ("usr/bin", 0o755), ("usr/local/bin", 0o755),
@@ -125,7 +125,7 @@ class Root:
         for library in {library.name: library for library in found}.values():
             # The loader is found by its full name, everything else in the usual place.
             loader = library.name.startswith("ld-linux")
-            name = str(library)[1:] if loader else f"lib/{self._multiarch}/{library.name}"
+            name = str(library)[1:] if loader else f"lib/{self.multiarch}/{library.name}"
             self._tar.add(library.resolve(), name, recursive=False, filter=_as_root)
         self._tar.close()
         return self._buffer.getvalue()
@@ -155,6 +155,13 @@ def _python() -> bytes:
     # Compiled packages bring their libraries, but for those that every Debian has.
     for name in ("libgcc_s", "libstdc++", "libpthread", "libdl", "librt", "libutil", "libm", "libz"):
         root.library(name)
+    # The worker's image would take it from Debian.
+    iptables = Path(shutil.which("iptables", path="/usr/sbin:/sbin") or "").resolve()
+    root.program("usr/sbin/xtables-nft-multi", iptables)
+    for name in ("iptables", "iptables-restore"):
+        root.link(f"usr/sbin/{name}", "xtables-nft-multi")
+    for module in Path(f"/usr/lib/{root.multiarch}/xtables").glob("lib[xi]*t*_*.so"):
+        root.program(str(module)[1:], module)
     root.file("usr/share/zoneinfo/UTC", Path("/usr/share/zoneinfo/UTC"))
     return root.finish()
 
