@@ -198,14 +198,15 @@ def test_a_neighbour_guards_it(engine: Rig, link: Engine, tmp_path: Path, settin
         assert worker.bridge() == NETWORK
         subprocess.run([*engine.enter("--net"), "iptables", "-F"], check=True)
         wait_until(lambda: any("GANTRY-OUT" in line for line in rules(engine)), 20, why="it looks after them")
+        boot, _, *words = (tmp_path / "guard").read_text().split()
         process.terminate()
         assert process.wait(20) == 0
+        assert "not heard" in worker.look(), "a guard that leaves says so"
     finally:
         process.kill()
         process.wait()
-    boot, _, *words = (tmp_path / "guard").read_text().split()
     (tmp_path / "guard").write_text(f"{boot} 1.0 {' '.join(words)}\n")
-    assert "not heard" in worker.look()
+    assert "s old" in worker.look(), "one that was killed is missed"
 
 
 def test_in_the_engines_network_without_its_processes(engine: Rig, link: Engine) -> None:

@@ -37,10 +37,12 @@ class Command(BaseCommand):
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
-        while not stop.is_set():
-            trouble = networks.look()
-            try:
+        try:
+            while not stop.is_set():
+                trouble = networks.look()
                 pulse.write(told, networks.identity or "-", trouble)
-            except OSError as error:
-                raise CommandError(f"GANTRY_NETWORK_GUARD: {error}") from error
-            stop.wait(settings.GANTRY_HEARTBEAT_S)
+                stop.wait(settings.GANTRY_HEARTBEAT_S)
+            # The worker need not wait until it is old.
+            told.unlink(missing_ok=True)
+        except OSError as error:
+            raise CommandError(f"GANTRY_NETWORK_GUARD: {error}") from error
