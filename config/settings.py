@@ -337,8 +337,8 @@ if GANTRY_CONTAINER_NETWORK not in ("guarded", "plain", "none"):
     raise ImproperlyConfigured(
         f"GANTRY_CONTAINER_NETWORK is {GANTRY_CONTAINER_NETWORK!r}: it must be guarded, plain or none"
     )
-#: File in which the process `network` says how it guards that network, for a worker in a container of its own;
-#: empty: the worker guards it itself.
+#: File in which the process `network` says how it guards that network, for a worker in a container of its
+#: own; empty: the worker guards it itself.
 GANTRY_NETWORK_GUARD = env.str("GANTRY_NETWORK_GUARD", default="")
 #: Networks (CIDR) beyond the node that guarded containers cannot reach: clouds' metadata.
 GANTRY_CONTAINER_DENY_NETWORKS: list[str] = env.list(

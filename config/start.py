@@ -175,7 +175,7 @@ def _worker_health(folder: Path) -> str:
 
 
 def _pulse(path: str) -> str:
-    """What is wrong with a sign of life that begins with boot id and seconds since boot; "" when nothing is."""
+    """What is wrong with a sign of life (boot id, seconds since boot, words); "" when nothing is."""
     try:
         boot, at = Path(path).read_text().split()[:2]
         here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

@@ -1,7 +1,7 @@
 """A sign of life in a file, for a health check or a neighbour on the same machine.
 
-One line: boot id, seconds since boot, words. Clocks that are set do not matter, a restart of the machine does.
-Standard library only.
+One line: boot id, seconds since boot, words. Clocks that are set do not matter, a restart of the machine
+does. Standard library only.
 """
 
 from __future__ import annotations

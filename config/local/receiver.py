@@ -1,6 +1,6 @@
 """A receiver of callbacks for the demo: takes what is rightly signed, by Standard Webhooks, and keeps it.
 
-As somebody would write it without a library (docs/callbacks.md). Must not import any other part of the project.
+As somebody would write it without a library (docs/callbacks.md). Must not import other parts of the project.
 """
 
 from __future__ import annotations

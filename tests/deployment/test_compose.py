@@ -195,7 +195,7 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
 
 
 def _call_back(deployment: Deployment) -> None:
-    """A callback leaves the deployment, signed with the tenant's secret; its log URL opens without a token."""
+    """A callback leaves the deployment, rightly signed; its log URL opens without a token."""
     status, made = deployment.call("POST", "/api/v1/callbacks/secrets", {})
     assert status == 201, made
     with _receiver(deployment, made["secret"]) as (url, got):

@@ -167,11 +167,16 @@ def test_a_network_of_another_kind_is_refused(mortal_engine: Rig) -> None:
     assert "talk to each other" in guard.look()
     mortal_engine.client.api.remove_network(made["Id"])
     assert guard.look() == ""
+    mortal_engine.client.api.remove_network(NETWORK)
+    assert guard.look() == "", "it is made again"
+    jumps = [line for line in rules(mortal_engine) if "-j GANTRY-" in line]
+    assert len(jumps) == 2, "nothing is left of the one that was removed"
+    assert all(bridge_of(mortal_engine) in line for line in jumps)
     link.close()
 
 
 def test_a_neighbour_guards_it(engine: Rig, link: Engine, tmp_path: Path, settings: Any) -> None:
-    """A worker in a container of its own starts nothing before the neighbour has said that the network is safe."""
+    """A worker in a container of its own starts nothing before its neighbour says that it is safe."""
     settings.GANTRY_NETWORK_GUARD = str(tmp_path / "guard")
     worker, neighbour = Networks(link), Networks(link, guard_file="")
     assert "not heard" in worker.look()
@@ -210,7 +215,7 @@ def test_a_neighbour_guards_it(engine: Rig, link: Engine, tmp_path: Path, settin
 
 
 def test_in_the_engines_network_without_its_processes(engine: Rig, link: Engine) -> None:
-    """A process that does not see the engine's, as in a container, knows by the bridge whether it is there."""
+    """A process that does not see the engine's, as in a container, knows by the bridge where it is."""
     script = (
         "import django; django.setup();"
         "from workers.runtimes.engine import Address, Engine;"

@@ -3,9 +3,9 @@
 Made on the engine as the bridge ``gantry`` without traffic between containers, and guarded by firewall rules
 in the engine's own network namespace (docs/decisions/0027): nothing from it reaches an address of the machine
 itself, nor the networks of GANTRY_CONTAINER_DENY_NETWORKS. Rules can be flushed by others, so they are looked
-at again before each start and every few seconds. A worker in a container of its own leaves that to a neighbour
-(`manage.py network`, docs/decisions/0053) and heeds what it says. Where they cannot be set (not root, an engine
-on another machine) GANTRY_CONTAINER_NETWORK decides. Must not import models or the database.
+at again before each start and every few seconds. A worker in a container of its own leaves that to a
+neighbour (`manage.py network`, docs/decisions/0053) and heeds what it says. Where they cannot be set (not
+root, an engine on another machine) GANTRY_CONTAINER_NETWORK decides. Must not import models or the database.
 """
 
 from __future__ import annotations
@@ -187,10 +187,8 @@ class Networks:
             _run([*enter, "iptables", "-w", "5", "-I", "FORWARD", "1", "-j", "DOCKER-USER"])
         for hook, chain in _HOOKS:
             jump = ["-i", bridge, "-j", chain]
-            # Of a network that was removed and made again.
-            for old in re.findall(rf"^-A {hook} -i (gantry[0-9a-f]{{8}}) -j {chain}$", "\n".join(_listed(enter)), re.M):
-                if old != bridge:
-                    _run([*enter, "iptables", "-w", "5", "-D", hook, "-i", old, "-j", chain])
+            for old in _jumping(_listed(enter), hook, chain) - {bridge}:  # of a network that was removed
+                _run([*enter, "iptables", "-w", "5", "-D", hook, "-i", old, "-j", chain])
             if f"-A {hook} {' '.join(jump)}" != _first(_listed(enter), hook):
                 _run([*enter, "iptables", "-w", "5", "-I", hook, "1", *jump])
         self._rules = self._standing(enter, bridge)
@@ -272,6 +270,13 @@ def _has(devices: str, bridge: str) -> bool:
 
 def _listed(enter: list[str]) -> list[str]:
     return _run([*enter, "iptables", "-w", "5", "-S"]).splitlines()
+
+
+def _jumping(lines: list[str], hook: str, chain: str) -> set[str]:
+    """The bridges of ours whose packets jump from the one to the other."""
+    start, end = f"-A {hook} -i ", f" -j {chain}"
+    found = {line[len(start) : -len(end)] for line in lines if line.startswith(start) and line.endswith(end)}
+    return {name for name in found if _BRIDGE.fullmatch(name)}
 
 
 def _first(lines: list[str], hook: str) -> str:

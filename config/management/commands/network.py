@@ -1,8 +1,8 @@
-"""``manage.py network``: guard the network of this machine's containers for a worker that cannot do it itself.
+"""``manage.py network``: guard the network of this machine's containers for a worker that cannot do it.
 
 For a worker in a container of its own (docker-compose.yml): this process is in the engine's network, with the
-right to set firewall rules and nothing else, and tells the worker in GANTRY_NETWORK_GUARD how it stands. It asks
-neither database nor broker.
+right to set firewall rules and nothing else, and tells the worker in GANTRY_NETWORK_GUARD how it stands.
+It asks neither database nor broker.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         if not settings.GANTRY_NETWORK_GUARD:
             raise CommandError(
-                "GANTRY_NETWORK_GUARD is empty: name the file in which the worker reads how the network stands"
+                "GANTRY_NETWORK_GUARD is empty: name the file where the worker reads how the network stands"
             )
         told = Path(settings.GANTRY_NETWORK_GUARD)
         try:
