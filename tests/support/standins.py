@@ -173,7 +173,7 @@ def _config_folders(stdlib: Path) -> set[str]:
 def _postgres() -> bytes:
     programs = postgres_programs()
     root = Root()
-    for name in ("postgres", "initdb", "pg_isready", "pg_dump", "pg_restore", "psql"):
+    for name in ("postgres", "initdb", "pg_isready", "pg_dump", "pg_restore", "psql", "createdb"):
         root.program(f"opt/pg/bin/{name}", programs / name)
         root.link(f"usr/local/bin/{name}", f"/opt/pg/bin/{name}")
     for name in ("lib", "share"):
