@@ -40,8 +40,8 @@ umask 077
 PGDATA=/var/lib/postgresql/data/pgdata
 PATH=/opt/pg/bin:$PATH
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    initdb -D "$PGDATA" -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" --auth=scram-sha-256 \
-        --locale=C $POSTGRES_INITDB_ARGS >/tmp/initdb.log 2>&1 || { cat /tmp/initdb.log; exit 1; }
+    initdb -D "$PGDATA" -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" \
+        --auth-local=trust --auth-host=scram-sha-256 --locale=C $POSTGRES_INITDB_ARGS >/tmp/initdb.log 2>&1 || { cat /tmp/initdb.log; exit 1; }
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
     echo "CREATE DATABASE $POSTGRES_DB" | postgres --single -D "$PGDATA" postgres >/dev/null
 fi
@@ -204,7 +204,7 @@ def load(engine: Engine) -> None:
         POSTGRES: (
             _postgres,
             ["USER 999", "VOLUME /var/lib/postgresql/data", 'ENTRYPOINT ["docker-entrypoint.sh"]',
-             "ENV PATH=/usr/local/bin:/usr/bin:/bin"],
+             "ENV PGHOST=/var/run/postgresql", "ENV PATH=/usr/local/bin:/usr/bin:/bin"],
         ),
         REDIS: (_redis, ["VOLUME /data", "ENV PATH=/usr/local/bin:/usr/bin:/bin"]),
     }  # fmt: skip
