@@ -270,7 +270,7 @@ class Deliverer:
         self, receiver: Receiver, due: Due, sent: Sent | None, decision: Decision, *, release: bool
     ) -> bool:
         """Record, however long the database is away while the lease stands; then somebody sends it again."""
-        until = time.monotonic() + settings.GANTRY_CALLBACK_LEASE_S / 2
+        until = time.monotonic() + rows.lease_s() / 2
         while True:
             try:
                 return rows.record(receiver, due, sent, decision, release=release)

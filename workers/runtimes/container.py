@@ -173,7 +173,8 @@ class ContainerRuntime:
             track.note(track.image.note)
             if spec.uris and not cancelled():
                 tell(f"Fetching {len(spec.uris)} files")
-                fetch.fetch_uris(spec.uris, sandbox, cancelled)
+                uris = fetch.with_credentials(spec.uris, spec.uri_secrets, run.secrets)
+                fetch.fetch_uris(uris, sandbox, cancelled)
         except EngineError as error:
             raise PrepareFailed(Reason.INPUT, error.message) from error
         except (EngineAway, EngineRefused) as error:
