@@ -53,7 +53,9 @@ def test_it_dies_at_a_step(cluster: Cluster, account: Account, them: Receivers, 
     """Catches what is lost, or sent under another id, because the process died between two effects."""
     mark = cluster.folder / "crashed"
     stage = Stage()
-    dying = cluster.callbacks(settings={**OPEN, "GANTRY_CRASH_AT": step, "GANTRY_CRASH_ONCE": str(mark)})
+    crash = {"GANTRY_CRASH_AT": step, "GANTRY_CRASH_ONCE": str(mark)}
+    brief = {"GANTRY_CALLBACK_LEASE_S": "1.5", "GANTRY_CALLBACK_TIMEOUT_S": "1"}
+    dying = cluster.callbacks(settings={**OPEN, **crash, **brief})
     run_id = submit(account.tenant_id, "true", callback_url=them.url("/a"))
     run = stage.start(run_id)
     wait_dead(dying, 40)
