@@ -1,6 +1,6 @@
-"""Connections to the broker that do not tell its password: Celery's ``stats``, and so Flower, show ``info()``.
+"""Connections to the broker that do not tell its password: Celery's ``stats`` and so Flower show ``info()``.
 
-Of a unix socket the whole URL, password included, is the host name. Used by name: ``Celery(amqp=...)``. Must
+Of a unix socket the whole URL, password included, is the host name there. Used by name: ``Celery(amqp=...)``. Must
 not import the engine.
 """
 

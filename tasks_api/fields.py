@@ -169,9 +169,7 @@ def items(value: object, field: str, *, secret: bool = False) -> Iterator[tuple[
         yield f"{field}[{index}]", item
 
 
-def objects(
-    value: object, field: str, *, secret: bool = False
-) -> Iterator[tuple[str, dict[str, object]]]:
+def objects(value: object, field: str, *, secret: bool = False) -> Iterator[tuple[str, dict[str, object]]]:
     """The items of a list of objects, each with its name in messages. ``secret``: nothing is quoted."""
     for name, item in items(value, field, secret=secret):
         if not isinstance(item, dict):

@@ -9,7 +9,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import httpx
 import pytest
@@ -28,12 +27,6 @@ from tests.support.receivers import OPEN, Receivers, hang
 from workers.crashpoints import CALLBACK_STEPS
 from workers.models import Callback, CallbackAttempt, Deliverer, Run
 from workers.states import State
-
-
-@pytest.fixture
-def them() -> Iterator[Receivers]:
-    with Receivers() as found:
-        yield found
 
 
 def assert_told(them: Receivers, run_id: int, path: str) -> None:

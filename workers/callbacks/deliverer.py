@@ -258,6 +258,7 @@ class Deliverer:
                 over = over or decision.rests_s is not None or decision.slow is not (receiver.lane == "slow")
             if not self._recorded(receiver, due, sent, decision, release=over):
                 log.warning("callbacks.lease_taken", receiver=receiver.address, callback=due.id)
+                rows.release(receiver.lease)  # if it is ours still, and only the callback has changed
                 return
             self._tell(receiver, due, sent, decision)
             if over:
