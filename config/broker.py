@@ -1,7 +1,7 @@
 """Connections to the broker that do not tell its password: Celery's ``stats`` and so Flower show ``info()``.
 
-Of a unix socket the whole URL, password included, is the host name there. Used by name: ``Celery(amqp=...)``. Must
-not import the engine.
+Of a unix socket the whole URL, password included, is the host name there. Used by name:
+``Celery(amqp=...)``. Must not import the engine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from kombu import Connection
 from kombu.utils.url import maybe_sanitize_url
 
 
-class QuietConnection(Connection):  # type: ignore[misc]
+class QuietConnection(Connection):
     """A connection whose description has asterisks for the password, wherever it stands."""
 
     def info(self) -> dict[str, Any]:
@@ -22,7 +22,7 @@ class QuietConnection(Connection):  # type: ignore[misc]
         return found
 
 
-class QuietAmqp(AMQP):  # type: ignore[misc]
+class QuietAmqp(AMQP):
     """Makes such connections."""
 
     Connection = QuietConnection

@@ -132,7 +132,7 @@ def _variable(env: dict[str, str], item: dict[str, object], where: str) -> None:
         raise Malformed(f'{where} has no name: write {{"name": "COLOR", "value": "red"}}', field=where)
     if "=" in name:
         raise Malformed(
-            f'{where}.name contains "=" after {fields.show(name.partition("=")[0])}: give what follows as value',
+            f'{where}.name has "=" after {fields.show(name.partition("=")[0])}: give what follows as value',
             field=f"{where}.name",
         )
     if item.get("value") is None:

@@ -95,7 +95,7 @@ def fetch_uris(
 
 
 def with_credentials(uris: Sequence[str], places: Sequence[int], texts: Sequence[str]) -> list[str]:
-    """A specification's ``uris`` as they were sent: ``texts`` are what was taken out of those at ``places``."""
+    """A specification's ``uris`` as they were sent: ``texts`` were taken out of those at ``places``."""
     found = list(uris)
     for place, text in zip(places, texts, strict=True):
         found[place] = found[place].replace(f"://{HIDDEN}@", f"://{text}@", 1)

@@ -229,7 +229,7 @@ def _runs_with_output(
 
 
 def _wipe_secrets(after: int, limit: int) -> tuple[int, int]:
-    """Those of ended runs among the next ``limit`` secrets of runs; (wiped, where to go on; 0 after the last).
+    """Those of ended runs among the next ``limit`` secrets of runs; (wiped, where to go on; 0: anew).
 
     In turns: what is looked at is bounded by ``limit``, not by how many runs wait.
     """

@@ -83,7 +83,8 @@ class ContainerSpec(Spec):
 
     ``cpu_m`` is thousandths of a CPU, ``mem_mb`` MiB (memory and swap together). ``ports`` are
     {container_port, host_port, protocol}; ``volumes`` {container_path, host_path, mode}; ``parameters``
-    {key, value}; uris as in ``ProcessSpec``. Everything dangerous was checked against the tenant's policy at submission.
+    {key, value}; uris as in ``ProcessSpec``. Everything dangerous was checked against the tenant's policy at
+    submission.
     """
 
     KIND: ClassVar[str] = "container"

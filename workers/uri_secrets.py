@@ -1,7 +1,8 @@
 """User names and passwords in a run's ``uris``: kept as secrets, ``***`` in the specification.
 
-They are the run's own (``Secret.run``) and wiped when it has ended (``workers.retention``); ``workers.fetch`` puts them back. What else stands in
-an address, its query included, stays in the specification. Must not import services, runtimes or families.
+They are the run's own (``Secret.run``) and wiped when it has ended (``workers.retention``); ``workers.fetch`` puts
+them back. What else stands in an address, its query included, stays in the specification. Must not import
+services, runtimes or families.
 """
 
 from __future__ import annotations
@@ -25,16 +26,18 @@ def holds_any(spec: Spec) -> bool:
 
 
 def taken_out(tenant_id: int, spec: Spec) -> Spec:
-    """The specification with its credentials stored elsewhere; ``belong`` them to the run in this transaction."""
+    """The specification with its credentials stored elsewhere; tie them to the run by ``belong`` at once."""
     if not isinstance(spec, ProcessSpec | ContainerSpec):
         return spec
     uris, places, ids = [], [], []
     for place, uri in enumerate(spec.uris):
-        if match := _PARTS.fullmatch(uri):
-            places.append(place)
-            ids.append(secrets.store(tenant_id, PURPOSE, match[2]))
-            uri = f"{match[1]}{HIDDEN}@{match[3]}"
-        uris.append(uri)
+        match = _PARTS.fullmatch(uri)
+        if match is None:
+            uris.append(uri)
+            continue
+        uris.append(f"{match[1]}{HIDDEN}@{match[3]}")
+        places.append(place)
+        ids.append(secrets.store(tenant_id, PURPOSE, match[2]))
     return replace(spec, uris=uris, uri_secrets=places, secret_ids=ids) if ids else spec
 
 

@@ -1,7 +1,7 @@
 """What each tenant used on which days: runs by family and state, reserved CPU and memory, output.
 
-Added up by the database as attempts, runs and callbacks end (``models.books``), so that a report reads days, not runs.
-An attempt counts on the day (UTC) of its end. Must not import HTTP or services.
+Added up by the database as attempts, runs and callbacks end (``models.books``), so that a report reads days,
+not runs. An attempt counts on the day (UTC) of its end. Must not import HTTP or services.
 """
 
 from __future__ import annotations

@@ -166,14 +166,11 @@ def plant_secrets(stage: Stage) -> None:
     stage.answers.pop()  # the one answer that shows it
     assert made.status_code == 201, made.text
     stage.planted["callback secret"] = made.json()["secret"].removeprefix("whsec_")
-    for body, status in (({"username": "ann", "password": "canary-registry"}, 200), ({"password": 7}, 400)):
-        answer = ask(stage, "PUT", "/api/v1/registries/registry.example:5000", body)
-        assert answer.status_code in (status, 201), answer.text
-    for bad in (
-        {"username": "", "password": "canary-registry"},
-        {"username": "a", "password": ["canary-registry"]},
-    ):
-        assert ask(stage, "PUT", "/api/v1/registries/registry.example", bad).status_code == 400, bad
+    registry = "/api/v1/registries/registry.example:5000"
+    good = {"username": "ann", "password": "canary-registry"}
+    assert ask(stage, "PUT", registry, good).status_code == 200
+    for bad in ({**good, "username": ""}, {**good, "password": ["canary-registry"]}):
+        assert ask(stage, "PUT", registry, bad).status_code == 400, bad
     ask(stage, "POST", "/api/v1/callbacks/test", {"url": stage.them.url("/ping?key=canary-callback-query")})
 
 
@@ -383,7 +380,7 @@ def test_secrets_are_found_nowhere(cluster: Cluster) -> None:
         cluster.node(GANTRY_URI_ALLOW_NETWORKS="127.0.0.0/8")
         cluster.callbacks(settings=OPEN)
         them = held.enter_context(Receivers())
-        api = cluster.api(threads=4, **OPEN)
+        api = cluster.api(threads=4, GANTRY_CALLBACK_ALLOW_NETWORKS="127.0.0.0/8")
         flower, flower_url = start_flower(cluster)
         account = make_account("default", trusted=True)
         operator = make_account("default", scopes=identity.SCOPES)

@@ -135,8 +135,8 @@ def _kill_again_and_again(
 def test_killed_while_clients_submit(
     cluster: Cluster, account: Account, shared_folder: Path, them: Receivers
 ) -> None:
-    """Catches an acknowledged task that is gone after the kill, a resend that makes a second one, an end that is
-    not told."""
+    """Catches an acknowledged task that is gone after the kill, a resend that makes a second one, an end
+    that is not told."""
     _kill_again_and_again(cluster, account, shared_folder, them, 3)
 
 

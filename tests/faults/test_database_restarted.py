@@ -131,8 +131,8 @@ def _assert_refusals(answers: list[httpx.Response]) -> None:
 def test_postgres_stopped_and_connections_ended_while_clients_submit(
     cluster: Cluster, account: Account, shared_folder: Path, them: Receivers
 ) -> None:
-    """Catches an acknowledged task that is lost, a run started twice after an unknown commit, a worker, API or
-    deliverer that does not come back, an end that is not told, an answer that no client of the family can
+    """Catches an acknowledged task that is lost, a run started twice after an unknown commit, a worker, API
+    or deliverer that does not come back, an end that is not told, an answer that no client of the family can
     read."""
     _fault_while_clients_submit(cluster, account, shared_folder, them, 4)
 

@@ -76,7 +76,7 @@ def test_uris_are_there_before_the_command_starts(cluster: Cluster, account: Acc
 
 
 def test_credentials_in_uris_are_secrets_of_the_run(cluster: Cluster, account: Account) -> None:
-    """They reach the server, stand nowhere in the clear, stay while the run waits, and go when it has ended."""
+    """They reach the server, stand nowhere in the clear, stay while the run waits, go when it has ended."""
     server = Server()
     server.answers["/private.sh"] = plain(b"echo private\n")
     address = server.url("/private.sh?a=ann:pw@x").replace("://", "://ann:p%40ss%2Fword@")

@@ -1,8 +1,8 @@
 """The invariants of shared/reliability.md, asserted after every fault.
 
 I1 everything accepted ends. I2 effects per run: one per attempt, attempts never overlap. I3 every recorded
-transition is legal. I4 nothing is left: process, container, scratch folder, reservation, undelivered event. I5 nothing starts
-after a confirmed cancel. I6 the recorded exit code and log equal the truth.
+transition is legal. I4 nothing is left: process, container, scratch folder, reservation, event that is not
+delivered. I5 nothing starts after a confirmed cancel. I6 the recorded exit code and log equal the truth.
 
 Commands that prove I2 and I6 write a line to a ledger file when they begin and when they end
 (``ledger_command``); everything else is read from the database and the machine.

@@ -30,7 +30,7 @@ def callback_header(request: Asked) -> str:
 
 
 def checked(url: str, field: str) -> str:
-    """``url``, or InvalidInput naming ``field``. Credentials are refused: a callback's URL is shown and kept."""
+    """``url``, or InvalidInput naming ``field``. Credentials are refused: the URL is shown and kept."""
     if len(url) > LONGEST:
         raise InvalidInput(f"{field} has {len(url)} characters: at most {LONGEST} are allowed", field=field)
     if addresses.parse(url, field=field, credentials=True).authorization is not None:

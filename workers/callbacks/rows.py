@@ -81,7 +81,7 @@ class Due:
 def lease_s() -> float:
     """How long a receiver is leased, in seconds. Longer than a delivery whatever is set: else a receiver that
     hangs would be taken over each time before that can be recorded, and never count as slow."""
-    return max(float(settings.GANTRY_CALLBACK_LEASE_S), 1.5 * settings.GANTRY_CALLBACK_TIMEOUT_S)
+    return max(float(settings.GANTRY_CALLBACK_LEASE_S), 1.5 * float(settings.GANTRY_CALLBACK_TIMEOUT_S))
 
 
 def claim(holder: str, *, lane: Lane, limit: int, after: tuple[int, str]) -> list[Receiver]:

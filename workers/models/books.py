@@ -1,4 +1,4 @@
-"""What the database counts by itself, by triggers of migrations 0003 and 0008: waiting runs and usage of each tenant.
+"""What the database counts by itself, by triggers (0003, 0008): waiting runs and usage of each tenant.
 
 Each database connection (``writer``, its backend's process id) adds to rows of its own, so that nobody ever
 waits for another to count; the reconciler folds rows of ended connections into writer 0. Docs: decision 40.
