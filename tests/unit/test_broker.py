@@ -7,7 +7,7 @@ from kombu import Connection
 
 from config.celery import app
 
-PASSWORD = "s3cret-of-redis"  # noqa: S105  made up
+PASSWORD = "s3cret-of-redis"
 
 
 @pytest.mark.parametrize(
