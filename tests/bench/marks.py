@@ -47,7 +47,7 @@ def run(marks: list[str], *, long: bool) -> int:
             _show(
                 "15 callbacks while 50 receivers hang [1/s]",
                 0.9,
-                callbacks.measure(rig, rounds if long else 3, long=long),
+                callbacks.measure(rig, rounds if long else 2, long=long),
             )
         if "3" in marks or "4" in marks:
             rig.node()
