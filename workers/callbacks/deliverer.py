@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 from django.conf import settings
@@ -20,7 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from workers import doorbell
+from workers import doorbell, pulse
 from workers.callbacks import rows, schedule, sending, signing
 from workers.callbacks.rows import Due, Lane, Receiver
 from workers.callbacks.schedule import Decision, Sent
@@ -330,6 +331,8 @@ class Deliverer:
                     for key, number in counts.items():
                         self._counts[key] += number
                 raise
+            if settings.GANTRY_CALLBACKS_PULSE:
+                pulse.write(Path(settings.GANTRY_CALLBACKS_PULSE))
             if rows.repair():
                 self.wake()
             connection.close()
