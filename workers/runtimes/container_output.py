@@ -14,7 +14,6 @@ import logging
 import os
 import re
 import selectors
-import socket
 import threading
 import time
 from collections import deque
@@ -26,6 +25,7 @@ from typing import Any, Final
 
 from workers.launcher import control, kernel
 from workers.logs.capture import STDERR, STDOUT, STREAMS
+from workers.runtimes.engine_link import Channel
 
 logger = logging.getLogger(__name__)
 
@@ -48,63 +48,41 @@ class CutError(Exception):
 
 
 class LogStream:
-    """Takes an HTTP answer apart as its bytes come: head, chunks, frames. ``ended`` after the last chunk.
+    """Takes the body of an answer apart as its bytes come: HTTP's chunks if it is ``chunked``, then frames.
 
-    ``attached``: the live stream, which has neither chunks nor timestamps, byte for byte what was written.
-    Otherwise the engine's log: a line longer than the engine's buffer comes in pieces, and some engines lose
-    the line feed after the last of them. It is put back once something follows; at the very end nobody can
-    tell.
+    ``ended`` after the last chunk. ``attached``: the live stream, byte for byte what was written, without
+    timestamps. Otherwise the engine's log: a line longer than the engine's buffer comes in pieces, and some
+    engines lose the line feed after the last of them. It is put back once something follows; at the very end
+    nobody can tell.
     """
 
     def __init__(
-        self, take: Callable[[list[tuple[int, bytes, bytes]]], None], *, attached: bool = False
+        self,
+        take: Callable[[list[tuple[int, bytes, bytes]]], None],
+        *,
+        attached: bool = False,
+        chunked: bool = False,
     ) -> None:
         self._take = take
         self.attached = attached
         self._raw = bytearray()
         self._frames = bytearray()
-        self._in_head = True
         self._chunk_left = 0
         self._after_chunk = False
-        self._chunked = False
+        self._chunked = chunked
         #: Streams whose last piece was a full buffer; streams that are owed a line feed.
         self._in_line: set[int] = set()
         self._owed: set[int] = set()
         self.ended = False
 
-    @property
-    def in_head(self) -> bool:
-        """The answer's head has not come yet."""
-        return self._in_head
-
-    def plain(self) -> None:
-        """What is fed has neither head nor chunks: somebody else has taken them off."""
-        self._in_head = False
-
     def feed(self, data: bytes) -> None:
         """Raises CutError, and what ``take`` raises."""
-        self._raw += data
-        if self._in_head and not self._read_head():
-            return
         if self._chunked:
+            self._raw += data
             self._read_chunks()
         else:
-            self._frames += self._raw
-            self._raw.clear()
+            self._frames += data
         self._read_frames()
-
-    def _read_head(self) -> bool:
-        end = self._raw.find(b"\r\n\r\n")
-        if end < 0:
-            return False
-        head, _, rest = bytes(self._raw[:end]).partition(b"\r\n")
-        status = head.split(b" ", 2)[1:2]
-        if status != [b"200"]:
-            raise CutError(f"the engine answered {head.decode(errors='replace')}")
-        self._chunked = b"chunked" in rest.lower()
-        del self._raw[: end + 4]
-        self._in_head = False
-        return True
 
     def _read_chunks(self) -> None:
         raw, at = self._raw, 0
@@ -378,20 +356,19 @@ class Follower:
         self._selector = selectors.DefaultSelector()
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._selector.register(self._wake_read, selectors.EVENT_READ)
-        self._new: deque[tuple[socket.socket, Spool, LogStream, Callable[[], None]]] = deque()
+        self._new: deque[tuple[Channel, Spool, LogStream, Callable[[], None]]] = deque()
         self._unwanted: deque[Spool] = deque()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
 
     def follow(
-        self, channel: socket.socket, spool: Spool, stream: LogStream, ended: Callable[[], None]
+        self, channel: Channel, spool: Spool, stream: LogStream, ended: Callable[[], None]
     ) -> None:
         """Read a stream until its end, then call ``ended`` (in the reading thread; it must be quick).
 
         The caller has locked the spool; it is unlocked at the end.
         """
         spool.open, spool.clean, spool.trouble = True, False, ""
-        channel.setblocking(False)
         with self._lock:
             self._new.append((channel, spool, stream, ended))
             if self._thread is None or not self._thread.is_alive():
@@ -425,13 +402,14 @@ class Follower:
         while self._new:
             channel, spool, stream, ended = self._new.popleft()
             self._selector.register(channel, selectors.EVENT_READ, (spool, stream, ended))
+            self._read(channel, spool, stream, ended)  # what came with the answer's head
         while self._unwanted:
             unwanted = self._unwanted.popleft()
             for key in list(self._selector.get_map().values()):
                 if key.data is not None and key.data[0] is unwanted:
                     self._end(key.fileobj, unwanted, "it was left")  # type: ignore[arg-type]
 
-    def _end(self, channel: socket.socket, spool: Spool, trouble: str) -> None:
+    def _end(self, channel: Channel, spool: Spool, trouble: str) -> None:
         self._selector.unregister(channel)
         channel.close()
         spool.trouble = trouble
@@ -440,7 +418,7 @@ class Follower:
         spool.open = False
 
     def _read(
-        self, channel: socket.socket, spool: Spool, stream: LogStream, ended: Callable[[], None]
+        self, channel: Channel, spool: Spool, stream: LogStream, ended: Callable[[], None]
     ) -> None:
         trouble, over = "", True
         try:

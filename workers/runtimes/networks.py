@@ -127,24 +127,24 @@ class Networks:
 
     def _inspect(self) -> dict[str, Any] | None:
         # By exact name: the engine would also take it for the beginning of an id.
-        for item in self._engine.ask(
-            "GET", "/networks", query={"filters": {"name": [f"^{NETWORK}$"]}}, timeout_s=_ASK_S
-        ):
+        for item in self._engine.call(lambda docker: docker.networks(names=[f"^{NETWORK}$"]), timeout_s=_ASK_S):
             if item.get("Name") == NETWORK and item.get("Driver") == "bridge":
                 found: dict[str, Any] = item
                 return found
         return None
 
     def _make(self) -> None:
-        body = {
-            "Name": NETWORK,
-            "CheckDuplicate": True,
-            "Driver": "bridge",
-            "Options": {_ICC: "false", _BRIDGE_NAME: _BRIDGE},
-            "Labels": {"gantry": "network"},
-        }
         try:
-            self._engine.ask("POST", "/networks/create", body=body, timeout_s=_ASK_S)
+            self._engine.call(
+                lambda docker: docker.create_network(
+                    NETWORK,
+                    driver="bridge",
+                    options={_ICC: "false", _BRIDGE_NAME: _BRIDGE},
+                    check_duplicate=True,
+                    labels={"gantry": "network"},
+                ),
+                timeout_s=_ASK_S,
+            )
         except EngineRefused as error:
             if error.status != 409:  # another worker of this engine was faster
                 raise
