@@ -19,6 +19,7 @@ from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.conf import settings
+from docker.errors import StreamParseError
 from docker.utils.json_stream import json_stream
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
@@ -29,6 +30,11 @@ from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 _MIB: Final = 1024 * 1024
 #: Longest part of a registry's own words that is shown.
 _SHOWN: Final = 300
+
+
+_UNFINISHED: Final = (
+    *(EngineAway, EngineRefused, HTTPError, HTTPException, StreamParseError, OSError, ValueError),
+)
 
 
 class Cause(Enum):
@@ -137,7 +143,7 @@ class Pull:
                     self.failure = self._ask()
             finally:
                 places.release()
-        except (EngineAway, EngineRefused, HTTPError, OSError, HTTPException, ValueError) as error:
+        except _UNFINISHED as error:
             self.failure = Failure(Cause.NODE, f"the Docker Engine did not finish it: {str(error)[:_SHOWN]}")
         except BaseException:
             self.failure = Failure(Cause.NODE, "it ended unexpectedly, see the worker's log")
