@@ -10,20 +10,25 @@ models or the database.
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import logging
 import socket
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 import docker
 import requests
-import urllib3.exceptions
 from docker.errors import APIError, DockerException, NotFound
 from urllib3.response import HTTPResponse
 
+from workers.runtimes.engine_errors import (
+    FAILURES,
+    EngineAway,
+    EngineRefused,
+    is_unsent,
+    said,
+    words_of,
+)
 from workers.runtimes.engine_link import Address, Channel, adapter_for, connection_for, tls_of
 
 __all__ = ["Address", "Answer", "Channel", "Engine", "EngineAway", "EngineRefused"]
@@ -33,46 +38,8 @@ T = TypeVar("T")
 #: The API versions that this code was written and tested for; an engine that is older or newer gets its own.
 _API_LEAST, _API_MOST = (1, 41), (1, 47)
 CONNECT_S: Final = 5.0
-#: What a library raises when a call fails on the way. requests' own are OSErrors.
-_FAILURES: Final = (
-    OSError,
-    DockerException,
-    urllib3.exceptions.HTTPError,
-    http.client.HTTPException,
-    ValueError,
-    # The SDK takes it for granted that whoever answers with JSON is an engine.
-    LookupError,
-    TypeError,
-)
-#: These come from connecting only: nothing was sent.
-_UNSENT: Final = (
-    urllib3.exceptions.NewConnectionError,
-    urllib3.exceptions.ConnectTimeoutError,
-    ssl.SSLCertVerificationError,
-    ConnectionRefusedError,
-    FileNotFoundError,
-    PermissionError,
-)
-
 # More calls at once than connections that are kept: one is closed afterwards, which is no news.
 logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
-
-
-class EngineAway(Exception):
-    """The engine did not answer. ``sent``: the request may have been carried out all the same."""
-
-    def __init__(self, message: str, *, sent: bool) -> None:
-        super().__init__(message)
-        self.sent = sent
-
-
-class EngineRefused(Exception):
-    """The engine answered with an error: its HTTP status and its words."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"{message} (the engine answered {status})")
-        self.status = status
-        self.message = message
 
 
 class Answer:
@@ -87,19 +54,19 @@ class Answer:
             for line in self._response.iter_lines():
                 if line.strip():
                     yield json.loads(line)
-        except _FAILURES as error:
-            raise EngineAway(f"its stream was cut: {_said(error)}", sent=True) from error
+        except FAILURES as error:
+            raise EngineAway(f"its stream was cut: {said(error)}", sent=True) from error
 
     def read(self, most: int | None = None) -> bytes:
         """Up to ``most`` bytes; b"" at the end. Raises EngineAway when it is cut."""
         try:
             data: bytes = self._response.raw.read(most)
-        except _FAILURES as error:
-            raise EngineAway(f"its stream was cut: {_said(error)}", sent=True) from error
+        except FAILURES as error:
+            raise EngineAway(f"its stream was cut: {said(error)}", sent=True) from error
         return data
 
     def close(self) -> None:
-        with contextlib.suppress(*_FAILURES):
+        with contextlib.suppress(*FAILURES):
             self._response.close()
 
 
@@ -178,7 +145,8 @@ class Engine:
     ) -> Channel:
         """A stream's own connection, for a thread that reads many; does not block any more.
 
-        A POST asks the engine to hand its side over for good (attach, exec). Raises EngineRefused, EngineAway.
+        A POST asks the engine to hand its side over for good (attach, exec). Raises EngineRefused,
+        EngineAway.
         """
         upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"} if method == "POST" else None
         response = self._request(method, path, query, body, upgrade, timeout_s, stream=True)
@@ -203,7 +171,8 @@ class Engine:
                 taken(connection.sock)
                 connection.request(method, prefix + path, headers=headers, preload_content=False)
                 response = connection.getresponse()
-            yield response
+            with contextlib.closing(response):
+                yield response
         finally:
             connection.close()
 
@@ -239,7 +208,7 @@ class Engine:
                 allow_redirects=False,
             )
             if response.status_code >= 400:
-                raise EngineRefused(response.status_code, _words(response.content))
+                raise EngineRefused(response.status_code, words_of(response.content))
         return response
 
     def _client(self, timeout_s: float | None) -> docker.APIClient:
@@ -299,31 +268,12 @@ class Engine:
         except APIError as error:
             words = str(error.explanation or "").strip()[:500]
             raise EngineRefused(error.status_code, words or "no reason given") from error
-        except _FAILURES as error:
-            raise self._away(error, sent=not _is_unsent(error)) from error
+        except FAILURES as error:
+            raise self._away(error, sent=not is_unsent(error)) from error
 
     def _away(self, error: BaseException, *, sent: bool) -> EngineAway:
         what = f"the Docker Engine at {self.address.shown} does not answer"
-        return EngineAway(f"{what}: {_said(error)}", sent=sent)
-
-
-def _inside(error: BaseException) -> Iterator[BaseException]:
-    """An error and those that it wraps: libraries put them into arguments, a ``reason`` or the cause."""
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        held = (getattr(found, "reason", None), *found.args, found.__cause__)
-        found = next((item for item in held if isinstance(item, BaseException)), None)
-
-
-def _is_unsent(error: BaseException) -> bool:
-    return any(isinstance(each, _UNSENT) for each in _inside(error))
-
-
-def _said(error: BaseException) -> str:
-    """The words of the innermost error, without the name of the library's object that had it."""
-    *_, root = _inside(error)
-    return str(root).rpartition("): ")[2] or type(root).__name__
+        return EngineAway(f"{what}: {said(error)}", sent=sent)
 
 
 def _pair(text: str) -> tuple[int, int]:
@@ -342,11 +292,3 @@ def _told(query: Mapping[str, Any] | None) -> dict[str, str]:
         else:
             told[name] = json.dumps(value) if isinstance(value, dict | list) else str(value)
     return told
-
-
-def _words(data: bytes) -> str:
-    """The message of an error answer."""
-    try:
-        return str(json.loads(data)["message"]).strip()[:500]
-    except (ValueError, KeyError, TypeError):
-        return data.decode(errors="replace").strip()[:500] or "no reason given"

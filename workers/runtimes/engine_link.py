@@ -18,11 +18,15 @@ from urllib.parse import unquote, urlsplit
 import requests
 from docker.tls import TLSConfig
 from docker.transport import UnixHTTPAdapter
-from docker.transport.unixconn import UnixHTTPConnection
+from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from requests.adapters import HTTPAdapter
+from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import ConnectTimeoutError
 
 DEFAULT_ADDRESS: Final = "unix:///var/run/docker.sock"
+#: What the SDK calls every engine behind a unix socket.
+_UNIX: Final = "http+docker://localhost"
 #: Connections kept open while nobody uses them.
 _IDLE_MOST: Final = 16
 #: A peer that is gone without a word is noticed within half a minute.
@@ -99,11 +103,38 @@ def tls_of(address: Address) -> TLSConfig | None:
     return TLSConfig(client_cert=files.client, ca_cert=files.authority, verify=True)
 
 
-class _OnePool(UnixHTTPAdapter):  # type: ignore[misc]  # the SDK has no types
+class _Connection(UnixHTTPConnection):  # type: ignore[misc]  # the SDK has no types
+    """The SDK's, which would neither close a socket that cannot connect nor say that it was only connecting."""
+
+    def connect(self) -> None:
+        link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            link.settimeout(self.timeout)
+            link.connect(self.unix_socket)
+        except TimeoutError as error:
+            link.close()
+            raise ConnectTimeoutError(self, "it takes no connections") from error
+        except OSError:
+            link.close()
+            raise
+        self.sock = link
+
+
+class _Pool(UnixHTTPConnectionPool):  # type: ignore[misc]
+    def _new_conn(self) -> _Connection:
+        return _Connection(self.base_url, self.socket_path, self.timeout)
+
+
+class _OnePool(UnixHTTPAdapter):  # type: ignore[misc]
     """The SDK's adapter with one pool: its own makes one for each URL, so that nothing is used again."""
 
-    def get_connection(self, url: str, proxies: Any = None) -> Any:
-        return super().get_connection("http+docker://localhost", proxies)
+    def get_connection(self, url: str, proxies: Any = None) -> _Pool:
+        with self.pools.lock:
+            pool: _Pool | None = self.pools.get("")
+            if pool is None:
+                pool = _Pool(_UNIX, self.socket_path, self.timeout, maxsize=self.max_pool_size)
+                self.pools[""] = pool
+        return pool
 
 
 class _Wakeful(HTTPAdapter):
@@ -123,7 +154,7 @@ def adapter_for(address: Address, connect_s: float) -> HTTPAdapter:
 def connection_for(address: Address, connect_s: float) -> Any:
     """A connection of the same transports that belongs to nobody else, not yet connected."""
     if address.path:
-        return UnixHTTPConnection("http+docker://localhost", address.path, connect_s)
+        return _Connection(_UNIX, address.path, connect_s)
     given: dict[str, Any] = {"timeout": connect_s, "socket_options": _KEEPALIVE}
     if not address.tls:
         return HTTPConnection(address.host, address.port, **given)
@@ -134,7 +165,7 @@ def connection_for(address: Address, connect_s: float) -> Any:
         address.port,
         cert_file=certificate,
         key_file=key,
-        ca_certs=files.authority or requests.certs.where(),
+        ca_certs=files.authority or DEFAULT_CA_BUNDLE_PATH,
         cert_reqs="CERT_REQUIRED",
         **given,
     )

@@ -127,7 +127,9 @@ class Networks:
 
     def _inspect(self) -> dict[str, Any] | None:
         # By exact name: the engine would also take it for the beginning of an id.
-        for item in self._engine.call(lambda docker: docker.networks(names=[f"^{NETWORK}$"]), timeout_s=_ASK_S):
+        for item in self._engine.call(
+            lambda docker: docker.networks(names=[f"^{NETWORK}$"]), timeout_s=_ASK_S
+        ):
             if item.get("Name") == NETWORK and item.get("Driver") == "bridge":
                 found: dict[str, Any] = item
                 return found
