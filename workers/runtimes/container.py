@@ -32,7 +32,8 @@ from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.container_config import NOFILE_MOST, Image, Place
 from workers.runtimes.container_events import Events
 from workers.runtimes.container_guard import GuardKeeper
-from workers.runtimes.container_start import LABEL, SETTLE_S, UPGRADE_S, Starter
+from workers.runtimes.container_remains import kill, listed, remove
+from workers.runtimes.container_start import LABEL, UPGRADE_S, Starter
 from workers.runtimes.container_track import Track
 from workers.runtimes.container_watch import AGAIN_S, Watcher
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
@@ -281,7 +282,7 @@ class ContainerRuntime:
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self.container_name(run_id, attempt)
-        problem = self._remove(name)
+        problem = remove(self._engine, name)
         if problem:
             # The folders stay: they tell the search for orphans that something may be left.
             log.warning("container.not_removed", container=name, error=problem)
@@ -292,23 +293,6 @@ class ContainerRuntime:
         self._forget(run_id, attempt)
         shutil.rmtree(self._control / f"{run_id}-{attempt}", onerror=make_removable)
         self._uncleaned.discard((run_id, attempt))
-
-    def _remove(self, name: str) -> str:
-        """Remove a container and its anonymous volumes; why it is still there, empty when it is gone."""
-        deadline = time.monotonic() + SETTLE_S
-        while True:
-            try:
-                self._engine.call(lambda docker: docker.remove_container(name, force=True, v=True))
-                return ""
-            except EngineRefused as error:
-                if error.status == 404:
-                    return ""
-                # 409: somebody is removing it at this moment
-                if error.status != 409 or time.monotonic() > deadline:
-                    return str(error)
-            except EngineAway as error:
-                return str(error)
-            time.sleep(0.2)
 
     def _clean_again(self) -> None:
         """Remove what could not be removed while the engine was away."""
@@ -324,29 +308,14 @@ class ContainerRuntime:
                     for entry in folder.iterdir()
                     if entry.name.startswith(prefix)
                 )
-        try:
-            ours = [f"{name}={value}" for name, value in self._ours.items()]
-            there = self._engine.call(lambda docker: docker.containers(all=True, filters={"label": ours}))
-        except (EngineAway, EngineRefused) as error:
-            log.warning("container.not_listed", error=str(error))
-            there = []
-        for item in there:
-            labels = item.get("Labels") or {}
-            names.add(f"{labels.get(f'{LABEL}run', '')}-{labels.get(f'{LABEL}attempt', '')}")
+        names.update(listed(self._engine, self._ours))
         found = [name.partition("-")[::2] for name in names]
         return sorted(
             (int(run_id), int(attempt)) for run_id, attempt in found if run_id.isdigit() and attempt.isdigit()
         )
 
     def kill_orphan(self, run_id: int, attempt: int) -> None:
-        name = self.container_name(run_id, attempt)
-        with contextlib.suppress(EngineAway, EngineRefused):
-            found = self._engine.inspect(name, timeout_s=10.0)
-            if found is not None and found["State"]["Status"] == "created":
-                if problem := strays.end(str(found["Id"])):
-                    log.warning("container.not_ended", container=name, why=problem)
-            elif found is not None:
-                self._engine.call(lambda docker: docker.kill(name, "KILL"), timeout_s=10.0)
+        kill(self._engine, self.container_name(run_id, attempt))
 
     def renewed(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
         self._kill_after = kill_after_s

@@ -104,7 +104,7 @@ def tls_of(address: Address) -> TLSConfig | None:
 
 
 class _Connection(UnixHTTPConnection):  # type: ignore[misc]  # the SDK has no types
-    """The SDK's, which would neither close a socket that cannot connect nor say that it was only connecting."""
+    """The SDK's, which neither closes a socket that cannot connect nor says that it was only connecting."""
 
     def connect(self) -> None:
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

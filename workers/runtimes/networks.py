@@ -113,7 +113,7 @@ class Networks:
         found = self._inspect()
         if found is None:
             self._make()
-            found = self._inspect()
+            found = self._made()
         options = (found or {}).get("Options") or {}
         bridge = str(options.get(_BRIDGE_NAME, ""))
         if found is None or not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", bridge) or found.get("EnableIPv6"):
@@ -135,6 +135,14 @@ class Networks:
                 return found
         return None
 
+    def _made(self) -> dict[str, Any] | None:
+        """The network that was made a moment ago, perhaps by another: that takes the engine a moment, too."""
+        for _ in range(20):
+            if found := self._inspect():
+                return found
+            time.sleep(0.1)
+        return None
+
     def _make(self) -> None:
         try:
             self._engine.call(
@@ -148,7 +156,8 @@ class Networks:
                 timeout_s=_ASK_S,
             )
         except EngineRefused as error:
-            if error.status != 409:  # another worker of this engine was faster
+            # Another worker of this engine was faster: by name (409), or by the bridge's name (403).
+            if error.status != 409 and "same bridge name" not in error.message:
                 raise
 
     def _guard(self, enter: list[str], bridge: str) -> None:
