@@ -61,8 +61,7 @@ def _kill(groups: list[str], living: list[int]) -> str:
     """Why they cannot be killed; "" when they were told to end."""
     with contextlib.suppress(OSError):  # cgroup v2: all at once, also what is not visible from here
         for group in groups:
-            with open(os.path.join(group, "cgroup.kill"), "w") as file:
-                file.write("1")
+            _kill_group(group)
         return ""
     try:
         for pid in living:
@@ -73,3 +72,11 @@ def _kill(groups: list[str], living: list[int]) -> str:
     except PermissionError:
         return f"this user may not end its processes {living}"
     return ""
+
+
+def _kill_group(group: str) -> None:
+    file = os.open(os.path.join(group, "cgroup.kill"), os.O_WRONLY | os.O_CLOEXEC)
+    try:
+        os.write(file, b"1")
+    finally:
+        os.close(file)

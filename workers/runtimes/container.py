@@ -79,13 +79,13 @@ class ContainerRuntime:
         self._guard = GuardKeeper(node_dir / "guard", engine, self._control, installation, node_name)
         self._kill_after = float("inf")
 
-    def swarm_node_id(self) -> str:
-        """The Swarm's name for this engine; empty where there is no Swarm or no answer."""
+    def engine_names(self) -> tuple[str, str]:
+        """The engine's own id, and what its Swarm calls it; empty where there is none, or no answer."""
         try:
             info = self._engine.call(lambda docker: docker.info(), timeout_s=5.0)
         except (EngineAway, EngineRefused):
-            return ""
-        return str((info.get("Swarm") or {}).get("NodeID") or "")
+            return "", ""
+        return str(info.get("ID") or ""), str((info.get("Swarm") or {}).get("NodeID") or "")
 
     # --- names ---------------------------------------------------------------------------------------
 
