@@ -10,6 +10,7 @@ from tests.support.cluster import wait_until
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
 from workers import services
+from workers.models import Tenant
 from workers.specs import ContainerSpec
 
 #: How the engine is told whose a container is.
@@ -29,7 +30,8 @@ def submit_container(
 ) -> int:
     """Submit a script for the shell of an image as a run of the tasks family; returns its id.
 
-    ``share`` is a folder that the container finds at the same path, to write a ledger. ``spec`` adds fields
+    ``share`` is a folder that the container finds at the same path, to write a ledger; it opens the tenant's
+    policy for volumes. ``spec`` adds fields
     of the ContainerSpec.
     """
     given: dict[str, Any] = {
@@ -41,6 +43,8 @@ def submit_container(
         **(spec or {}),
     }
     if share is not None:
+        opened = Tenant.objects.get(pk=tenant_id)
+        Tenant.objects.filter(pk=tenant_id).update(policy={**opened.policy, "volumes": True})
         given["volumes"] = [{"container_path": str(share), "host_path": str(share), "mode": "RW"}]
     more.setdefault("name", "test")
     return services.submit(

@@ -1,4 +1,4 @@
-"""Processes of a container that its engine has forgotten: found by control group on a tree like the kernel's."""
+"""Processes of a container that its engine has forgotten, in a tree like the kernel's control groups."""
 
 from __future__ import annotations
 

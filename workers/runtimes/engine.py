@@ -139,8 +139,8 @@ class Engine:
         method: str,
         path: str,
         query: Mapping[str, Any] | None = None,
-        *,
         body: Any = None,
+        *,
         timeout_s: float = 10.0,
     ) -> Channel:
         """A stream's own connection, for a thread that reads many; does not block any more.
