@@ -195,7 +195,7 @@ class ContainerRuntime:
             raise PrepareFailed(Reason.RUNTIME, f"control folder: {error}", ours=True) from error
         if not first:
             time.sleep(AGAIN_S)  # whoever asked for it before may have asked just now
-        self._starter.launch(track, fresh=fresh and first)
+        self._starter.launch(track, fresh=fresh and first, asked=not first)
         if spec.ports:
             self._tell_ports(track, spec)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 import structlog
@@ -79,22 +80,24 @@ class Starter:
             message = f"a container named {track.name} is there and is not this node's: remove it"
             raise PrepareFailed(Reason.RUNTIME, message, ours=True, wait_s=UPGRADE_S)
 
-    def launch(self, track: Track, *, fresh: bool) -> None:
+    def launch(self, track: Track, *, fresh: bool, asked: bool) -> None:
         """Start a container that was created and never started. Raises PrepareFailed.
 
         The engine would start one that has ended once more: unless this worker made it a moment ago
-        (``fresh``), it is looked at right before every try. Returns without knowing when the engine falls
-        silent: what then becomes of it the watcher finds out.
+        (``fresh``), it is looked at right before every try. ``asked``: it may have been started before.
+        Returns without knowing when the engine falls silent: what then becomes of it the watcher finds out.
         """
         deadline = time.monotonic() + SETTLE_S
         problem: Exception | None = None
-        while fresh or self._is_unstarted(track, problem):
+        while fresh or self._is_unstarted(track, problem, asked=asked):
             fresh = False
             try:
                 self._engine.call(lambda docker: docker.start(track.name))
                 break
-            except (EngineAway, EngineRefused) as error:
+            except EngineRefused as error:
                 problem = error
+            except EngineAway as error:
+                problem, asked = error, asked or error.sent
             if time.monotonic() > deadline:
                 log.warning("container.unsettled", container=track.name, error=str(problem))
                 break
@@ -112,7 +115,7 @@ class Starter:
         if request is not None:
             return Result(killed=request.why) if track.end_strays() else None
         try:
-            self.launch(track, fresh=False)
+            self.launch(track, fresh=False, asked=True)
         except PrepareFailed as failure:
             if failure.ours:
                 track.look_again(AGAIN_S)
@@ -120,7 +123,7 @@ class Starter:
             return Result(error=failure.message)
         return track.result
 
-    def _is_unstarted(self, track: Track, problem: Exception | None) -> bool:
+    def _is_unstarted(self, track: Track, problem: Exception | None, *, asked: bool) -> bool:
         """May it be started (again)? Raises PrepareFailed when it never will be, or does not exist."""
         deadline = time.monotonic() + SETTLE_S
         found: dict[str, Any] | None = {}
@@ -146,4 +149,34 @@ class Starter:
                 track.result = Result(lost=True)
                 return False
             raise failure from problem
-        return bool(found["State"]["Status"] == "created")
+        if found["State"]["Status"] != "created":
+            return False
+        return not asked or self._is_truly_unstarted(track)
+
+    def _is_truly_unstarted(self, track: Track) -> bool:
+        """A start was asked for and it is called created: is that so, or did its engine die meanwhile?
+
+        An engine's memory of what happened goes with it. One that does not know any more that it made this
+        container may have been killed while it started it: then it ran, or not, and nobody will ever know.
+        """
+        try:
+            if self._is_remembered(track.identity):
+                return True
+        except (EngineAway, EngineRefused) as error:
+            log.warning("container.unsettled", container=track.name, error=str(error))
+            track.look_again(AGAIN_S)
+            return False
+        if track.end_strays():
+            track.result = Result(lost=True)
+        return False
+
+    def _is_remembered(self, identity: str) -> bool:
+        """Does the engine know that it created this container? Raises EngineAway, EngineRefused."""
+        now = self._engine.call(lambda docker: docker.info(), timeout_s=10.0)["SystemTime"]
+        query = {
+            "since": 0,
+            "until": f"{datetime.fromisoformat(now).timestamp():.6f}",
+            "filters": {"container": [identity], "event": ["create"]},
+        }
+        with self._engine.stream("GET", "/events", query=query, timeout_s=10.0) as answer:
+            return any(event.get("id") == identity for event in answer.lines())
