@@ -322,7 +322,7 @@ GANTRY_CALLBACK_TIMEOUT_S = env.float("GANTRY_CALLBACK_TIMEOUT_S", default=15.0)
 GANTRY_CALLBACK_RETRY_BASE_S = env.float("GANTRY_CALLBACK_RETRY_BASE_S", default=5.0)
 GANTRY_CALLBACK_RETRY_CAP_S = env.float("GANTRY_CALLBACK_RETRY_CAP_S", default=21_600.0)
 GANTRY_CALLBACK_GIVE_UP_S = env.float("GANTRY_CALLBACK_GIVE_UP_S", default=259_200.0)
-#: A receiver's lease in seconds; longer than one delivery. After it another deliverer takes over.
+#: A receiver's lease in seconds, at least 1.5 times one delivery. After it another deliverer takes over.
 GANTRY_CALLBACK_LEASE_S = env.float("GANTRY_CALLBACK_LEASE_S", default=60.0)
 #: How clients reach this service, for URLs that it hands out (signed log URLs in callbacks).
 GANTRY_PUBLIC_URL = env.str(

@@ -162,6 +162,7 @@ def test_containers_are_submitted_while_the_engine_is_restarted(
         for earlier, later in pairwise(found):
             assert earlier.last < later.began, f"I2: attempts of {name} overlap: {earlier} and {later}"
     assert_invariants(cluster, engines=[engine])
+    assert not engine.pids(""), "I4: processes are left of containers that the engine has forgotten"
 
 
 def _wait_begun(ledger: Path, how_many: int) -> None:

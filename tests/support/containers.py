@@ -30,7 +30,8 @@ def submit_container(
 ) -> int:
     """Submit a script for the shell of an image as a run of the tasks family; returns its id.
 
-    ``share`` is a folder that the container finds at the same path, to write a ledger. ``spec`` adds fields
+    ``share`` is a folder that the container finds at the same path, to write a ledger; it opens the tenant's
+    policy for volumes. ``spec`` adds fields
     of the ContainerSpec.
     """
     given: dict[str, Any] = {

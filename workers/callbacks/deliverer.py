@@ -259,6 +259,7 @@ class Deliverer:
                 over = over or decision.rests_s is not None or decision.slow is not (receiver.lane == "slow")
             if not self._recorded(receiver, due, sent, decision, release=over):
                 log.warning("callbacks.lease_taken", receiver=receiver.address, callback=due.id)
+                rows.release(receiver.lease)  # if it is ours still, and only the callback has changed
                 return
             self._tell(receiver, due, sent, decision)
             if over:
@@ -271,7 +272,7 @@ class Deliverer:
         self, receiver: Receiver, due: Due, sent: Sent | None, decision: Decision, *, release: bool
     ) -> bool:
         """Record, however long the database is away while the lease stands; then somebody sends it again."""
-        until = time.monotonic() + settings.GANTRY_CALLBACK_LEASE_S / 2
+        until = time.monotonic() + rows.lease_s() / 2
         while True:
             try:
                 return rows.record(receiver, due, sent, decision, release=release)

@@ -128,7 +128,7 @@ class Networks:
         found = self._inspect()
         if found is None:
             self._make()
-            found = self._inspect()
+            found = self._made()
         options = (found or {}).get("Options") or {}
         bridge = str(options.get(_BRIDGE_NAME, ""))
         if found is None or not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", bridge) or found.get("EnableIPv6"):
@@ -154,26 +154,37 @@ class Networks:
 
     def _inspect(self) -> dict[str, Any] | None:
         # By exact name: the engine would also take it for the beginning of an id.
-        for item in self._engine.ask(
-            "GET", "/networks", query={"filters": {"name": [f"^{NETWORK}$"]}}, timeout_s=_ASK_S
+        for item in self._engine.call(
+            lambda docker: docker.networks(names=[f"^{NETWORK}$"]), timeout_s=_ASK_S
         ):
             if item.get("Name") == NETWORK and item.get("Driver") == "bridge":
                 found: dict[str, Any] = item
                 return found
         return None
 
+    def _made(self) -> dict[str, Any] | None:
+        """The network that was made a moment ago, perhaps by another: that takes the engine a moment, too."""
+        for _ in range(20):
+            if found := self._inspect():
+                return found
+            time.sleep(0.1)
+        return None
+
     def _make(self) -> None:
-        body = {
-            "Name": NETWORK,
-            "CheckDuplicate": True,
-            "Driver": "bridge",
-            "Options": {_ICC: "false", _BRIDGE_NAME: f"gantry{secrets.token_hex(4)}"},
-            "Labels": {"gantry": "network"},
-        }
         try:
-            self._engine.ask("POST", "/networks/create", body=body, timeout_s=_ASK_S)
+            self._engine.call(
+                lambda docker: docker.create_network(
+                    NETWORK,
+                    driver="bridge",
+                    options={_ICC: "false", _BRIDGE_NAME: f"gantry{secrets.token_hex(4)}"},
+                    check_duplicate=True,
+                    labels={"gantry": "network"},
+                ),
+                timeout_s=_ASK_S,
+            )
         except EngineRefused as error:
-            if error.status != 409:  # another worker of this engine was faster
+            # Another worker of this engine was faster: by name (409), or by the bridge's name (403).
+            if error.status != 409 and "same bridge name" not in error.message:
                 raise
 
     def _guard(self, enter: list[str], bridge: str) -> None:
