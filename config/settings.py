@@ -207,6 +207,9 @@ SPECTACULAR_SETTINGS = {
         "NodeState": ["ready", "draining", "removed", "silent"],
         "CallbackState": "workers.models.callbacks.Callback.State",
         "ReplayState": ["dead", "delivered", "disabled"],
+        # "status" and "Status" would become one name otherwise, and one of the two be described wrongly.
+        "ReadinessStatus": ["ready", "not ready"],
+        "TargetStatus": ["STARTING", "CREATED", "CREATE_FAILED", "RUNNING", "RUNNING_FAILED", "FINISHED"],
     },
 }
 #: Most entries of a family's list that is asked for without a limit; beyond it a Link leads on.
