@@ -216,8 +216,13 @@ class Engine:
         finally:
             answer.close()
 
-    def raw(self, method: str, path: str, query: Mapping[str, Any]) -> socket.socket:
-        """A request that has been sent; the caller reads the whole HTTP answer. Raises EngineAway."""
+    def raw(
+        self, method: str, path: str, query: Mapping[str, Any], body: Mapping[str, Any] | None = None
+    ) -> socket.socket:
+        """A request that has been sent; the caller reads the whole HTTP answer, and may go on writing where
+        the engine listens. ``body`` is JSON. Raises EngineAway."""
+        data = b"" if body is None else json.dumps(body).encode()
+        kind = "" if body is None else "Content-Type: application/json\r\n"
         prefix = self.version_prefix()
         try:
             channel = self.address.connect(10.0)
@@ -226,7 +231,8 @@ class Engine:
         try:
             channel.sendall(
                 f"{method} {prefix}{path}{_tail(query)} HTTP/1.1\r\nHost: docker\r\n"
-                f"Content-Length: 0\r\n\r\n".encode()
+                f"{kind}Content-Length: {len(data)}\r\n\r\n".encode()
+                + data
             )
         except OSError as error:
             channel.close()
