@@ -24,6 +24,7 @@ from workers.registration import Capacity, Registration, register
 from workers.runtimes.base import Runtime
 from workers.runtimes.container import ContainerRuntime
 from workers.runtimes.engine import Address, Engine
+from workers.runtimes.execution import ExecRuntime
 from workers.runtimes.process import ProcessRuntime
 
 log = structlog.get_logger(__name__)
@@ -78,8 +79,9 @@ def build_runtimes() -> dict[str, Runtime]:
                     fix="run the worker as root, or set GANTRY_COMMANDS_UNISOLATED=0",
                 )
             built["process"] = ProcessRuntime(settings.GANTRY_NODE_DIR)
-    engine = _engine(asked_for="container" in wanted) if not wanted or "container" in wanted else None
-    if engine is not None:
+    on_engine = {"container", "exec"}
+    engine = _engine(asked_for=bool(on_engine & wanted)) if not wanted or on_engine & wanted else None
+    if engine is not None and (not wanted or "container" in wanted):
         built["container"] = ContainerRuntime(
             settings.GANTRY_NODE_DIR,
             engine,
@@ -87,10 +89,14 @@ def build_runtimes() -> dict[str, Runtime]:
             settings.GANTRY_NODE_NAME,
             clearance.clear,
         )
-    unknown = wanted - {"process", "container"}
+    if engine is not None and (not wanted or "exec" in wanted):
+        built["exec"] = ExecRuntime(
+            settings.GANTRY_NODE_DIR, engine, registration.installation(), settings.GANTRY_NODE_NAME
+        )
+    unknown = wanted - {"process", "container", "exec"}
     if unknown:
         raise ImproperlyConfigured(
-            f"GANTRY_RUNTIMES names {', '.join(sorted(unknown))}: this version knows: process, container"
+            f"GANTRY_RUNTIMES names {', '.join(sorted(unknown))}: known are process, container, exec"
         )
     return built
 
@@ -104,7 +110,7 @@ def _engine(*, asked_for: bool) -> Engine | None:
     if not (asked_for or os.environ.get("DOCKER_HOST") or Path(address.path).exists()):
         log.info(
             "runtime.left_out",
-            runtime="container",
+            runtime="container, exec",
             why=f"no Docker Engine at {address.shown}",
             fix="start one, or set DOCKER_HOST, and start this worker again",
         )
@@ -121,13 +127,14 @@ def capacity(runtimes: dict[str, Runtime]) -> Capacity:
         runtimes=sorted(runtimes),
         attributes=attributes(),
         isolates_users=os.geteuid() == 0,
-        swarm_node_id=_swarm_node_id(runtimes.get("container")),
+        swarm_node_id=_swarm_node_id(runtimes),
     )
 
 
-def _swarm_node_id(runtime: Runtime | None) -> str:
+def _swarm_node_id(runtimes: dict[str, Runtime]) -> str:
     """The Swarm's name for this node's engine; empty where there is no Swarm or no answer."""
-    return runtime.swarm_node_id() if isinstance(runtime, ContainerRuntime) else ""
+    asked = (item for item in runtimes.values() if isinstance(item, ContainerRuntime | ExecRuntime))
+    return next((item.swarm_node_id() for item in asked), "")
 
 
 def build(app: Any) -> tuple[Agent, Registration]:

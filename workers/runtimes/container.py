@@ -27,7 +27,7 @@ from workers.errors import EngineError
 from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
 from workers.references import Credentials
-from workers.runtimes import container_config, images
+from workers.runtimes import container_config, exec_targets, images
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.container_config import NOFILE_MOST, Image, Place
 from workers.runtimes.container_events import Events
@@ -91,11 +91,7 @@ class ContainerRuntime:
 
     def swarm_node_id(self) -> str:
         """The Swarm's name for this engine; empty where there is no Swarm or no answer."""
-        try:
-            info = self._engine.ask("GET", "/info", timeout_s=5.0)
-        except (EngineAway, EngineRefused):
-            return ""
-        return str((info.get("Swarm") or {}).get("NodeID") or "")
+        return exec_targets.swarm_node_id(self._engine)
 
     # --- names ---------------------------------------------------------------------------------------
 

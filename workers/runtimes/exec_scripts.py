@@ -5,7 +5,7 @@ variables pass through untouched. Both speak the same protocol (``exec_stream``)
 
 on standard input, one line each: first a secret word, then requests ``r CHUNK BLOCK`` (what is there of a
 chunk of output from a block on), ``k SIGNAL SESSION`` (signal all that belongs to the command, 0: count it),
-``q`` (remove every file and end). The end of the input is the worker's death: the wrapper leaves all as it is.
+``q`` (remove every file and end). The end of the input is the worker's death: the wrapper leaves all there.
 
 on standard output, whatever was asked for, and between it lines that begin with the word:
 S PID KEPT FOLDER  the command starts (reader: has started)      X  its program is not there
@@ -163,16 +163,19 @@ _gloop
 )
 
 
-def wrapper(mark: str, argv: Sequence[str]) -> list[str]:
-    """The Cmd of an exec: the command inside the wrapper."""
-    return ["/bin/sh", "-c", _WRAPPER, mark, *argv]
+def wrapper(mark: str) -> list[str]:
+    """The Cmd of an exec: the wrapper, which is told the command by its standard input."""
+    return ["/bin/sh", "-c", _WRAPPER, mark]
 
 
-def introduction(word: str, secrets: Sequence[str]) -> bytes:
-    """What the wrapper reads first: the word of its lines, then secret arguments, each by lines."""
-    parts = [word, str(len(secrets))]
-    for secret in secrets:
-        parts += [str(secret.count("\n") + 1), secret]
+def introduction(word: str, argv: Sequence[str]) -> bytes:
+    """What the wrapper reads first: the word of its lines, then the words of the command, each by lines.
+
+    So neither the command nor its secrets stand in the configuration that the engine shows of an exec.
+    """
+    parts = [word, str(len(argv))]
+    for argument in argv:
+        parts += [str(argument.count("\n") + 1), argument]
     return "\n".join([*parts, "go", ""]).encode()
 
 

@@ -99,3 +99,12 @@ def _belongs(labels: Mapping[str, str], service: str, app: str) -> bool:
     if composed:
         names |= {f"{project}_{composed}", f"{project}-{composed}"}
     return service in names
+
+
+def swarm_node_id(engine: Engine) -> str:
+    """The Swarm's name for an engine; empty where there is no Swarm or no answer."""
+    try:
+        info = engine.ask("GET", "/info", timeout_s=5.0)
+    except (EngineAway, EngineRefused):
+        return ""
+    return str((info.get("Swarm") or {}).get("NodeID") or "")

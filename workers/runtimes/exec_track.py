@@ -37,8 +37,9 @@ class ExecTrack(Track):
         self.files = str(told.get("files") or "")
         self.engine_pid: int | None = told.get("pid")
         self.begun_at: float | None = told.get("at")
-        #: The word of the wrapper's lines; a reader has one of its own.
-        self.word = ""
+        #: The stream is a reader's, not the wrapper's; how many answers came by it.
+        self.reading = False
+        self.answers = 0
         self.stream: ExecStream | None = None
         self._channel: socket.socket | None = None
         #: S or X was heard, or the stream ended.
@@ -53,7 +54,7 @@ class ExecTrack(Track):
         self.over = False
         #: Processes that the last signal found; None while its answer has not come.
         self.signalled: int | None = None
-        #: The last answer to a request for output: (is there a further chunk, does the wrapper live, its code).
+        #: The last answer to a request: (is there a further chunk, does the wrapper live, the recorded code).
         self.answer: tuple[bool, bool, int | None] | None = None
         self.asked_at: float | None = None
         #: The last moment at which the stream said anything.
@@ -68,11 +69,12 @@ class ExecTrack(Track):
         self._poll = _POLL_S[0]
         self._grew = False
         at = control.read_record(str(folder / "at")) or {}
-        #: Chunk that is read, where in the output it begins, what of the one before may be a line's beginning.
+        #: Chunk that is read, where in the output it begins, what before it may be the beginning of a line.
         self._chunk, self._base = int(at.get("chunk", 0)), int(at.get("base", 0))
         self._carried = bytes.fromhex(str(at.get("held", "")))
         self._taken = 0
         self.lines: Lines | None = None
+        self.wake()  # whoever waits for it has to look: it may be an earlier worker's
 
     # --- the plan ------------------------------------------------------------------------------------
 
@@ -102,9 +104,10 @@ class ExecTrack(Track):
 
     # --- the stream ----------------------------------------------------------------------------------
 
-    def open(self, channel: socket.socket, word: str) -> ExecStream:
-        """A new stream will be read; the caller holds the spool's lock."""
-        self.word = word
+    def open(self, channel: socket.socket, *, reading: bool) -> ExecStream:
+        """A new stream will be read; the caller holds the spool's lock. ``reading``: it is a reader's."""
+        word = "" if self.plain else str(self.plan["word"])
+        self.reading, self.answers = reading, 0
         self.lines = Lines(word.encode()) if word else None
         self.stream = ExecStream(self, self.lines)
         self._channel = channel
@@ -130,11 +133,24 @@ class ExecTrack(Track):
             return False
         return True
 
+    def signal(self, name: str, patience_s: float) -> int | None:
+        """Let the wrapper signal all that belongs to the command; how many, None without an answer."""
+        self.signalled = None
+        if not (self.connected() and self.started and self.send(f"k {name} {self.session}")):
+            return None
+        deadline = time.monotonic() + patience_s
+        while (found := self._found()) is None and self.connected() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        return found
+
+    def _found(self) -> int | None:
+        return self.signalled
+
     def ask_output(self) -> bool:
         """Ask for what is new."""
-        assert self.stream is not None
         at = self._taken + len(self.lines.held if self.lines else b"")
-        self.stream.skip = at % BLOCK
+        if self.stream is not None:
+            self.stream.skip = at % BLOCK
         self.answer, self._grew = None, False
         self.asked_at = self.heard_at = time.monotonic()
         return self.send(f"r {self._chunk} {at // BLOCK}")
@@ -172,6 +188,7 @@ class ExecTrack(Track):
             self.heard.set()
         elif letter == "X":
             self.missing = True
+            self.save_end(127)
             self.heard.set()
         elif letter == "E" and number is not None:
             self.save_end(number)
@@ -180,6 +197,7 @@ class ExecTrack(Track):
         elif letter == "A":
             code = int(words[2]) if len(words) > 2 and words[2].isdigit() else None
             self.answer, self.asked_at = (words[:1] == ["1"], words[1:2] == ["1"], code), None
+            self.answers += 1
         elif letter == "K":
             self.signalled = number or 0
         elif letter == "N":
@@ -193,7 +211,7 @@ class ExecTrack(Track):
         """Ask for output when it is time; seconds until the next look. Raises OSError."""
         if not self.connected() or not self.started or self.code is not None or self.asked_at is not None:
             return 60.0
-        if self.lines is not None and not self.kept and self.word == self.plan.get("word"):
+        if self.lines is not None and not self.kept and not self.reading:
             return 60.0  # its output comes by itself, and so does its end
         answer, now = self.answer, time.monotonic()
         if answer is not None:

@@ -1,9 +1,9 @@
 """Commands inside running containers of the node: docker exec, made killable and durable.
 
 Names: control folder <node>/execs/<run>-<attempt>; in the container files .<mark>.* of a writable folder. A
-wrapper in the container (``exec_scripts``) keeps output and exit code there until they are stored, so that the
-next worker finds them; where there is no shell the engine's own exec is all there is, and the host's view of
-the processes ends it (docs/decisions/0065). An exec is created in ``prepare`` and started once: the engine
+wrapper in the container (``exec_scripts``) keeps output and exit code there until they are stored, so that
+the next worker finds them; where there is no shell the engine's own exec is all there is, and the host's view
+of the processes ends it (docs/decisions/0065). An exec is created in ``prepare`` and started once: the engine
 refuses to start one twice. Must not import the database or Celery.
 """
 
@@ -77,6 +77,10 @@ class ExecRuntime:
     def lookups(self) -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         return {"containers": lambda payload: exec_targets.running(self._engine, payload)}
 
+    def swarm_node_id(self) -> str:
+        """The Swarm's name for this engine; empty where there is no Swarm or no answer."""
+        return exec_targets.swarm_node_id(self._engine)
+
     # --- names ---------------------------------------------------------------------------------------
 
     def _track(self, run: ClaimedRun) -> ExecTrack:
@@ -119,7 +123,7 @@ class ExecRuntime:
                 return Presence.UNKNOWN
         deadline = time.monotonic() + 5.0
         while self.wait(run, 0.05) is None and time.monotonic() < deadline:
-            if track.connected() and track.started and not track.dead and track.asked_at is None:
+            if track.connected() and (track.answers or not track.reading) and not track.dead:
                 break
             if track.plain:
                 break
@@ -143,6 +147,7 @@ class ExecRuntime:
                 user=spec.user,
                 privileged=spec.privileged,
                 fence=not run.never_lost,
+                program=spec.argv[0],
                 plain=found["Image"] in self._shellless,
             )
             self._create(track, spec, run.secrets)
@@ -166,8 +171,8 @@ class ExecRuntime:
             "User": spec.user,
             "Env": [f"{name}={value}" for name, value in environment.items()],
             "Privileged": spec.privileged,
-            # Without a shell nobody could read secrets from a stream and add them.
-            "Cmd": [*spec.argv, *secrets] if track.plain else exec_scripts.wrapper(mark, spec.argv),
+            # Without a shell nobody could read the command from a stream.
+            "Cmd": [*spec.argv, *secrets] if track.plain else exec_scripts.wrapper(mark),
         }
         if spec.working_dir:
             body["WorkingDir"] = spec.working_dir
@@ -217,8 +222,10 @@ class ExecRuntime:
         """Start the exec that was created. Raises PrepareFailed, EngineAway, EngineRefused, OSError."""
         track.begun_at = control.boottime()
         try:
-            introduction = b"" if track.plain else exec_scripts.introduction(track.plan["word"], secrets)
-            opened = self._converse(track, track.plan["exec"], track.plan["word"], introduction)
+            introduction = (
+                b"" if track.plain else exec_scripts.introduction(track.plan["word"], [*spec.argv, *secrets])
+            )
+            opened = self._converse(track, track.plan["exec"], introduction)
         except Refused as error:
             if error.status == 409 and "paused" not in error.words and not self._never_started(track):
                 return  # it was started before: the watcher goes on with it
@@ -269,7 +276,9 @@ class ExecRuntime:
                 return said
         return (track.stream.words if track.stream else b"").decode(errors="replace").strip()
 
-    def _converse(self, track: ExecTrack, exec_id: str, word: str, introduction: bytes) -> bool:
+    def _converse(
+        self, track: ExecTrack, exec_id: str, introduction: bytes, *, reading: bool = False
+    ) -> bool:
         """Start an exec and read it from now on; False while somebody else reads.
 
         Raises EngineAway, Refused, CutError, OSError.
@@ -283,7 +292,7 @@ class ExecRuntime:
         except BaseException:
             track.spool.unlock()
             raise
-        stream = track.open(channel, "" if track.plain else word)
+        stream = track.open(channel, reading=reading)
         try:
             channel.settimeout(_SETTLE_S)
             while stream.in_head:
@@ -355,10 +364,10 @@ class ExecRuntime:
 
     def _over(self, track: ExecTrack) -> Result | None:
         """Its end is known: a stop that was asked for before must have ended all of it."""
-        request, code = track.stop_request(), track.code
-        assert code is not None
+        request, code = track.stop_request(), track.code or 0
         if track.missing:
-            return Result(error="there is no such program in the container, or it cannot be executed")
+            program = track.plan.get("program")
+            return Result(error=f"there is no program {program} in the container, or it is not executable")
         if request is not None and request.sent:
             self._enforce(track)
             if self._signal(track, "0"):
@@ -392,24 +401,28 @@ class ExecRuntime:
                 return Result(lost=True)
             if self._never_started(track):
                 return self._start_again(track, run)
-            word = f"\x1e{randomness.token_hex(16)}"
-            made = self._engine.ask(
-                "POST",
-                f"/containers/{track.plan['container']}/exec",
-                body={
-                    "AttachStdin": True,
-                    "AttachStdout": True,
-                    "AttachStderr": True,
-                    "User": track.plan.get("user") or "",
-                    "Privileged": bool(track.plan.get("privileged")),
-                    "Cmd": exec_scripts.reader(track.plan["mark"], track.files),
-                },
-            )
-            self._converse(track, made["Id"], word, f"{word}\n".encode())
+            self._read(track)
         except (EngineAway, EngineRefused, CutError, OSError) as error:
             log.info("exec.not_reached", attempt=track.name, error=str(error))
         track.look_again(_AGAIN_S)
         return None
+
+    def _read(self, track: ExecTrack) -> bool:
+        """Read what the wrapper has left or leaves, by an exec with the rights of the first.
+
+        False while somebody else reads. Raises EngineAway, EngineRefused, CutError, OSError.
+        """
+        made = self._engine.ask(
+            "POST",
+            f"/containers/{track.plan['container']}/exec",
+            body={
+                **{"AttachStdin": True, "AttachStdout": True, "AttachStderr": True},
+                "User": track.plan.get("user") or "",
+                "Privileged": bool(track.plan.get("privileged")),
+                "Cmd": exec_scripts.reader(track.plan["mark"], track.files),
+            },
+        )
+        return self._converse(track, made["Id"], f"{track.plan['word']}\n".encode(), reading=True)
 
     def _start_again(self, track: ExecTrack, run: ClaimedRun) -> Result | None:
         """A start whose answer never came was not carried out."""
@@ -480,14 +493,8 @@ class ExecRuntime:
 
     def _signal(self, track: ExecTrack, signal: str) -> int | None:
         """Signal all that belongs to it ("0": count only); how many there were, None when nobody can tell."""
-        if not track.plain and track.connected() and track.started:
-            track.signalled = None
-            if track.send(f"k {signal} {track.session}"):
-                deadline = time.monotonic() + _SIGNAL_S
-                while track.signalled is None and track.connected() and time.monotonic() < deadline:
-                    time.sleep(0.005)
-                if track.signalled is not None:
-                    return track.signalled
+        if not track.plain and (found := track.signal(signal, _SIGNAL_S)) is not None:
+            return found
         plan = {**track.plan, "session": track.session}
         if not track.plain:
             with contextlib.suppress(EngineAway, EngineRefused):
@@ -548,19 +555,7 @@ class ExecRuntime:
                 found = self._engine.inspect(track.plan["container"], timeout_s=10.0)
                 if found is None or not found["State"]["Running"] or self._never_started(track):
                     return True
-                word = f"\x1e{randomness.token_hex(16)}"
-                made = self._engine.ask(
-                    "POST",
-                    f"/containers/{track.plan['container']}/exec",
-                    body={
-                        "AttachStdin": True,
-                        "AttachStdout": True,
-                        "AttachStderr": True,
-                        "User": track.plan.get("user") or "",
-                        "Cmd": exec_scripts.reader(track.plan["mark"], track.files),
-                    },
-                )
-                if not self._converse(track, made["Id"], word, f"{word}\n".encode()):
+                if not self._read(track):
                     return False
             except EngineRefused as error:
                 return error.status < 500
