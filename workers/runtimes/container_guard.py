@@ -70,8 +70,8 @@ class GuardKeeper:
     def _keep_alive(self) -> None:
         if not self._introduced or control.lock_held(self._folder):
             return
-        if self._process is not None:
-            self._process.poll()  # it ended: nobody else collects it
+        if self._process is not None and self._process.poll() is None:
+            return  # it is just beginning
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, "containers", self._folder],
             # An environment of its own: the worker's holds secrets.

@@ -59,11 +59,15 @@ _gloop() {{
     q)
       if [ -n "$_go" ]; then
         _gq=; IFS= read -r _gq 2>/dev/null <"$_go.keep"
-        rm -f "$_go".*
         # What the command left running may still hold the pipe: nobody reads it any more.
-        [ -n "$_gq" ] && kill -0 "$_gq" 2>/dev/null && for _gd in /proc/[0-9]*; do
-          _gstat "${{_gd#/proc/}}" && [ "$_gp" = "$_gq" ] && kill "${{_gd#/proc/}}" "$_gq" 2>/dev/null
-        done
+        if [ -n "$_gq" ] && _galive && kill -0 "$_gq" 2>/dev/null; then
+          _gr=
+          for _gd in /proc/[0-9]*; do
+            _gstat "${{_gd#/proc/}}" && [ "$_gp" = "$_gq" ] && _gr="$_gr ${{_gd#/proc/}}"
+          done
+          kill "$_gq" $_gr 2>/dev/null
+        fi
+        rm -f "$_go".*
       fi
       return ;;
     esac
@@ -102,13 +106,13 @@ _gloop <&4 3>&- &
 exec 4<&-
 _gcommand() {{
   (
-    case $1 in
-    */*) [ -f "$1" ] && [ -x "$1" ] ;;
-    *) command -v "$1" >/dev/null 2>&1 ;;
-    esac || {{ printf '%sX\\n' "$_gw"; printf '%sX\\n' "$_gw" >&3; exit 127; }}
     read -r _ga _gb </proc/self/stat
     printf '%sS %s %s %s\\n' "$_gw" "$_ga" "${{_go:+1}}" "$_go" >&3
     [ -n "$_go" ] && printf '%s\\n' "$_ga" >"$_go.pid"
+    case $1 in
+    */*) [ -f "$1" ] && [ -x "$1" ] ;;
+    *) command -v "$1" >/dev/null 2>&1 ;;
+    esac || {{ printf '%sX\\n' "$_gw"; exit 127; }}
     exec 3>&-
     export {MARK}="$_gm"
     exec $_gt "$@"

@@ -37,9 +37,9 @@ class ExecTrack(Track):
         self.files = str(told.get("files") or "")
         self.engine_pid: int | None = told.get("pid")
         self.begun_at: float | None = told.get("at")
-        #: The stream is a reader's, not the wrapper's; how many answers came by it.
+        #: The stream is a reader's, not the wrapper's; its last answer says that the wrapper lives.
         self.reading = False
-        self.answers = 0
+        self.alive = False
         self.stream: ExecStream | None = None
         self._channel: socket.socket | None = None
         #: S or X was heard, or the stream ended.
@@ -50,6 +50,7 @@ class ExecTrack(Track):
         self.ended_ran_s = 0.0
         #: The wrapper is dead, and nobody wrote down how the command ended.
         self.gone = False
+        self.lost = False
         #: D was heard.
         self.over = False
         #: Processes that the last signal found; None while its answer has not come.
@@ -107,7 +108,7 @@ class ExecTrack(Track):
     def open(self, channel: socket.socket, *, reading: bool) -> ExecStream:
         """A new stream will be read; the caller holds the spool's lock. ``reading``: it is a reader's."""
         word = "" if self.plain else str(self.plan["word"])
-        self.reading, self.answers = reading, 0
+        self.reading, self.alive = reading, False
         self.lines = Lines(word.encode()) if word else None
         self.stream = ExecStream(self, self.lines)
         self._channel = channel
@@ -188,8 +189,6 @@ class ExecTrack(Track):
             self.heard.set()
         elif letter == "X":
             self.missing = True
-            self.save_end(127)
-            self.heard.set()
         elif letter == "E" and number is not None:
             self.save_end(number)
         elif letter == "D":
@@ -197,7 +196,7 @@ class ExecTrack(Track):
         elif letter == "A":
             code = int(words[2]) if len(words) > 2 and words[2].isdigit() else None
             self.answer, self.asked_at = (words[:1] == ["1"], words[1:2] == ["1"], code), None
-            self.answers += 1
+            self.alive = words[1:2] == ["1"]
         elif letter == "K":
             self.signalled = number or 0
         elif letter == "N":
@@ -245,14 +244,22 @@ class ExecTrack(Track):
         control.write_record(str(self.folder / "ended"), record)
         self.code, self.ended_ran_s = code, self.ran_s()
 
+    def save_lost(self) -> None:
+        """Nobody will ever know how it ended. Raises OSError."""
+        control.write_record(str(self.folder / "ended"), {"lost": True, "note": self.told})
+        self.lost = True
+
     def read_end(self) -> bool:
         """Has it ended, as far as any worker has seen? Then its output is in the spool."""
         record = control.read_record(str(self.folder / "ended")) if self.code is None else None
-        if record is not None:
+        if record is not None and record.get("lost"):
+            self.note(str(record.get("note") or ""))
+            self.lost = True
+        elif record is not None:
             self.missing = bool(record["missing"])
             self.note(str(record.get("note") or ""))
             self.code, self.ended_ran_s = int(record["code"]), float(record["ran_s"])
-        return self.code is not None
+        return self.lost or self.code is not None
 
     def ran_s(self) -> float:
         """Seconds since its start."""

@@ -44,7 +44,7 @@ _UPGRADE_S: Final = 30.0
 _AGAIN_S: Final = 1.0
 #: How long the wrapper's first word is waited for, and an answer to a signal.
 _HEAR_S: Final = 15.0
-_SIGNAL_S: Final = 2.0
+_SIGNAL_S: Final = 5.0
 #: A conversation in which nothing is heard for this long is begun anew.
 _SILENT_S: Final = 30.0
 _SETTLE_S: Final = 10.0
@@ -123,7 +123,7 @@ class ExecRuntime:
                 return Presence.UNKNOWN
         deadline = time.monotonic() + 5.0
         while self.wait(run, 0.05) is None and time.monotonic() < deadline:
-            if track.connected() and (track.answers or not track.reading) and not track.dead:
+            if track.connected() and (track.alive or not track.reading):
                 break
             if track.plain:
                 break
@@ -242,7 +242,7 @@ class ExecRuntime:
             pass
         if track.started:
             self._begun(track)
-        elif not track.missing and not track.heard.is_set() and not track.connected():
+        elif not track.connected():
             self._not_begun(track, spec, secrets)
 
     def _begun(self, track: ExecTrack) -> None:
@@ -353,8 +353,6 @@ class ExecRuntime:
             self._enforce(track)
         if track.gone:
             return self._lost(track)
-        if track.missing and track.code is None:
-            track.look_again(0.05)
         if track.connected():
             if track.asked_at is not None and time.monotonic() - track.heard_at > _SILENT_S:
                 self._follower.forget(track.spool)
@@ -364,6 +362,8 @@ class ExecRuntime:
 
     def _over(self, track: ExecTrack) -> Result | None:
         """Its end is known: a stop that was asked for before must have ended all of it."""
+        if track.lost:
+            return Result(lost=True)
         request, code = track.stop_request(), track.code or 0
         if track.missing:
             program = track.plan.get("program")
@@ -385,6 +385,7 @@ class ExecRuntime:
         if self._signal(track, "KILL"):
             track.look_again(0.1)
             return None
+        track.save_lost()
         return Result(lost=True)
 
     def _go_on(self, track: ExecTrack, run: ClaimedRun) -> Result | None:
@@ -398,6 +399,7 @@ class ExecRuntime:
             found = self._engine.inspect(track.plan["container"], timeout_s=10.0)
             if found is None or not found["State"]["Running"]:
                 track.note("its container is gone" if found is None else "its container stopped")
+                track.save_lost()
                 return Result(lost=True)
             if self._never_started(track):
                 return self._start_again(track, run)
@@ -588,6 +590,7 @@ class ExecRuntime:
 
     def renewed(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
         self._kill_after = kill_after_s
+        self._pump.start()
         try:
             self._guard.renew(as_of, kill_after_s, lost_after_s)
         except OSError as error:
