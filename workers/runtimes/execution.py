@@ -458,9 +458,9 @@ class ExecRuntime:
                 track.look_again(_AGAIN_S)
                 return None
             return self._lost(track)
+        if track.stream is None:
+            track.note("its output after its worker's end is missing: its container has no shell")
         if told.get("Running") or told.get("ExitCode") is None:
-            if time.monotonic() - track.opened_at > _AGAIN_S:
-                track.note("its output after its worker's end is missing: its container has no shell")
             track.look_again(_AGAIN_S / 2)
             return None
         code = int(told["ExitCode"])
