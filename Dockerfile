@@ -1,6 +1,7 @@
 # Two images out of one build: `--target service` for the API, callbacks, Flower and migrations, as an ordinary user;
 # `--target worker` for a node's worker, as root (see there). docs/operations.md says how they are run.
-# No program of the base is needed for a build but Python, pip, sh and awk; no compiler, no package manager.
+# No program of the base is needed for a build but Python, pip, sh and awk; no compiler. The worker's image takes
+# iptables from Debian, unless the base has it.
 ARG BASE=python:3.11-slim
 
 # --- packages and sources; nothing of this stage is in an image but what is copied out of it
@@ -49,6 +50,9 @@ ENTRYPOINT ["gantry"]
 # the worker and could read its secrets), and because the engine's socket belongs to root. It needs of root's powers
 # only those that docker-compose.yml leaves it, no program but these, and no writable file system but its data folder.
 FROM base AS worker
+# For the service network, which is this image too: the firewall rules around containers.
+RUN command -v iptables-restore >/dev/null || { \
+        apt-get -qq update && apt-get -qq install -y --no-install-recommends iptables && rm -rf /var/lib/apt/lists/*; }
 HEALTHCHECK --interval=15s --timeout=10s --start-period=60s CMD ["gantry", "health", "worker"]
 CMD ["worker"]
 

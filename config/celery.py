@@ -23,7 +23,7 @@ TRANSPORT_OPTIONS = {
     "max_retries": 0,
 }
 
-app = Celery("gantry")
+app = Celery("gantry", amqp="config.broker:QuietAmqp")
 app.conf.update(
     broker_url=settings.CELERY_BROKER_URL,
     broker_connection_retry=True,

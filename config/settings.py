@@ -36,6 +36,8 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
+#: Of operators' pages: short, and to the second.
+DATETIME_FORMAT = "Y-m-d H:i:s"
 APPEND_SLASH = False
 
 INSTALLED_APPS = [
@@ -308,6 +310,8 @@ GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", d
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 #: A name of the process that delivers callbacks; several may run.
 GANTRY_CALLBACKS_NAME = env.str("GANTRY_CALLBACKS_NAME", default=socket.gethostname())
+#: File in which it shows that the database takes its heartbeats, for `gantry health callbacks`; empty: none.
+GANTRY_CALLBACKS_PULSE = env.str("GANTRY_CALLBACKS_PULSE", default="")
 #: Deliveries at once: to receivers that accepted the last time (as many again to unknown ones), and to those
 #: that have timed out lately.
 GANTRY_CALLBACK_THREADS = env.int("GANTRY_CALLBACK_THREADS", default=16)
@@ -318,7 +322,7 @@ GANTRY_CALLBACK_TIMEOUT_S = env.float("GANTRY_CALLBACK_TIMEOUT_S", default=15.0)
 GANTRY_CALLBACK_RETRY_BASE_S = env.float("GANTRY_CALLBACK_RETRY_BASE_S", default=5.0)
 GANTRY_CALLBACK_RETRY_CAP_S = env.float("GANTRY_CALLBACK_RETRY_CAP_S", default=21_600.0)
 GANTRY_CALLBACK_GIVE_UP_S = env.float("GANTRY_CALLBACK_GIVE_UP_S", default=259_200.0)
-#: A receiver's lease in seconds; longer than one delivery. After it another deliverer takes over.
+#: A receiver's lease in seconds, at least 1.5 times one delivery. After it another deliverer takes over.
 GANTRY_CALLBACK_LEASE_S = env.float("GANTRY_CALLBACK_LEASE_S", default=60.0)
 #: How clients reach this service, for URLs that it hands out (signed log URLs in callbacks).
 GANTRY_PUBLIC_URL = env.str(
@@ -335,6 +339,9 @@ if GANTRY_CONTAINER_NETWORK not in ("guarded", "plain", "none"):
     raise ImproperlyConfigured(
         f"GANTRY_CONTAINER_NETWORK is {GANTRY_CONTAINER_NETWORK!r}: it must be guarded, plain or none"
     )
+#: File in which the process `network` says how it guards that network, for a worker in a container of its
+#: own; empty: the worker guards it itself.
+GANTRY_NETWORK_GUARD = env.str("GANTRY_NETWORK_GUARD", default="")
 #: Networks (CIDR) beyond the node that guarded containers cannot reach: clouds' metadata.
 GANTRY_CONTAINER_DENY_NETWORKS: list[str] = env.list(
     "GANTRY_CONTAINER_DENY_NETWORKS", default=["169.254.0.0/16", "100.100.100.200/32"]

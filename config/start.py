@@ -1,4 +1,4 @@
-"""Starts one process of a deployment: `python -m config.start api|worker|callbacks|flower|migrate|manage`.
+"""Starts one process of a deployment: `python -m config.start api|worker|callbacks|...` (NEEDED has all).
 
 One definition of every process' command line, for containers, systemd units and `make up` alike. A secret may
 come in a file: NAME_FILE=/path instead of NAME, for the names in SECRETS. The process replaces this one, so a
@@ -36,11 +36,14 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "api": (*_SERVERS, "GANTRY_SECRET_KEYS", "DJANGO_SECRET_KEY"),
     "worker": (*_SERVERS, "GANTRY_SECRET_KEYS"),
     "callbacks": (*_SERVERS, "GANTRY_SECRET_KEYS"),
+    "network": ("GANTRY_NETWORK_GUARD",),
     "flower": ("REDIS_URL", "FLOWER_BASIC_AUTH"),
     "migrate": ("DATABASE_URL", "GANTRY_SECRET_KEYS"),
     "manage": ("DATABASE_URL",),
     "health": (),
 }
+#: What shows that it lives by a file (workers.pulse), and the setting that names it.
+_PULSES: Final = {"callbacks": "GANTRY_CALLBACKS_PULSE", "network": "GANTRY_NETWORK_GUARD"}
 #: Exit code (EX_CONFIG): a supervisor need not try again.
 _CONFIG: Final = 78
 #: Seconds; a node whose last heartbeat is older counts as silent.
@@ -124,6 +127,9 @@ def health(what: str, environment: Mapping[str, str]) -> str:
     """What is wrong with the process `what` of this machine or container; "" when nothing is."""
     if what == "worker":
         return _worker_health(node_folder(environment))
+    if what in _PULSES:
+        name = _PULSES[what]
+        return _pulse(environment[name]) if environment.get(name) else f"{name} is empty: name a file"
     if what == "flower":
         return _answers(f"http://127.0.0.1:{number(environment, 'GANTRY_FLOWER_PORT', 5555)}/healthcheck")
     # The server answers to its own names only.
@@ -162,15 +168,21 @@ def _worker_health(folder: Path) -> str:
         return f"no worker has ever run in {folder}: {error.strerror}"
     else:
         return f"no worker holds {folder}"
-    try:
-        boot, at = (folder / "launcher" / "renewed").read_text().split()[:2]
-        here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except (OSError, ValueError):
+    renewed = folder / "launcher" / "renewed"
+    if not renewed.exists():
         return ""  # a node without the process runtime: its lock is all there is
-    age = time.clock_gettime(time.CLOCK_BOOTTIME) - float(at)
-    if boot != here or age > _SILENT_S:
-        return "the database has taken no heartbeat of this node lately"
-    return ""
+    return "the database has taken no heartbeat of this node lately" if _pulse(str(renewed)) else ""
+
+
+def _pulse(path: str) -> str:
+    """What is wrong with a sign of life (boot id, seconds since boot, words); "" when nothing is."""
+    try:
+        boot, at = Path(path).read_text().split()[:2]
+        here = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - float(at)
+    except (OSError, ValueError) as error:
+        return f"{path} shows no sign of life: {error}"
+    return f"{path}: the last sign of life is {age:.0f} s old" if boot != here or age > _SILENT_S else ""
 
 
 # --- start ----------------------------------------------------------------------------------------

@@ -44,6 +44,8 @@ GANTRY_SECRETS_DIR=./$here
 GANTRY_ALLOWED_HOSTS=localhost,127.0.0.1,$name
 # Never change it while runs are on the node.
 GANTRY_NODE_NAME=$name
+# How clients reach the API: log URLs in callbacks begin with it.
+GANTRY_PUBLIC_URL=http://127.0.0.1:8000
 # Address and port of the API; put TLS in front before it leaves this machine.
 GANTRY_LISTEN=127.0.0.1:8000
 # Scratch of this node; the same path inside and outside.

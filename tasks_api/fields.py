@@ -28,12 +28,14 @@ def unused(value: object) -> bool:
     return value is None or value is False or value == [] or value == {}
 
 
-def kind(value: object) -> str:
-    """What a JSON value is, for a message."""
+def kind(value: object, *, secret: bool = False) -> str:
+    """What a JSON value is, for a message; of a ``secret`` one nothing is quoted."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return "true" if value else "false"
+    if secret and isinstance(value, int | float | str):
+        return "text" if isinstance(value, str) else "a number"
     if isinstance(value, int | float):
         return f"the number {show(value)}"
     if isinstance(value, str):
@@ -157,26 +159,29 @@ def mapping(value: object, field: str) -> dict[str, object]:
     return value
 
 
-def items(value: object, field: str) -> Iterator[tuple[str, object]]:
+def items(value: object, field: str, *, secret: bool = False) -> Iterator[tuple[str, object]]:
     """The items of a list, each with its name in messages (``args[0]``); none when it is not used."""
     if unused(value):
         return
     if not isinstance(value, list):
-        raise Malformed(f"{field} is {kind(value)}: it must be a list", field=field)
+        raise Malformed(f"{field} is {kind(value, secret=secret)}: it must be a list", field=field)
     for index, item in enumerate(value):
         yield f"{field}[{index}]", item
 
 
-def objects(value: object, field: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """The items of a list of objects, each with its name in messages."""
-    for name, item in items(value, field):
+def objects(value: object, field: str, *, secret: bool = False) -> Iterator[tuple[str, dict[str, object]]]:
+    """The items of a list of objects, each with its name in messages. ``secret``: nothing is quoted."""
+    for name, item in items(value, field, secret=secret):
         if not isinstance(item, dict):
-            raise Malformed(f"{name} is {kind(item)}: it must be an object", field=name)
+            raise Malformed(f"{name} is {kind(item, secret=secret)}: it must be an object", field=name)
         yield name, item
 
 
 def http_url(value: object, field: str) -> str:
-    """An http or https URL; blank when absent. Where it leads is checked when it is used."""
+    """An http or https URL; blank when absent. Where it leads is checked when it is used.
+
+    Never quoted in a message: passwords and access keys stand in URLs.
+    """
     found = short(value, field, LONGEST_URL)
     if not found:
         return ""
@@ -186,7 +191,19 @@ def http_url(value: object, field: str) -> str:
     except ValueError:
         valid = False
     if not valid or _UNPRINTABLE.search(found):
-        raise NotAllowed(f"{field} is {show(found)}: it must be an http:// or https:// URL", field=field)
+        raise NotAllowed(f"{field} must be an http:// or https:// URL without blanks", field=field)
+    return found
+
+
+def callback_url(value: object, field: str) -> str:
+    """As ``http_url``; one with a user name or password is refused: it is shown and kept as it is."""
+    found = http_url(value, field)
+    if found and "@" in urlsplit(found).netloc:
+        raise NotAllowed(
+            f"{field} has a user name or password in it: leave them out, every callback is signed "
+            "(webhook-signature), and that is what the receiver should check",
+            field=field,
+        )
     return found
 
 

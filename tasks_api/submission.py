@@ -96,7 +96,7 @@ def parse(
         constraints=_constraints(fields.mapping(body.get("constraints"), "constraints")),
         priority=_priority(body.get("priority")),
         retries=_retries(body.get("retry")),
-        callback_url=fields.http_url(body.get("callbackUrl"), "callbackUrl"),
+        callback_url=fields.callback_url(body.get("callbackUrl"), "callbackUrl"),
     )
 
 
@@ -114,13 +114,13 @@ def _environment(body: dict[str, object]) -> dict[str, str]:
     if isinstance(single, dict) and single:
         _variable(env, single, "env")
     else:
-        for name, item in fields.objects(single, "env"):
+        for name, item in fields.objects(single, "env", secret=True):
             _variable(env, item, name)
     several = body.get("envs")
     if isinstance(several, dict) and several:
         _variable(env, several, "envs")
     else:
-        for name, item in fields.objects(several, "envs"):
+        for name, item in fields.objects(several, "envs", secret=True):
             _variable(env, item, name)
     return env
 
@@ -132,7 +132,8 @@ def _variable(env: dict[str, str], item: dict[str, object], where: str) -> None:
         raise Malformed(f'{where} has no name: write {{"name": "COLOR", "value": "red"}}', field=where)
     if "=" in name:
         raise Malformed(
-            f'{where}.name is {fields.show(name)}: it must not contain "="', field=f"{where}.name"
+            f'{where}.name has "=" after {fields.show(name.partition("=")[0])}: give what follows as value',
+            field=f"{where}.name",
         )
     if item.get("value") is None:
         raise Malformed(f'{where} ({fields.show(name)}) has no value: use "" for an empty one', field=where)
@@ -146,7 +147,7 @@ def _variable(env: dict[str, str], item: dict[str, object], where: str) -> None:
 
 def _args(given: object) -> list[str]:
     args = []
-    for name, item in fields.items(given, "args"):
+    for name, item in fields.items(given, "args", secret=True):
         if isinstance(item, dict | list) or item is None:
             raise Malformed(f"{name} is {fields.kind(item)}: it must be text", field=name)
         value = fields.argument(item, name)
@@ -159,7 +160,7 @@ def _args(given: object) -> list[str]:
 def _uris(given: object) -> list[str]:
     uris = [
         fields.required(fields.http_url(item, name), name, "name a file by its http:// or https:// URL")
-        for name, item in fields.items(given, "uris")
+        for name, item in fields.items(given, "uris", secret=True)
     ]
     if len(uris) > URIS_MOST:
         raise NotAllowed(f"uris has {len(uris)} entries: at most {URIS_MOST} are allowed", field="uris")

@@ -7,6 +7,7 @@ of environments are masked, tokens have none. Must not import families.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -156,7 +157,7 @@ class RunAdmin(ReadOnly):
         lines = [(item["message"], item["remedy"] or "nothing to do") for item in told["reasons"]]
         if told["position"]:
             lines.append((f"{told['position']} runs of its tenant are before it", "wait"))
-        return format_html("<ul>{}</ul>", format_html_join("", "<li>{} &mdash; <em>{}</em></li>", lines))
+        return format_html_join("", "{} &mdash; <em>{}</em><br>", lines)
 
     @admin.display(description="Output")
     def log(self, run: Run) -> SafeString:
@@ -320,8 +321,16 @@ class DisabledUrlAdmin(Replayers):
 class DelivererAdmin(ReadOnly):
     """Processes that deliver callbacks."""
 
-    list_display = ("name", "heartbeat_at", "detached", "delivered", "failed", "dead", "version")
+    list_display = ("name", "heartbeat_at", "here", "delivered", "failed", "dead", "version")
     ordering = ("name",)
+
+    @admin.display(description="is")
+    def here(self, row: Deliverer) -> str:
+        """A cross for "not detached" would look like trouble."""
+        if row.detached:
+            return "stopped in good order"
+        silent = (timezone.now() - row.heartbeat_at).total_seconds() > settings.GANTRY_LEASE_S
+        return "silent" if silent else "at work"
 
 
 def shown_url(url: str) -> str:
@@ -329,7 +338,11 @@ def shown_url(url: str) -> str:
     try:
         return addresses.parse(url, credentials=True).shown
     except EngineError:
-        return "(not a URL)"
+        pass
+    # One that the guard refuses; the attempts say why.
+    scheme, colon, rest = url.partition("://")
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return f"{scheme}://{host}/..." if colon and host else "(not a URL)"
 
 
 class PolicyForm(TenantForm):
@@ -361,7 +374,8 @@ class MemberTable(MembershipTable):
 
 #: What the fields of a tenant that are JSON may hold.
 _HELP = {
-    "policy": 'What is opened or closed, e.g. {"commands": false}. Keys: ' + ", ".join(policy.KEYS),
+    "policy": 'What is opened or closed, e.g. {"commands": false}. Keys: '
+    + ", ".join((*policy.KEYS, *policy.LISTS)),
     "limits": 'Other limits than the installation\'s, 0 = none, e.g. {"waiting_runs": 500}. Keys: '
     + ", ".join(limits.KEYS),
     "retention": "Days that ended runs and their output are kept, 0 = for ever, e.g. "

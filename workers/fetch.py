@@ -22,6 +22,7 @@ from django.conf import settings
 from workers.addresses import AddressFailed, Deadline, Response, Target, open_url, parse, system_resolver
 from workers.addresses.http import MAX_REDIRECTS, Resolver
 from workers.errors import AddressRefused, EngineError, InvalidInput
+from workers.specs import HIDDEN
 
 #: Bytes in memory at once.
 PIECE: Final = 256 * 1024
@@ -91,6 +92,14 @@ def fetch_uris(
         return
     finally:
         os.close(folder)
+
+
+def with_credentials(uris: Sequence[str], places: Sequence[int], texts: Sequence[str]) -> list[str]:
+    """A specification's ``uris`` as they were sent: ``texts`` were taken out of those at ``places``."""
+    found = list(uris)
+    for place, text in zip(places, texts, strict=True):
+        found[place] = found[place].replace(f"://{HIDDEN}@", f"://{text}@", 1)
+    return found
 
 
 def _remove_partial(folder: int) -> None:

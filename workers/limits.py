@@ -185,14 +185,17 @@ def fold(limit: int) -> int:
                     SELECT tenant_id, day, family, state, writer FROM workers_usageday t
                     WHERE writer <> 0 AND {gone} LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING *),
                 kept AS (INSERT INTO workers_usageday AS u
-                        (tenant_id, day, family, state, writer, runs, attempts, cpu_ms, mem_mb_s, log_bytes)
+                        (tenant_id, day, family, state, writer, runs, attempts, cpu_ms, mem_mb_s, log_bytes,
+                            callbacks_delivered, callbacks_dead)
                     SELECT tenant_id, day, family, state, 0, sum(runs), sum(attempts), sum(cpu_ms),
-                        sum(mem_mb_s), sum(log_bytes)
+                        sum(mem_mb_s), sum(log_bytes), sum(callbacks_delivered), sum(callbacks_dead)
                     FROM old GROUP BY tenant_id, day, family, state ORDER BY 1, 2, 3, 4
                     ON CONFLICT (tenant_id, day, family, state, writer) DO UPDATE SET
                         runs = u.runs + excluded.runs, attempts = u.attempts + excluded.attempts,
                         cpu_ms = u.cpu_ms + excluded.cpu_ms, mem_mb_s = u.mem_mb_s + excluded.mem_mb_s,
-                        log_bytes = u.log_bytes + excluded.log_bytes)
+                        log_bytes = u.log_bytes + excluded.log_bytes,
+                        callbacks_delivered = u.callbacks_delivered + excluded.callbacks_delivered,
+                        callbacks_dead = u.callbacks_dead + excluded.callbacks_dead)
                 SELECT count(*) FROM old""",  # noqa: S608  constants
             [limit],
         )

@@ -20,7 +20,7 @@ from workers import clearance, registration
 from workers.agent import Agent
 from workers.handover import CeleryPublisher
 from workers.placement import NODE_ATTRIBUTE
-from workers.registration import Capacity, Registration, register
+from workers.registration import ENGINE_ATTRIBUTE, Capacity, Registration, register
 from workers.runtimes.base import Runtime
 from workers.runtimes.container import ContainerRuntime
 from workers.runtimes.engine import Address, Engine
@@ -46,6 +46,7 @@ def machine_mem_mb() -> int:
 def attributes() -> dict[str, str]:
     """hostname and what GANTRY_NODE_ATTRIBUTES adds ("rack_id=r1,zone=a"); names in lower case.
 
+    ``engine_id`` joins them where a Docker Engine answers.
     ``node`` is the node's own name: the constraint by which a run is meant for one node and no other.
     """
     found = {"hostname": socket.gethostname()}
@@ -120,21 +121,34 @@ def _engine(*, asked_for: bool) -> Engine | None:
 
 def capacity(runtimes: dict[str, Runtime]) -> Capacity:
     """What this worker offers, from the settings and the machine."""
+    engine, swarm_node = _engine_names(runtimes)
     return Capacity(
         cpu_m=int((settings.GANTRY_NODE_CPUS or machine_cpus()) * 1000),
         mem_mb=settings.GANTRY_NODE_MEM_MB or machine_mem_mb(),
         slots=settings.GANTRY_NODE_SLOTS,
         runtimes=sorted(runtimes),
-        attributes=attributes(),
+        attributes={**attributes(), **({ENGINE_ATTRIBUTE: engine} if engine else {})},
         isolates_users=os.geteuid() == 0,
-        swarm_node_id=_swarm_node_id(runtimes),
+        swarm_node_id=swarm_node,
     )
 
 
-def _swarm_node_id(runtimes: dict[str, Runtime]) -> str:
-    """The Swarm's name for this node's engine; empty where there is no Swarm or no answer."""
+def _engine_names(runtimes: dict[str, Runtime]) -> tuple[str, str]:
+    """The id of this node's engine, and its Swarm's name for it; empty where there is none, or no answer."""
     asked = (item for item in runtimes.values() if isinstance(item, ContainerRuntime | ExecRuntime))
-    return next((item.swarm_node_id() for item in asked), "")
+    return next((item.engine_names() for item in asked), ("", ""))
+
+
+def _warn_of_a_shared_engine(held: Registration) -> None:
+    """One engine belongs to one worker. Not refused: machines that were cloned have one id, too."""
+    if others := registration.on_the_same_engine(held):
+        log.warning(
+            "engine.shared",
+            nodes=others,
+            why="its memory and CPUs are offered twice, and which private image came with whose credentials "
+            "is known to each of these nodes for itself only",
+            fix="give each worker its own engine, or leave container out of GANTRY_RUNTIMES on all but one",
+        )
 
 
 def build(app: Any) -> tuple[Agent, Registration]:
@@ -146,6 +160,7 @@ def build(app: Any) -> tuple[Agent, Registration]:
         )
     runtimes = build_runtimes()
     held = register(name, settings.GANTRY_NODE_DIR, capacity(runtimes))
+    _warn_of_a_shared_engine(held)
     return Agent(held, runtimes, CeleryPublisher(app, name), settings.GANTRY_NODE_SLOTS), held
 
 

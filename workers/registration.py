@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from django.conf import settings
 from django.db import connection, transaction
@@ -24,6 +24,9 @@ from workers.claiming import Superseded, check_ours
 from workers.crashpoints import step
 from workers.launcher import control
 from workers.models import Installation, Node
+
+#: The Docker Engine's own id, among a node's attributes.
+ENGINE_ATTRIBUTE: Final = "engine_id"
 
 
 class NameTaken(Exception):
@@ -148,6 +151,20 @@ def register(name: str, folder: Path, capacity: Capacity) -> Registration:
     held = Registration(node.pk, name, node.incarnation, crashed, lock, folder, generation, node.beats, anew)
     remember(held)
     return held
+
+
+def on_the_same_engine(held: Registration) -> list[str]:
+    """Names of other living nodes whose Docker Engine is this node's."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT other.name FROM workers_node own JOIN workers_node other ON other.id <> own.id
+               WHERE own.id = %s AND other.attributes->>%s = own.attributes->>%s
+                 AND other.mode <> 'removed' AND NOT other.detached
+                 AND other.heartbeat_at > now() - %s * interval '1 second'
+               ORDER BY other.name""",
+            [held.node_id, ENGINE_ATTRIBUTE, ENGINE_ATTRIBUTE, settings.GANTRY_NODE_LOST_AFTER_S],
+        )
+        return [str(name) for (name,) in cursor.fetchall()]
 
 
 # --- a database that was set back ------------------------------------------------------------------

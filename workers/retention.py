@@ -20,7 +20,7 @@ from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
 from workers import audit, retention_policy
-from workers.models import Run
+from workers.models import Run, Secret
 
 #: Contract, "Idempotency": a key is remembered for 24 hours.
 IDEMPOTENCY_H: Final = 24
@@ -42,6 +42,7 @@ _WALK: Final = 20_000
 _last_shape = 0
 _last_owner: tuple[int, str] = (0, "")
 _last_output = 0
+_last_secret = 0
 
 
 def prune_once(limit: int) -> dict[str, int]:
@@ -49,7 +50,8 @@ def prune_once(limit: int) -> dict[str, int]:
 
     Returns {what: how many were deleted}. Waiting and running runs keep everything.
     """
-    global _last_shape
+    global _last_shape, _last_secret
+    secrets, _last_secret = _wipe_secrets(_last_secret, limit)
     shapes, _last_shape = _prune_shapes(_last_shape, limit)
     return {
         "runs": _prune_runs(limit),
@@ -59,6 +61,7 @@ def prune_once(limit: int) -> dict[str, int]:
         ),
         "node_requests": _prune_old("workers_noderequest", "id", f"{REQUEST_MIN} minutes", limit),
         "shapes": shapes,
+        "run_secrets": secrets,
         "receivers": _prune_receivers(limit),
         "audit": audit.prune(settings.GANTRY_KEEP_AUDIT_D, limit),
         "usage": _prune_usage(limit),
@@ -223,6 +226,24 @@ def _runs_with_output(
         {"after": after, "limit": limit, "days": days},
     )
     return list(cursor.fetchall())
+
+
+def _wipe_secrets(after: int, limit: int) -> tuple[int, int]:
+    """Those of ended runs among the next ``limit`` secrets of runs; (wiped, where to go on; 0: anew).
+
+    In turns: what is looked at is bounded by ``limit``, not by how many runs wait.
+    """
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT s.id, s.run_id, r.finished_at IS NOT NULL
+               FROM workers_secret s JOIN workers_run r ON r.id = s.run_id
+               WHERE s.run_id > %s ORDER BY s.run_id LIMIT %s""",
+            [after, limit],
+        )
+        found = cursor.fetchall()
+    done = {run_id for _, run_id, ended in found if ended}
+    wiped = Secret.objects.filter(run_id__in=done).delete()[0] if done else 0
+    return wiped, found[-1][1] if len(found) == limit else 0
 
 
 def _prune_usage(limit: int) -> int:

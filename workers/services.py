@@ -10,13 +10,13 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
-from workers import doorbell, limits, losses, transitions
+from workers import doorbell, limits, losses, transitions, uri_secrets
 from workers.asking import ask
 from workers.errors import Conflict, NotFound
 from workers.explain import explain_run
@@ -68,6 +68,10 @@ class Cancellation:
 
 def submit(submission: Submission) -> int:
     """Accept a run: one INSERT, then a ring after the commit. Returns the run's id."""
+    if uri_secrets.holds_any(submission.spec):
+        (run_id,) = submit_all([submission])
+        structlog.contextvars.bind_contextvars(run=run_id)
+        return run_id
     key = _shape_key(submission)
     try:
         run_id = _insert(_new_run(submission, _shape_id(key)))
@@ -92,7 +96,11 @@ def submit_all(submissions: Iterable[Submission]) -> list[int]:
             key = _shape_key(submission)
             if key not in shapes:
                 shapes[key] = _kept_shape_id(key)
-            ids.append(transitions.submit(cursor, _new_run(submission, shapes[key]))[0])
+            spec = uri_secrets.taken_out(submission.tenant_id, submission.spec)
+            new = _new_run(replace(submission, spec=spec), shapes[key])
+            run_id, _ = transitions.submit(cursor, new)
+            uri_secrets.belong(spec, run_id)
+            ids.append(run_id)
         doorbell.ring_after_commit()
     return ids
 
@@ -230,6 +238,10 @@ def retry(tenant_id: int | None, run_id: int, callback_url: str = "") -> int:
     run = find(tenant_id, run_id)
     if not is_final(run.state):
         raise Conflict(f"run {run_id} has not ended (it is {run.state}): cancel it first or wait for its end")
+    if run.spec.get("uri_secrets"):
+        raise Conflict(
+            f"the user names and passwords in the uris of run {run_id} were wiped at its end: submit it anew"
+        )
     with transaction.atomic(), limits.admitted(run.tenant_id), connection.cursor() as cursor:
         new_id, _ = transitions.submit(
             cursor,

@@ -16,6 +16,9 @@ MIB: Final = 1024 * 1024
 DEFAULT_LOG_HEAD: Final = 16 * MIB
 DEFAULT_LOG_TAIL: Final = 48 * MIB
 
+#: Stands for the user name and password of an address.
+HIDDEN: Final = "***"
+
 #: In a list of selectors: every container of the node but Gantry's own.
 ALL_CONTAINERS: Final = "all"
 
@@ -59,7 +62,8 @@ class ProcessSpec(Spec):
     """A command that runs as a process of the node.
 
     ``argv`` is executed as it is (no shell unless argv says so). ``env`` is the whole environment beside
-    PATH, HOME and TMPDIR. ``uris`` are fetched into the working directory first. ``mem_mb`` is MiB.
+    PATH, HOME and TMPDIR. ``uris`` are fetched into the working directory first; user name and password of
+    those at the places ``uri_secrets`` are the secrets ``secret_ids``, in that order. ``mem_mb`` is MiB.
     """
 
     KIND: ClassVar[str] = "process"
@@ -67,6 +71,8 @@ class ProcessSpec(Spec):
     argv: list[str]
     env: dict[str, str] = field(default_factory=dict)
     uris: list[str] = field(default_factory=list)
+    uri_secrets: list[int] = field(default_factory=list)
+    secret_ids: list[int] = field(default_factory=list)
     log_head: int = DEFAULT_LOG_HEAD
     log_tail: int = DEFAULT_LOG_TAIL
 
@@ -77,7 +83,8 @@ class ContainerSpec(Spec):
 
     ``cpu_m`` is thousandths of a CPU, ``mem_mb`` MiB (memory and swap together). ``ports`` are
     {container_port, host_port, protocol}; ``volumes`` {container_path, host_path, mode}; ``parameters``
-    {key, value}. Everything dangerous was checked against the tenant's policy at submission.
+    {key, value}; uris as in ``ProcessSpec``. Everything dangerous was checked against the tenant's policy at
+    submission.
     """
 
     KIND: ClassVar[str] = "container"
@@ -86,6 +93,8 @@ class ContainerSpec(Spec):
     args: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
     uris: list[str] = field(default_factory=list)
+    uri_secrets: list[int] = field(default_factory=list)
+    secret_ids: list[int] = field(default_factory=list)
     network: str = "BRIDGE"
     force_pull: bool = True
     privileged: bool = False

@@ -77,7 +77,7 @@ EDGES: Final = (
         "claim",
         State.PENDING,
         State.RUNNING,
-        "a node takes it: attempt and lease epoch grow, resources are reserved",
+        "a node takes it: attempt and lease epoch grow, resources and host ports are reserved",
     ),
     Edge(
         "adopt",

@@ -1,7 +1,7 @@
 """What each tenant used on which days: runs by family and state, reserved CPU and memory, output.
 
-Added up by the database as attempts and runs end (``models.books``), so that a report reads days, not runs.
-An attempt counts on the day (UTC) of its end. Must not import HTTP or services.
+Added up by the database as attempts, runs and callbacks end (``models.books``), so that a report reads days,
+not runs. An attempt counts on the day (UTC) of its end. Must not import HTTP or services.
 """
 
 from __future__ import annotations
@@ -32,6 +32,8 @@ class FamilyUsage:
     cpu_s: float
     mem_mb_s: int
     log_bytes: int
+    callbacks_delivered: int = 0
+    callbacks_dead: int = 0
 
 
 def report(tenant_id: int | None, first: date, last: date) -> list[FamilyUsage]:
@@ -40,9 +42,10 @@ def report(tenant_id: int | None, first: date, last: date) -> list[FamilyUsage]:
         cursor.execute(
             """SELECT t.name, u.family, jsonb_object_agg(u.state, u.runs)::text,
                    sum(u.attempts)::bigint, sum(u.cpu_ms)::bigint, sum(u.mem_mb_s)::bigint,
-                   sum(u.log_bytes)::bigint
+                   sum(u.log_bytes)::bigint, sum(u.delivered)::bigint, sum(u.dead)::bigint
                FROM (SELECT tenant_id, family, state, sum(runs)::bigint AS runs, sum(attempts) AS attempts,
-                         sum(cpu_ms) AS cpu_ms, sum(mem_mb_s) AS mem_mb_s, sum(log_bytes) AS log_bytes
+                         sum(cpu_ms) AS cpu_ms, sum(mem_mb_s) AS mem_mb_s, sum(log_bytes) AS log_bytes,
+                         sum(callbacks_delivered) AS delivered, sum(callbacks_dead) AS dead
                      FROM workers_usageday
                      WHERE day BETWEEN %s AND %s AND (%s::bigint IS NULL OR tenant_id = %s)
                      GROUP BY tenant_id, family, state) u
@@ -59,6 +62,8 @@ def report(tenant_id: int | None, first: date, last: date) -> list[FamilyUsage]:
                 cpu_s=row[4] / 1000,
                 mem_mb_s=row[5],
                 log_bytes=row[6],
+                callbacks_delivered=row[7],
+                callbacks_dead=row[8],
             )
             for row in cursor.fetchall()
         ]

@@ -20,6 +20,7 @@ from typing import Any
 from config.local import tiny_image
 from config.local.client import Refused
 from config.local.programs import fetch
+from config.local.receiver import Receiver
 from config.local.temporary import GRACE_S, DemoFailed, Service, expect, processes_with, show_logs
 from config.local.terminal import complain, note, paint, quote, step
 
@@ -98,6 +99,7 @@ class Tour:
         self.failure()
         self.kill()
         self.waiting()
+        self.callback()
         self.container()
         self.many()
         self.table()
@@ -184,6 +186,24 @@ class Tour:
         answer = self.client.call("POST", f"/v1/tasks/kill?taskId={task_id}")["data"]
         expect(answer["currentStatus"] == KILLED, f"a waiting task was not killed at once: {answer}")
         note(f"killed while it waited -> {answer['resultMessage']}")
+
+    def callback(self) -> None:
+        step("A callback instead of polling")
+        made = self.client.call("POST", "/api/v1/callbacks/secrets", {})
+        with Receiver(made["secret"]) as receiver:
+            task = {"taskName": "told", "commands": "echo done", "callbackUrl": receiver.url}
+            note(f"POST /v1/tasks {json.dumps(task)}")
+            task_id = self.submit(task)
+            deadline = time.monotonic() + 20
+            while len(receiver.taken) < 2:
+                expect(receiver.refused == 0, "a callback came with a wrong signature")
+                expect(time.monotonic() < deadline, f"callbacks that came within 20 s: {receiver.taken}")
+                time.sleep(0.05)
+        for body in receiver.taken:
+            expect(body["taskId"] == task_id, f"a callback about another task came: {body}")
+            note(f"received: {body['result']}: {body['message'] or '-'}; its signature is right")
+        note("its log URL needs no token:")
+        quote(self.client.text("/v1/tasks/" + receiver.taken[-1]["logs"][0].partition("/v1/tasks/")[2]))
 
     def container(self) -> None:
         step("A container")

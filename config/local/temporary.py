@@ -63,8 +63,11 @@ class Service:
             "GANTRY_NODE_ATTRIBUTES": "rack_id=r1",
             "GANTRY_NODE_CPUS": "4",
             "GANTRY_GRACE_S": str(GRACE_S),
+            # The demo's own receiver; nowhere else may callbacks go to the machine itself.
+            "GANTRY_CALLBACK_ALLOW_NETWORKS": "127.0.0.1/32",
+            "GANTRY_URI_ALLOW_NETWORKS": "",
         }
-        step("Starting Postgres, Redis, the API, a worker and Flower")
+        step("Starting Postgres, Redis, the API, a worker, the sender of callbacks and Flower")
         began = time.monotonic()
         with (self.folder / "up.log").open("wb") as output:
             self._process = subprocess.Popen(

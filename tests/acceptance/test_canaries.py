@@ -7,6 +7,7 @@ new place is one function in ``PLACES``. What the places show is proved by a mar
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import socket
@@ -25,30 +26,36 @@ import redis
 from cryptography.fernet import Fernet
 from django.db import connection
 
+from jobs.models import Executor
 from tests.integration.test_browsers import basic
 from tests.support.cluster import ROOT, Api, Cluster, Process, free_port, test_database_url, wait_until
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import Account, make_account
+from tests.support.receivers import OPEN, Receivers
 from tests.support.session import REDIS
 from workers import identity, secrets, tenancy
-from workers.models import Run
+from workers.models import AuditEntry, Callback, Run
 
 PASSWORD: Final = "canary-password correct horse"
 FLOWER: Final = "canary-flower"
 MARK: Final = "lighthouse"
-#: Secret -> places where it is meant to be. Values of a command's environment and the addresses of its files
-#: are its specification: the database holds them, the worker hands them to the command, nobody lists them.
+#: Secret -> places where it is meant to be, and must be: see docs/security.md, "Secrets".
 ALLOWED: Final = {
+    # A command's environment and the query of its files' addresses are its specification: the database holds
+    # them, the worker hands them to the command, nobody lists them.
     "canary-env": {"database"},
-    "canary-uri-password": {"database"},
     "canary-uri-query": {"database"},
-    # Flower's page of the broker shows it (docs/security.md, "What remains").
-    "redis password": {"flower"},
-    # An entry of env that has no name is quoted to whoever sent it.
-    "canary-malformed": {"api"},
-    # Its owner reads it back, as its document says.
-    "canary-callback": {"database", "api"},
+    # Env of a saved job is documented as readable by its owner; secrets go into SecretArgs.
+    "canary-job-env": {"database", "api"},
+    # The URL of a callback is shown to its owner, as contract page 10 says; the admin masks it.
+    "canary-callback-query": {"database", "api"},
 }
+#: What is given beside them, and may be nowhere.
+NOWHERE: Final = (
+    *("canary-password", "canary-stored", "canary-refused", "canary-broken", "canary-malformed"),
+    *("canary-uri-password", "canary-callback-password", "canary-registry", "canary-argument"),
+    *("canary-retired", "canary-header"),
+)
 
 
 @dataclass
@@ -61,6 +68,7 @@ class Stage:
     flower_url: str
     account: Account
     operator: Account
+    them: Receivers
     browser: httpx.Client
     monitored: list[str]
     #: Name -> the text that must be found nowhere.
@@ -68,6 +76,7 @@ class Stage:
     #: Answers that the planting itself got, errors above all.
     answers: list[str] = field(default_factory=list)
     run_ids: list[int] = field(default_factory=list)
+    job: str = ""
 
 
 def ask(stage: Stage, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
@@ -79,12 +88,8 @@ def ask(stage: Stage, method: str, path: str, body: Any = None, **more: Any) -> 
 
 def plant(stage: Stage) -> None:
     """Give every kind of secret, in a good and in a bad request."""
-    stage.planted |= {name: name for name in ALLOWED if name.startswith("canary")} | {
-        "password": "canary-password",
-        "flower": FLOWER,
-    }
+    stage.planted |= {name: name for name in (*ALLOWED, *NOWHERE)} | {"flower": FLOWER}
     stage.planted |= {"token": stage.account.token, "operator": stage.operator.token}
-    stage.planted |= {"stored": "canary-stored", "refused": "canary-refused", "body": "canary-broken"}
     stage.planted["database password"] = (
         urllib.parse.urlsplit(os.environ["DATABASE_URL"]).password or f"no {MARK} here"
     )
@@ -93,6 +98,7 @@ def plant(stage: Stage) -> None:
     )
     stage.planted["key"] = os.environ["GANTRY_SECRET_KEYS"]
     stage.planted["signing key"] = os.environ["DJANGO_SECRET_KEY"]
+    them = stage.them
     task = {
         "taskName": MARK,
         "commands": f"echo {MARK}",
@@ -105,6 +111,10 @@ def plant(stage: Stage) -> None:
     # A task whose file cannot be fetched: its failure is told without the password.
     answer = ask(stage, "POST", "/v1/tasks", {**task, **uri})
     assert answer.status_code == 200, answer.text
+    callback = {"callbackUrl": them.url("/c?key=canary-callback-query")}
+    assert ask(stage, "POST", "/v1/tasks", {**task, **callback}).status_code == 200
+    plant_secrets(stage)
+    plant_job(stage)
     stage.run_ids = list(Run.objects.values_list("pk", flat=True))
     # Idempotent answers hold the token that was made; it is sealed.
     for _ in range(2):
@@ -125,14 +135,68 @@ def plant(stage: Stage) -> None:
         {"headers": basic("canary-name", "canary-refused")},
     ):
         assert ask(stage, "POST", "/v1/tasks", task, **bad).status_code == 401
-    ask(stage, "POST", "/v1/tasks", {**task, "callbackUrl": "http://ann:canary-callback@127.0.0.1/"})
-    ask(stage, "POST", "/v1/tasks", {**task, "env": ["canary-malformed"]})
+    url = "http://ann:canary-callback-password@127.0.0.1/"
+    bad_fields: tuple[dict[str, Any], ...] = (
+        {"callbackUrl": url},
+        {"callbackUrl": "canary-malformed"},
+        {"uris": ["canary-malformed"]},
+        {"uris": ["http://ann:canary-malformed/x@h/"], "callbackUrl": "x"},
+        {"env": ["canary-malformed"]},
+        {"env": "A=canary-malformed"},
+        {"env": {"name": "A=canary-malformed", "value": ""}},
+        {"envs": [{"value": "canary-malformed"}]},
+    )
+    for fields in bad_fields:
+        assert ask(stage, "POST", "/v1/tasks", {**task, **fields}).status_code == 400, fields
+    for header in (url, "canary-header", "http://ann:canary-header/x@127.0.0.1/"):
+        headers = {"X-Callback-Url": header}
+        assert ask(stage, "POST", "/v1/tasks", task, headers=headers).status_code == 400, header
+    assert ask(stage, "POST", "/api/v1/callbacks/test", {"url": url}).status_code == 400
     ask(stage, "POST", "/api/v1/users", {"name": "x", "password": "canary-refused"})
     broken = httpx.post(
         stage.api.url + "/v1/tasks", content=b'{"env": {"A": "canary-broken"', headers=stage.account.headers
     )
     stage.answers.append(broken.text)
     httpx.post(stage.api.url + "/v1/tasks?password=canary-refused", headers=stage.account.headers)
+
+
+def plant_secrets(stage: Stage) -> None:
+    """A callback secret, shown once; a registry's password; a test of a callback."""
+    made = ask(stage, "POST", "/api/v1/callbacks/secrets")
+    stage.answers.pop()  # the one answer that shows it
+    assert made.status_code == 201, made.text
+    stage.planted["callback secret"] = made.json()["secret"].removeprefix("whsec_")
+    registry = "/api/v1/registries/registry.example:5000"
+    good = {"username": "ann", "password": "canary-registry"}
+    assert ask(stage, "PUT", registry, good).status_code == 200
+    for bad in ({**good, "username": ""}, {**good, "password": ["canary-registry"]}):
+        assert ask(stage, "PUT", registry, bad).status_code == 400, bad
+    ask(stage, "POST", "/api/v1/callbacks/test", {"url": stage.them.url("/ping?key=canary-callback-query")})
+
+
+def plant_job(stage: Stage) -> None:
+    """A saved job with secret arguments: made, started, changed, and refused."""
+    job = {
+        "AppName": MARK,
+        "Name": MARK,
+        "Cmd": "true",
+        "Env": ["A=canary-job-env"],
+        "SecretArgs": ["canary-argument", "canary-retired"],
+    }
+    made = ask(stage, "POST", "/api/jobs", job)
+    assert made.status_code == 200, made.text
+    path = f"/api/jobs/{made.json()['JobId']}"
+    started = ask(stage, "POST", f"{path}/start", {"Target": [{"ContainerId": "c", "NodeId": "n1"}]})
+    assert started.status_code == 200, started.text
+    stage.job = made.json()["JobId"]
+    kept = {**job, "SecretArgs": ["*" * len("canary-argument")]}
+    assert ask(stage, "PUT", path, kept).status_code == 200
+    for wrong in (
+        {"SecretArgs": [["canary-argument"]]},
+        {"SecretArgs": "canary-argument"},
+        {"Env": ["canary-argument"]},
+    ):
+        assert ask(stage, "POST", "/api/jobs", {**job, **wrong}).status_code == 400
 
 
 # --- Places ---------------------------------------------------------------------------------------------
@@ -175,6 +239,12 @@ def in_flower(stage: Stage) -> str:
     with httpx.Client(base_url=stage.flower_url, auth=("gantry", FLOWER), timeout=20) as browser:
         paths = ("/", "/tasks", "/broker", "/api/workers?refresh=1", "/api/tasks", "/api/queues/length")
         found = [browser.get(path).text for path in paths]
+        assert re.search(r"redis(\+socket)?://", found[2]), "the page of the broker names it"
+        names = list(json.loads(found[3]))
+        assert names, "Flower knows no worker"
+        pages = [browser.get(f"/worker/{name}") for name in names]
+        assert {page.status_code for page in pages} == {200}
+        found += [page.text for page in pages]
         found += [browser.get(f"/task/{uuid}").text for uuid in re.findall(r'"uuid": "([^"]+)"', found[4])]
     text = "\n".join(found)
     return text + (MARK if "workers.tasks" in text or "execute" in text else "")
@@ -202,12 +272,37 @@ def in_api(stage: Stage) -> str:
     """Everything that can be read, by the owner and by an operator."""
     paths = ["/api/v1/me", "/api/v1/runs", "/api/v1/tokens", "/api/v1/limits", "/api/v1/usage"]
     paths.append("/v1/tasks?taskIds=" + ",".join(map(str, stage.run_ids)))
+    paths += [
+        "/api/v1/callbacks",
+        "/api/v1/callbacks/secrets",
+        "/api/v1/callbacks/disabled",
+        "/api/v1/registries",
+    ]
+    paths += [f"/api/v1/callbacks/{pk}" for pk in Callback.objects.values_list("pk", flat=True)]
+    paths += ["/api/jobs", "/api/jobs/history"]
+    for number in Executor.objects.values_list("number", flat=True):
+        paths += [f"/api/jobs/{stage.job}/{what}/{number}" for what in ("inspect", "explain")]
+        paths.append(f"/api/jobs/{stage.job}/log/{number}?ContainerId=c")
     for run_id in stage.run_ids:
         paths += [f"/api/v1/runs/{run_id}{what}" for what in ("", "/logs", "/explain")]
     operators = ["/api/v1/tenants", "/api/v1/users", "/api/v1/nodes", "/api/v1/audit", "/metrics"]
     found = [httpx.get(stage.api.url + path, headers=stage.account.headers).text for path in paths]
     found += [httpx.get(stage.api.url + path, headers=stage.operator.headers).text for path in operators]
     return "\n".join([*found, *stage.answers])
+
+
+def in_callbacks(stage: Stage) -> str:
+    """What receivers got, headers and bodies."""
+    return "\n".join(f"{item.headers} {item.body.decode()}" for item in stage.them.got)
+
+
+def in_audit(stage: Stage) -> str:
+    """The audit log, as the API and the database have it."""
+    answer = httpx.get(stage.api.url + "/api/v1/audit?limit=1000", headers=stage.operator.headers)
+    assert answer.status_code == 200
+    routes = {item["route"] for item in answer.json()}
+    assert {"v1/tasks", "api/jobs"} <= {route.strip("/") for route in routes}, routes
+    return answer.text + repr(list(AuditEntry.objects.values())) + MARK
 
 
 def in_documents(stage: Stage) -> str:
@@ -228,6 +323,8 @@ PLACES: Final[dict[str, Callable[[Stage], str]]] = {
     "flower": in_flower,
     "admin": in_admin,
     "api": in_api,
+    "callbacks": in_callbacks,
+    "audit": in_audit,
     "documents": in_documents,
 }
 
@@ -281,7 +378,9 @@ def test_secrets_are_found_nowhere(cluster: Cluster) -> None:
     monitored: list[str] = []
     with monitor(monitored), contextlib.ExitStack() as held:
         cluster.node(GANTRY_URI_ALLOW_NETWORKS="127.0.0.0/8")
-        api = cluster.api(threads=4)
+        cluster.callbacks(settings=OPEN)
+        them = held.enter_context(Receivers())
+        api = cluster.api(threads=4, GANTRY_CALLBACK_ALLOW_NETWORKS="127.0.0.0/8")
         flower, flower_url = start_flower(cluster)
         account = make_account("default", trusted=True)
         operator = make_account("default", scopes=identity.SCOPES)
@@ -290,12 +389,14 @@ def test_secrets_are_found_nowhere(cluster: Cluster) -> None:
         token = browser.get("/admin/login/").cookies["csrftoken"]
         login = {"username": "root", "password": PASSWORD, "csrfmiddlewaretoken": token, "next": "/admin/"}
         assert "Log out" in browser.post("/admin/login/", data=login).text
-        stage = Stage(cluster, api, flower, flower_url, account, operator, browser, monitored)
+        stage = Stage(cluster, api, flower, flower_url, account, operator, them, browser, monitored)
         plant(stage)
-        wait_final(*stage.run_ids, timeout_s=60)
-        texts: dict[str, str] = {}
-        for _ in range(2):
-            texts = {name: place(stage) for name, place in PLACES.items()}
+        ended = [run.pk for run in Run.objects.exclude(kind="exec")]
+        wait_final(*ended, timeout_s=60)
+        wait_until(lambda: Callback.objects.filter(state="delivered").count() == 2, 60, why="callbacks came")
+        texts = {name: place(stage) for name, place in PLACES.items()}
+        # Looking at pages leaves traces of its own: what holds traces is looked at last.
+        texts |= {name: PLACES[name](stage) for name in ("database", "logs", "audit")}
     texts["redis"] = in_redis(stage)
     for name, text in texts.items():
         assert MARK in text, f"the test sees nothing of {name}"
@@ -308,7 +409,7 @@ def test_secrets_are_found_nowhere(cluster: Cluster) -> None:
     assert not leaks
     for what, places in ALLOWED.items():
         for name in places:
-            assert what in texts[name], f"{what} is not in {name} any more: shorten the list"
+            assert stage.planted[what] in texts[name], f"{what} is not in {name} any more: shorten the list"
 
 
 def test_keys_are_changed_while_work_runs_and_waits(cluster: Cluster) -> None:

@@ -32,7 +32,7 @@ def measure(rig: Rig, rounds: int, *, long: bool) -> dict[str, Any]:
         DJANGO_SETTINGS_MODULE="config.settings",
         GANTRY_CALLBACK_ALLOW_NETWORKS="127.0.0.0/8",
         GANTRY_CALLBACKS_NAME="bench",
-        GANTRY_CALLBACK_TIMEOUT_S="5",
+        GANTRY_CALLBACK_TIMEOUT_S="5" if long else "3",
     )
     wait_until(lambda: "broker.back" in deliverer.text() or not deliverer.alive, 30, why="it is up")
     tenant_id = _value("SELECT id FROM workers_tenant ORDER BY id LIMIT 1")

@@ -149,6 +149,7 @@ def watched(engine: Engine, url: str, worker: Process, *, seconds: float) -> Non
         sizes.append(_memory_mb(worker.pid))
     first, last = statistics.mean(sizes[:5]), statistics.mean(sizes[-5:])
     print(f"  14 after {seconds:g} s: {_costs(engine, worker.pid)}; RSS {first:.1f} -> {last:.1f} MiB")
+    client = Client(url)  # the other one has been idle for too long
     for task_id in ids:
         client.call("POST", f"/v1/tasks/kill?taskId={task_id}")
     wait_until(lambda: not engine.client.api.containers(all=True), 180, why="all are removed")
@@ -164,9 +165,9 @@ def _costs(engine: Engine, pid: int) -> str:
 
 
 def _to_engine(engine: Engine) -> int:
-    """Connections that dockerd has accepted, less this program's own."""
+    """Connections that dockerd has accepted, less this program's own. They count in the client's network."""
     engine.client.close()
-    lines = Path(f"/proc/{engine.daemon_pid}/net/unix").read_text().splitlines()
+    lines = Path("/proc/net/unix").read_text().splitlines()
     listening = "00010000"
     return sum(str(engine.socket) in line and line.split()[3] != listening for line in lines)
 

@@ -35,7 +35,7 @@ from workers.specs import ContainerSpec, ExecSpec, ProcessSpec, Spec
 from workers.states import Reason
 
 #: Seconds for anything that takes a fraction of one on a quiet machine.
-PATIENCE = 12.0
+PATIENCE = 40.0
 _numbers = itertools.count(int(time.time()) % 100_000 * 1000)
 
 

@@ -19,18 +19,27 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.core.management import get_commands
+from standardwebhooks.webhooks import Webhook
 
 from tests.support import images, standins
 from tests.support.cluster import wait_until
 from tests.support.deployment import Deployment
 from tests.support.engines import Engine
+from tests.support.outside import ADDRESS, METADATA, listener, outside
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("compose")]
 
 _RUNNING, _FINISHED, _FAILED, _LOST, _KILLED = 1, 2, 3, 4, 6
-#: Delivers what the outbox holds; a service of its own as soon as this release has the command.
-_CALLBACKS = "callbacks" in get_commands()
+_BUSYBOX = {"type": "DOCKER", "docker": {"image": images.BUSYBOX, "forcePullImage": False}}
+_SERVICES = ("api", "worker", "network", "callbacks", "flower", "postgres", "redis")
+#: Of something that listens beside the engine, and beyond it.
+_PORT = 7321
+#: What a container reaches: a machine of the world, its own node, a cloud's metadata.
+_LOOK_AROUND = f"""
+for address in {ADDRESS} 198.51.100.1 {METADATA}; do
+    echo "$address $(nc -w 3 $address {_PORT} 2>/dev/null || echo no)"
+done
+"""
 
 
 @pytest.fixture
@@ -88,14 +97,16 @@ def _log(deployment: Deployment, task_id: int) -> str:
 
 
 @contextmanager
-def _receiver(deployment: Deployment) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    """A receiver on the engine's side of the network: (its URL for containers, what it has received)."""
+def _receiver(deployment: Deployment, secret: str) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    """A receiver on the engine's side of the network, which takes what is signed with the secret and nothing
+    else: (its URL for containers, what it has taken)."""
     got: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            got.append({**body, "id": self.headers["webhook-id"]})
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            got.append(Webhook(secret).verify(body, headers))
             self.send_response(204)
             self.end_headers()
 
@@ -127,8 +138,7 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
         GANTRY_CALLBACK_ALLOW_NETWORKS="172.16.0.0/12,192.168.0.0/16",
     )
     deployment.compose("build", "api", "worker", timeout_s=400)
-    scale = () if _CALLBACKS else ("--scale", "callbacks=0")
-    deployment.compose("up", "-d", *scale)
+    deployment.compose("up", "-d")
     wait_until(
         lambda: (
             deployment.call("GET", "/readyz")[1].get("nodes", {}).get("ready") == 1
@@ -159,15 +169,8 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
     assert (status, body["data"]["submitKill"]) == (200, True)
     _wait(deployment, doomed, _KILLED)
 
-    if _CALLBACKS:
-        with _receiver(deployment) as (url, got):
-            told = _submit(deployment, "true", callbackUrl=url)
-            wait_until(
-                lambda: any(each["taskId"] == told and each["result"] == "FINISHED" for each in got),
-                60,
-                why=f"the callback comes: {got}",
-            )
-
+    _call_back(deployment)
+    _keep_containers_from_the_node(deployment)
     _replace_the_worker(deployment)
 
     # A command goes on while the database is away, and its end is recorded.
@@ -179,10 +182,10 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
     deployment.compose("restart", "redis")
     _wait(deployment, _submit(deployment, "true"), _FINISHED)
 
-    deployment.wait_healthy("api", "worker", "flower", "postgres", "redis")
+    deployment.wait_healthy(*_SERVICES)
     deployment.compose("down")
     assert not deployment.engine.containers(**{"com.docker.compose.project": deployment.name})
-    deployment.compose("up", "-d", *scale)
+    deployment.compose("up", "-d")
     wait_until(lambda: deployment.call("GET", "/healthz")[0] == 200, 90, 0.3, "the API answers again")
     assert _task(deployment, hello)["taskStatus"] == _FINISHED
     assert _log(deployment, hello).startswith("hello\n")
@@ -191,12 +194,47 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
     _wait(deployment, again, _FINISHED)
 
 
+def _call_back(deployment: Deployment) -> None:
+    """A callback leaves the deployment, rightly signed; its log URL opens without a token."""
+    status, made = deployment.call("POST", "/api/v1/callbacks/secrets", {})
+    assert status == 201, made
+    with _receiver(deployment, made["secret"]) as (url, got):
+        told = _submit(deployment, "echo told", callbackUrl=url)
+        wait_until(lambda: len(got) == 2, 60, why=f"two callbacks come: {got}\n{deployment.logs()}")
+    assert [(each["taskId"], each["result"]) for each in got] == [(told, "RUNNING"), (told, "FINISHED")]
+    log = got[1]["logs"][0]
+    assert log.startswith("https://gantry.example/v1/tasks/")
+    assert deployment.call("GET", log.removeprefix("https://gantry.example"), token="none") == (200, "told\n")
+
+
+def _keep_containers_from_the_node(deployment: Deployment) -> None:
+    """Containers reach the world, but not the machine that carries the deployment, nor metadata."""
+    here = deployment.engine.enter("--net")
+    with outside(deployment.engine) as there, listener(here, _PORT), listener(there, _PORT):
+        looks = _submit(deployment, None, container=_BUSYBOX, args=["sh", "-c", _LOOK_AROUND])
+        _wait(deployment, looks, _FINISHED)
+    assert _log(deployment, looks).splitlines() == [
+        f"{ADDRESS} reached",
+        "198.51.100.1 no",
+        f"{METADATA} no",
+    ]
+    # Without its guard the worker takes no more containers, and says why; with it again they run.
+    deployment.compose("stop", "network")
+    waits = _submit(deployment, None, container=_BUSYBOX, args=["true"])
+    wait_until(
+        lambda: "network" in str(deployment.call("GET", f"/v1/tasks/{waits}/explain")[1]["data"]["reasons"]),
+        60,
+        why="it is said that nobody guards the network",
+    )
+    deployment.compose("start", "network")
+    _wait(deployment, waits, _FINISHED)
+
+
 def _replace_the_worker(deployment: Deployment) -> None:
     """As docs/operations.md says: containers outlive the container of their worker, commands do not."""
     lost = _submit(deployment, "echo begun; sleep 600")
     retried = _submit(deployment, 'case "$HOME" in *-1) sleep 600;; esac; echo again', retry=1)
-    container = {"type": "DOCKER", "docker": {"image": images.BUSYBOX, "forcePullImage": False}}
-    kept = _submit(deployment, None, container=container, args=["sh", "-c", "echo one; sleep 12; echo two"])
+    kept = _submit(deployment, None, container=_BUSYBOX, args=["sh", "-c", "echo one; sleep 12; echo two"])
     for task_id in (lost, retried, kept):
         _wait(deployment, task_id, _RUNNING)
     before = deployment.container("worker")["Id"]
@@ -218,7 +256,7 @@ def _assert_nothing_is_in_the_open(deployment: Deployment) -> None:
     assert len(secrets) == 9
     for path in (deployment.folder / "deploy/secrets").iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o400
-    for service in ("postgres", "redis", "migrate", "api", "worker", "flower"):
+    for service in (*_SERVICES, "migrate"):
         found = deployment.container(service)
         text = json.dumps(found)
         assert not [secret for secret in secrets if secret in text], (
@@ -231,7 +269,12 @@ def _assert_nothing_is_in_the_open(deployment: Deployment) -> None:
         assert host["LogConfig"]["Config"] == {"max-size": "20m", "max-file": "5"}, service
         assert host["Memory"] > 0, service
         assert bool(host["PortBindings"]) == (service == "api"), service
-        if service in ("api", "migrate", "flower"):
+        if service == "network":
+            assert not any("secrets" in mount["Destination"] for mount in found["Mounts"])
+            assert host["CapAdd"] == ["NET_ADMIN", "NET_RAW"]
+        else:
+            assert host["NetworkMode"] != "host", service
+        if service in ("api", "migrate", "callbacks", "flower"):
             assert found["Config"]["User"] == "10001:10001", service
             assert not host["CapAdd"], service
             assert not any("docker.sock" in mount["Source"] for mount in found["Mounts"]), service
@@ -242,10 +285,11 @@ def _assert_nothing_is_in_the_open(deployment: Deployment) -> None:
         assert list(networks) == [f"{deployment.name}_backend"], service
     logs = deployment.logs()
     assert not [secret for secret in secrets if secret in logs], "a secret is in a log"
-    inside = deployment.compose("exec", "-T", "api", "find", "/opt/gantry/app", "-maxdepth", "2").split()
+    listed = "import os; print(*os.listdir(), *(f'deploy/{name}' for name in os.listdir('deploy')))"
+    inside = deployment.compose("exec", "-T", "api", "python", "-c", listed).split()
     for name in ("tests", ".git", ".env", "deploy/secrets", "deploy/gantry.env", "deploy/wheelhouse", "docs"):
-        assert f"/opt/gantry/app/{name}" not in inside, "what an image must not hold"
-    assert "/opt/gantry/app/manage.py" in inside
+        assert name not in inside, "what an image must not hold"
+    assert "manage.py" in inside
     flower = deployment.compose("exec", "-T", "flower", "python", "-c", _ASK_FLOWER)
     assert flower.split() == ["401"], "Flower wants its password"
 

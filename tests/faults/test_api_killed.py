@@ -19,6 +19,7 @@ from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from tests.support.receivers import OPEN, Receivers
 from workers.models import Run
 from workers.states import FINAL, State
 
@@ -54,8 +55,11 @@ def test_killed_between_commit_and_ring(cluster: Cluster, account: Account, shar
 class Submitter(threading.Thread):
     """A client that sends each task under a key of its own, again and again until it is accepted."""
 
-    def __init__(self, cluster: Cluster, account: Account, ledger: Path, number: int) -> None:
+    def __init__(
+        self, cluster: Cluster, account: Account, ledger: Path, them: Receivers, number: int
+    ) -> None:
         super().__init__(name=f"client-{number}")
+        self._them = them
         self._cluster = cluster
         self._account = account
         self._ledger = ledger
@@ -84,7 +88,7 @@ class Submitter(threading.Thread):
             api = next(p for p in reversed(self._cluster.processes) if isinstance(p, Api))
             try:
                 with TaskClient(api, self._account, 10) as client:
-                    answer = client.post(command, key=name)
+                    answer = client.post(command, key=name, callbackUrl=self._them.url(f"/{name}"))
             except httpx.TransportError:
                 self.resent += 1
                 time.sleep(0.1)  # nobody is there: a client waits a little
@@ -94,10 +98,13 @@ class Submitter(threading.Thread):
         raise AssertionError("no answer within 60 s")
 
 
-def _kill_again_and_again(cluster: Cluster, account: Account, folder: Path, times: int) -> None:
+def _kill_again_and_again(
+    cluster: Cluster, account: Account, folder: Path, them: Receivers, times: int
+) -> None:
     ledger = open_ledger(folder)
     cluster.node()
-    clients = [Submitter(cluster, account, ledger, number) for number in range(3)]
+    cluster.callbacks(settings=OPEN)
+    clients = [Submitter(cluster, account, ledger, them, number) for number in range(3)]
     api = cluster.api()
     for client in clients:
         client.start()
@@ -122,16 +129,19 @@ def _kill_again_and_again(cluster: Cluster, account: Account, folder: Path, time
     assert Run.objects.count() == len(names), "a resend made a second run"
     assert Run.objects.filter(pk__in=names.values(), state=State.SUCCEEDED).count() == len(names)
     assert_once(ledger, names)
-    assert_invariants(cluster)
+    assert_invariants(cluster, receivers=them)
 
 
-def test_killed_while_clients_submit(cluster: Cluster, account: Account, shared_folder: Path) -> None:
-    """Catches an acknowledged task that is gone after the kill, and a resend that makes a second one."""
-    _kill_again_and_again(cluster, account, shared_folder, 3)
+def test_killed_while_clients_submit(
+    cluster: Cluster, account: Account, shared_folder: Path, them: Receivers
+) -> None:
+    """Catches an acknowledged task that is gone after the kill, a resend that makes a second one, an end
+    that is not told."""
+    _kill_again_and_again(cluster, account, shared_folder, them, 3)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
-def test_killed_fifty_times(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+def test_killed_fifty_times(cluster: Cluster, account: Account, shared_folder: Path, them: Receivers) -> None:
     """The same 50 times."""
-    _kill_again_and_again(cluster, account, shared_folder, 50)
+    _kill_again_and_again(cluster, account, shared_folder, them, 50)

@@ -9,11 +9,13 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from datetime import timedelta
 
 import httpx
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
+from django.test import Client
 
 from tests.contracts.tasks.conftest import Stage
 from tests.faults.test_callbacks_receivers import owe, wait_states
@@ -25,15 +27,10 @@ from tests.support.invariants import assert_invariants
 from tests.support.machine import wait_dead
 from tests.support.outages import patiently, postgres_down, redis_down, redis_silent
 from tests.support.receivers import OPEN, Receivers, hang
+from workers import outbox, services
 from workers.crashpoints import CALLBACK_STEPS
-from workers.models import Callback, CallbackAttempt, Deliverer, Run
+from workers.models import Callback, CallbackAttempt, CallbackReceiver, Deliverer, Run
 from workers.states import State
-
-
-@pytest.fixture
-def them() -> Iterator[Receivers]:
-    with Receivers() as found:
-        yield found
 
 
 def assert_told(them: Receivers, run_id: int, path: str) -> None:
@@ -53,7 +50,9 @@ def test_it_dies_at_a_step(cluster: Cluster, account: Account, them: Receivers, 
     """Catches what is lost, or sent under another id, because the process died between two effects."""
     mark = cluster.folder / "crashed"
     stage = Stage()
-    dying = cluster.callbacks(settings={**OPEN, "GANTRY_CRASH_AT": step, "GANTRY_CRASH_ONCE": str(mark)})
+    crash = {"GANTRY_CRASH_AT": step, "GANTRY_CRASH_ONCE": str(mark)}
+    brief = {"GANTRY_CALLBACK_LEASE_S": "1.5", "GANTRY_CALLBACK_TIMEOUT_S": "1"}
+    dying = cluster.callbacks(settings={**OPEN, **crash, **brief})
     run_id = submit(account.tenant_id, "true", callback_url=them.url("/a"))
     run = stage.start(run_id)
     wait_dead(dying, 40)
@@ -100,6 +99,35 @@ def test_a_frozen_one_is_replaced_and_writes_nothing_afterwards(
     row = Callback.objects.get()
     assert (row.state, row.attempts_made, row.attempts.count()) == ("delivered", 1, 1)
     assert len(set(them.ids("/h"))) == 1
+
+
+def test_another_takes_over_from_a_dead_one_and_its_absence_is_told(
+    cluster: Cluster, account: Account, them: Receivers, client: Client
+) -> None:
+    """Catches receivers that stay leased by the dead until something restarts, a silence nobody names."""
+    them.answers["/h"] = hang()
+    first = cluster.callbacks("c1", settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "4"})
+    run_id = submit(account.tenant_id, "true", callback_url=them.url("/h"))
+    stage = Stage()
+    run = stage.start(run_id)
+    wait_until(lambda: them.at("/h"), why="it is being sent")
+    second = cluster.callbacks("c2", settings=OPEN)
+    first.kill()
+    them.answers.clear()
+    wait_states(30, delivered=1)
+    assert len(set(them.ids("/h"))) == 1
+    assert [row.holder for row in CallbackReceiver.objects.all()] == ["c2"]
+    assert not outbox.delivery_trouble(), "c2 is there"
+    second.kill()
+    stage.finish(run, State.SUCCEEDED, exit_code=0)
+    Deliverer.objects.update(heartbeat_at=Now() - timedelta(seconds=outbox.SILENT_S + 10))
+    warnings = client.get("/readyz").json()["warnings"]
+    assert any("nobody delivers them (none has been heard for 4" in text for text in warnings), warnings
+    assert "start manage.py callbacks" in str(services.explain(account.tenant_id, run_id)["reasons"])
+    cluster.callbacks("c3", settings=OPEN)
+    wait_states(30, delivered=2)
+    assert_told(them, run_id, "/h")
+    assert client.get("/readyz").json()["warnings"] == [text for text in warnings if "nobody" not in text]
 
 
 def test_several_deliver_together_and_nothing_twice(

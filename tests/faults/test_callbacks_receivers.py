@@ -143,7 +143,7 @@ def test_order_per_object(cluster: Cluster, account: Account) -> None:
 def test_refused_addresses_are_recorded_and_nothing_is_sent(cluster: Cluster, account: Account) -> None:
     cluster.callbacks(settings={"GANTRY_CALLBACK_GIVE_UP_S": "2"})
     with Receivers() as them:
-        urls = [them.url("/x"), "http://169.254.169.254/latest", "http://[::1]:1/", "http://1.2.3/"]
+        urls = [them.url("/x"), "http://169.254.169.254/latest", "http://[::1]:8081/", "http://1.2.3/"]
         owe(account.tenant_id, urls)
         wait_states(dead=len(urls))
         assert not them.got

@@ -92,6 +92,7 @@ def test_a_container_fills_the_disk(
     go.touch()
     (failed,) = wait_final(filler, timeout_s=60)
     assert (failed.state, failed.reason, failed.exit_code) == (State.FAILED, Reason.EXIT_CODE, 1)
+    assert ("the end of its output is missing" in failed.message) == (by == "output"), failed.message
     (after,) = wait_final(waiting, timeout_s=60)
     assert (after.state, after.attempt, output(waiting)) == (State.SUCCEEDED, 1, b"here\n")
     assert_once(ledger, {"quiet": quiet})

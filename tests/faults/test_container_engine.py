@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,11 @@ from tests.support.invariants import (
     ledger_command,
     open_ledger,
 )
+from tests.support.ledger import CONTAINER, note, traces
 from tests.support.machine import alive
 from tests.support.proxy import Proxy
 from workers import services
-from workers.models import Node
+from workers.models import Attempt, Node
 from workers.states import Reason, State
 
 
@@ -134,8 +136,8 @@ def test_a_killed_engine_that_takes_its_containers_along(
 def test_containers_are_submitted_while_the_engine_is_restarted(
     mortal_engine: Engine, cluster: Cluster, account: Account, shared_folder: Path, live_restore: bool
 ) -> None:
-    """Catches a container that is made twice because the engine fell silent in the middle, and one that is
-    never made. An attempt that the engine killed may fail, and is then tried again."""
+    """Catches a container that is made twice because the engine fell silent in the middle, one that is never
+    made, and attempts that overlap. An attempt that died with the engine may have begun."""
     engine = mortal_engine
     cluster.node(settings=engine.env)
     ledger = open_ledger(shared_folder)
@@ -143,7 +145,8 @@ def test_containers_are_submitted_while_the_engine_is_restarted(
     for restart in range(2):
         for number in range(6):
             name = f"c{restart}-{number}"
-            command = ledger_command(ledger, name, "sleep 0.3")
+            begin, end = (note(ledger, what, name, CONTAINER) for what in ("begin", "end"))
+            command = f"{begin}; sleep 0.3; {end}"
             runs[name] = submit_container(account.tenant_id, command, share=shared_folder, retries=5)
         so_far = len(begins(ledger)) + 2
         _wait_begun(ledger, so_far)
@@ -151,8 +154,15 @@ def test_containers_are_submitted_while_the_engine_is_restarted(
         engine.start_daemon(live_restore=live_restore)
     for ended in wait_final(*runs.values(), timeout_s=90):
         assert ended.state == State.SUCCEEDED, ended.message
-    assert_once(ledger, runs)
+    for name, run_id in runs.items():
+        tries = Attempt.objects.filter(run_id=run_id).exclude(reason=Reason.DROPPED).count()
+        found = traces(ledger, name)
+        assert len(found) <= tries, f"I2: {name} began {len(found)} times in {tries} attempts"
+        assert found[-1].ended
+        for earlier, later in pairwise(found):
+            assert earlier.last < later.began, f"I2: attempts of {name} overlap: {earlier} and {later}"
     assert_invariants(cluster, engines=[engine])
+    assert not engine.pids(""), "I4: processes are left of containers that the engine has forgotten"
 
 
 def _wait_begun(ledger: Path, how_many: int) -> None:

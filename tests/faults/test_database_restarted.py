@@ -19,6 +19,7 @@ from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.outages import patiently, postgres_down, terminate_connections
+from tests.support.receivers import OPEN, Receivers
 from workers.models import Attempt, Run
 from workers.states import FINAL, State
 
@@ -29,8 +30,9 @@ DATABASE = -2127552011
 class Client(threading.Thread):
     """Submits without pause and notes every answer."""
 
-    def __init__(self, api: Api, account: Account, ledger: Path, number: int) -> None:
+    def __init__(self, api: Api, account: Account, ledger: Path, them: Receivers, number: int) -> None:
         super().__init__(name=f"client-{number}")
+        self._them = them
         self._api = api
         self._account = account
         self._ledger = ledger
@@ -45,7 +47,8 @@ class Client(threading.Thread):
             with TaskClient(self._api, self._account, 40) as client:
                 while not self.stopping.wait(0.02):
                     name = f"c{self._number}x{len(self.accepted) + len(self.refused)}"
-                    answer = client.post(ledger_command(self._ledger, name, "sleep 0.1"), name=name)
+                    command = ledger_command(self._ledger, name, "sleep 0.1")
+                    answer = client.post(command, name=name, callbackUrl=self._them.url(f"/{name}"))
                     if answer.is_success:
                         self.accepted[name] = task_id(answer)
                     else:
@@ -65,12 +68,14 @@ def _outage(turn: int) -> None:
             time.sleep(0.15)  # the rhythm of the fault
 
 
-def _fault_while_clients_submit(cluster: Cluster, account: Account, folder: Path, turns: int) -> None:
+def _fault_while_clients_submit(
+    cluster: Cluster, account: Account, folder: Path, them: Receivers, turns: int
+) -> None:
     cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "40"  # a slow recovery on a busy machine is no lost node
     ledger = open_ledger(folder)
-    node, api = cluster.node(), cluster.api()
+    node, api, deliverer = cluster.node(), cluster.api(), cluster.callbacks(settings=OPEN)
     long_running = submit(account.tenant_id, ledger_command(ledger, "long", f"sleep {2 * turns}", code=4))
-    clients = [Client(api, account, ledger, number) for number in range(3)]
+    clients = [Client(api, account, ledger, them, number) for number in range(3)]
     for client in clients:
         client.start()
 
@@ -90,6 +95,7 @@ def _fault_while_clients_submit(cluster: Cluster, account: Account, folder: Path
             client.join(60)
     assert node.alive, node.text()[-3000:]
     assert api.alive, api.text()[-3000:]
+    assert deliverer.alive, deliverer.text()[-3000:]
     _assert_refusals([answer for client in clients for answer in client.refused])
     names = {"long": long_running}
     names |= {name: run_id for client in clients for name, run_id in client.accepted.items()}
@@ -108,7 +114,7 @@ def _fault_while_clients_submit(cluster: Cluster, account: Account, folder: Path
     assert_truth(ledger, "long", long_running, code=4)
     for name in list(names)[1::10]:
         assert_truth(ledger, name, names[name])
-    assert_invariants(cluster)
+    assert_invariants(cluster, receivers=them)
 
 
 def _assert_refusals(answers: list[httpx.Response]) -> None:
@@ -123,20 +129,21 @@ def _assert_refusals(answers: list[httpx.Response]) -> None:
 
 
 def test_postgres_stopped_and_connections_ended_while_clients_submit(
-    cluster: Cluster, account: Account, shared_folder: Path
+    cluster: Cluster, account: Account, shared_folder: Path, them: Receivers
 ) -> None:
-    """Catches an acknowledged task that is lost, a run started twice after an unknown commit, a worker or API
-    that does not come back, an answer that no client of the family can read."""
-    _fault_while_clients_submit(cluster, account, shared_folder, 4)
+    """Catches an acknowledged task that is lost, a run started twice after an unknown commit, a worker, API
+    or deliverer that does not come back, an end that is not told, an answer that no client of the family can
+    read."""
+    _fault_while_clients_submit(cluster, account, shared_folder, them, 4)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_postgres_stopped_and_connections_ended_forty_times(
-    cluster: Cluster, account: Account, shared_folder: Path
+    cluster: Cluster, account: Account, shared_folder: Path, them: Receivers
 ) -> None:
     """The same 40 times."""
-    _fault_while_clients_submit(cluster, account, shared_folder, 40)
+    _fault_while_clients_submit(cluster, account, shared_folder, them, 40)
 
 
 def test_ends_are_recorded_although_they_came_while_postgres_was_down(

@@ -19,6 +19,7 @@ from tests.support.invariants import (
     open_ledger,
 )
 from tests.support.machine import alive, commands, kill, launcher, launcher_pid, started
+from tests.support.receivers import OPEN, Receivers
 from workers.models import Attempt, Run
 from workers.states import Reason, State
 
@@ -32,14 +33,15 @@ def _patient(cluster: Cluster) -> None:
 
 @pytest.mark.parametrize("victims", ["worker", "launcher", "worker, launcher", "launcher, worker"])
 def test_the_worker_tree_dies_while_a_command_runs(
-    cluster: Cluster, account: Account, shared_folder: Path, victims: str
+    cluster: Cluster, account: Account, shared_folder: Path, them: Receivers, victims: str
 ) -> None:
-    """Catches a second execution, a command that dies with its worker, a lost exit code or lost output."""
+    """Catches a second execution, a command that dies with its worker, a lost exit code, output or event."""
     worker, home = cluster.node(), cluster.folder / "n1"
+    cluster.callbacks(settings=OPEN)
     ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
     gate.touch()
     body = f"echo before; while test -e {gate}; do sleep 0.05; done; echo after"
-    run_id = submit(account.tenant_id, ledger_command(ledger, "a", body, code=5))
+    run_id = submit(account.tenant_id, ledger_command(ledger, "a", body, code=5), callback_url=them.url("/a"))
     wait_started(run_id)
     wait_until(lambda: output(run_id) == b"out-a\nbefore\n", why="the first output is stored")
     before = started(home, run_id)
@@ -62,7 +64,8 @@ def test_the_worker_tree_dies_while_a_command_runs(
     assert (ended.state, ended.exit_code, ended.attempt) == (State.FAILED, 5, 1)
     assert output(run_id) == b"out-a\nbefore\nafter\n"
     assert begins(ledger) == {"a": 1}
-    assert_invariants(cluster)
+    assert_invariants(cluster, receivers=them)
+    assert [item.json["result"] for item in them.at("/a")][-1] == "FAILED"
 
 
 def test_the_command_ends_while_no_worker_lives(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -9,13 +10,15 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from config import login, peers
 from tests.contracts.tasks.conftest import Stage
 from tests.support.engine import submit
 from tests.support.fixtures import Account
 from workers import tenancy
-from workers.models import Run, Tenant, Token
+from workers.admin import shown_url
+from workers.models import Deliverer, Run, Tenant, Token
 from workers.states import Reason, State
 
 PASSWORD = "correct horse battery staple"
@@ -181,3 +184,25 @@ def test_superusers_revoke_tokens_and_never_see_them(root: Client, client: Clien
     done = root.post("/admin/workers/token/", {"action": "revoke", "_selected_action": [token.pk]})
     assert done.status_code == 302
     assert client.get("/api/v1/me", headers=account.headers).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("https://user:canary@hooks.example/x?token=canary", "https://hooks.example/x?..."),
+        ("http://user:canary@127.0.0.1:9/x?token=canary", "http://127.0.0.1:9/..."),
+        ("canary", "(not a URL)"),
+    ],
+)
+def test_a_receivers_address_is_shown_without_secrets(url: str, shown: str) -> None:
+    """Catches an operator who cannot see where a refused callback was to go, and one who sees a password."""
+    assert shown_url(url) == shown
+
+
+def test_deliverers_say_how_they_are(root: Client) -> None:
+    for name, detached, age in (("fine", False, 0), ("gone", True, 600), ("dead", False, 600)):
+        row = Deliverer.objects.create(name=name, detached=detached)
+        Deliverer.objects.filter(pk=row.pk).update(heartbeat_at=timezone.now() - timedelta(seconds=age))
+    page = text(root.get("/admin/workers/deliverer/"))
+    for words in ("at work", "stopped in good order", "silent"):
+        assert page.count(f">{words}<") == 1, words

@@ -43,7 +43,7 @@ def submit(client: Client, headers: dict[str, str]) -> int:
     return client.post("/v1/tasks", body, "application/json", headers=headers).status_code
 
 
-@pytest.mark.parametrize("kind", ["basic", "network", "session", "token"])
+@pytest.mark.parametrize("kind", ["basic", "network", "session", "token", "x-token"])
 def test_other_sites_change_nothing_with_what_a_browser_sends_by_itself(
     client: Client, account: Account, settings: Any, kind: str
 ) -> None:
@@ -56,15 +56,29 @@ def test_other_sites_change_nothing_with_what_a_browser_sends_by_itself(
         client.force_login(User.objects.get(username=account.user))
         client.cookies["csrftoken"] = "c" * 32
         headers = {"X-CSRFToken": "c" * 32}
+    elif kind == "x-token":
+        headers = {"X-Token": account.token}
     else:
         headers = account.headers
+    by_hand = kind in ("token", "x-token")  # no browser sends these by itself
     for foreign in FOREIGN:
-        assert submit(client, {**headers, **foreign}) == (200 if kind == "token" else 403), foreign
-    assert Run.objects.count() == (len(FOREIGN) if kind == "token" else 0)
+        assert submit(client, {**headers, **foreign}) == (200 if by_hand else 403), foreign
+    assert Run.objects.count() == (len(FOREIGN) if by_hand else 0)
     for own in OWN:
         assert submit(client, {**headers, **own}) == 200, own
     for foreign in FOREIGN:
         assert client.get("/v1/tasks?taskIds=1", headers={**headers, **foreign}).status_code == 200
+
+
+def test_a_token_beside_a_session_is_what_counts(client: Client, account: Account, stranger: Account) -> None:
+    """A foreign page cannot add a token to the session that the browser sends; a wrong one opens nothing."""
+    client.force_login(User.objects.get(username=account.user))
+    for foreign in FOREIGN:
+        assert submit(client, foreign) == 403, foreign
+        assert submit(client, {"X-Token": "gnt_wrong", **foreign}) == 401, foreign
+    assert Run.objects.count() == 0
+    assert submit(client, {"X-Token": stranger.token}) == 200
+    assert Run.objects.get().tenant_id == stranger.tenant_id
 
 
 def test_a_session_needs_the_csrf_token_to_change_something(account: Account) -> None:

@@ -233,7 +233,7 @@ def test_the_header_asks_for_callbacks_of_a_task(api: Api, account: Account) -> 
     for denied in (
         "http://127.0.0.1/",
         "http://169.254.169.254/",
-        "http://localhost:1/",
+        "http://localhost:8081/",
         "http://no.such.example/",
     ):
         assert api(account, "POST", "/v1/tasks", task, X_Callback_Url=denied)[0] == 200, (

@@ -218,7 +218,7 @@ def test_a_family_that_nobody_serves_is_told_minimally(world: World, node: Node)
     [
         ("http://a.example/x", "http://a.example:80"),
         ("https://u:p@A.example./x?y", "https://a.example:443"),
-        ("http://[2001:db8::1]:9/", "http://[2001:db8::1]:9"),
+        ("http://[2001:db8::1]:8082/", "http://[2001:db8::1]:8082"),
         ("http://1.2.3/", outbox.NOWHERE),
     ],
 )

@@ -189,3 +189,16 @@ def test_the_guard_ends_containers_of_a_node_that_is_cut_off(
     services.cancel(account.tenant_id, never)
     (row,) = wait_final(never)
     assert row.state == State.CANCELLED
+
+
+def test_two_workers_of_one_engine_are_told(engine: Engine, cluster: Cluster) -> None:
+    """Catches an engine that is offered twice without a word; the node that was there first is named."""
+    first = cluster.node("n1", settings=engine.env)
+    second = cluster.node("n2", settings=engine.env)
+    known = {str(node.attributes["engine_id"]) for node in Node.objects.all()}
+    assert known == {ask(engine, "/info")["ID"]}
+    wait_until(lambda: "engine.shared" in second.text(), why="the second worker says so")
+    told = next(line for line in second.text().splitlines() if "engine.shared" in line)
+    assert "n1" in told
+    assert "n2" not in told.partition("engine.shared")[2].partition("why")[0].partition("nodes")[2]
+    assert "engine.shared" not in first.text()

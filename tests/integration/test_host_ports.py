@@ -117,6 +117,7 @@ def test_looks_and_ends_at_the_same_moment(world: World) -> None:
 def test_a_look_without_ports_asks_nothing_more(world: World) -> None:
     """Host ports cost one query, and only where somebody waits for one."""
     node = world.node()
+    claiming.binding_quotas([world.tenant.pk])  # remembered for seconds, whoever asks
     counts = []
     for ports in ((), ("80/tcp",)):
         world.submit(shape=shape(world, *ports))

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
+
+import pytest
 from django.test import RequestFactory
 
 from tests.support.cluster import Cluster
 from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.unit.web_server import Server, plain
-from workers import services
+from workers import retention, services
 from workers.api.logs import log_response
-from workers.models import Attempt, LogChunk
+from workers.errors import Conflict
+from workers.models import Attempt, LogChunk, Run, Secret
 from workers.specs import ProcessSpec
 from workers.states import Reason, State
 
@@ -69,3 +73,37 @@ def test_uris_are_there_before_the_command_starts(cluster: Cluster, account: Acc
     assert log_response(RequestFactory().get("/logs"), fetched).getvalue() == b"hello from a file\n"
     assert (failed.state, failed.reason) == (State.FAILED, Reason.INPUT)
     assert "/gone: the server answered 404 Not Found" in failed.message
+
+
+def test_credentials_in_uris_are_secrets_of_the_run(cluster: Cluster, account: Account) -> None:
+    """They reach the server, stand nowhere in the clear, stay while the run waits, go when it has ended."""
+    server = Server()
+    server.answers["/private.sh"] = plain(b"echo private\n")
+    address = server.url("/private.sh?a=ann:pw@x").replace("://", "://ann:p%40ss%2Fword@")
+    try:
+        waits = submitted(account, "sh ./private.sh", uris=[server.url("/private.sh"), address])
+        waits_too = submitted(account, "true", uris=[address])
+        specs = list(Run.objects.values_list("spec", flat=True))
+        assert "p%40ss" not in repr(specs)
+        assert specs[0]["uris"] == [
+            server.url("/private.sh"),
+            server.url("/private.sh?a=ann:pw@x").replace("://", "://***@"),
+        ]
+        assert all(b"p%40ss" not in bytes(row.ciphertext) for row in Secret.objects.all())
+        assert retention.prune_once(100)["run_secrets"] == 0, "they are needed"
+        services.cancel(account.tenant_id, waits_too)
+        assert [retention.prune_once(1)["run_secrets"] for _ in range(3)].count(1) == 1
+        assert list(Secret.objects.values_list("run_id", flat=True)) == [waits]
+        cluster.node(GANTRY_URI_ALLOW_NETWORKS="127.0.0.0/8")
+        (failed,) = wait_final(waits)
+        assert (failed.reason, "two uris have the file name" in failed.message) == (Reason.INPUT, True)
+        (fetched,) = wait_final(submitted(account, "sh ./private.sh", uris=[address]))
+    finally:
+        server.close()
+    assert log_response(RequestFactory().get("/logs"), fetched).getvalue() == b"private\n"
+    (seen,) = server.seen
+    assert seen[1]["authorization"] == f"Basic {base64.b64encode(b'ann:p@ss/word').decode()}"
+    retention.prune_once(100)
+    assert not Secret.objects.exists()
+    with pytest.raises(Conflict, match="were wiped at its end: submit it anew"):
+        services.retry(account.tenant_id, fetched.pk)

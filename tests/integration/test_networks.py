@@ -5,15 +5,18 @@ from __future__ import annotations
 import ipaddress
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.cluster import wait_until
+from tests.support.cluster import ROOT, wait_until
 from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX
 from tests.support.outside import ADDRESS, METADATA, listener, outside, reach
+from workers import pulse
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import Address, Engine
 from workers.runtimes.networks import NETWORK, Networks
@@ -55,6 +58,10 @@ def gateway(engine: Rig, network: str) -> str:
 def address_of(engine: Rig, container: str) -> str:
     found = engine.client.api.inspect_container(container)["NetworkSettings"]["Networks"]
     return str(found[NETWORK]["IPAddress"])
+
+
+def bridge_of(engine: Rig) -> str:
+    return str(engine.client.api.inspect_network(NETWORK)["Options"]["com.docker.network.bridge.name"])
 
 
 def rules(engine: Rig) -> list[str]:
@@ -117,7 +124,7 @@ def test_flushed_rules_come_back(engine: Rig, link: Engine) -> None:
     spoiling = (
         ["-F"],
         ["-F", "GANTRY-OUT"],
-        ["-D", "INPUT", "-i", "gantry0", "-j", "GANTRY-HOST"],
+        ["-D", "INPUT", "-i", bridge_of(engine), "-j", "GANTRY-HOST"],
         ["-D", "FORWARD", "-j", "DOCKER-USER"],
         ["-I", "INPUT", "1", "-p", "tcp", "-j", "ACCEPT"],
     )
@@ -160,7 +167,75 @@ def test_a_network_of_another_kind_is_refused(mortal_engine: Rig) -> None:
     assert "talk to each other" in guard.look()
     mortal_engine.client.api.remove_network(made["Id"])
     assert guard.look() == ""
+    mortal_engine.client.api.remove_network(NETWORK)
+    assert guard.look() == "", "it is made again"
+    jumps = [line for line in rules(mortal_engine) if "-j GANTRY-" in line]
+    assert len(jumps) == 2, "nothing is left of the one that was removed"
+    assert all(bridge_of(mortal_engine) in line for line in jumps)
     link.close()
+
+
+def test_a_neighbour_guards_it(engine: Rig, link: Engine, tmp_path: Path, settings: Any) -> None:
+    """A worker in a container of its own starts nothing before its neighbour says that it is safe."""
+    settings.GANTRY_NETWORK_GUARD = str(tmp_path / "guard")
+    worker, neighbour = Networks(link), Networks(link, guard_file="")
+    assert "not heard" in worker.look()
+    assert neighbour.look() == ""
+    pulse.write(tmp_path / "guard", "0123", neighbour.trouble)
+    assert "another engine" in worker.look()
+    pulse.write(tmp_path / "guard", neighbour.identity, "there is no iptables here")
+    assert "there is no iptables here" in worker.look()
+    with pytest.raises(PrepareFailed):
+        worker.bridge()
+    process = subprocess.Popen(
+        [sys.executable, "manage.py", "network"],
+        cwd=ROOT,
+        env={
+            "PATH": os.environ["PATH"],
+            "DOCKER_HOST": engine.url,
+            "GANTRY_NETWORK_GUARD": str(tmp_path / "guard"),
+            "GANTRY_HEARTBEAT_S": "0.2",
+            "DATABASE_URL": "postgres://nobody@192.0.2.1/none",
+        },
+    )
+    try:
+        wait_until(lambda: worker.look() == "", 60, why="the neighbour is heard")
+        assert worker.bridge() == NETWORK
+        subprocess.run([*engine.enter("--net"), "iptables", "-F"], check=True)
+        wait_until(lambda: any("GANTRY-OUT" in line for line in rules(engine)), 20, why="it looks after them")
+        boot, _, *words = (tmp_path / "guard").read_text().split()
+        process.terminate()
+        assert process.wait(20) == 0
+        assert "not heard" in worker.look(), "a guard that leaves says so"
+    finally:
+        process.kill()
+        process.wait()
+    (tmp_path / "guard").write_text(f"{boot} 1.0 {' '.join(words)}\n")
+    assert "s old" in worker.look(), "one that was killed is missed"
+
+
+def test_in_the_engines_network_without_its_processes(engine: Rig, link: Engine) -> None:
+    """A process that does not see the engine's, as in a container, knows by the bridge where it is."""
+    script = (
+        "import django; django.setup();"
+        "from workers.runtimes.engine import Address, Engine;"
+        "from workers.runtimes.networks import Networks;"
+        "print(Networks(Engine(Address.from_environment()), guard_file='').look() or 'guarded')"
+    )
+    apart = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "DOCKER_HOST": engine.url,
+        "DJANGO_SETTINGS_MODULE": "config.settings",
+        "PYTHONPATH": str(ROOT),
+    }
+
+    def said(command: list[str]) -> str:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, cwd=ROOT)
+        return done.stdout.splitlines()[-1]
+
+    assert said([*engine.enter("--net"), *apart]) == "guarded"
+    assert "not visible from here" in said(apart), "in another network than the engine's"
 
 
 def test_where_it_cannot_be_guarded(engine: Rig, link: Engine, monkeypatch: Any, settings: Any) -> None:

@@ -20,6 +20,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 NOTHING = dict.fromkeys(
     (
         *("runs", "logs", "idempotency_keys", "node_requests", "shapes", "audit", "usage", "receivers"),
+        "run_secrets",
         *("executors", "jobs", "job_secrets"),  # what the jobs family deletes of its own
     ),
     0,

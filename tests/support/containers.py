@@ -9,7 +9,8 @@ from typing import Any
 from tests.support.cluster import wait_until
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
-from workers import services
+from workers import policy, services
+from workers.models import Tenant
 from workers.specs import ContainerSpec
 
 #: How the engine is told whose a container is.
@@ -29,7 +30,8 @@ def submit_container(
 ) -> int:
     """Submit a script for the shell of an image as a run of the tasks family; returns its id.
 
-    ``share`` is a folder that the container finds at the same path, to write a ledger. ``spec`` adds fields
+    ``share`` is a folder that the container finds at the same path, to write a ledger; it opens the tenant's
+    policy for volumes. ``spec`` adds fields
     of the ContainerSpec.
     """
     given: dict[str, Any] = {
@@ -41,6 +43,7 @@ def submit_container(
         **(spec or {}),
     }
     if share is not None:
+        _open_volumes(tenant_id)
         given["volumes"] = [{"container_path": str(share), "host_path": str(share), "mode": "RW"}]
     more.setdefault("name", "test")
     return services.submit(
@@ -52,6 +55,14 @@ def submit_container(
             **more,
         )
     )
+
+
+def _open_volumes(tenant_id: int) -> None:
+    """As an operator would: folders of the host are closed to tenants."""
+    tenant = Tenant.objects.get(pk=tenant_id)
+    if tenant.policy.get("volumes") is not True:
+        Tenant.objects.filter(pk=tenant_id).update(policy={**tenant.policy, "volumes": True})
+        policy.forget()
 
 
 def containers_of(engine: Engine, run_id: int) -> list[dict[str, Any]]:

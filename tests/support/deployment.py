@@ -11,6 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -98,6 +99,7 @@ class Deployment:
                     "GANTRY_SECRETS_DIR": "./deploy/secrets",
                     "GANTRY_ALLOWED_HOSTS": "gantry.example",
                     "GANTRY_NODE_NAME": "n1",
+                    "GANTRY_PUBLIC_URL": "https://gantry.example",
                     "GANTRY_LISTEN": f"127.0.0.1:{self.port}",
                     "GANTRY_SCRATCH": str(self.scratch),
                     "GANTRY_DOCKER_SOCKET": str(self.engine.socket),
@@ -130,6 +132,7 @@ class Deployment:
 
     def compose(self, *arguments: str, timeout_s: float = 240, check: bool = True) -> str:
         """Run docker-compose; its whole output. Fails with it when it fails."""
+        began = time.monotonic()
         done = subprocess.run(
             ["docker-compose", "--ansi", "never", "-p", self.name, *arguments],
             cwd=self.folder,
@@ -149,6 +152,7 @@ class Deployment:
             timeout=timeout_s,
             check=False,
         )
+        print(f"docker-compose {' '.join(arguments)}: {time.monotonic() - began:.1f} s")
         if check and done.returncode != 0:
             raise AssertionError(
                 f"docker-compose {' '.join(arguments)}:\n{done.stdout[-6000:]}\n{self.logs()[-8000:]}"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import Cluster
+from tests.support.receivers import Receivers
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,13 @@ def shared_folder() -> Iterator[Path]:
     folder.chmod(0o777)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+def them() -> Iterator[Receivers]:
+    """Receivers of callbacks, of the test's own."""
+    with Receivers() as found:
+        yield found
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,8 @@
 """The invariants of shared/reliability.md, asserted after every fault.
 
 I1 everything accepted ends. I2 effects per run: one per attempt, attempts never overlap. I3 every recorded
-transition is legal. I4 nothing is left: process, container, scratch folder, reservation. I5 nothing starts
-after a confirmed cancel. I6 the recorded exit code and log equal the truth.
+transition is legal. I4 nothing is left: process, container, scratch folder, reservation, event that is not
+delivered. I5 nothing starts after a confirmed cancel. I6 the recorded exit code and log equal the truth.
 
 Commands that prove I2 and I6 write a line to a ledger file when they begin and when they end
 (``ledger_command``); everything else is read from the database and the machine.
@@ -19,7 +19,9 @@ from django.db.models import Sum
 from tests.support.cluster import Cluster, wait_until
 from tests.support.engine import output
 from tests.support.engines import Engine
-from workers.models import Attempt, Node, Run, RunEvent
+from tests.support.receivers import Receivers
+from workers.models import Attempt, Callback, Node, Run, RunEvent
+from workers.registry import ENDED
 from workers.states import FINAL, LEGAL, State
 
 
@@ -52,8 +54,17 @@ def begins(ledger: Path) -> dict[str, int]:
     return counts
 
 
-def assert_invariants(cluster: Cluster, *, engines: Sequence[Engine] = (), timeout_s: float = 40.0) -> None:
-    """I1, I3, I4 from the database, the machine and its engines; call after the fault has been repaired."""
+def assert_invariants(
+    cluster: Cluster,
+    *,
+    engines: Sequence[Engine] = (),
+    receivers: Receivers | None = None,
+    timeout_s: float = 40.0,
+) -> None:
+    """I1, I3, I4 from the database, the machine and its engines; call after the fault has been repaired.
+
+    ``receivers``: those of the test, which answer by now; a deliverer has to be there.
+    """
     wait_until(
         lambda: not Run.objects.exclude(state__in=FINAL).exists(),
         timeout_s,
@@ -71,6 +82,36 @@ def assert_invariants(cluster: Cluster, *, engines: Sequence[Engine] = (), timeo
         wait_until(lambda: not left_over(cluster, engines), 20)
     except AssertionError:
         raise AssertionError(f"I4 something is left: {left_over(cluster, engines)}") from None
+    if receivers is not None:
+        assert_told(receivers, timeout_s)
+
+
+def assert_told(receivers: Receivers, timeout_s: float = 40.0) -> None:
+    """I4 for events: nothing is owed to the receivers any more, and every end was told to them.
+
+    Ends are told once by the record, at least once on the wire, always under one id, in order.
+    """
+    mine = f":{receivers.port}/"
+    owed = Callback.objects.filter(url__contains=mine)
+    try:
+        wait_until(lambda: not owed.exclude(state="delivered").exists(), timeout_s)
+    except AssertionError:
+        left = list(owed.exclude(state="delivered").values_list("run_id", "event", "state", "attempts_made"))
+        raise AssertionError(f"I4 events are not delivered: {left[:20]}") from None
+    came = [item.id for item in receivers.got]
+    first = {message: place for place, message in reversed(list(enumerate(came)))}
+    ended = Run.objects.filter(callback_url__contains=mine, state__in=FINAL)
+    assert ended.exists(), "no run of this test tells its end to the receivers: it proves nothing"
+    told: dict[int | None, list[Callback]] = defaultdict(list)
+    for row in owed.order_by("sequence"):
+        told[row.run_id].append(row)
+    for run in ended:
+        events = [row.event for row in told[run.pk]]
+        assert events.count(ENDED) == 1, f"I4: run {run.pk} owed {events}"
+        assert events[-1] == ENDED, f"I4: run {run.pk} owed {events}"
+        places = [first.get(row.message_id, -1) for row in told[run.pk]]
+        assert -1 not in places, f"I4: run {run.pk}: recorded as delivered, and never came: {events} {places}"
+        assert places == sorted(places), f"I4: run {run.pk}: told in another order than {events}"
 
 
 def _events_follow_each_other() -> None:

@@ -40,8 +40,8 @@ umask 077
 PGDATA=/var/lib/postgresql/data/pgdata
 PATH=/opt/pg/bin:$PATH
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
-    initdb -D "$PGDATA" -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" --auth=scram-sha-256 \
-        --locale=C $POSTGRES_INITDB_ARGS >/tmp/initdb.log 2>&1 || { cat /tmp/initdb.log; exit 1; }
+    initdb -D "$PGDATA" -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" \
+        --auth-local=trust --auth-host=scram-sha-256 --locale=C $POSTGRES_INITDB_ARGS >/tmp/initdb.log 2>&1 || { cat /tmp/initdb.log; exit 1; }
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
     echo "CREATE DATABASE $POSTGRES_DB" | postgres --single -D "$PGDATA" postgres >/dev/null
 fi
@@ -57,7 +57,7 @@ class Root:
         self._tar = tarfile.open(fileobj=self._buffer, mode="w")  # noqa: SIM115 closed by finish
         self._linked: list[Path] = []
         self._wanted: list[str] = []
-        self._multiarch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
+        self.multiarch = sysconfig.get_config_var("MULTIARCH") or "x86_64-linux-gnu"
         for name, mode in (
             ("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777), ("run", 0o755),
             ("var", 0o755), ("var/tmp", 0o1777), ("usr/bin", 0o755), ("usr/local/bin", 0o755),
@@ -125,7 +125,7 @@ class Root:
         for library in {library.name: library for library in found}.values():
             # The loader is found by its full name, everything else in the usual place.
             loader = library.name.startswith("ld-linux")
-            name = str(library)[1:] if loader else f"lib/{self._multiarch}/{library.name}"
+            name = str(library)[1:] if loader else f"lib/{self.multiarch}/{library.name}"
             self._tar.add(library.resolve(), name, recursive=False, filter=_as_root)
         self._tar.close()
         return self._buffer.getvalue()
@@ -155,6 +155,13 @@ def _python() -> bytes:
     # Compiled packages bring their libraries, but for those that every Debian has.
     for name in ("libgcc_s", "libstdc++", "libpthread", "libdl", "librt", "libutil", "libm", "libz"):
         root.library(name)
+    # The worker's image would take it from Debian.
+    iptables = Path(shutil.which("iptables", path="/usr/sbin:/sbin") or "").resolve()
+    root.program("usr/sbin/xtables-nft-multi", iptables)
+    for name in ("iptables", "iptables-restore"):
+        root.link(f"usr/sbin/{name}", "xtables-nft-multi")
+    for module in Path(f"/usr/lib/{root.multiarch}/xtables").glob("lib[xi]*t*_*.so"):
+        root.program(str(module)[1:], module)
     root.file("usr/share/zoneinfo/UTC", Path("/usr/share/zoneinfo/UTC"))
     return root.finish()
 
@@ -166,7 +173,7 @@ def _config_folders(stdlib: Path) -> set[str]:
 def _postgres() -> bytes:
     programs = postgres_programs()
     root = Root()
-    for name in ("postgres", "initdb", "pg_isready", "pg_dump", "pg_restore", "psql"):
+    for name in ("postgres", "initdb", "pg_isready", "pg_dump", "pg_restore", "psql", "createdb"):
         root.program(f"opt/pg/bin/{name}", programs / name)
         root.link(f"usr/local/bin/{name}", f"/opt/pg/bin/{name}")
     for name in ("lib", "share"):
@@ -197,7 +204,7 @@ def load(engine: Engine) -> None:
         POSTGRES: (
             _postgres,
             ["USER 999", "VOLUME /var/lib/postgresql/data", 'ENTRYPOINT ["docker-entrypoint.sh"]',
-             "ENV PATH=/usr/local/bin:/usr/bin:/bin"],
+             "ENV PGHOST=/var/run/postgresql", "ENV PATH=/usr/local/bin:/usr/bin:/bin"],
         ),
         REDIS: (_redis, ["VOLUME /data", "ENV PATH=/usr/local/bin:/usr/bin:/bin"]),
     }  # fmt: skip

@@ -8,9 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runtimes.container_output import CutError, LogStream, Spool
-
-HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+from workers.runtimes.container_output import Spool
+from workers.runtimes.container_stream import CutError, LogStream
 
 
 def stamp(number: int) -> bytes:
@@ -33,8 +32,8 @@ def spool(folder: Path, head: int = 10_000_000, tail: int = 10_000_000) -> Spool
 
 def read(into: Spool, log: bytes) -> LogStream:
     into.query()
-    stream = LogStream(into.take)
-    stream.feed(HEAD + chunked(log))
+    stream = LogStream(into.take, chunked=True)
+    stream.feed(chunked(log))
     return stream
 
 
@@ -48,8 +47,8 @@ def text(folder: Path) -> tuple[bytes, bytes]:
 def test_however_the_bytes_come(cuts: list[int], size: int) -> None:
     """Catches a parser that needs whole lines, chunks or frames at once."""
     found: list[tuple[int, bytes, bytes]] = []
-    data = HEAD + chunked(frame(1, b"one\n", 1) + frame(2, b"\x00\xff\n", 2) + frame(1, b"end", 3), size)
-    stream = LogStream(found.extend)
+    data = chunked(frame(1, b"one\n", 1) + frame(2, b"\x00\xff\n", 2) + frame(1, b"end", 3), size)
+    stream = LogStream(found.extend, chunked=True)
     for cut in cuts:
         stream.feed(data[:cut])
         data = data[cut:]
@@ -61,9 +60,7 @@ def test_however_the_bytes_come(cuts: list[int], size: int) -> None:
 def test_the_live_stream_has_neither_chunks_nor_timestamps() -> None:
     found: list[tuple[int, bytes, bytes]] = []
     stream = LogStream(found.extend, attached=True)
-    stream.feed(
-        b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n" + frame(2, b"x")
-    )
+    stream.feed(frame(2, b"x"))
     assert found == [(2, b"", b"x")]
     assert not stream.ended
 
@@ -71,15 +68,14 @@ def test_the_live_stream_has_neither_chunks_nor_timestamps() -> None:
 @pytest.mark.parametrize(
     "answer",
     [
-        b"HTTP/1.1 500 Internal Server Error\r\n\r\n{}",
-        HEAD + b"zz\r\n",
-        HEAD + chunked(frame(3, b"error reading the log")),
-        HEAD + chunked(frame(1, b"short")),
+        b"zz\r\n",
+        chunked(frame(3, b"error reading the log")),
+        chunked(frame(1, b"short")),
     ],
 )
 def test_what_is_no_log_is_no_log(answer: bytes) -> None:
     with pytest.raises(CutError):
-        LogStream(lambda frames: None).feed(answer)
+        LogStream(lambda frames: None, chunked=True).feed(answer)
 
 
 def test_the_line_feed_that_the_engine_loses_after_a_long_line() -> None:
@@ -88,7 +84,7 @@ def test_the_line_feed_that_the_engine_loses_after_a_long_line() -> None:
     full = b"x" * 16384
     log = frame(1, full, 1) + frame(1, b"y", 1) + frame(1, b"next\n", 2)  # longer than the buffer
     log += frame(1, full, 3) + frame(1, b"", 3) + frame(1, b"last", 4)  # a multiple of the buffer
-    LogStream(found.extend).feed(HEAD + chunked(log))
+    LogStream(found.extend, chunked=True).feed(chunked(log))
     assert b"".join(piece for _, _, piece in found) == full + b"y\nnext\n" + full + b"\nlast"
 
 
@@ -132,7 +128,7 @@ def test_live_output_then_the_log(tmp_path: Path) -> None:
     """A live stream that was cut in the middle of a line goes on from the engine's log."""
     one = spool(tmp_path)
     live = LogStream(one.take, attached=True)
-    live.feed(b"HTTP/1.1 200 OK\r\n\r\n" + frame(1, b"one\ntw"))
+    live.feed(frame(1, b"one\ntw"))
     read(one, frame(1, b"one\n", 1) + frame(1, b"two\n", 2) + frame(1, b"three\n", 3))
     assert text(tmp_path)[0] == b"one\ntwo\nthree\n"
 
@@ -141,7 +137,6 @@ def test_the_middle_is_given_back_to_the_disk(tmp_path: Path) -> None:
     """Catches a spool that grows with what a container writes."""
     one = spool(tmp_path, head=65_536, tail=65_536)
     live = LogStream(one.take, attached=True)
-    live.feed(b"HTTP/1.1 200 OK\r\n\r\n")
     for _ in range(200):
         live.feed(frame(1, b"x" * 32_768))
     found = (tmp_path / "stdout").stat()
@@ -161,7 +156,6 @@ def test_one_writes_at_a_time(tmp_path: Path) -> None:
 def test_what_init_says_when_the_command_is_missing(tmp_path: Path) -> None:
     one = spool(tmp_path)
     live = LogStream(one.take, attached=True)
-    live.feed(b"HTTP/1.1 200 OK\r\n\r\n")
     assert one.refusal_of_init() == ""
     live.feed(frame(2, b"[FATAL tini (7)] exec nope failed: No such file or directory\n"))
     assert one.refusal_of_init() == "nope: No such file or directory"

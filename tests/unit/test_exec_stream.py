@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from workers.runtimes.exec_stream import ExecStream, Lines, Refused
+from workers.runtimes.exec_stream import ExecStream, Lines
 
 WORD = b"\x1eabab"
 
@@ -29,9 +29,6 @@ def frame(stream: int, data: bytes) -> bytes:
     return bytes([stream, 0, 0, 0]) + len(data).to_bytes(4, "big") + data
 
 
-HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/vnd.docker.raw-stream\r\n\r\n"
-
-
 @pytest.mark.parametrize("seed", range(20))
 def test_pieces_of_any_size(seed: int) -> None:
     dice = random.Random(seed)
@@ -43,7 +40,7 @@ def test_pieces_of_any_size(seed: int) -> None:
         b"\x1e\x1e\n",
         WORD + b"E 3\n",
     ]
-    whole = HEAD
+    whole = b""
     for line in body:
         at = dice.randrange(len(line))
         whole += frame(1, line[:at]) + frame(1, line[at:])
@@ -61,11 +58,5 @@ def test_what_is_known_already_is_left_out() -> None:
     heard = Heard()
     stream = ExecStream(heard, Lines(WORD))
     stream.skip = 5
-    stream.feed(HEAD + frame(1, b"123") + frame(2, b"sh: no") + frame(1, b"4567" + WORD + b"A 0 1\n8"))
+    stream.feed(frame(1, b"123") + frame(2, b"sh: no") + frame(1, b"4567" + WORD + b"A 0 1\n8"))
     assert (heard.data, heard.lines, stream.words) == (b"678", ["A 0 1"], b"sh: no")
-
-
-def test_a_refusal_has_its_status() -> None:
-    with pytest.raises(Refused) as refusal:
-        ExecStream(Heard(), None).feed(b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\nno")
-    assert (refusal.value.status, refusal.value.words) == (409, "no")

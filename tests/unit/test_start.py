@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from config import start
+from workers import pulse
 
 _COMPLETE = {
     "DATABASE_URL": "postgres://a:b@c/d",
@@ -102,6 +103,29 @@ def test_a_workers_health(tmp_path: Path) -> None:
         renewed.write_text(f"{boot} {now - 31:.3f} 540 600\n")
         assert "no heartbeat" in start.health("worker", environment)
     assert _run("health", "worker", **environment).returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "name"), [("callbacks", "GANTRY_CALLBACKS_PULSE"), ("network", "GANTRY_NETWORK_GUARD")]
+)
+def test_health_by_a_sign_of_life(tmp_path: Path, what: str, name: str) -> None:
+    """Catches a health that an old file, another boot's or none passes."""
+    file = tmp_path / "pulse"
+    environment = {name: str(file)}
+    assert start.health(what, {}) == f"{name} is empty: name a file"
+    assert "no sign of life" in start.health(what, environment)
+    pulse.write(file, "word")
+    assert start.health(what, environment) == ""
+    assert pulse.read(file, 30) == ["word"]
+    boot, at, word = file.read_text().split()
+    file.write_text(f"{boot} {float(at) - 31:.3f} {word}\n")
+    assert "is 31 s old" in start.health(what, environment)
+    with pytest.raises(pulse.Silent, match="is 31 s old"):
+        pulse.read(file, 30)
+    file.write_text(f"another {at} {word}\n")
+    assert start.health(what, environment) != ""
+    with pytest.raises(pulse.Silent, match="another boot"):
+        pulse.read(file, 30)
 
 
 def test_an_api_that_does_not_answer_is_not_healthy() -> None:

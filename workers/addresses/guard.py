@@ -159,8 +159,8 @@ def parse(
         raise wrong("it has a space, a backslash or a control character in it: percent-encode them")
     try:
         parts = urlsplit(url)
-    except ValueError as error:
-        raise wrong(f"it is not a URL ({error})") from None
+    except ValueError:
+        raise wrong("it is not a URL: look at its host and port") from None
     scheme = parts.scheme.lower()
     if scheme not in schemes:
         raise wrong(f"it has to begin with {' or '.join(f'{name}://' for name in schemes)}")
@@ -171,7 +171,13 @@ def parse(
         raise wrong("leave the user name and password out of it")
     match = _PLACE.fullmatch(place)
     if match is None:
-        raise wrong(f"{place[:60]!r} is not a host, or a host with a port")
+        # With an @ further on, this may be a password that has a slash, ? or # in it: it is not quoted.
+        hidden = "@" in parts.path + parts.query + parts.fragment
+        raise wrong(
+            "what stands before the path is not a host (percent-encode / ? # in a user name or password)"
+            if hidden
+            else f"{place[:60]!r} is not a host, or a host with a port"
+        )
     host = _named(match[2], wrong) if match[1] is None else _bracketed(match[1], wrong)
     port = int(match[3]) if match[3] else DEFAULT_PORTS.get(scheme, 0)
     if not 0 < port < 65536:

@@ -30,8 +30,13 @@ def callback_header(request: Asked) -> str:
 
 
 def checked(url: str, field: str) -> str:
-    """``url``, or InvalidInput naming ``field``."""
+    """``url``, or InvalidInput naming ``field``. Credentials are refused: the URL is shown and kept."""
     if len(url) > LONGEST:
         raise InvalidInput(f"{field} has {len(url)} characters: at most {LONGEST} are allowed", field=field)
-    addresses.parse(url, field=field, credentials=True)
+    if addresses.parse(url, field=field, credentials=True).authorization is not None:
+        raise InvalidInput(
+            f"{field} has a user name or password in it: leave them out, every callback is signed "
+            "(webhook-signature), and that is what the receiver should check",
+            field=field,
+        )
     return url

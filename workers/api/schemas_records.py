@@ -23,6 +23,7 @@ USAGE_EXAMPLE: Final[dict[str, Any]] = {
     "cpu_s": 8600.5,
     "mem_mb_s": 4403200,
     "log_bytes": 73400320,
+    "callbacks": {"delivered": 412, "dead": 3},
 }
 AUDIT_EXAMPLE: Final[dict[str, Any]] = {
     "id": 77,

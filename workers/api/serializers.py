@@ -353,6 +353,13 @@ class EndedRunsSerializer(serializers.Serializer[object]):
     cancelled = serializers.IntegerField()
 
 
+class EndedCallbacksSerializer(serializers.Serializer[object]):
+    """How many callbacks were delivered and given up."""
+
+    delivered = serializers.IntegerField()
+    dead = serializers.IntegerField()
+
+
 class UsageSerializer(serializers.Serializer[object]):
     """A tenant's use by one family: what ended in these days (UTC)."""
 
@@ -363,6 +370,7 @@ class UsageSerializer(serializers.Serializer[object]):
     cpu_s = serializers.FloatField(help_text="reserved CPUs times seconds")
     mem_mb_s = serializers.IntegerField(help_text="reserved MiB times seconds")
     log_bytes = serializers.IntegerField()
+    callbacks = EndedCallbacksSerializer()
 
 
 class UsedSerializer(serializers.Serializer[object]):

@@ -193,6 +193,7 @@ def family_usage(item: FamilyUsage) -> dict[str, Any]:
         "cpu_s": item.cpu_s,
         "mem_mb_s": item.mem_mb_s,
         "log_bytes": item.log_bytes,
+        "callbacks": {"delivered": item.callbacks_delivered, "dead": item.callbacks_dead},
     }
 
 

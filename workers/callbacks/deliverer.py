@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import structlog
 from django.conf import settings
@@ -20,7 +21,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from workers import doorbell
+from workers import doorbell, pulse
 from workers.callbacks import rows, schedule, sending, signing
 from workers.callbacks.rows import Due, Lane, Receiver
 from workers.callbacks.schedule import Decision, Sent
@@ -258,6 +259,7 @@ class Deliverer:
                 over = over or decision.rests_s is not None or decision.slow is not (receiver.lane == "slow")
             if not self._recorded(receiver, due, sent, decision, release=over):
                 log.warning("callbacks.lease_taken", receiver=receiver.address, callback=due.id)
+                rows.release(receiver.lease)  # if it is ours still, and only the callback has changed
                 return
             self._tell(receiver, due, sent, decision)
             if over:
@@ -270,7 +272,7 @@ class Deliverer:
         self, receiver: Receiver, due: Due, sent: Sent | None, decision: Decision, *, release: bool
     ) -> bool:
         """Record, however long the database is away while the lease stands; then somebody sends it again."""
-        until = time.monotonic() + settings.GANTRY_CALLBACK_LEASE_S / 2
+        until = time.monotonic() + rows.lease_s() / 2
         while True:
             try:
                 return rows.record(receiver, due, sent, decision, release=release)
@@ -329,6 +331,8 @@ class Deliverer:
                     for key, number in counts.items():
                         self._counts[key] += number
                 raise
+            if settings.GANTRY_CALLBACKS_PULSE:
+                pulse.write(Path(settings.GANTRY_CALLBACKS_PULSE))
             if rows.repair():
                 self.wake()
             connection.close()

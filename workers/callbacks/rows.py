@@ -78,6 +78,12 @@ class Due:
     more: bool = False
 
 
+def lease_s() -> float:
+    """How long a receiver is leased, in seconds. Longer than a delivery whatever is set: else a receiver that
+    hangs would be taken over each time before that can be recorded, and never count as slow."""
+    return max(float(settings.GANTRY_CALLBACK_LEASE_S), 1.5 * float(settings.GANTRY_CALLBACK_TIMEOUT_S))
+
+
 def claim(holder: str, *, lane: Lane, limit: int, after: tuple[int, str]) -> list[Receiver]:
     """Lease up to ``limit`` receivers of a lane that have something due, going round from ``after`` on."""
     with transaction.atomic(), connection.cursor() as cursor:
@@ -113,7 +119,7 @@ def claim(holder: str, *, lane: Lane, limit: int, after: tuple[int, str]) -> lis
                 [tenant for tenant, _ in found],
                 [address for _, address in found],
                 holder[:128],
-                settings.GANTRY_CALLBACK_LEASE_S,
+                lease_s(),
             ],
         )
         order = {key: number for number, key in enumerate(found)}
@@ -201,7 +207,7 @@ def _record_values(
         "failures": decision.failures,
         "rests": decision.rests_s,
         "release": release,
-        "lease": settings.GANTRY_CALLBACK_LEASE_S,
+        "lease": lease_s(),
         "receiver": receiver.lease.run_id,
         "epoch": receiver.lease.epoch,
         "state": decision.state,

@@ -5,6 +5,7 @@ Never raises for what the receiver or the network does: that is the result. Must
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
@@ -54,7 +55,7 @@ def send(
         with addresses.open_url(
             url,
             purpose=PURPOSE,
-            deadline=addresses.Deadline(total_s, stall_s=total_s, tick=still_wanted),
+            deadline=addresses.Deadline(total_s, stall_s=math.inf, tick=still_wanted),
             method="POST",
             headers=headers,
             body=content,

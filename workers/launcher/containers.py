@@ -18,7 +18,7 @@ import sys
 import time
 from urllib.parse import quote
 
-from . import control, execs
+from . import control, execs, strays
 from .guard import Guard
 
 TYPE_CHECKING = False
@@ -99,6 +99,8 @@ class ContainerGuard:
             identity, state = item["Id"], item.get("State")
             if state == "created":
                 self._tell(f"{overdue}: {item['Names']} is removed before it starts")
+                if problem := strays.end(identity):
+                    self._tell(f"{item['Names']}: {problem}")
                 self._ask(engine, "DELETE", f"/containers/{identity}")
                 left = True
             elif state in ("running", "paused", "restarting"):

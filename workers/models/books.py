@@ -1,4 +1,4 @@
-"""What the database counts by itself, by triggers of migration 0003: waiting runs and usage of each tenant.
+"""What the database counts by itself, by triggers (0003, 0008): waiting runs and usage of each tenant.
 
 Each database connection (``writer``, its backend's process id) adds to rows of its own, so that nobody ever
 waits for another to count; the reconciler folds rows of ended connections into writer 0. Docs: decision 40.
@@ -22,7 +22,7 @@ class TenantLoad(models.Model):
 
 
 class UsageDay(models.Model):
-    """What ended on a day (UTC): runs by their state, attempts with what they reserved while they ran."""
+    """What ended on a day (UTC): runs by their state, attempts with what they reserved, callbacks."""
 
     pk = models.CompositePrimaryKey("tenant_id", "day", "family", "state", "writer")
     tenant_id = models.BigIntegerField()
@@ -37,6 +37,9 @@ class UsageDay(models.Model):
     #: Reserved MiB times seconds.
     mem_mb_s = models.BigIntegerField(db_default=0)
     log_bytes = models.BigIntegerField(db_default=0)
+    #: On the day on which they were delivered or given up, in a row whose state is blank.
+    callbacks_delivered = models.BigIntegerField(db_default=0)
+    callbacks_dead = models.BigIntegerField(db_default=0)
 
     class Meta:
         indexes = [models.Index(fields=["day"], name="usage_day")]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from django.db import models
+from django.db.models import Q
 from django.db.models.functions import Now
 
+from workers.models.runs import Run
 from workers.models.tenancy import Tenant
 
 
@@ -15,6 +17,11 @@ class Secret(models.Model):
     purpose = models.CharField(max_length=64)
     ciphertext = models.BinaryField()
     created_at = models.DateTimeField(db_default=Now(), editable=False)
+    #: The run that alone needs it: wiped when that has ended.
+    run = models.ForeignKey(Run, null=True, on_delete=models.CASCADE, db_index=False)
+
+    class Meta:
+        indexes = [models.Index(fields=["run"], condition=Q(run__isnull=False), name="secret_of_run")]
 
     def __str__(self) -> str:
         return f"{self.purpose} of {self.tenant_id}"

@@ -68,7 +68,7 @@ class Events:
     def ping(self) -> str:
         """Ask whether the engine answers now; returns the trouble."""
         try:
-            self._engine.ask("GET", "/containers/json", query={"limit": 1}, timeout_s=_PING_PATIENCE_S)
+            self._engine.call(lambda docker: docker.containers(limit=1), timeout_s=_PING_PATIENCE_S)
         except EngineAway as error:
             self.trouble = str(error)
         except EngineRefused as error:

@@ -33,7 +33,9 @@ _THEIRS: Final = re.compile(
 )
 
 #: The engine died in the middle of an earlier start: it may have run, so it counts as a try.
-_HALF_DONE: Final = re.compile(r"task [0-9a-f]{64}: already exists")
+_HALF_DONE: Final = re.compile(
+    r"task [0-9a-f]{64}: already exists|\bid already in use\b|given id already exists"
+)
 
 
 def refused_start(error: EngineRefused, state: Mapping[str, Any]) -> PrepareFailed:

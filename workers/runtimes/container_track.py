@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from workers.launcher import control
+import structlog
+
+from workers.launcher import control, strays
 from workers.runtimes.base import Result
 from workers.runtimes.container_config import Image
 from workers.runtimes.container_output import Spool
 from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL
+
+log = structlog.get_logger(__name__)
 
 #: Exit codes of what ended by TERM or KILL; a program that handles TERM may choose its own.
 _SIGNALLED: Final = (137, 143)
@@ -47,6 +51,8 @@ class Track:
     def __init__(self, name: str, folder: Path, spec: Mapping[str, Any]) -> None:
         self.name = name
         self.folder = folder
+        #: The container's id, once there is one.
+        self.identity = ""
         self.image: Image | None = None
         self.digest = ""
         self.told = ""
@@ -100,6 +106,7 @@ class Track:
 
     def adopt(self, inspected: Mapping[str, Any]) -> None:
         """Take over what an earlier worker made."""
+        self.identity = str(inspected["Id"])
         labels = inspected["Config"].get("Labels") or {}
         self.digest = labels.get("gantry.image", self.digest)
         self.note(labels.get("gantry.note", ""))
@@ -126,6 +133,17 @@ class Track:
         except FileExistsError:
             return False
         return True
+
+    def end_strays(self) -> bool:
+        """Before an attempt is closed whose container the engine calls not started: nothing of it may live.
+
+        False: something does, and cannot be ended yet; then it is looked at again.
+        """
+        problem = strays.end(self.identity)
+        if problem:
+            log.warning("container.not_ended", container=self.name, why=problem)
+            self.look_again(1.0)
+        return not problem
 
     # --- stopping ------------------------------------------------------------------------------------
 

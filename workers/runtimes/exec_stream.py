@@ -7,25 +7,14 @@ where they are torn. Must not import Django.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final, Protocol
 
 from workers.logs.capture import STDOUT
-from workers.runtimes.container_output import CutError
 
 #: What an engine says instead of output is kept up to here, in bytes.
 _WORDS_MOST: Final = 4096
 #: A line of the wrapper is never longer.
 _LINE_MOST: Final = 4096
-
-
-class Refused(CutError):
-    """The engine answered the start of an exec with an error."""
-
-    def __init__(self, status: int, words: str) -> None:
-        super().__init__(f"{words} (the engine answered {status})")
-        self.status = status
-        self.words = words
 
 
 class Lines:
@@ -72,7 +61,7 @@ class Listener(Protocol):
 
 
 class ExecStream:
-    """Takes the answer of an exec's start apart: head, frames, lines. ``lines`` None: all is output."""
+    """Takes what follows an exec's start apart: frames, lines. ``lines`` None: all is output."""
 
     #: Without chunks and timestamps: its end is the connection's.
     attached = True
@@ -82,17 +71,14 @@ class ExecStream:
         self._listener = listener
         self._lines = lines
         self._raw = bytearray()
-        self.in_head = True
         #: How many first bytes of output are known already.
         self.skip = 0
         #: What came that is no output: the engine's words, or a shell's.
         self.words = b""
 
     def feed(self, data: bytes) -> None:
-        """Raises CutError, Refused, and what the listener raises."""
+        """Raises what the listener raises."""
         self._raw += data
-        if self.in_head and not self._read_head():
-            return
         raw, at = self._raw, 0
         while len(raw) - at >= 8:
             size = int.from_bytes(raw[at + 4 : at + 8], "big")
@@ -102,17 +88,6 @@ class ExecStream:
             at += 8 + size
             self._take(stream, piece)
         del raw[:at]
-
-    def _read_head(self) -> bool:
-        end = self._raw.find(b"\r\n\r\n")
-        if end < 0:
-            return False
-        status = int((bytes(self._raw[:end]).split(b" ", 2)[1:2] or [b"0"])[0])
-        if status not in (101, 200):
-            raise Refused(status, bytes(self._raw[end + 4 :]).decode(errors="replace").strip())
-        del self._raw[: end + 4]
-        self.in_head = False
-        return True
 
     def _take(self, stream: int, piece: bytes) -> None:
         if self._lines is None:
@@ -129,7 +104,3 @@ class ExecStream:
             self.skip -= skipped
             if len(found) > skipped:
                 self._listener.output(found[skipped:])
-
-
-#: One request to the engine that is read to its end.
-Call = Callable[[str, str, "dict[str, object]"], bytes]

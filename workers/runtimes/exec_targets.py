@@ -101,10 +101,10 @@ def _belongs(labels: Mapping[str, str], service: str, app: str) -> bool:
     return service in names
 
 
-def swarm_node_id(engine: Engine) -> str:
-    """The Swarm's name for an engine; empty where there is no Swarm or no answer."""
+def engine_names(engine: Engine) -> tuple[str, str]:
+    """The engine's own id, and what its Swarm calls it; empty where there is none, or no answer."""
     try:
-        info = engine.ask("GET", "/info", timeout_s=5.0)
+        info = engine.call(lambda docker: docker.info(), timeout_s=5.0)
     except (EngineAway, EngineRefused):
-        return ""
-    return str((info.get("Swarm") or {}).get("NodeID") or "")
+        return "", ""
+    return str(info.get("ID") or ""), str((info.get("Swarm") or {}).get("NodeID") or "")

@@ -8,7 +8,6 @@ chunk of output comes next), ``stop``, the spool. Must not import Django or ask 
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ from typing import Any, Final
 from workers.launcher import control
 from workers.logs.capture import STDOUT
 from workers.runtimes.container_track import Track
+from workers.runtimes.engine_link import Channel
 from workers.runtimes.exec_scripts import BLOCK
 from workers.runtimes.exec_stream import ExecStream, Lines
 
@@ -41,7 +41,7 @@ class ExecTrack(Track):
         self.reading = False
         self.alive = False
         self.stream: ExecStream | None = None
-        self._channel: socket.socket | None = None
+        self._channel: Channel | None = None
         #: S or X was heard, or the stream ended.
         self.heard = threading.Event()
         self.started = bool(told)
@@ -105,7 +105,7 @@ class ExecTrack(Track):
 
     # --- the stream ----------------------------------------------------------------------------------
 
-    def open(self, channel: socket.socket, *, reading: bool) -> ExecStream:
+    def open(self, channel: Channel, *, reading: bool) -> ExecStream:
         """A new stream will be read; the caller holds the spool's lock. ``reading``: it is a reader's."""
         word = "" if self.plain else str(self.plan["word"])
         self.reading, self.alive = reading, False
@@ -129,7 +129,7 @@ class ExecTrack(Track):
         if channel is None or not self.spool.open:
             return False
         try:
-            channel.sendall(f"{text}\n".encode())
+            channel.send(f"{text}\n".encode(), 1.0)
         except OSError:
             return False
         return True

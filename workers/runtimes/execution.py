@@ -29,10 +29,9 @@ from workers.logs.redaction import Redactor
 from workers.runtimes import exec_scripts, exec_targets
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.container_guard import GuardKeeper
-from workers.runtimes.container_output import CutError, Follower
+from workers.runtimes.container_stream import Follower
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 from workers.runtimes.exec_pump import Pulse, Pump
-from workers.runtimes.exec_stream import Refused
 from workers.runtimes.exec_track import ExecTrack
 from workers.runtimes.folders import make_removable
 from workers.specs import ExecSpec, NewerSpecError
@@ -77,9 +76,9 @@ class ExecRuntime:
     def lookups(self) -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         return {"containers": lambda payload: exec_targets.running(self._engine, payload)}
 
-    def swarm_node_id(self) -> str:
-        """The Swarm's name for this engine; empty where there is no Swarm or no answer."""
-        return exec_targets.swarm_node_id(self._engine)
+    def engine_names(self) -> tuple[str, str]:
+        """The engine's own id, and what its Swarm calls it; empty where there is none, or no answer."""
+        return exec_targets.engine_names(self._engine)
 
     # --- names ---------------------------------------------------------------------------------------
 
@@ -226,12 +225,10 @@ class ExecRuntime:
                 b"" if track.plain else exec_scripts.introduction(track.plan["word"], [*spec.argv, *secrets])
             )
             opened = self._converse(track, track.plan["exec"], introduction)
-        except Refused as error:
-            if error.status == 409 and "paused" not in error.words and not self._never_started(track):
+        except EngineRefused as error:
+            if error.status == 409 and "paused" not in error.message and not self._never_started(track):
                 return  # it was started before: the watcher goes on with it
-            raise _refused(error.status, error.words) from error
-        except CutError as error:
-            raise EngineAway(str(error), sent=True) from error
+            raise _refused(error.status, error.message) from error
         if not opened:
             return
         if track.plain:
@@ -281,27 +278,20 @@ class ExecRuntime:
     ) -> bool:
         """Start an exec and read it from now on; False while somebody else reads.
 
-        Raises EngineAway, Refused, CutError, OSError.
+        Raises EngineAway, EngineRefused, OSError.
         """
         if not track.spool.lock():
             track.look_again(_AGAIN_S)
             return False
         try:
             body = {"Detach": False, "Tty": False}
-            channel = self._engine.raw("POST", f"/exec/{exec_id}/start", {}, body)
+            channel = self._engine.raw("POST", f"/exec/{exec_id}/start", None, body)
         except BaseException:
             track.spool.unlock()
             raise
-        stream = track.open(channel, reading=reading)
         try:
-            channel.settimeout(_SETTLE_S)
-            while stream.in_head:
-                data = channel.recv(65_536)
-                if not data:
-                    raise CutError("the engine closed the connection")
-                stream.feed(data)
-            if introduction:
-                channel.sendall(introduction)
+            stream = track.open(channel, reading=reading)
+            channel.send(introduction)
         except BaseException:
             channel.close()
             track.spool.unlock()
@@ -404,7 +394,7 @@ class ExecRuntime:
             if self._never_started(track):
                 return self._start_again(track, run)
             self._read(track)
-        except (EngineAway, EngineRefused, CutError, OSError) as error:
+        except (EngineAway, EngineRefused, OSError) as error:
             log.info("exec.not_reached", attempt=track.name, error=str(error))
         track.look_again(_AGAIN_S)
         return None
@@ -412,13 +402,15 @@ class ExecRuntime:
     def _read(self, track: ExecTrack) -> bool:
         """Read what the wrapper has left or leaves, by an exec with the rights of the first.
 
-        False while somebody else reads. Raises EngineAway, EngineRefused, CutError, OSError.
+        False while somebody else reads. Raises EngineAway, EngineRefused, OSError.
         """
         made = self._engine.ask(
             "POST",
             f"/containers/{track.plan['container']}/exec",
             body={
-                **{"AttachStdin": True, "AttachStdout": True, "AttachStderr": True},
+                "AttachStdin": True,
+                "AttachStdout": True,
+                "AttachStderr": True,
                 "User": track.plan.get("user") or "",
                 "Privileged": bool(track.plan.get("privileged")),
                 "Cmd": exec_scripts.reader(track.plan["mark"], track.files),
@@ -561,7 +553,7 @@ class ExecRuntime:
                     return False
             except EngineRefused as error:
                 return error.status < 500
-            except (EngineAway, CutError, OSError):
+            except (EngineAway, OSError):
                 return False
         track.send("q")
         deadline = time.monotonic() + _SIGNAL_S

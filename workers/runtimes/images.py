@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final, Literal
-from urllib.parse import quote
 
 import structlog
 from django.conf import settings
@@ -178,7 +177,7 @@ def _refusal(
 
 def _inspect(engine: Engine, image: Reference) -> dict[str, Any] | None:
     try:
-        found: dict[str, Any] = engine.ask("GET", f"/images/{quote(str(image))}/json")
+        found: dict[str, Any] = engine.call(lambda docker: docker.inspect_image(str(image)))
     except EngineRefused as error:
         if error.status == 404:
             return None

@@ -3,14 +3,16 @@
 Made on the engine as the bridge ``gantry`` without traffic between containers, and guarded by firewall rules
 in the engine's own network namespace (docs/decisions/0027): nothing from it reaches an address of the machine
 itself, nor the networks of GANTRY_CONTAINER_DENY_NETWORKS. Rules can be flushed by others, so they are looked
-at again before each start and every few seconds. Where they cannot be set (not root, an engine on
-another machine) GANTRY_CONTAINER_NETWORK decides. Must not import models or the database.
+at again before each start and every few seconds. A worker in a container of its own leaves that to a
+neighbour (`manage.py network`, docs/decisions/0053) and heeds what it says. Where they cannot be set (not
+root, an engine on another machine) GANTRY_CONTAINER_NETWORK decides. Must not import models or the database.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import secrets
 import socket
 import struct
 import subprocess
@@ -22,15 +24,17 @@ from typing import Any, Final
 import structlog
 from django.conf import settings
 
+from workers import pulse
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 from workers.states import Reason
 
 log = structlog.get_logger(__name__)
 
-#: The network's name on the engine, and its bridge's in the kernel.
+#: The network's name on the engine.
 NETWORK: Final = "gantry"
-_BRIDGE: Final = "gantry0"
+#: Its bridge's in the kernel. Drawn by lot: where a bridge of this name is, there the engine is.
+_BRIDGE: Final = re.compile(r"gantry[0-9a-f]{8}")
 #: From the network to the machine itself, and from it through the machine.
 _TO_HOST, _THROUGH = "GANTRY-HOST", "GANTRY-OUT"
 _ICC: Final = "com.docker.network.bridge.enable_icc"
@@ -39,6 +43,8 @@ _BRIDGE_NAME: Final = "com.docker.network.bridge.name"
 _KEPT_S: Final = 30.0
 #: Longest silence of the engine when it is asked about its networks, in seconds.
 _ASK_S: Final = 10.0
+#: Longest silence of the process that guards the network for this worker, in seconds.
+_NEIGHBOUR_S: Final = 15.0
 _REJECT: Final = "-j REJECT --reject-with icmp-port-unreachable"
 _ANSWERS: Final = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 
@@ -48,10 +54,16 @@ class Unguarded(Exception):
 
 
 class Networks:
-    """One engine's network for BRIDGE. Safe for many threads."""
+    """One engine's network for BRIDGE. Safe for many threads.
 
-    def __init__(self, engine: Engine) -> None:
+    ``guard_file``: where another process says how it guards the network; "": this one guards it.
+    """
+
+    def __init__(self, engine: Engine, guard_file: str | None = None) -> None:
         self._engine = engine
+        self._guard_file = settings.GANTRY_NETWORK_GUARD if guard_file is None else guard_file
+        #: The network's id on the engine, once it was seen.
+        self.identity = ""
         self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None
         self._wanted_until = 0.0
@@ -92,7 +104,10 @@ class Networks:
         before = self.trouble
         try:
             bridge = self._network()
-            self._guard(_namespace(self._engine, bridge), bridge)
+            if self._guard_file:
+                self._heed(Path(self._guard_file))
+            else:
+                self._guard(_namespace(self._engine, bridge), bridge)
             self.trouble = ""
         except Unguarded as error:
             self.trouble = (
@@ -113,7 +128,7 @@ class Networks:
         found = self._inspect()
         if found is None:
             self._make()
-            found = self._inspect()
+            found = self._made()
         options = (found or {}).get("Options") or {}
         bridge = str(options.get(_BRIDGE_NAME, ""))
         if found is None or not re.fullmatch(r"[A-Za-z0-9_.-]{1,15}", bridge) or found.get("EnableIPv6"):
@@ -123,30 +138,53 @@ class Networks:
                 f"the engine's network {NETWORK} lets containers talk to each other: remove it, then it is "
                 f"made again with {_ICC}=false"
             )
+        self.identity = str(found["Id"])
         return bridge
+
+    def _heed(self, file: Path) -> None:
+        """What the guarding process says of this network. Raises Unguarded."""
+        try:
+            identity, *trouble = pulse.read(file, max(_NEIGHBOUR_S, 3 * settings.GANTRY_HEARTBEAT_S))
+        except (pulse.Silent, ValueError) as error:
+            raise Unguarded(f"the process `network` that guards it is not heard: {error}; start it") from None
+        if trouble:
+            raise Unguarded(f"the process `network` says: {' '.join(trouble)}")
+        if identity != self.identity:
+            raise Unguarded("the process `network` guards that of another engine, or looks again in a moment")
 
     def _inspect(self) -> dict[str, Any] | None:
         # By exact name: the engine would also take it for the beginning of an id.
-        for item in self._engine.ask(
-            "GET", "/networks", query={"filters": {"name": [f"^{NETWORK}$"]}}, timeout_s=_ASK_S
+        for item in self._engine.call(
+            lambda docker: docker.networks(names=[f"^{NETWORK}$"]), timeout_s=_ASK_S
         ):
             if item.get("Name") == NETWORK and item.get("Driver") == "bridge":
                 found: dict[str, Any] = item
                 return found
         return None
 
+    def _made(self) -> dict[str, Any] | None:
+        """The network that was made a moment ago, perhaps by another: that takes the engine a moment, too."""
+        for _ in range(20):
+            if found := self._inspect():
+                return found
+            time.sleep(0.1)
+        return None
+
     def _make(self) -> None:
-        body = {
-            "Name": NETWORK,
-            "CheckDuplicate": True,
-            "Driver": "bridge",
-            "Options": {_ICC: "false", _BRIDGE_NAME: _BRIDGE},
-            "Labels": {"gantry": "network"},
-        }
         try:
-            self._engine.ask("POST", "/networks/create", body=body, timeout_s=_ASK_S)
+            self._engine.call(
+                lambda docker: docker.create_network(
+                    NETWORK,
+                    driver="bridge",
+                    options={_ICC: "false", _BRIDGE_NAME: f"gantry{secrets.token_hex(4)}"},
+                    check_duplicate=True,
+                    labels={"gantry": "network"},
+                ),
+                timeout_s=_ASK_S,
+            )
         except EngineRefused as error:
-            if error.status != 409:  # another worker of this engine was faster
+            # Another worker of this engine was faster: by name (409), or by the bridge's name (403).
+            if error.status != 409 and "same bridge name" not in error.message:
                 raise
 
     def _guard(self, enter: list[str], bridge: str) -> None:
@@ -160,6 +198,8 @@ class Networks:
             _run([*enter, "iptables", "-w", "5", "-I", "FORWARD", "1", "-j", "DOCKER-USER"])
         for hook, chain in _HOOKS:
             jump = ["-i", bridge, "-j", chain]
+            for old in _jumping(_listed(enter), hook, chain) - {bridge}:  # of a network that was removed
+                _run([*enter, "iptables", "-w", "5", "-D", hook, "-i", old, "-j", chain])
             if f"-A {hook} {' '.join(jump)}" != _first(_listed(enter), hook):
                 _run([*enter, "iptables", "-w", "5", "-I", hook, "1", *jump])
         self._rules = self._standing(enter, bridge)
@@ -221,19 +261,33 @@ def _namespace(engine: Engine, bridge: str) -> list[str]:
     there = Path(f"/proc/{pid}")
     elsewhere = "the engine's process is not visible from here (a worker in a container?): run it on the host"
     if pid <= 0:
+        # In a container that shares the machine's network, but not its processes.
+        if _BRIDGE.fullmatch(bridge) and _has(Path("/proc/self/net/dev").read_text(), bridge):
+            return []
         raise Unguarded(elsewhere)
     try:
         devices = (there / "net/dev").read_text()
         same = (there / "ns/net").readlink() == Path("/proc/self/ns/net").readlink()
     except OSError:
         raise Unguarded(elsewhere) from None
-    if not re.search(rf"^\s*{re.escape(bridge)}:", devices, re.MULTILINE):
+    if not _has(devices, bridge):
         raise Unguarded(f"the bridge {bridge} is not where the engine's socket is: is the engine elsewhere?")
     return [] if same else ["nsenter", f"--net={there}/ns/net", "--"]
 
 
+def _has(devices: str, bridge: str) -> bool:
+    return re.search(rf"^\s*{re.escape(bridge)}:", devices, re.MULTILINE) is not None
+
+
 def _listed(enter: list[str]) -> list[str]:
     return _run([*enter, "iptables", "-w", "5", "-S"]).splitlines()
+
+
+def _jumping(lines: list[str], hook: str, chain: str) -> set[str]:
+    """The bridges of ours whose packets jump from the one to the other."""
+    start, end = f"-A {hook} -i ", f" -j {chain}"
+    found = {line[len(start) : -len(end)] for line in lines if line.startswith(start) and line.endswith(end)}
+    return {name for name in found if _BRIDGE.fullmatch(name)}
 
 
 def _first(lines: list[str], hook: str) -> str:

@@ -76,7 +76,8 @@ class ProcessRuntime:
             scratch.mkdir(mode=0o700, exist_ok=True)
             if spec.uris:
                 tell(f"Fetching {len(spec.uris)} files")
-                fetch.fetch_uris(spec.uris, scratch, cancelled)
+                uris = fetch.with_credentials(spec.uris, spec.uri_secrets, run.secrets)
+                fetch.fetch_uris(uris, scratch, cancelled)
         except EngineError as error:
             raise PrepareFailed(Reason.INPUT, error.message) from error
         except OSError as error:

@@ -7,7 +7,6 @@ The engine is asked with the credentials given and no others: what the worker's 
 from __future__ import annotations
 
 import contextlib
-import http.client
 import json
 import re
 import socket
@@ -15,17 +14,27 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import urlencode
 
 from django.conf import settings
+from docker.errors import StreamParseError
+from docker.utils.json_stream import json_stream
+from urllib3.exceptions import HTTPError
+from urllib3.response import HTTPResponse
 
 from workers.references import Credentials, Reference
-from workers.runtimes.engine import Address, Engine
+from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 
 _MIB: Final = 1024 * 1024
 #: Longest part of a registry's own words that is shown.
 _SHOWN: Final = 300
+
+
+_UNFINISHED: Final = (
+    *(EngineAway, EngineRefused, HTTPError, HTTPException, StreamParseError, OSError, ValueError),
+)
 
 
 class Cause(Enum):
@@ -103,18 +112,6 @@ class Progress:
         return f"{have * 100 // total} % ({have / _MIB:.0f} of {total / _MIB:.0f} MiB)"
 
 
-class _Request(http.client.HTTPConnection):
-    """A connection of a pull's own, so that closing it ends that pull and nothing else."""
-
-    def __init__(self, address: Address) -> None:
-        super().__init__("docker")
-        self._address = address
-
-    def connect(self) -> None:
-        # No limit for reading: those who wait have a deadline, and leave.
-        self.sock = self._address.connect(None)
-
-
 class Pull:
     """A pull in a thread of its own, which ``shared`` starts and ends."""
 
@@ -128,7 +125,9 @@ class Pull:
         self.queued = True
         #: How many runs wait for it; under the module's lock.
         self.waiting = 0
-        self._request = _Request(engine.address)
+        self._engine = engine
+        #: The connection of this pull alone: closing it ends it, also before the registry's first answer.
+        self._channel: socket.socket | None = None
         self._credentials = credentials
 
     def run(self) -> None:
@@ -144,47 +143,50 @@ class Pull:
                     self.failure = self._ask()
             finally:
                 places.release()
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except _UNFINISHED as error:
             self.failure = Failure(Cause.NODE, f"the Docker Engine did not finish it: {str(error)[:_SHOWN]}")
         except BaseException:
             self.failure = Failure(Cause.NODE, "it ended unexpectedly, see the worker's log")
             raise
         finally:
-            self._request.close()
             _forget(self)
             self.done.set()
 
     def abandon(self) -> None:
         """Nobody waits any more: the engine stops a pull whose reader goes away."""
         self.abandoned.set()
-        channel = self._request.sock
-        if channel is not None:
+        if self._channel is not None:
             with contextlib.suppress(OSError):
-                channel.shutdown(socket.SHUT_RDWR)
+                self._channel.shutdown(socket.SHUT_RDWR)
+
+    def _take(self, channel: socket.socket) -> None:
+        self._channel = channel
+        if self.abandoned.is_set():
+            raise EngineAway("nobody waits for it any more", sent=False)
 
     def _ask(self) -> Failure | None:
         query = urlencode({"fromImage": self.image.name, "tag": self.image.digest or self.image.tag})
         headers = {}
         if self._credentials is not None:
             headers["X-Registry-Auth"] = self._credentials.header(self.image.registry)
-        self._request.request("POST", f"/images/create?{query}", headers=headers)
-        response = self._request.getresponse()
-        if response.status != 200:
-            return classified(_message(response))
-        finished = False
-        while line := response.readline():
-            event = json.loads(line) if line.strip() else {}
-            if "error" in event:
-                return classified(str(event["error"]))
-            self.progress.see(event)
-            # The engine's last word; without it a stream that was cut would look like one that has ended.
-            finished = finished or str(event.get("status", "")).startswith("Status: ")
+        with self._engine.interruptible(
+            "POST", f"/images/create?{query}", headers=headers, taken=self._take
+        ) as response:
+            if response.status != 200:
+                return classified(_message(response))
+            finished = False
+            for event in json_stream(response.stream()):
+                if "error" in event:
+                    return classified(str(event["error"]))
+                self.progress.see(event)
+                # The engine's last word; without it a stream that was cut would look like one that has ended.
+                finished = finished or str(event.get("status", "")).startswith("Status: ")
         return None if finished else Failure(Cause.NODE, "the Docker Engine's answer broke off")
 
 
-def _message(response: http.client.HTTPResponse) -> str:
+def _message(response: HTTPResponse) -> str:
     try:
-        return str(json.loads(response.read())["message"])
+        return str(json.loads(response.data)["message"])
     except (ValueError, KeyError, TypeError):
         return f"the Docker Engine answered with status {response.status}"
 

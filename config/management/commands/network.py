@@ -1,0 +1,48 @@
+"""``manage.py network``: guard the network of this machine's containers for a worker that cannot do it.
+
+For a worker in a container of its own (docker-compose.yml): this process is in the engine's network, with the
+right to set firewall rules and nothing else, and tells the worker in GANTRY_NETWORK_GUARD how it stands.
+It asks neither database nor broker.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+
+from workers import pulse
+from workers.runtimes.engine import Address, Engine
+from workers.runtimes.networks import Networks
+
+
+class Command(BaseCommand):
+    help = "Guard the network of containers for a worker in a container of its own, until TERM or Ctrl-C."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        if not settings.GANTRY_NETWORK_GUARD:
+            raise CommandError(
+                "GANTRY_NETWORK_GUARD is empty: name the file where the worker reads how the network stands"
+            )
+        told = Path(settings.GANTRY_NETWORK_GUARD)
+        try:
+            engine = Engine(Address.from_environment())
+        except ValueError as error:
+            raise CommandError(str(error)) from error
+        networks = Networks(engine, guard_file="")
+        stop = threading.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: stop.set())
+        try:
+            while not stop.is_set():
+                trouble = networks.look()
+                pulse.write(told, networks.identity or "-", trouble)
+                stop.wait(settings.GANTRY_HEARTBEAT_S)
+            # The worker need not wait until it is old.
+            told.unlink(missing_ok=True)
+        except OSError as error:
+            raise CommandError(f"GANTRY_NETWORK_GUARD: {error}") from error
