@@ -83,7 +83,10 @@ def _measure(engine: Engine, url: str, boxes: list[str], *, rounds: int, count: 
                     break
                 made = api.exec_create(boxes[number % AT_ONCE], _WORDS)["Id"]
                 said = api.exec_start(made)
-                if said != b"said\n" or api.exec_inspect(made)["ExitCode"] != 0:
+                # The engine ends the stream a moment before it knows the code.
+                while (code := api.exec_inspect(made)["ExitCode"]) is None:
+                    time.sleep(0.002)
+                if said != b"said\n" or code != 0:
                     raise RuntimeError("an exec of the raw loop failed")
             api.close()
 

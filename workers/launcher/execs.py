@@ -30,7 +30,7 @@ FUNCTIONS = r"""
 _gstat() {
   IFS= read -r _gl 2>/dev/null <"/proc/$1/stat" || return 1
   set -- ${_gl##*) }
-  _gz=$1; _gp=$2; _gs=$4; _gb=${20}
+  _gz=$1; _gp=$2; _gs=$4; _gu=${20}
 }
 _gmarked() {
   [ -r "/proc/$1/environ" ] || return 1
@@ -51,11 +51,11 @@ _gkill() {
       _gstat "$_gi" || continue
       case $_gz in Z | X) continue ;; esac
       case $_gf in *" $_gp "*) _ghit=1 ;; *) _ghit=0 ;; esac
-      case $_gold in *" $_gi/$_gb "*) _ghit=1 ;; esac
+      case $_gold in *" $_gi/$_gu "*) _ghit=1 ;; esac
       [ -n "$2" ] && [ "$_gs" = "$2" ] && [ "$_gi" != "$2" ] && _ghit=1
       [ "$_ghit" = 1 ] || { _gmarked "$_gi" && _ghit=1; }
       [ "$_ghit" = 1 ] || continue
-      _gf="$_gf$_gi "; _gold="$_gold$_gi/$_gb "; _gk=$((_gk + 1)); _gmore=1
+      _gf="$_gf$_gi "; _gold="$_gold$_gi/$_gu "; _gk=$((_gk + 1)); _gmore=1
     done
   done
   [ "$1" = 0 ] || for _gi in $_gf; do kill -s "$1" "$_gi" 2>/dev/null; done

@@ -34,12 +34,7 @@ _LOOP: Final = (
     FUNCTIONS
     + f"""
 _gsay() {{ printf '%s%s\\n' "$_gw" "$1"; }}
-_galive() {{
-  {{ while IFS= read -r _gl || [ -n "$_gl" ]; do
-      case $_gl in *"$_gm"*) return 0 ;; esac
-    done <"/proc/$_gv/cmdline"; }} 2>/dev/null
-  return 1
-}}
+_galive() {{ [ -n "$_gb0" ] && _gstat "$_gv" && [ "$_gu" = "$_gb0" ]; }}
 _gloop() {{
   while read -r _ga _gb _gc; do
     case $_ga in
@@ -80,6 +75,7 @@ _WRAPPER: Final = (
     _LOOP
     + f"""
 _gm=$0; _gv=$$; _go=
+_gstat "$$"; _gb0=$_gu
 IFS= read -r _gw || exit 125
 IFS= read -r _ga
 while [ "$_ga" -gt 0 ]; do
@@ -95,7 +91,7 @@ IFS= read -r _ga || exit 125  # everything has come
 if command -v dd >/dev/null 2>&1 && command -v rm >/dev/null 2>&1; then
   for _ga in /tmp /var/tmp /dev/shm /run "${{HOME:-/}}"; do
     [ -d "$_ga" ] && [ -w "$_ga" ] || continue
-    if printf '%s\\n' "$$" 2>/dev/null >"$_ga/.$_gm.wrap" && [ -s "$_ga/.$_gm.wrap" ]; then
+    if printf '%s %s\\n' "$$" "$_gb0" 2>/dev/null >"$_ga/.$_gm.wrap" && [ -s "$_ga/.$_gm.wrap" ]; then
       _go=$_ga/.$_gm; break
     fi
   done
@@ -150,14 +146,14 @@ _READER: Final = (
     + """
 _gm=$0; _go=$1
 IFS= read -r _gw || exit 125
-_gv=; _ga=
+_gv=; _gb0=; _ga=
 if [ -n "$_go" ]; then
-  IFS= read -r _gv 2>/dev/null <"$_go.wrap"
+  read -r _gv _gb0 2>/dev/null <"$_go.wrap"
   IFS= read -r _ga 2>/dev/null <"$_go.pid"
 else
   for _go in /tmp /var/tmp /dev/shm /run "${HOME:-/}"; do
     _go=$_go/.$_gm
-    IFS= read -r _gv 2>/dev/null <"$_go.wrap" && { IFS= read -r _ga 2>/dev/null <"$_go.pid"; break; }
+    read -r _gv _gb0 2>/dev/null <"$_go.wrap" && { IFS= read -r _ga 2>/dev/null <"$_go.pid"; break; }
     _go=
   done
 fi
