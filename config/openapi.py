@@ -114,7 +114,7 @@ def _wanted(operation: dict[str, Any]) -> dict[str, str]:
     wanted = dict(_EVERYWHERE)
     if "requestBody" in operation:
         wanted.update(_WITH_BODY)
-    elif any(item["in"] == "query" for item in operation.get("parameters", ())):
+    elif any(item["in"] in ("query", "header") for item in operation.get("parameters", ())):
         wanted["400"] = _WITH_BODY["400"]
     return wanted
 

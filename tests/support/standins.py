@@ -41,7 +41,8 @@ PGDATA=/var/lib/postgresql/data/pgdata
 PATH=/opt/pg/bin:$PATH
 if [ ! -s "$PGDATA/PG_VERSION" ]; then
     initdb -D "$PGDATA" -U "$POSTGRES_USER" --pwfile="$POSTGRES_PASSWORD_FILE" \
-        --auth-local=trust --auth-host=scram-sha-256 --locale=C $POSTGRES_INITDB_ARGS >/tmp/initdb.log 2>&1 || { cat /tmp/initdb.log; exit 1; }
+        --auth-local=trust --auth-host=scram-sha-256 --locale=C $POSTGRES_INITDB_ARGS \
+        >/tmp/initdb.log 2>&1 || { cat /tmp/initdb.log; exit 1; }
     echo "host all all all scram-sha-256" >> "$PGDATA/pg_hba.conf"
     echo "CREATE DATABASE $POSTGRES_DB" | postgres --single -D "$PGDATA" postgres >/dev/null
 fi
