@@ -24,6 +24,7 @@ from workers.registration import ENGINE_ATTRIBUTE, Capacity, Registration, regis
 from workers.runtimes.base import Runtime
 from workers.runtimes.container import ContainerRuntime
 from workers.runtimes.engine import Address, Engine
+from workers.runtimes.execution import ExecRuntime
 from workers.runtimes.process import ProcessRuntime
 
 log = structlog.get_logger(__name__)
@@ -79,8 +80,9 @@ def build_runtimes() -> dict[str, Runtime]:
                     fix="run the worker as root, or set GANTRY_COMMANDS_UNISOLATED=0",
                 )
             built["process"] = ProcessRuntime(settings.GANTRY_NODE_DIR)
-    engine = _engine(asked_for="container" in wanted) if not wanted or "container" in wanted else None
-    if engine is not None:
+    on_engine = {"container", "exec"}
+    engine = _engine(asked_for=bool(on_engine & wanted)) if not wanted or on_engine & wanted else None
+    if engine is not None and (not wanted or "container" in wanted):
         built["container"] = ContainerRuntime(
             settings.GANTRY_NODE_DIR,
             engine,
@@ -88,10 +90,14 @@ def build_runtimes() -> dict[str, Runtime]:
             settings.GANTRY_NODE_NAME,
             clearance.clear,
         )
-    unknown = wanted - {"process", "container"}
+    if engine is not None and (not wanted or "exec" in wanted):
+        built["exec"] = ExecRuntime(
+            settings.GANTRY_NODE_DIR, engine, registration.installation(), settings.GANTRY_NODE_NAME
+        )
+    unknown = wanted - {"process", "container", "exec"}
     if unknown:
         raise ImproperlyConfigured(
-            f"GANTRY_RUNTIMES names {', '.join(sorted(unknown))}: this version knows: process, container"
+            f"GANTRY_RUNTIMES names {', '.join(sorted(unknown))}: known are process, container, exec"
         )
     return built
 
@@ -105,7 +111,7 @@ def _engine(*, asked_for: bool) -> Engine | None:
     if not (asked_for or os.environ.get("DOCKER_HOST") or Path(address.path).exists()):
         log.info(
             "runtime.left_out",
-            runtime="container",
+            runtime="container, exec",
             why=f"no Docker Engine at {address.shown}",
             fix="start one, or set DOCKER_HOST, and start this worker again",
         )
@@ -115,7 +121,7 @@ def _engine(*, asked_for: bool) -> Engine | None:
 
 def capacity(runtimes: dict[str, Runtime]) -> Capacity:
     """What this worker offers, from the settings and the machine."""
-    engine, swarm_node = _engine_names(runtimes.get("container"))
+    engine, swarm_node = _engine_names(runtimes)
     return Capacity(
         cpu_m=int((settings.GANTRY_NODE_CPUS or machine_cpus()) * 1000),
         mem_mb=settings.GANTRY_NODE_MEM_MB or machine_mem_mb(),
@@ -127,9 +133,10 @@ def capacity(runtimes: dict[str, Runtime]) -> Capacity:
     )
 
 
-def _engine_names(runtime: Runtime | None) -> tuple[str, str]:
+def _engine_names(runtimes: dict[str, Runtime]) -> tuple[str, str]:
     """The id of this node's engine, and its Swarm's name for it; empty where there is none, or no answer."""
-    return runtime.engine_names() if isinstance(runtime, ContainerRuntime) else ("", "")
+    asked = (item for item in runtimes.values() if isinstance(item, ContainerRuntime | ExecRuntime))
+    return next((item.engine_names() for item in asked), ("", ""))
 
 
 def _warn_of_a_shared_engine(held: Registration) -> None:

@@ -79,11 +79,13 @@ def start(
     asked: str,
     planned: Callable[[], list[Planned]],
     retry_of: str | None = None,
+    callback_url: str = "",
 ) -> JobFacts:
     """Start a job in each planned container: a new executor, the last one of the job that is returned.
 
     ``allowed``: keys of ``workers.policy`` that are on. ``retry_of``: the executor whose failures this
-    repeats, with the job as it is now: an edit may be what mends it.
+    repeats, with the job as it is now: an edit may be what mends it. ``callback_url`` is told of each
+    target's start and end.
     """
     with transaction.atomic():
         job = locked(tenant_id, asked)
@@ -110,6 +112,7 @@ def start(
                     constraints={NODE_ATTRIBUTE: names},
                     owner_id=hooks.owner_id(job.uuid, executor.number),
                     retry_of=target.retry_of,
+                    callback_url=callback_url,
                 )
                 wanted.append((row, submission))
         ids = services.submit_all(submission for _, submission in wanted)

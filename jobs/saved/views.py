@@ -20,6 +20,7 @@ from jobs.saved.errors import NoSuchContainer, NoSuchJob
 from jobs.saved.wire import JobFacts, Status
 from workers import idempotency
 from workers.api.answers import answer
+from workers.api.callback_header import callback_header
 from workers.api.lists import array, as_text, encoded, listed
 from workers.api.logs import whole_log
 from workers.errors import InvalidInput
@@ -86,7 +87,11 @@ class StartView(JobsView):
         who = self.who()
         reading.job(who.tenant_id, requests.parse_job_id(job_id), job_id)
         planned = starting.plan(who.tenant_id, job_id, requests.parse_targets(request.data))
-        return self.once(request, lambda: starting.start(who.tenant_id, who.allowed, job_id, planned))
+        url = callback_header(request)
+        return self.once(
+            request,
+            lambda: starting.start(who.tenant_id, who.allowed, job_id, planned, callback_url=url),
+        )
 
 
 class RetryView(JobsView):
@@ -97,8 +102,9 @@ class RetryView(JobsView):
         """Start a job again where an executor of it failed."""
         who = self.who()
         planned = starting.plan_retry(who.tenant_id, job_id, executor_id)
+        url = callback_header(request)
         return self.once(
-            request, lambda: starting.start(who.tenant_id, who.allowed, job_id, planned, executor_id)
+            request, lambda: starting.start(who.tenant_id, who.allowed, job_id, planned, executor_id, url)
         )
 
 

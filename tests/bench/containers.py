@@ -22,7 +22,7 @@ from tests.support.cluster import Process, wait_until
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
 
-_AT_ONCE = 8
+AT_ONCE = 8
 _WATCHED = 64
 #: What of our create call the peer's repeats; the rest is names and labels.
 _SAME = ("Image", "Env", "User", "WorkingDir", "Cmd")
@@ -42,7 +42,7 @@ def run(marks: list[str], rig: Rig, url: str, *, long: bool) -> None:
         images.load(engine)
         if "5" in marks:
             # As many CPUs as containers at once, of one CPU each.
-            with _node(rig, engine, slots=_AT_ONCE, cpus=_AT_ONCE):
+            with _node(rig, engine, slots=AT_ONCE, cpus=AT_ONCE):
                 _show(throughput(engine, url, rounds=9 if long else 5, count=80 if long else 40))
         if "14" in marks:
             with _node(rig, engine, slots=_WATCHED, cpus=_WATCHED / 10) as worker:
@@ -76,7 +76,7 @@ def throughput(engine: Engine, url: str, *, rounds: int, count: int) -> dict[str
 
     def theirs() -> float:
         began = time.perf_counter()
-        _in_threads(lambda: _raw(engine.url, same, count // _AT_ONCE))
+        in_threads(lambda: _raw(engine.url, same, count // AT_ONCE))
         return count / (time.perf_counter() - began)
 
     return interleave(rounds, ours, theirs)
@@ -88,11 +88,11 @@ def _end_to_end(engine: Engine, url: str, count: int) -> float:
 
     def post() -> None:
         client = Client(url)
-        for _ in range(count // _AT_ONCE):
+        for _ in range(count // AT_ONCE):
             client.call("POST", "/v1/tasks", task)
 
     before = _succeeded()
-    _in_threads(post)
+    in_threads(post)
     wait_until(lambda: _succeeded() >= before + count, 120, 0.02, "all end")
     wait_until(lambda: not engine.client.api.containers(all=True), 30, 0.02, "all are removed")
     return count / (time.perf_counter() - began)
@@ -123,8 +123,8 @@ def _raw(url: str, config: dict[str, Any], count: int) -> None:
     api.close()
 
 
-def _in_threads(work: Callable[[], None]) -> None:
-    threads = [threading.Thread(target=work) for _ in range(_AT_ONCE)]
+def in_threads(work: Callable[[], None]) -> None:
+    threads = [threading.Thread(target=work) for _ in range(AT_ONCE)]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -14,7 +14,7 @@ django.setup()
 
 from django.db import connection
 
-from tests.bench import containers
+from tests.bench import containers, execs
 from tests.bench.peer_urls import TABLE
 from tests.bench.rig import Client, Rig, interleave, wrk
 from tests.support.cluster import wait_until
@@ -62,6 +62,8 @@ def run(marks: list[str], *, long: bool) -> int:
             latency(ours, peer, 400 if long else 100)
         if "5" in marks or "14" in marks:
             containers.run(marks, rig, ours, long=long)
+        if "6" in marks:
+            execs.run(rig, ours, long=long)
     finally:
         rig.stop()
     return 0

@@ -9,6 +9,7 @@ from workers.leases import ClaimedRun, Lease
 from workers.runtimes.base import Runtime
 from workers.runtimes.container import ContainerRuntime
 from workers.runtimes.engine import Address, Engine
+from workers.runtimes.execution import ExecRuntime
 from workers.runtimes.process import ProcessRuntime
 
 #: The installation and the node that a test's containers are labelled with.
@@ -16,9 +17,11 @@ INSTALLATION, NODE = "conformance", "n1"
 
 
 def make_runtime(kind: str, folder: Path, engine: str = "") -> Runtime:
-    """``engine`` is the DOCKER_HOST of a container runtime."""
+    """``engine`` is the DOCKER_HOST of a container or exec runtime."""
     if kind == "process":
         return ProcessRuntime(folder)
+    if kind == "exec":
+        return ExecRuntime(folder, Engine(Address.parse(engine)), INSTALLATION, NODE)
     return ContainerRuntime(folder, Engine(Address.parse(engine)), INSTALLATION, NODE)
 
 

@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -31,7 +31,8 @@ from workers.launcher import control
 from workers.leases import ClaimedRun
 from workers.logs.capture import STREAMS
 from workers.runtimes.base import PrepareFailed, Presence, Result, Runtime
-from workers.specs import ContainerSpec, ProcessSpec, Spec
+from workers.specs import ContainerSpec, ExecSpec, ProcessSpec, Spec
+from workers.states import Reason
 
 #: Seconds for anything that takes a fraction of one on a quiet machine.
 PATIENCE = 40.0
@@ -44,6 +45,8 @@ class Subject:
     kind = ""
     #: Does the kernel tell the runtime that memory ran out, or does the program just get no more?
     tells_oom = False
+    #: Both streams come as one, in order.
+    one_stream = False
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp"))
@@ -72,6 +75,10 @@ class Subject:
         """A claimed run that was never started; its id is new."""
         spec = self.spec(script, **more)
         return claimed(self.kind, next(_numbers), spec.to_json())
+
+    def without_input(self) -> tuple[ClaimedRun, Reason]:
+        """A run that lacks what it needs, and how that is called."""
+        return self.run("true", uris=["http://127.0.0.1:9/nothing"]), Reason.INPUT
 
     def start_and_die(self, run: ClaimedRun) -> None:
         """A worker of its own prepares and starts the run, and is killed."""
@@ -103,7 +110,7 @@ class Subject:
 
     def left(self) -> list[str]:
         """Traces of runs on this node."""
-        places = ("scratch", "launcher/runs", "containers")
+        places = ("scratch", "launcher/runs", "containers", "execs")
         return [str(path) for place in places for path in self.node.glob(f"{place}/*")]
 
     def written(self, run: ClaimedRun, name: str) -> str:
@@ -165,13 +172,70 @@ class Containers(Subject):
         return [*super().left(), *(found["Name"] for found in self.engine.containers())]
 
 
-@pytest.fixture(params=["process", "container"])
+class Execs(Subject):
+    """Commands in a container that somebody else has made."""
+
+    kind = "exec"
+    one_stream = True
+    #: How the container is made; variants are told apart by it.
+    image = BUSYBOX
+    options: ClassVar[dict[str, Any]] = {}
+    command: ClassVar[list[str]] = ["sleep", "100000"]
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__()
+        self.engine = engine
+        self.url = engine.url
+        api = engine.client.api
+        made = api.create_container(
+            self.image,
+            self.command,
+            host_config=api.create_host_config(mem_limit="96m", init=True, **self.options),
+            stop_signal="SIGKILL",
+        )
+        self.container = str(made["Id"])
+        api.start(self.container)
+
+    def spec(self, script: str, *, argv: list[str] | None = None, mem_mb: int = 256, **more: Any) -> Spec:
+        given: dict[str, Any] = {"container": self.container, "selectors": ["all"], **more}
+        return ExecSpec(argv=argv or ["/bin/sh", "-c", script], **given)
+
+    def without_input(self) -> tuple[ClaimedRun, Reason]:
+        return self.run("true", container="nothing-of-this-name"), Reason.CREATE
+
+    def inside(self, *argv: str) -> str:
+        """What a command of the test's own says in the container."""
+        api = self.engine.client.api
+        return str(api.exec_start(api.exec_create(self.container, list(argv))["Id"]).decode())
+
+    def forget(self, run: ClaimedRun) -> None:
+        for pid in self.engine.pids(self.container):
+            if b"sleep\x00100000" not in Path(f"/proc/{pid}/cmdline").read_bytes():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def written(self, run: ClaimedRun, name: str) -> str:
+        return self.inside("cat", name)
+
+    def left(self) -> list[str]:
+        files = self.inside("sh", "-c", "ls -d /tmp/.[!.]* /dev/shm/.[!.]* /var/tmp/.[!.]* 2>/dev/null")
+        busy = [
+            str(pid)
+            for pid in self.engine.pids(self.container)
+            if b"GANTRY_EXEC" in Path(f"/proc/{pid}/environ").read_bytes()
+        ]
+        return [*super().left(), *files.split(), *busy]
+
+
+@pytest.fixture(params=["process", "container", "exec"])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Each runtime in turn."""
     if request.param == "process":
         made: Subject = Processes()
-    else:
+    elif request.param == "container":
         made = Containers(request.getfixturevalue("engine"))
+    else:
+        made = Execs(request.getfixturevalue("engine"))
     try:
         yield made
     finally:
@@ -295,7 +359,7 @@ def refused(runtime: Runtime, run: ClaimedRun) -> str:
     assert result.code in (126, 127), f"it ran: {result}"
     collected = Collected(runtime, run)
     collected.rest()
-    return collected.text()[2].decode()
+    return b"".join(collected.text().values()).decode()
 
 
 def gone(runtime: Runtime, run: ClaimedRun) -> bool:

@@ -22,6 +22,8 @@ from tests.support.engines import Engine
 BUSYBOX = "gantry-test/busybox:1"
 #: The same for an image that names its own user.
 AS_APP = "gantry-test/as-app:1"
+#: /bin/busybox and nothing else: no shell, no users, no folder that could be written to.
+BARE = "gantry-test/bare:1"
 #: The user and password that ``Registry(..., closed=True)`` asks for, and bcrypt's line for them.
 USER, PASSWORD = "puller", "open-sesame"
 _HTPASSWD = "puller:$2y$05$abcdefghijklmnopqrstuutXu9KzOt.1yBoZUeFWoT/914/JfszCO\n"
@@ -66,6 +68,22 @@ def load(engine: Engine) -> None:
     name, tag = BUSYBOX.split(":")
     api.import_image_from_data(_root_filesystem(), repository=name, tag=tag, changes=['CMD ["/bin/sh"]'])
     derive(engine, AS_APP, "USER app")
+
+
+def load_bare(engine: Engine) -> None:
+    """Give an engine BARE, unless it has it."""
+    api = engine.client.api
+    if api.images(BARE):
+        return
+    program = shutil.which("busybox", path="/bin:/usr/bin")
+    assert program, "the container tests need the Debian package busybox-static"
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        item = tarfile.TarInfo("bin/busybox")
+        item.mode, item.size = 0o755, Path(program).stat().st_size
+        tar.addfile(item, io.BytesIO(Path(program).read_bytes()))
+    name, tag = BARE.split(":")
+    api.import_image_from_data(out.getvalue(), repository=name, tag=tag)
 
 
 def derive(engine: Engine, name: str, *instructions: str) -> str:

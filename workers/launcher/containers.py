@@ -18,7 +18,7 @@ import sys
 import time
 from urllib.parse import quote
 
-from . import control, strays
+from . import control, execs, strays
 from .guard import Guard
 
 TYPE_CHECKING = False
@@ -77,6 +77,7 @@ class ContainerGuard:
             return self._is_needed(busy=guard.age() is not None)
         try:
             left = self._end_all(engine, guard, overdue)
+            left = self._end_execs(engine, guard, overdue) or left
         except Unreachable as error:
             self._tell(f"{overdue}, and the engine does not answer: {error}")
             left = True
@@ -123,6 +124,64 @@ class ContainerGuard:
             return
         signal_name = "TERM" if now < float(request.get("deadline", 0.0)) else "KILL"
         self._ask(engine, "POST", f"/containers/{identity}/kill?signal={signal_name}")
+
+    def _end_execs(self, engine: Record, guard: Guard, overdue: str) -> bool:
+        """Stop what was started by exec in containers that are not ours; True while something is left."""
+        left = False
+        folder = engine.get("execs") or ""
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            place = os.path.join(folder, name)
+            plan = control.read_record(os.path.join(place, "plan"))
+            begun = os.path.exists(os.path.join(place, "launched"))
+            if plan is None or not plan.get("fence", True) or os.path.exists(os.path.join(place, "ended")):
+                continue
+            now = control.boottime()
+            path = os.path.join(place, "stop")
+            request = control.read_record(path)
+            if request is None:
+                self._tell(f"{overdue}: the exec of {name} is stopped")
+                request = {"why": "guard", "at": now, "deadline": now + guard.grace(), "sent": begun}
+                try:
+                    control.write_record(path, request)
+                except OSError as error:
+                    self._tell(f"{path}: {error}")
+            elif now < float(request.get("deadline", 0.0)):
+                left = left or begun
+                continue
+            if begun:
+                signal_name = "TERM" if now < float(request.get("deadline", 0.0)) else "KILL"
+                left = self._signal_exec(engine, place, plan, signal_name) > 0 or left
+        return left
+
+    def _signal_exec(self, engine: Record, place: str, plan: Record, signal_name: str) -> int:
+        """How many processes of an exec were signalled, in its container or from here."""
+        told = control.read_record(os.path.join(place, "told")) or {}
+        if not plan.get("plain"):
+            plan = {**plan, "session": told.get("session", "")}
+            try:
+                found = execs.kill_inside(lambda *request: self._raw(engine, *request), plan, signal_name)
+            except (Unreachable, ValueError, KeyError) as error:
+                self._tell(f"{place}: not signalled in its container: {error}")
+                found = None
+            if found is not None:
+                return found
+        return execs.kill_from_host(plan["container"], plan["mark"], signal_name)
+
+    def _raw(self, engine: Record, method: str, path: str, body: Record) -> bytes:
+        """A request with a body; the answer as it is. Raises Unreachable, also when the engine refuses."""
+        connection = _Connection(engine)
+        try:
+            headers = {"Content-Type": "application/json"}
+            connection.request(method, engine["api"] + path, json.dumps(body), headers)
+            response = connection.getresponse()
+            data = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise Unreachable(str(error) or type(error).__name__) from error
+        finally:
+            connection.close()
+        if response.status >= 400:
+            raise Unreachable(f"{response.status} {data[:200]!r}")
+        return data
 
     def _ask(self, engine: Record, method: str, path: str) -> list[Record] | None:
         """An answer's JSON; None for errors that the engine tells: the next look asks again."""

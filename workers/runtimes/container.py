@@ -27,7 +27,7 @@ from workers.launcher import strays
 from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
 from workers.references import Credentials
-from workers.runtimes import container_config, images
+from workers.runtimes import container_config, exec_targets, images
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.container_config import NOFILE_MOST, Image, Place
 from workers.runtimes.container_events import Events
@@ -81,11 +81,7 @@ class ContainerRuntime:
 
     def engine_names(self) -> tuple[str, str]:
         """The engine's own id, and what its Swarm calls it; empty where there is none, or no answer."""
-        try:
-            info = self._engine.call(lambda docker: docker.info(), timeout_s=5.0)
-        except (EngineAway, EngineRefused):
-            return "", ""
-        return str(info.get("ID") or ""), str((info.get("Swarm") or {}).get("NodeID") or "")
+        return exec_targets.engine_names(self._engine)
 
     # --- names ---------------------------------------------------------------------------------------
 

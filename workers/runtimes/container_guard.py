@@ -20,7 +20,8 @@ _PROGRAM: Final = str(Path(control.__file__).with_name("__main__.py"))
 
 
 class GuardKeeper:
-    """One per worker. ``folder`` belongs to the guard, ``runs`` has the attempts' control folders."""
+    """One per worker and runtime, all with the same guard. ``folder`` belongs to the guard, ``runs`` has the
+    control folders of containers; those of execs are beside it in ``execs``."""
 
     def __init__(self, folder: Path, engine: Engine, runs: Path, installation: str, node_name: str) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -61,6 +62,7 @@ class GuardKeeper:
             "installation": self._installation,
             "node": self._node_name,
             "runs": str(self._runs),
+            "execs": str(self._runs.with_name("execs")),
         }
         control.write_record(f"{self._folder}/engine", record)
         self._introduced = True
@@ -68,8 +70,8 @@ class GuardKeeper:
     def _keep_alive(self) -> None:
         if not self._introduced or control.lock_held(self._folder):
             return
-        if self._process is not None:
-            self._process.poll()  # it ended: nobody else collects it
+        if self._process is not None and self._process.poll() is None:
+            return  # it is just beginning
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, "containers", self._folder],
             # An environment of its own: the worker's holds secrets.

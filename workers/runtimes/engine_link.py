@@ -8,6 +8,7 @@ Must not import Django, models or the database.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import ssl
 from dataclasses import dataclass
@@ -201,6 +202,16 @@ class Channel:
             return self._socket.recv(most)
         except ssl.SSLWantReadError:
             raise BlockingIOError from None
+
+    def send(self, data: bytes, patience_s: float = 10.0) -> None:
+        """Write all of it. Raises OSError, also when nobody takes it for ``patience_s`` seconds."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._socket.send(view) :]
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                if not select.select([], [self._socket], [], patience_s)[1]:
+                    raise TimeoutError("nobody takes what is written") from None
 
     def fileno(self) -> int:
         return self._socket.fileno()
