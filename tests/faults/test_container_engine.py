@@ -232,7 +232,7 @@ def test_no_engine_when_the_worker_starts(
 _UNANSWERED = {
     "create": b"/containers/create?",
     "start": b"/start HTTP/1.1",
-    "inspect": b"/json HTTP/1.1",
+    "inspect": b"-1/json HTTP/1.1",  # a container's, not an image's
     "remove": b"DELETE /",
 }
 
