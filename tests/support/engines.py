@@ -240,7 +240,7 @@ class Engine:
     def clean(self) -> None:
         """Remove every container, and every network and volume that a test made; images stay."""
         for item in self.client.api.containers(all=True):
-            with contextlib.suppress(docker.errors.NotFound):
+            with contextlib.suppress(docker.errors.APIError):  # gone, or being removed: that is waited for
                 self.client.api.remove_container(item["Id"], force=True, v=True)
         self.client.api.prune_networks()
         self.client.api.prune_volumes()

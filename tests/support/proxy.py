@@ -127,7 +127,8 @@ class Proxy:
         wanted = self._drop_after
         if wanted is None:
             return armed
-        if armed and wanted[1] in data:
+        # Without a second mark it is the reply to the first: clients may send their request in one piece.
+        if (armed and wanted[1] in data) or (not wanted[1] and wanted[0] in data):
             with self._lock:
                 mine, self._drop_after = self._drop_after is wanted, None
             if mine:

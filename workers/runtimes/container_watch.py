@@ -61,7 +61,6 @@ class Watcher:
         """Go on with the engine's log, unless a stream is open; a failure is mended by the watcher."""
         if track.spool.open or track.output_complete:
             return
-        generation = self._events.generation
         track.followed_at = time.monotonic()
         try:
             if not track.spool.lock():
@@ -74,7 +73,8 @@ class Watcher:
             track.spool.unlock()
             track.look_again(AGAIN_S)
             return
-        track.generation = generation if self._events.connected else -1
+        # Its end is never believed: an engine ends it at the container's end, perhaps before the last line.
+        track.generation = -1
         stream = LogStream(track.spool.take, chunked=channel.chunked)
         self._follower.follow(channel, track.spool, stream, track.wake)
 

@@ -88,7 +88,7 @@ def ensure(
             _ledger().came(str(found["Id"]), credentials)
         return _described(found, reference, "")
     if found is not None and mine and _ledger().may_use(str(found["Id"]), credentials):
-        note = f"image {reference} could not be pulled ({failure.said}): the one at hand is used"
+        note = f"image {reference} could not be pulled ({failure.said}): the local image is used"
         log.warning("image.local", image=str(reference), cause=failure.cause.value)
         return _described(found, reference, note)
     raise _refusal(reference, failure, credentials, hidden=found is not None)
