@@ -165,5 +165,12 @@ def test_addresses_that_are_refused(text: str) -> None:
 
 def test_a_start_that_the_engines_death_interrupted_counts_as_a_try() -> None:
     """Catches a run that is called the user's fault, or offered again as if nothing could have run."""
-    failure = refused_start(EngineRefused(409, f"task {'a' * 64}: already exists"), {"ExitCode": 128})
-    assert (failure.ours, failure.reason) == (False, Reason.RUNTIME)
+    for words in (f"task {'a' * 64}: already exists", "id already in use"):
+        failure = refused_start(EngineRefused(500, words), {"ExitCode": 128})
+        assert (failure.ours, failure.reason) == (False, Reason.RUNTIME)
+
+
+@pytest.mark.parametrize("how", ["not found", "is ambiguous (2 matches found on name)"])
+def test_a_fault_of_our_own_network_is_no_users(how: str) -> None:
+    assert refused_start(EngineRefused(400, f"network gantry {how}"), {}).ours
+    assert not refused_start(EngineRefused(404, "network other not found"), {}).ours

@@ -32,6 +32,9 @@ _THEIRS: Final = re.compile(
     re.IGNORECASE,
 )
 
+#: The worker's own network was taken away, or another worker made it at the same moment.
+_NETWORK: Final = re.compile(rf"network {NETWORK} (not found|is ambiguous)")
+
 #: The engine died in the middle of an earlier start: it may have run, so it counts as a try.
 _HALF_DONE: Final = re.compile(
     r"task [0-9a-f]{64}: already exists|\bid already in use\b|given id already exists"
@@ -45,7 +48,9 @@ def refused_start(error: EngineRefused, state: Mapping[str, Any]) -> PrepareFail
         return PrepareFailed(
             Reason.RUNTIME, f"Container's start was interrupted by its engine's end: {words}"
         )
-    theirs = _THEIRS.search(words) is not None and f"network {NETWORK} not found" not in words
+    if _NETWORK.search(words):
+        return PrepareFailed(Reason.RUNTIME, f"Container could not be started: {words}", ours=True)
+    theirs = _THEIRS.search(words) is not None
     if not theirs and (error.status >= 500 or error.status == 409) and _OURS.search(words):
         return PrepareFailed(Reason.RUNTIME, f"Container could not be started: {words}", ours=True)
     if theirs or error.status < 500 or state.get("ExitCode") in (126, 127, 128):

@@ -49,6 +49,11 @@ _REJECT: Final = "-j REJECT --reject-with icmp-port-unreachable"
 _ANSWERS: Final = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 
 
+#: One at a time in this process: two that make the network at once make two for a moment, and the engine then
+#: calls its name ambiguous; two that set the rules see each other's halves.
+_LOOKING = threading.Lock()
+
+
 class Unguarded(Exception):
     """The network cannot be guarded here; the text says why and what to do."""
 
@@ -64,7 +69,6 @@ class Networks:
         self._guard_file = settings.GANTRY_NETWORK_GUARD if guard_file is None else guard_file
         #: The network's id on the engine, once it was seen.
         self.identity = ""
-        self._lock = threading.Lock()
         self._keeper: threading.Thread | None = None
         self._wanted_until = 0.0
         self._rules: list[str] = []
@@ -96,7 +100,7 @@ class Networks:
     def look(self) -> str:
         """Make network and rules as they must be; returns the trouble, "" when they are. Never raises."""
         if settings.GANTRY_CONTAINER_NETWORK == "guarded":
-            with self._lock:
+            with _LOOKING:
                 self._look()
         return self.trouble
 
