@@ -100,7 +100,7 @@ class User:
 def user(engine: Engine, cluster: Cluster, account: Account) -> Iterator[User]:
     """A node with an engine and an API; what is left afterwards is an error."""
     api = cluster.api(GANTRY_TOKEN_CACHE_S="0")
-    cluster.node(settings=engine.env, mem_mb=4096)
+    cluster.node(settings={**engine.env, "GANTRY_REGISTRY_RETRY_S": "1"}, mem_mb=4096)
     with TaskClient(api, account) as client:
         yield User(client, engine, cluster, account.tenant_id)
     assert_invariants(cluster, engines=[engine])

@@ -219,7 +219,8 @@ class Networks:
             *(line for line in lines if line.startswith((f"-A {_TO_HOST} ", f"-A {_THROUGH} "))),
             # Not first is not good enough: a rule before it may accept.
             *(jump for jump, hook in jumps if _first(lines, hook) == jump),
-            *(line for line in lines if line == _THROUGH_HOOK),
+            # The engine may have set it again beside ours: twice is as good as once.
+            *([_THROUGH_HOOK] if _THROUGH_HOOK in lines else []),
         ]
 
 
