@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from tests.support.cluster import free_port
 from tests.support.receivers import Receivers, drip, drip_body, flood, hang, reset, status
 from workers.callbacks.schedule import Sent
 from workers.callbacks.sending import ANSWER_MOST, send
@@ -82,7 +83,7 @@ def test_no_more_than_a_little_of_an_answer_is_read(them: Receivers) -> None:
 
 
 def test_nobody_listens_or_no_such_name() -> None:
-    assert "connection refused" in sent("http://127.0.0.1:1/").error
+    assert "connection refused" in sent(f"http://127.0.0.1:{free_port()}/").error
     found = sent("http://no.such.host.example/", resolver=lambda host: (_ for _ in ()).throw(OSError("no")))
     assert (found.status, found.refused, "cannot be looked up" in found.error) == (None, False, True)
 

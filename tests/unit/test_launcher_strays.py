@@ -36,10 +36,13 @@ def test_whatever_the_engine_calls_the_group(
     if where.startswith("system"):
         (tmp_path / "cgroup.controllers").touch()
     group(tmp_path / where, sleeper.pid)
-    group((tmp_path / where).parent / ("f" * 64), 1)
-    assert strays.alive(ID, str(tmp_path))
-    said = strays.end(ID, 0.0, str(tmp_path))
-    assert sleeper.wait(10) == -9
+    with subprocess.Popen(["sleep", "600"]) as bystander:
+        group(tmp_path / where.replace(ID, "f" * 64), bystander.pid)
+        assert strays.alive(ID, str(tmp_path))
+        said = strays.end(ID, 0.0, str(tmp_path))
+        assert sleeper.wait(10) == -9
+        assert bystander.poll() is None
+        bystander.kill()
     assert "do not end" in said  # these files are no kernel's: they still name it
 
 
