@@ -6,7 +6,7 @@ import time
 
 from tests.acceptance.test_containers_two_engines import RACKS, two_nodes
 from tests.support.cluster import Cluster, wait_until
-from tests.support.containers import container_of, submit_container
+from tests.support.containers import container_of, open_policy, submit_container
 from tests.support.engine import run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
@@ -21,6 +21,7 @@ def test_a_host_port_is_given_once_on_a_node(
 ) -> None:
     """Catches two containers on one port of a node: the second one fails, or is offered again and again."""
     there = two_nodes(cluster, engines, cpus=4, mem_mb=2048)
+    open_policy(account.tenant_id, "host_ports")
     ports = [{"container_port": 80, "host_port": 18080, "protocol": "tcp"}]
     serve = "while true; do echo $(hostname) | nc -l -p 80; done"
     run_ids = [submit_container(account.tenant_id, serve, spec={"ports": ports}, grace_s=0) for _ in range(3)]

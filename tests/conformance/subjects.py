@@ -210,8 +210,8 @@ class Execs(Subject):
 
     def forget(self, run: ClaimedRun) -> None:
         for pid in self.engine.pids(self.container):
-            if b"sleep\x00100000" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                with contextlib.suppress(ProcessLookupError):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended by itself
+                if b"sleep\x00100000" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
 
     def written(self, run: ClaimedRun, name: str) -> str:
@@ -219,11 +219,11 @@ class Execs(Subject):
 
     def left(self) -> list[str]:
         files = self.inside("sh", "-c", "ls -d /tmp/.[!.]* /dev/shm/.[!.]* /var/tmp/.[!.]* 2>/dev/null")
-        busy = [
-            str(pid)
-            for pid in self.engine.pids(self.container)
-            if b"GANTRY_EXEC" in Path(f"/proc/{pid}/environ").read_bytes()
-        ]
+        busy = []
+        for pid in self.engine.pids(self.container):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended meanwhile
+                if b"GANTRY_EXEC" in Path(f"/proc/{pid}/environ").read_bytes():
+                    busy.append(str(pid))
         return [*super().left(), *files.split(), *busy]
 
 

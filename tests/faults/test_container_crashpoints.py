@@ -86,7 +86,7 @@ def swept(stage: Stage) -> None:
     wait_started(run_id)
     first.kill()
     services.remove_node(stage.node, force=True)
-    services.set_node_mode(stage.node, Node.Mode.READY)
+    services.set_node_mode(stage.node, Node.Mode.READY, force=True)
     assert container_of(stage.engine, run_id)["State"]["Running"], "it died with its worker"
     stage.died(stage.crashing())
     stage.start()

@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from django.utils import timezone
 
 from tests.support.cluster import Cluster, pids_under, wait_until
 from tests.support.containers import container_of, containers_of, happened, submit_container
@@ -188,7 +189,7 @@ def test_orphans_of_this_node_only_are_removed(
     wait_started(other)
     # The database forgets the run, as when it was closed elsewhere while this node was away.
     Run.objects.filter(pk=orphan).update(
-        state=State.FAILED, reason=Reason.UNREACHABLE, finished_at="2026-01-01T00:00:00Z", node=None,
+        state=State.FAILED, reason=Reason.UNREACHABLE, finished_at=timezone.now(), node=None,
         lease_until=None,
     )  # fmt: skip
     cluster.node("n1", attributes="rack_id=r1", settings=engine.env, GANTRY_WAIT_BROKER="0")

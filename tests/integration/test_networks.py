@@ -157,6 +157,22 @@ def test_the_guard_survives_the_engine(mortal_engine: Rig) -> None:
     link.close()
 
 
+def test_a_second_network_of_the_name_is_removed(engine: Rig, link: Engine) -> None:
+    """Two workers made it at once. Catches an engine that starts nothing any more: "network is ambiguous"."""
+    networks = Networks(link)
+    assert networks.look() == ""
+    api = engine.client.api
+    options = {
+        "com.docker.network.bridge.enable_icc": "false",
+        "com.docker.network.bridge.name": "gantry0000beef",
+    }
+    second = api.create_network(NETWORK, driver="bridge", options=options, check_duplicate=False)["Id"]
+    assert len(api.networks(names=[f"^{NETWORK}$"])) == 2
+    assert networks.look() == ""
+    assert [item["Id"] for item in api.networks(names=[f"^{NETWORK}$"])] == [networks.identity] != [second]
+    api.remove_container(start(engine, networks.bridge(), "true"), force=True)
+
+
 def test_a_network_of_another_kind_is_refused(mortal_engine: Rig) -> None:
     """Somebody's own network of our name would let containers talk to each other."""
     made = mortal_engine.client.api.create_network(

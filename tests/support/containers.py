@@ -43,7 +43,7 @@ def submit_container(
         **(spec or {}),
     }
     if share is not None:
-        _open_volumes(tenant_id)
+        open_policy(tenant_id, "volumes")
         given["volumes"] = [{"container_path": str(share), "host_path": str(share), "mode": "RW"}]
     more.setdefault("name", "test")
     return services.submit(
@@ -57,11 +57,11 @@ def submit_container(
     )
 
 
-def _open_volumes(tenant_id: int) -> None:
-    """As an operator would: folders of the host are closed to tenants."""
+def open_policy(tenant_id: int, key: str) -> None:
+    """As an operator would: folders and fixed ports of the host are closed to tenants."""
     tenant = Tenant.objects.get(pk=tenant_id)
-    if tenant.policy.get("volumes") is not True:
-        Tenant.objects.filter(pk=tenant_id).update(policy={**tenant.policy, "volumes": True})
+    if tenant.policy.get(key) is not True:
+        Tenant.objects.filter(pk=tenant_id).update(policy={**tenant.policy, key: True})
         policy.forget()
 
 

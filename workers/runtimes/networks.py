@@ -10,6 +10,8 @@ root, an engine on another machine) GANTRY_CONTAINER_NETWORK decides. Must not i
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import re
 import secrets
@@ -18,6 +20,7 @@ import struct
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 #: The network's name on the engine.
 NETWORK: Final = "gantry"
+#: Held by the process of this machine that makes the network.
+_LOCK: Final = "/run/gantry-network.lock"
 #: Its bridge's in the kernel. Drawn by lot: where a bridge of this name is, there the engine is.
 _BRIDGE: Final = re.compile(r"gantry[0-9a-f]{8}")
 #: From the network to the machine itself, and from it through the machine.
@@ -56,6 +61,28 @@ _LOOKING = threading.Lock()
 
 class Unguarded(Exception):
     """The network cannot be guarded here; the text says why and what to do."""
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """One process of this machine makes the network at a time; after a few seconds, or where no lock can be
+    had, without that: a second network of the name is noticed and removed."""
+    try:
+        lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _ASK_S
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield
+    finally:
+        os.close(lock)
 
 
 class Networks:
@@ -131,7 +158,9 @@ class Networks:
         """The network as it must be, made if it is missing; returns its bridge's name."""
         found = self._inspect()
         if found is None:
-            self._make()
+            with _alone():
+                if self._inspect() is None:
+                    self._make()
             found = self._made()
         options = (found or {}).get("Options") or {}
         bridge = str(options.get(_BRIDGE_NAME, ""))
@@ -157,14 +186,24 @@ class Networks:
             raise Unguarded("the process `network` guards that of another engine, or looks again in a moment")
 
     def _inspect(self) -> dict[str, Any] | None:
+        """The network; of several of the name the oldest, and the others are removed.
+
+        The engine promises no more than its best to refuse a second one, and with two it starts nothing.
+        """
         # By exact name: the engine would also take it for the beginning of an id.
-        for item in self._engine.call(
+        named: list[dict[str, Any]] = self._engine.call(
             lambda docker: docker.networks(names=[f"^{NETWORK}$"]), timeout_s=_ASK_S
-        ):
-            if item.get("Name") == NETWORK and item.get("Driver") == "bridge":
-                found: dict[str, Any] = item
-                return found
-        return None
+        )
+        ours = [item for item in named if item.get("Name") == NETWORK and item.get("Driver") == "bridge"]
+        ours.sort(key=lambda item: (str(item.get("Created")), str(item["Id"])))
+        for item in ours[1:]:
+            log.warning("network.doubled", removed=item["Id"])
+            with contextlib.suppress(EngineRefused):  # another worker was faster, or containers hold it
+                self._remove(str(item["Id"]))
+        return ours[0] if ours else None
+
+    def _remove(self, identity: str) -> None:
+        self._engine.call(lambda docker: docker.remove_network(identity), timeout_s=_ASK_S)
 
     def _made(self) -> dict[str, Any] | None:
         """The network that was made a moment ago, perhaps by another: that takes the engine a moment, too."""
