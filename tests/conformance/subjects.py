@@ -210,8 +210,9 @@ class Execs(Subject):
 
     def forget(self, run: ClaimedRun) -> None:
         for pid in self.engine.pids(self.container):
-            if b"sleep\x00100000" not in Path(f"/proc/{pid}/cmdline").read_bytes():
-                with contextlib.suppress(ProcessLookupError):
+            # One may have ended because another was killed.
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+                if b"sleep\x00100000" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
 
     def written(self, run: ClaimedRun, name: str) -> str:
