@@ -210,7 +210,8 @@ class Execs(Subject):
 
     def forget(self, run: ClaimedRun) -> None:
         for pid in self.engine.pids(self.container):
-            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has ended by itself
+            # One may have ended because another was killed.
+            with contextlib.suppress(ProcessLookupError, FileNotFoundError):
                 if b"sleep\x00100000" not in Path(f"/proc/{pid}/cmdline").read_bytes():
                     os.kill(pid, signal.SIGKILL)
 

@@ -59,6 +59,45 @@ def test_what_is_no_program(shell: list[str], program: str) -> None:
     assert (b"~X" in said) == (program != "exit")
 
 
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_short_output_takes_one_dd(shell: list[str]) -> None:
+    """One that has met the end says so: no other has to look for more, and leave an empty chunk."""
+    said, _ = run(shell, ["sh", "-c", "echo said"], "r 0 0", "q")
+    assert b"said\n~E 0\n~A 0 " in said
+
+
+@pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
+def test_output_of_more_than_a_chunk(shell: list[str], tmp_path: Path) -> None:
+    """A dd that took all the reads it may take has not met the end."""
+    name, size = f"unit-{time.time_ns()}", 65_536 * 1_100
+    last, said = Path(f"/tmp/.{name}.1"), tmp_path / "said"
+    with said.open("wb") as out:
+        process = subprocess.Popen(
+            [*shell, *exec_scripts.wrapper(name)[1:]],
+            stdin=subprocess.PIPE,
+            stdout=out,
+            stderr=subprocess.DEVNULL,
+            env={"PATH": "/usr/bin:/bin"},
+        )
+    assert process.stdin is not None
+    process.stdin.write(exec_scripts.introduction("~", ["head", "-c", str(size), "/dev/zero"]))
+    process.stdin.flush()
+    # Partial reads make chunks smaller: there may be more than two of them.
+
+    def chunks() -> list[Path]:
+        return sorted(Path("/tmp").glob(f".{name}.[0-9]*"), key=lambda path: int(path.suffix[1:]))
+
+    def over() -> bool:
+        # The last may be an empty one, where the end fell on the end of a chunk.
+        return last.exists() and any(path.read_bytes().endswith(b"~E 0\n") for path in chunks()[-2:])
+
+    wait_until(over, 60, why="it ends")
+    count = len(chunks())
+    process.communicate("".join(f"r {number} 0\n" for number in range(count)).encode() + b"q\n", timeout=60)
+    assert count > 1
+    assert said.read_bytes().count(b"\0") == size
+
+
 def test_kill_finds_what_hides() -> None:
     """Own session, no environment, no parent any more."""
     number = mark()

@@ -124,11 +124,14 @@ _gkeep() {{
   printf '%s\\n' "$_ga" >"$_go.keep"
   _gi=0
   while :; do
-    if ! dd bs={_READ} count={_READS} of="$_go.$_gi" 2>/dev/null; then
+    if ! _gn=$(exec dd bs={_READ} count={_READS} of="$_go.$_gi" 2>&1); then
       printf '%sN\\n' "$_gw" >&3
       exec dd bs={_READ} of=/dev/null 3>&- 2>/dev/null
     fi
     [ -s "$_go.$_gi" ] || break
+    # "0+3 records in": fewer reads than it may do, so it met the end. Without such words another dd looks.
+    _gn=${{_gn%% records in*}}; _gn=${{_gn##*[!0-9+]}}
+    case $_gn in [0-9]*+*[0-9]) [ "$((${{_gn%%+*}} + ${{_gn#*+}}))" -lt {_READS} ] && break ;; esac
     _gi=$((_gi + 1))
   done
 }}

@@ -51,8 +51,9 @@ class ExecTrack(Track):
         #: The wrapper is dead, and nobody wrote down how the command ended.
         self.gone = False
         self.lost = False
-        #: D was heard.
+        #: D was heard; output was asked for since.
         self.over = False
+        self._asked_over = False
         #: Processes that the last signal found; None while its answer has not come.
         self.signalled: int | None = None
         #: The last answer to a request: (is there a further chunk, does the wrapper live, the recorded code).
@@ -186,13 +187,15 @@ class ExecTrack(Track):
             self.session = "" if number in (None, 0) else words[0]
             self.files = " ".join(words[2:]) if words[1:2] == ["1"] else ""
             self.started = True
+            # A brief command has ended by then, and all of it comes with one answer.
+            self.ask_at = self.heard_at + _POLL_S[0]
             self.heard.set()
         elif letter == "X":
             self.missing = True
         elif letter == "E" and number is not None:
             self.save_end(number)
         elif letter == "D":
-            self.over, self._poll = True, _POLL_S[0] / 2
+            self.over = True
         elif letter == "A":
             code = int(words[2]) if len(words) > 2 and words[2].isdigit() else None
             self.answer, self.asked_at = (words[:1] == ["1"], words[1:2] == ["1"], code), None
@@ -230,9 +233,10 @@ class ExecTrack(Track):
                 self.next_chunk()
             self.ask_at = now if further else now + self.pause_s()
         if self.over:
-            self.ask_at = min(self.ask_at, now + _POLL_S[0])
+            self.ask_at = min(self.ask_at, now + (_POLL_S[0] if self._asked_over else 0.0))
         if now < self.ask_at:
             return self.ask_at - now
+        self._asked_over = self.over
         self.ask_output()
         return 60.0
 

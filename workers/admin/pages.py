@@ -1,0 +1,118 @@
+"""What the operators' pages share: read-only lists that count and sort no whole table, and what is masked.
+
+Must not import families.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.contrib import admin
+from django.core.paginator import Paginator
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils.functional import cached_property
+
+from workers import addresses
+from workers.errors import EngineError
+
+if TYPE_CHECKING:  # Django's classes take no parameter at run time
+    AnyAdmin = admin.ModelAdmin[Any]
+else:
+    AnyAdmin = admin.ModelAdmin
+
+
+#: A list says how many there are up to here; counting on would read the whole table.
+COUNTED: int = 10_000
+
+
+class BoundedPaginator(Paginator):  # type: ignore[type-arg]  # takes no parameter at run time
+    """Counts no further than ``COUNTED``: what lies beyond is found by filters, not by turning pages."""
+
+    @cached_property
+    def count(self) -> int:
+        rows: QuerySet[Model] = self.object_list  # type: ignore[assignment]
+        return rows.order_by()[: COUNTED + 1].count()
+
+
+class ReadOnly(AnyAdmin):
+    """What the engine writes: shown, never changed."""
+
+    paginator = BoundedPaginator
+    show_full_result_count = False
+    list_per_page = 50
+    ordering = ("-pk",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """A number is an id, anything else a whole name: both need no scan of what does not match."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        if term.isascii() and term.isdigit() and len(term) <= 18:
+            return queryset.filter(pk=int(term)), False
+        return queryset.filter(name=term), False
+
+
+class Replayers(ReadOnly):
+    """What superusers may act on from the list."""
+
+    def has_replay_permission(self, request: HttpRequest) -> bool:
+        """Superusers only."""
+        return bool(getattr(request.user, "is_superuser", False))
+
+
+class FamilyFilter(admin.SimpleListFilter):
+    """The families of the settings: asking the table for its families would read all of it."""
+
+    title = "family"
+    parameter_name = "family"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in settings.GANTRY_FAMILIES]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(family=self.value()) if self.value() else queryset
+
+
+class FixedFilter(admin.SimpleListFilter):
+    """A filter whose values are known: asking the table for them would read all of it."""
+
+    values: tuple[str, ...] = ()
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        return [(name, name) for name in self.values]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        return queryset.filter(**{str(self.parameter_name): self.value()}) if self.value() else queryset
+
+
+def shown_uri(uri: str) -> str:
+    """An address without user name, password and query, which may be secrets."""
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def shown_url(url: str) -> str:
+    """A URL without what may be a secret in it."""
+    try:
+        return addresses.parse(url, credentials=True).shown
+    except EngineError:
+        pass
+    # One that the guard refuses; the attempts say why.
+    scheme, colon, rest = url.partition("://")
+    host = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2]
+    return f"{scheme}://{host}/..." if colon and host else "(not a URL)"
