@@ -201,12 +201,13 @@ def _refuse_set_back(node: Node, folder: Path, generation: uuid.UUID) -> bool:
 
 def confirm(held: Registration) -> None:
     """Is the name still ours, and the database no older than we know it? Raises Superseded."""
+    beats = held.beats  # before the question: the heartbeat's thread goes on counting meanwhile
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT incarnation, beats FROM workers_node WHERE id = %s AND name = %s",
             [held.node_id, held.name],
         )
-        check_ours(cursor.fetchone(), held.incarnation, held.beats)
+        check_ours(cursor.fetchone(), held.incarnation, beats)
 
 
 def _may_take_over(node: Node, folder_id: uuid.UUID) -> bool:
