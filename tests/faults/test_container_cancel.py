@@ -43,12 +43,16 @@ def test_cancel_while_the_worker_stands_at(
     mark = cluster.folder / "held"
     hold = {"GANTRY_CRASH_AT": phase, "GANTRY_CRASH_ONCE": str(mark), "GANTRY_CRASH_HOW": "hold"}
     cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
-    cluster.node(settings={**engine.env, **hold, "GANTRY_WAIT_BROKER": "0"})
+    worker = cluster.node(settings={**engine.env, **hold, "GANTRY_WAIT_BROKER": "0"})
     ledger = open_ledger(shared_folder)
     command = ledger_command(ledger, "a", "sleep 600")
     run_id = submit_container(account.tenant_id, command, share=shared_folder, retries=2, grace_s=0)
     wait_until(mark.exists, why=f"the worker comes to {phase}")
     assert services.cancel(account.tenant_id, run_id).accepted
+    if phase.startswith(
+        "runner."
+    ):  # its agent hears meanwhile; until then it may start
+        wait_until(lambda: "run.cancel_heard" in worker.text(), 60, why="the worker hears of the cancel")
     Path(f"{mark}.go").touch()
     (ended,) = wait_final(run_id)
     assert (ended.state, ended.attempt) == (State.CANCELLED, 1)
