@@ -49,9 +49,7 @@ def test_cancel_while_the_worker_stands_at(
     run_id = submit_container(account.tenant_id, command, share=shared_folder, retries=2, grace_s=0)
     wait_until(mark.exists, why=f"the worker comes to {phase}")
     assert services.cancel(account.tenant_id, run_id).accepted
-    if phase.startswith(
-        "runner."
-    ):  # its agent hears meanwhile; until then it may start
+    if phase.startswith("runner."):  # its agent hears meanwhile; until then it may start
         wait_until(lambda: "run.cancel_heard" in worker.text(), 60, why="the worker hears of the cancel")
     Path(f"{mark}.go").touch()
     (ended,) = wait_final(run_id)
