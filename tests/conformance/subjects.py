@@ -6,6 +6,7 @@ of a runtime needs the database, and none is there.
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import itertools
 import json
@@ -39,7 +40,7 @@ PATIENCE = 40.0
 _numbers = itertools.count(int(time.time()) % 100_000 * 1000)
 
 
-class Subject:
+class Subject(abc.ABC):
     """A node with runtimes of one kind."""
 
     kind = ""
@@ -67,9 +68,9 @@ class Subject:
 
     # --- runs ----------------------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def spec(self, script: str, *, argv: list[str] | None = None, mem_mb: int = 256, **more: Any) -> Spec:
         """A script for ``sh``, or the words of a command as they are."""
-        raise NotImplementedError
 
     def run(self, script: str = "true", **more: Any) -> ClaimedRun:
         """A claimed run that was never started; its id is new."""
@@ -104,9 +105,9 @@ class Subject:
 
     # --- what is there -------------------------------------------------------------------------------
 
+    @abc.abstractmethod
     def forget(self, run: ClaimedRun) -> None:
         """What a crash of the machine's other half does: the work goes without leaving a result."""
-        raise NotImplementedError
 
     def left(self) -> list[str]:
         """Traces of runs on this node."""
