@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.unit.test_placement import a_node, a_shape
+from tests.unit.placing import a_node, a_shape
 from workers.placement import Candidate, Choice, NodeView, ShapeView, choose, obstacles
 
 NOW_US = 1_000_000_000
