@@ -1,4 +1,4 @@
-"""What the tests of the HTTP API share: a way to call it, and a node whose worker is the test."""
+"""What tests share: a way to call the HTTP API, a node whose worker is the test, a tenant's rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import pytest
 from django.test import Client
 
 from tests.contracts.tasks.conftest import Stage
+from tests.integration.engine_rows import World
 from tests.support.fixtures import Account
+from workers.models import Node
 
 
 class Api:
@@ -42,3 +44,15 @@ def api() -> Api:
 def stage(db: None) -> Stage:
     """A node whose worker is this test."""
     return Stage()
+
+
+@pytest.fixture
+def world(db: None) -> World:
+    """A tenant and its shape, moved by the transitions alone."""
+    return World()
+
+
+@pytest.fixture
+def node(world: World) -> Node:
+    """A node of that world with a worker that has just been heard."""
+    return world.node()

@@ -13,7 +13,7 @@ from django.db.backends.utils import CursorWrapper
 
 from workers import transitions
 from workers.leases import ClaimedRun, Lease, NewRun, Outcome
-from workers.models import Node, Run, Shape, Tenant
+from workers.models import Node, Run, RunEvent, Shape, Tenant
 from workers.states import Reason, State
 
 T = TypeVar("T")
@@ -220,3 +220,8 @@ def together(*work: Callable[[], T], timeout_s: float = 60.0) -> list[T]:
 
 def row(run_id: int) -> Run:
     return Run.objects.get(pk=run_id)
+
+
+def events(run_id: int) -> list[tuple[str, str, str, int, str]]:
+    rows = RunEvent.objects.filter(run_id=run_id).order_by("id")
+    return [(item.from_state, item.to_state, item.reason, item.attempt, item.by) for item in rows]

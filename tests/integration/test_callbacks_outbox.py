@@ -20,16 +20,6 @@ pytestmark = pytest.mark.django_db
 URL = "http://client.example:8080/hook"
 
 
-@pytest.fixture
-def world(db: None) -> World:
-    return World()
-
-
-@pytest.fixture
-def node(world: World) -> Node:
-    return world.node()
-
-
 def told(run_id: int | None = None) -> list[tuple[str, int, dict[str, Any]]]:
     rows = Callback.objects.order_by("id")
     if run_id is not None:

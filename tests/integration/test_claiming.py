@@ -23,11 +23,6 @@ from workers.states import State
 pytestmark = pytest.mark.django_db
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
 def look(node: Node, memory: Memory | None = None, limit: int = 16) -> Look:
     node.refresh_from_db()
     return claiming.look(node.pk, node.incarnation, memory or Memory(), limit)

@@ -23,11 +23,6 @@ pytestmark = pytest.mark.django_db
 Told = tuple[str, str, str]
 
 
-@pytest.fixture
-def world() -> World:
-    return World()
-
-
 def told(run_id: int) -> list[Told]:
     found: Any = services.explain(None, run_id)["reasons"]
     return [(item["code"], item["message"], item["remedy"]) for item in found if item["code"] != "broker"]

@@ -21,11 +21,6 @@ from workers.states import State
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
-@pytest.fixture
-def world(transactional_db: None) -> World:
-    return World()
-
-
 def claim_as_an_agent_does(node: Node, run_ids: list[int]) -> list[ClaimedRun]:
     """Lock the node's row first, then take the runs."""
     with cursor() as opened:
