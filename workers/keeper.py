@@ -14,7 +14,7 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
-from workers import registration, transitions
+from workers import registration, running
 from workers.crashpoints import step
 from workers.registration import Registration
 from workers.runner import Watch
@@ -55,7 +55,7 @@ class Keeper:
         if self._trusted_at is not None and time.monotonic() > self._trusted_at:
             self._trusted_at = None
             with connection.cursor() as cursor:
-                transitions.clear_suspicion(cursor, self._held.node_id)
+                running.clear_suspicion(cursor, self._held.node_id)
         return mode
 
     def _renew(self, as_of: float) -> None:
@@ -63,7 +63,7 @@ class Keeper:
         if not watches:
             return
         with connection.cursor() as cursor:
-            ours = transitions.renew(cursor, [watch.lease for watch in watches])
+            ours = running.renew(cursor, [watch.lease for watch in watches])
         still = {watch.lease for watch in self._watches()}
         for watch in watches:
             if watch.lease.run_id in ours:

@@ -19,7 +19,7 @@ import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from workers import transitions
+from workers import running, transitions
 from workers.crashpoints import step
 from workers.leases import Lease, Outcome
 from workers.logs import store
@@ -149,17 +149,17 @@ class Scribe:
             if len(group) > 1:
                 transitions.lock(cursor, [entry.lease.run_id for entry in group])
             if words := by_kind.get("told"):
-                ours |= transitions.told(cursor, [(entry.lease, entry.message) for entry in words])
+                ours |= running.told(cursor, [(entry.lease, entry.message) for entry in words])
             if told := [entry for entry in group if entry.what in ("facts", "started") and entry.facts]:
-                ours |= transitions.tell(cursor, [(entry.lease, entry.facts) for entry in told])
+                ours |= running.tell(cursor, [(entry.lease, entry.facts) for entry in told])
             if beginnings := by_kind.get("started"):
                 step("runner.before_started_commit")
-                ours |= transitions.started(
+                ours |= running.started(
                     cursor, [(entry.lease, entry.ago, entry.message) for entry in beginnings]
                 )
             if pieces := by_kind.get("log"):
                 step("runner.before_log_commit")
-                held = transitions.held(cursor, [entry.lease for entry in pieces])
+                held = running.held(cursor, [entry.lease for entry in pieces])
                 self._store(cursor, [entry for entry in pieces if entry.lease.run_id in held])
                 ours |= held
             endings = [entry for kind in ("finish", "retry", "release") for entry in by_kind.get(kind, ())]

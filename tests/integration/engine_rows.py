@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from workers import transitions
+from workers import running, transitions
 from workers.leases import ClaimedRun, Lease, NewRun, Outcome
 from workers.models import Node, Run, RunEvent, Shape, Tenant
 from workers.states import Reason, State
@@ -149,17 +149,17 @@ class World:
     @staticmethod
     def renew(*leases: Lease) -> set[int]:
         with cursor() as opened:
-            return transitions.renew(opened, leases)
+            return running.renew(opened, leases)
 
     @staticmethod
     def held(*leases: Lease) -> set[int]:
         with cursor() as opened:
-            return transitions.held(opened, leases)
+            return running.held(opened, leases)
 
     @staticmethod
     def started(*leases: Lease, ago: float = 1.5, message: str = "Command is running") -> set[int]:
         with cursor() as opened:
-            return transitions.started(opened, [(lease, ago, message) for lease in leases])
+            return running.started(opened, [(lease, ago, message) for lease in leases])
 
 
 def snapshot() -> dict[str, list[Any]]:

@@ -14,7 +14,7 @@ from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX
-from workers import claiming, explain, registration, services, transitions
+from workers import claiming, explain, registration, running, services
 from workers.claiming import Memory
 from workers.leases import Lease
 from workers.models import Node, Run
@@ -97,7 +97,7 @@ def test_the_installation_has_one_name() -> None:
 
 def told(lease: Lease, message: str) -> set[int]:
     with transaction.atomic(), connection.cursor() as cursor:
-        return transitions.told(cursor, [(lease, "earlier"), (lease, message)])
+        return running.told(cursor, [(lease, "earlier"), (lease, message)])
 
 
 def test_what_is_being_prepared_is_told_under_the_lease_until_it_starts() -> None:
@@ -109,8 +109,8 @@ def test_what_is_being_prepared_is_told_under_the_lease_until_it_starts() -> Non
     stale = Lease(lease.run_id, lease.attempt, lease.epoch - 1)
     assert told(stale, "stale") == set()
     with transaction.atomic(), connection.cursor() as cursor:
-        transitions.started(cursor, [(lease, 0.0, "Container is running")])
-        transitions.tell(cursor, [(lease, {"image_digest": "sha256:abc"})])
+        running.started(cursor, [(lease, 0.0, "Container is running")])
+        running.tell(cursor, [(lease, {"image_digest": "sha256:abc"})])
     assert told(lease, "late") == set()
     found = run(lease.run_id)
     assert (found.message, found.attempts.get().facts["image_digest"]) == (

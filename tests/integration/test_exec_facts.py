@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from tests.contracts.jobs.conftest import Stage
 from tests.support.cluster import wait_until
 from tests.support.fixtures import Account
-from workers import node, questions, secrets, services, transitions
+from workers import node, questions, running, secrets, services, transitions
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
@@ -219,13 +219,13 @@ def test_facts_are_written_under_the_lease_only(db: None, account: Account) -> N
     run = claimed(account)
     stale = Lease(run.lease.run_id, run.lease.attempt, run.lease.epoch + 1)
     with transaction.atomic(), connection.cursor() as cursor:
-        assert transitions.tell(cursor, [(stale, {"pid": 1})]) == set()
-        assert transitions.tell(cursor, [(run.lease, {"pid": 2}), (stale, {"pid": 3})]) == {run.lease.run_id}
+        assert running.tell(cursor, [(stale, {"pid": 1})]) == set()
+        assert running.tell(cursor, [(run.lease, {"pid": 2}), (stale, {"pid": 3})]) == {run.lease.run_id}
     assert facts(run) == {"pid": 2}
     with transaction.atomic(), connection.cursor() as cursor:
         ended = Outcome(run.lease, State.FAILED, Reason.LOST, "gone", facts={"seen": True})
         assert transitions.finish(cursor, [ended], by="test")
-        assert transitions.tell(cursor, [(run.lease, {"pid": 4})]) == set()
+        assert running.tell(cursor, [(run.lease, {"pid": 4})]) == set()
     assert facts(run) == {"pid": 2, "seen": True}
 
 

@@ -6,7 +6,7 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, events, row, snapshot
-from workers import transitions
+from workers import running, transitions
 from workers.leases import Lease, Outcome
 from workers.models import Node, Run, RunEvent
 from workers.states import State
@@ -60,8 +60,8 @@ def test_an_empty_batch_is_nothing(world: World, node: Node) -> None:
     with cursor() as opened:
         assert transitions.claim(opened, node.pk, node.name, []) == []
         assert transitions.adopt(opened, node.pk, [], crashed=False) == []
-        assert transitions.renew(opened, []) == transitions.held(opened, []) == set()
-        assert transitions.started(opened, []) == transitions.finish(opened, [], by="n1") == set()
+        assert running.renew(opened, []) == running.held(opened, []) == set()
+        assert running.started(opened, []) == transitions.finish(opened, [], by="n1") == set()
         assert transitions.retry(opened, [], by="n1") == transitions.release(opened, [], by="n1") == set()
         assert transitions.cancel(opened, [], by="c", operator=False) == set()
         assert transitions.reject(opened, [], "no", by="n1") == set()

@@ -9,7 +9,7 @@ from django.conf import settings
 from django.utils import timezone
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, events, row, snapshot
-from workers import claiming, transitions
+from workers import claiming, running
 from workers.leases import Lease
 from workers.models import Attempt, Node, Run
 from workers.states import Reason, State
@@ -92,7 +92,7 @@ def test_adopt_grows_the_epoch_and_nothing_else(world: World, node: Node) -> Non
     assert_books_balance()
     assert [item.crashes for item in world.adopt(node, mine.run_id)] == [1]
     with cursor() as opened:
-        transitions.clear_suspicion(opened, node.pk)
+        running.clear_suspicion(opened, node.pk)
     assert [item.crashes for item in world.adopt(node)] == [0, 0]
 
 

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 
 from jobs.models import Target
 from tests.contracts.tasks import conftest as tasks
-from workers import identity, tenancy, transitions
+from workers import identity, running, tenancy, transitions
 from workers.leases import ClaimedRun, Outcome
 from workers.models import LogChunk, Node, Tenant
 from workers.states import Reason, State
@@ -155,14 +155,14 @@ class Stage:
     def create(run: ClaimedRun, container: str = CONTAINER, exec_id: str = EXEC_ID) -> None:
         """The exec has been created."""
         with transaction.atomic(), connection.cursor() as cursor:
-            assert transitions.tell(cursor, [(run.lease, {"exec_id": exec_id, "container_id": container})])
+            assert running.tell(cursor, [(run.lease, {"exec_id": exec_id, "container_id": container})])
 
     @staticmethod
     def begin(run: ClaimedRun, pid: int = 27396) -> None:
         """The exec runs."""
         with transaction.atomic(), connection.cursor() as cursor:
-            assert transitions.tell(cursor, [(run.lease, {"pid": pid})])
-            assert transitions.started(cursor, [(run.lease, 0.0, "Command is running")])
+            assert running.tell(cursor, [(run.lease, {"pid": pid})])
+            assert running.started(cursor, [(run.lease, 0.0, "Command is running")])
 
     @staticmethod
     def write(run: ClaimedRun, output: bytes, chunk: int = 256 * 1024) -> None:

@@ -15,7 +15,7 @@ import pytest
 from django.db import connection, transaction
 from django.test import Client
 
-from workers import identity, tenancy, transitions
+from workers import identity, running, tenancy, transitions
 from workers.leases import ClaimedRun, Outcome
 from workers.models import Node, Run, Tenant
 from workers.states import Reason, State
@@ -128,7 +128,7 @@ class Stage:
     def start(self, task_id: int) -> ClaimedRun:
         run = self.claim(task_id)
         with transaction.atomic(), connection.cursor() as cursor:
-            assert transitions.started(cursor, [(run.lease, 0.0, "Command is running")])
+            assert running.started(cursor, [(run.lease, 0.0, "Command is running")])
         return run
 
     def end(
