@@ -33,13 +33,14 @@ from workers.runtimes.container_config import NOFILE_MOST, Image, Place
 from workers.runtimes.container_events import Events
 from workers.runtimes.container_guard import GuardKeeper
 from workers.runtimes.container_remains import kill, listed, remove
-from workers.runtimes.container_start import LABEL, UPGRADE_S, Starter
+from workers.runtimes.container_start import LABEL, Starter
 from workers.runtimes.container_track import Track
 from workers.runtimes.container_watch import AGAIN_S, Watcher
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 from workers.runtimes.folders import make_removable, scratch_root
 from workers.runtimes.networks import Networks
-from workers.specs import ContainerSpec, NewerSpecError
+from workers.runtimes.rules import attempts_named, read_spec, space_trouble
+from workers.specs import ContainerSpec
 from workers.states import Reason
 
 log = structlog.get_logger(__name__)
@@ -138,7 +139,7 @@ class ContainerRuntime:
         return Presence.RUNNING if status in ("running", "paused", "restarting") else Presence.EXITED
 
     def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
-        spec, track = _spec(run), self._track(run)
+        spec, track = read_spec(ContainerSpec, run), self._track(run)
         credentials = self._clear(run)
         scratch = self._scratch_of(run.lease.run_id, run.lease.attempt)
         try:
@@ -172,7 +173,7 @@ class ContainerRuntime:
     # --- the start -----------------------------------------------------------------------------------
 
     def start(self, run: ClaimedRun, as_of: float) -> None:
-        spec, track = _spec(run), self._track(run)
+        spec, track = read_spec(ContainerSpec, run), self._track(run)
         fresh = False
         if track.image is None:
             self._adopt_or_give_back(track)
@@ -306,10 +307,7 @@ class ContainerRuntime:
                     if entry.name.startswith(prefix)
                 )
         names.update(listed(self._engine, self._ours))
-        found = [name.partition("-")[::2] for name in names]
-        return sorted(
-            (int(run_id), int(attempt)) for run_id, attempt in found if run_id.isdigit() and attempt.isdigit()
-        )
+        return attempts_named(names)
 
     def kill_orphan(self, run_id: int, attempt: int) -> None:
         kill(self._engine, self.container_name(run_id, attempt))
@@ -323,17 +321,7 @@ class ContainerRuntime:
 
     def trouble(self) -> str:
         self._events.start()
-        free = shutil.disk_usage(self._scratch).free // (1024 * 1024)
-        if free < settings.GANTRY_MIN_FREE_MB:
-            return f"only {free} MiB free in {self._scratch}, it needs {settings.GANTRY_MIN_FREE_MB}"
+        if full := space_trouble(self._scratch):
+            return full
         self._networks.keep()
         return self._events.trouble or self._networks.trouble
-
-
-def _spec(run: ClaimedRun) -> ContainerSpec:
-    try:
-        return ContainerSpec.from_json(run.spec)
-    except NewerSpecError as error:
-        raise PrepareFailed(Reason.RUNTIME, str(error), ours=True, wait_s=UPGRADE_S) from error
-    except (ValueError, TypeError) as error:
-        raise PrepareFailed(Reason.CREATE, str(error)) from error

@@ -19,14 +19,13 @@ from workers.runtimes.container_faults import refused_start
 from workers.runtimes.container_track import Track
 from workers.runtimes.container_watch import AGAIN_S, Watcher
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.rules import UPGRADE_S
 from workers.states import Reason
 
 log = structlog.get_logger(__name__)
 
 #: What the labels of ours begin with.
 LABEL: Final = "gantry."
-#: Until an operator has had time to do something about it.
-UPGRADE_S: Final = 30.0
 #: How long a start without an answer is settled before it is left to the watcher.
 SETTLE_S: Final = 10.0
 _CREATE_TRIES: Final = 3

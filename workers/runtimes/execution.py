@@ -15,10 +15,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import structlog
-from django.conf import settings
 
 from workers.crashpoints import step
 from workers.launcher import control
@@ -36,12 +35,11 @@ from workers.runtimes.exec_start import Starter, refused
 from workers.runtimes.exec_track import ExecTrack
 from workers.runtimes.exec_watch import Watcher
 from workers.runtimes.folders import make_removable
-from workers.specs import ExecSpec, NewerSpecError
+from workers.runtimes.rules import attempts_named, read_spec, space_trouble
+from workers.specs import ExecSpec
 from workers.states import Reason
 
 log = structlog.get_logger(__name__)
-
-_UPGRADE_S: Final = 30.0
 
 
 class ExecRuntime:
@@ -129,7 +127,7 @@ class ExecRuntime:
         return Presence.RUNNING
 
     def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
-        spec, track = _spec(run), self._track(run)
+        spec, track = read_spec(ExecSpec, run), self._track(run)
         try:
             if track.launched:
                 return  # start adopts it
@@ -156,7 +154,7 @@ class ExecRuntime:
     # --- the start -----------------------------------------------------------------------------------
 
     def start(self, run: ClaimedRun, as_of: float) -> None:
-        spec, track = _spec(run), self._track(run)
+        spec, track = read_spec(ExecSpec, run), self._track(run)
         if not track.plan.get("exec"):
             raise PrepareFailed(Reason.RUNTIME, "it was not prepared", ours=True)
         if track.result is not None or track.read_end() or track.connected():
@@ -202,7 +200,7 @@ class ExecRuntime:
                 with track.lock:
                     if track.result is None:
                         track.result = self._watcher.look(
-                            track, lambda: self._starter.launch(track, _spec(run), run.secrets)
+                            track, lambda: self._starter.launch(track, read_spec(ExecSpec, run), run.secrets)
                         )
                 continue
             left = deadline - time.monotonic()
@@ -263,10 +261,7 @@ class ExecRuntime:
             self.cleanup(run_id, attempt)
 
     def attempts(self) -> list[tuple[int, int]]:
-        found = [entry.name.partition("-")[::2] for entry in self._control.iterdir()]
-        return sorted(
-            (int(run_id), int(attempt)) for run_id, attempt in found if run_id.isdigit() and attempt.isdigit()
-        )
+        return attempts_named(entry.name for entry in self._control.iterdir())
 
     def kill_orphan(self, run_id: int, attempt: int) -> None:
         track = self._track_of(run_id, attempt, {})
@@ -284,16 +279,6 @@ class ExecRuntime:
 
     def trouble(self) -> str:
         self._pulse.start()
-        free = shutil.disk_usage(self._control).free // (1024 * 1024)
-        if free < settings.GANTRY_MIN_FREE_MB:
-            return f"only {free} MiB free in {self._control}, it needs {settings.GANTRY_MIN_FREE_MB}"
+        if full := space_trouble(self._control):
+            return full
         return self._pulse.trouble
-
-
-def _spec(run: ClaimedRun) -> ExecSpec:
-    try:
-        return ExecSpec.from_json(run.spec)
-    except NewerSpecError as error:
-        raise PrepareFailed(Reason.RUNTIME, str(error), ours=True, wait_s=_UPGRADE_S) from error
-    except (ValueError, TypeError) as error:
-        raise PrepareFailed(Reason.CREATE, str(error)) from error

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 import structlog
-from django.conf import settings
 
 from workers import fetch
 from workers.crashpoints import step
@@ -28,7 +27,8 @@ from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.folders import make_removable, scratch_root
 from workers.runtimes.launcher_client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.launcher_records import StartRequest, fresh_environment
-from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, NewerSpecError, ProcessSpec
+from workers.runtimes.rules import attempts_named, read_spec, space_trouble
+from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, ProcessSpec
 from workers.states import Reason
 
 log = structlog.get_logger(__name__)
@@ -38,8 +38,6 @@ _NPROC: Final = 4096
 _NOFILE: Final = 65_536
 #: What is kept of the output, by the names in the stored spec.
 _CAPS: Final = (("log_head", DEFAULT_LOG_HEAD), ("log_tail", DEFAULT_LOG_TAIL))
-#: Seconds until a run that this worker is too old for is offered again.
-_UPGRADE_S: Final = 30.0
 
 
 class ProcessRuntime:
@@ -70,7 +68,7 @@ class ProcessRuntime:
         return Presence(self._client.state(self._name_of(run)).state)
 
     def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
-        spec = _spec(run)
+        spec = read_spec(ProcessSpec, run)
         scratch = self._scratch / self._name_of(run)
         try:
             scratch.mkdir(mode=0o700, exist_ok=True)
@@ -84,7 +82,7 @@ class ProcessRuntime:
             raise PrepareFailed(Reason.RUNTIME, f"scratch folder: {error}", ours=True) from error
 
     def start(self, run: ClaimedRun, as_of: float) -> None:
-        spec = _spec(run)
+        spec = read_spec(ProcessSpec, run)
         name = self._name_of(run)
         scratch = self._scratch / name
         request = StartRequest(
@@ -151,12 +149,7 @@ class ProcessRuntime:
         for folder in (self._scratch, self._control / "runs"):
             with contextlib.suppress(FileNotFoundError):
                 names.update(entry.name for entry in folder.iterdir())
-        found = []
-        for name in names:
-            run_id, _, attempt = name.partition("-")
-            if run_id.isdigit() and attempt.isdigit():
-                found.append((int(run_id), int(attempt)))
-        return sorted(found)
+        return attempts_named(names)
 
     def kill_orphan(self, run_id: int, attempt: int) -> None:
         name = self._name(run_id, attempt)
@@ -171,9 +164,8 @@ class ProcessRuntime:
             log.warning("guard.not_told", error=str(error), meaning="it kills as if this node were lost")
 
     def trouble(self) -> str:
-        free = shutil.disk_usage(self._scratch).free // (1024 * 1024)
-        if free < settings.GANTRY_MIN_FREE_MB:
-            return f"only {free} MiB free in {self._scratch}, it needs {settings.GANTRY_MIN_FREE_MB}"
+        if full := space_trouble(self._scratch):
+            return full
         try:
             self._client.ensure()
         except (LauncherError, OSError) as error:
@@ -185,13 +177,3 @@ def _at_most(limit: int, wanted: int) -> int:
     """The limit to set: what we want, or less where the machine allows less."""
     hard = resource.getrlimit(limit)[1]
     return wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-
-
-def _spec(run: ClaimedRun) -> ProcessSpec:
-    try:
-        return ProcessSpec.from_json(run.spec)
-    except NewerSpecError as error:
-        # A newer worker can execute it: during an upgrade nobody's run fails for that.
-        raise PrepareFailed(Reason.RUNTIME, str(error), ours=True, wait_s=_UPGRADE_S) from error
-    except (ValueError, TypeError) as error:
-        raise PrepareFailed(Reason.CREATE, str(error)) from error

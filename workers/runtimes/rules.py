@@ -1,0 +1,50 @@
+"""What the runtimes of a node do alike: read a run's spec, know attempts by their names, mind the free space.
+
+Must not import the database, Celery or a runtime.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from django.conf import settings
+
+from workers.leases import ClaimedRun
+from workers.runtimes.base import PrepareFailed
+from workers.specs import NewerSpecError, Spec
+from workers.states import Reason
+
+#: Seconds until what needs a newer worker, or an operator's hand, is offered again.
+UPGRADE_S: Final = 30.0
+
+S = TypeVar("S", bound=Spec)
+
+
+def read_spec(kind: type[S], run: ClaimedRun) -> S:
+    """The spec that this runtime executes. Raises PrepareFailed."""
+    try:
+        return kind.from_json(run.spec)
+    except NewerSpecError as error:
+        # A newer worker can execute it: during an upgrade nobody's run fails for that.
+        raise PrepareFailed(Reason.RUNTIME, str(error), ours=True, wait_s=UPGRADE_S) from error
+    except (ValueError, TypeError) as error:
+        raise PrepareFailed(Reason.CREATE, str(error)) from error
+
+
+def attempts_named(names: Iterable[str]) -> list[tuple[int, int]]:
+    """(run, attempt) of each name "<run>-<attempt>", in order; other names are not ours."""
+    found = [name.partition("-")[::2] for name in names]
+    return sorted(
+        (int(run_id), int(attempt)) for run_id, attempt in found if run_id.isdigit() and attempt.isdigit()
+    )
+
+
+def space_trouble(folder: Path) -> str:
+    """Why this folder's disk is too full for new work; empty when it is not."""
+    free = shutil.disk_usage(folder).free // (1024 * 1024)
+    if free < settings.GANTRY_MIN_FREE_MB:
+        return f"only {free} MiB free in {folder}, it needs {settings.GANTRY_MIN_FREE_MB}"
+    return ""
