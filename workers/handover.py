@@ -46,7 +46,6 @@ class Handover:
         self._lock = threading.Lock()
         self._waiting: dict[Lease, float] = {}
         self._broker_ok = False
-        self._broker_ok_at = 0.0
         self._canary_sent = 0.0
         self._canary_nonce = ""
 
@@ -83,7 +82,7 @@ class Handover:
         if nonce == self._canary_nonce:
             if not self._broker_ok:
                 log.info("broker.back")
-            self._broker_ok, self._broker_ok_at = True, time.monotonic()
+            self._broker_ok = True
             self._canary_nonce = ""
 
     def tick(self) -> None:

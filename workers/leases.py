@@ -62,7 +62,6 @@ class Outcome:
     started_ago: float | None = None
     log_bytes: int = 0
     log_truncated: bool = False
-    #: What its image was resolved to, if it has one.
     #: Seconds until the next try; used by ``retry`` and ``release`` only.
     backoff_s: float = 0.0
     #: Added to the attempt's facts; see ``Attempt.facts``.

@@ -20,7 +20,7 @@ from tests.support.engine import run, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, ledger_command, open_ledger
-from workers import crashpoints, services
+from workers import services
 from workers.models import Node
 from workers.states import Reason, State
 
@@ -95,11 +95,6 @@ def swept(stage: Stage) -> None:
     stage.once(a=run_id)
 
 
-#: Steps of the runtime itself, each beside an effect on the engine -> the story in which it comes.
-_INSIDE: dict[str, Story] = {
-    step: cancelled if step.endswith("_kill") else ordinary
-    for step in getattr(crashpoints, "CONTAINER_STEPS", ())
-}
 _ORDINARY = (
     "agent.after_claim",
     "runner.before_prepare",
@@ -130,7 +125,6 @@ _OTHERS: dict[str, Story] = {
 CASES: list[Case] = [
     *((step, ordinary) for step in _ORDINARY),
     *_OTHERS.items(),
-    *_INSIDE.items(),
     ("runner.after_finish_commit", retried),
     ("runner.after_exit", cancelled),
 ]

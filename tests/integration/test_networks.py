@@ -55,11 +55,6 @@ def gateway(engine: Rig, network: str) -> str:
     return str(next(ipaddress.ip_network(subnet).hosts()))
 
 
-def address_of(engine: Rig, container: str) -> str:
-    found = engine.client.api.inspect_container(container)["NetworkSettings"]["Networks"]
-    return str(found[NETWORK]["IPAddress"])
-
-
 def bridge_of(engine: Rig) -> str:
     return str(engine.client.api.inspect_network(NETWORK)["Options"]["com.docker.network.bridge.name"])
 

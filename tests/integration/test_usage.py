@@ -19,8 +19,6 @@ from workers.api.serializers import UsageSerializer
 from workers.models import Run, UsageDay
 from workers.states import Reason, State
 
-TODAY = "today"
-
 
 def today() -> date:
     return timezone.now().date()

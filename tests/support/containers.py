@@ -14,7 +14,7 @@ from workers.models import Tenant
 from workers.specs import ContainerSpec
 
 #: How the engine is told whose a container is.
-RUN, ATTEMPT, NODE = "gantry.run", "gantry.attempt", "gantry.node"
+RUN, NODE = "gantry.run", "gantry.node"
 
 
 def submit_container(

@@ -159,10 +159,6 @@ class Deployment:
             )
         return done.stdout
 
-    def gantry(self, *arguments: str) -> str:
-        """The image's own command inside the API's container."""
-        return self.compose("exec", "-T", "api", "gantry", *arguments)
-
     def container(self, service: str) -> dict[str, Any]:
         """The service's container, as inspected."""
         label = {"com.docker.compose.project": self.name, "com.docker.compose.service": service}

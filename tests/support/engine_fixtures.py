@@ -7,7 +7,7 @@ before their engine is cleaned.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -83,17 +83,3 @@ def mortal_engine() -> Iterator[Engine]:
     engine = start(f"m{next(_numbers)}")
     yield engine
     engine.stop()
-
-
-@pytest.fixture
-def new_engine() -> Iterator[Callable[[str], Engine]]:
-    """Makes further engines of the test's own, by name."""
-    made: list[Engine] = []
-
-    def make(name: str) -> Engine:
-        made.append(start(f"{name}{next(_numbers)}"))
-        return made[-1]
-
-    yield make
-    for each in made:
-        each.stop()
