@@ -11,7 +11,6 @@ root, an engine on another machine) GANTRY_CONTAINER_NETWORK decides. Must not i
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import re
 import secrets
@@ -20,7 +19,6 @@ import struct
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,14 +28,16 @@ from django.conf import settings
 from workers import pulse
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.machine_lock import alone
 from workers.states import Reason
 
 log = structlog.get_logger(__name__)
 
 #: The network's name on the engine.
 NETWORK: Final = "gantry"
-#: Held by the process of this machine that makes the network.
-_LOCK: Final = "/run/gantry-network.lock"
+#: Held by the process of this machine that makes the network. Without it a second network of the name is
+#: noticed and removed.
+_LOCK: Final = Path("/run/gantry-network.lock")
 #: Its bridge's in the kernel. Drawn by lot: where a bridge of this name is, there the engine is.
 _BRIDGE: Final = re.compile(r"gantry[0-9a-f]{8}")
 #: From the network to the machine itself, and from it through the machine.
@@ -61,28 +61,6 @@ _LOOKING = threading.Lock()
 
 class Unguarded(Exception):
     """The network cannot be guarded here; the text says why and what to do."""
-
-
-@contextlib.contextmanager
-def _alone() -> Iterator[None]:
-    """One process of this machine makes the network at a time; after a few seconds, or where no lock can be
-    had, without that: a second network of the name is noticed and removed."""
-    try:
-        lock = os.open(_LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError:
-        yield
-        return
-    try:
-        deadline = time.monotonic() + _ASK_S
-        while time.monotonic() < deadline:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                time.sleep(0.05)
-        yield
-    finally:
-        os.close(lock)
 
 
 class Networks:
@@ -158,7 +136,7 @@ class Networks:
         """The network as it must be, made if it is missing; returns its bridge's name."""
         found = self._inspect()
         if found is None:
-            with _alone():
+            with alone(_LOCK, _ASK_S):
                 if self._inspect() is None:
                     self._make()
             found = self._made()
