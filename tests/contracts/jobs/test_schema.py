@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -15,6 +12,7 @@ from uuid import UUID
 import pytest
 
 from jobs.saved import requests, schema, serializers, wire
+from tests.contracts.generated import generated_client
 from tests.contracts.jobs.conftest import BODY, NOBODY, Api, Stage, member
 from tests.unit.test_jobs_wire import EXECUTOR, target
 from workers.errors import InvalidInput
@@ -73,24 +71,9 @@ def served(transactional_db: None, live_server: Any) -> Api:
 @pytest.fixture
 def package(served: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The generated package."""
-    document = tmp_path / "schema.json"
-    document.write_bytes(served.get("/api/schema/?family=jobs").content)
-    options = tmp_path / "options.json"
-    options.write_text(json.dumps({"post_hooks": []}))
-    subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "openapi-python-client"), "generate", "--meta", "none"),
-            *("--path", str(document), "--config", str(options)),
-            *("--output-path", str(tmp_path / "dce_client"), "--fail-on-warning"),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield importlib.import_module("dce_client")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "dce_client"]:
-        del sys.modules[name]
+    document = served.get("/api/schema/?family=jobs").content
+    with generated_client(document, "dce_client", tmp_path, monkeypatch) as made:
+        yield made
 
 
 @pytest.mark.django_db(transaction=True)

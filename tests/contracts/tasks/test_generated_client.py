@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.contracts.generated import generated_client
 from tests.contracts.tasks.conftest import Api, Stage, member
 from workers.states import State
 
@@ -28,24 +26,9 @@ def served(live_server: Any) -> Api:
 @pytest.fixture
 def package(served: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The generated package."""
-    document = tmp_path / "schema.json"
-    document.write_bytes(served.get("/api/schema/?family=tasks").content)
-    options = tmp_path / "options.json"
-    options.write_text(json.dumps({"post_hooks": []}))
-    subprocess.run(
-        [
-            *(str(Path(sys.executable).parent / "openapi-python-client"), "generate", "--meta", "none"),
-            *("--path", str(document), "--config", str(options)),
-            *("--output-path", str(tmp_path / "juice_client"), "--fail-on-warning"),
-        ],
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield importlib.import_module("juice_client")
-    for name in [name for name in sys.modules if name.partition(".")[0] == "juice_client"]:
-        del sys.modules[name]
+    document = served.get("/api/schema/?family=tasks").content
+    with generated_client(document, "juice_client", tmp_path, monkeypatch) as made:
+        yield made
 
 
 def test_a_task_by_the_generated_client(served: Api, live_server: Any, package: ModuleType) -> None:
