@@ -170,26 +170,24 @@ def hang(seconds: float = 60.0) -> Answer:
     return answer
 
 
-def drip(request: BaseHTTPRequestHandler) -> None:
-    """Headers byte by byte, without an end."""
+def _drip(request: BaseHTTPRequestHandler, head: bytes) -> None:
     with contextlib.suppress(OSError):
-        request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+        request.wfile.write(head)
         for _ in range(1200):
             request.wfile.write(b"x")
             request.wfile.flush()
             time.sleep(0.05)
     request.close_connection = True
+
+
+def drip(request: BaseHTTPRequestHandler) -> None:
+    """Headers byte by byte, without an end."""
+    _drip(request, b"HTTP/1.1 200 OK\r\nX: ")
 
 
 def drip_body(request: BaseHTTPRequestHandler) -> None:
     """Says 200 at once, and then a body without an end."""
-    with contextlib.suppress(OSError):
-        request.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n")
-        for _ in range(1200):
-            request.wfile.write(b"x")
-            request.wfile.flush()
-            time.sleep(0.05)
-    request.close_connection = True
+    _drip(request, b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\n")
 
 
 def flood(request: BaseHTTPRequestHandler) -> None:
