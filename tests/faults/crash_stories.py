@@ -1,10 +1,12 @@
-"""Stories for test_worker_crashpoints: what a worker does until it dies at a step, what must be true then."""
+"""Stories of crash points: what a worker does until it dies at a step, and what must be true then."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from django.db import connection
 
@@ -24,6 +26,9 @@ _A_WHILE = "sleep 0.7"
 @dataclass
 class Stage:
     """What a story plays with: a node of its own in a cluster that others play in, too."""
+
+    #: How messages call what runs.
+    noun: ClassVar[str] = "Command"
 
     cluster: Cluster
     tenant_id: int
@@ -55,6 +60,10 @@ class Stage:
         command = ledger_command(self.ledger, f"{self.node}-{name}", body, code)
         return submit(self.tenant_id, command, constraints={"rack_id": [self.node]}, **more)
 
+    def identity(self, run_id: int) -> int | str:
+        """What runs for it now: another one would be a second execution."""
+        return started(self.home, run_id).shim_pid
+
     def ended(self, run_id: int, **facts: object) -> None:
         """Wait for the end and compare the run's record with what it must be."""
         (row,) = wait_final(run_id, timeout_s=40)
@@ -70,6 +79,32 @@ class Stage:
 
 Story = Callable[[Stage], None]
 Case = tuple[str, Story]
+
+
+def name_of(case: Case) -> str:
+    step, story = case
+    return f"{step}-{story.__name__}"
+
+
+def names_of(group: Sequence[Case]) -> str:
+    return "+".join(name_of(case) for case in group)
+
+
+def play(group: Sequence[Case], stage_of: Callable[[str, str], Stage]) -> None:
+    """Play these at the same time, each on the stage that ``stage_of(step, node)`` makes."""
+
+    def one(number: int, case: Case) -> None:
+        step, story = case
+        try:
+            story(stage_of(step, f"n{number}"))
+        except AssertionError as error:
+            raise AssertionError(f"{name_of(case)}: {error}") from error
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(len(group)) as pool:
+        for played in [pool.submit(one, number, case) for number, case in enumerate(group)]:
+            played.result()
 
 
 def ordinary(stage: Stage) -> None:
@@ -98,14 +133,14 @@ def retried(stage: Stage) -> None:
 
 
 def cancelled(stage: Stage) -> None:
-    """A command that runs is cancelled."""
+    """What runs is cancelled."""
     worker = stage.crashing()
     run_id = stage.submit("a", "sleep 60")
     wait_started(run_id)
     assert services.cancel(stage.tenant_id, run_id).accepted
     stage.died(worker)
     stage.start()
-    stage.ended(run_id, state=State.CANCELLED, message="Command was killed by request", attempt=1)
+    stage.ended(run_id, state=State.CANCELLED, message=f"{stage.noun} was killed by request", attempt=1)
     stage.once(a=run_id)
 
 
@@ -126,12 +161,12 @@ def taken_over(stage: Stage) -> None:
     gate.touch()
     run_id = stage.submit("a", f"while test -e {gate}; do sleep 0.05; done", code=3)
     wait_started(run_id)
-    shim = started(stage.home, run_id).shim_pid
+    before = stage.identity(run_id)
     first.kill()
     stage.died(stage.crashing())
     stage.start()
     wait_until(lambda: run(run_id).lease_epoch > 1, why="it is adopted")
-    assert started(stage.home, run_id).shim_pid == shim, "another process runs in its place"
+    assert stage.identity(run_id) == before, "another one runs in its place"
     gate.unlink()
     stage.ended(run_id, attempt=1)
     stage.once(a=run_id)

@@ -5,24 +5,34 @@ Several nodes play at the same time on one engine: each may touch its own contai
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from django.db import connection
 
-from tests.faults.crash_stories import Case, Stage, Story, ordinary, out_of_time, retried, stopped
+from tests.faults.crash_stories import (
+    Case,
+    Stage,
+    Story,
+    cancelled,
+    names_of,
+    ordinary,
+    out_of_time,
+    play,
+    retried,
+    stopped,
+    taken_over,
+)
 from tests.support.cluster import Cluster, Process, wait_until
 from tests.support.containers import container_of, containers_of, submit_container
-from tests.support.engine import run, wait_started
+from tests.support.engine import wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, ledger_command, open_ledger
 from workers import services
 from workers.models import Node
-from workers.states import Reason, State
+from workers.states import Reason
 
 _AT_ONCE = 4
 
@@ -30,6 +40,8 @@ _AT_ONCE = 4
 @dataclass
 class BoxStage(Stage):
     """A stage whose runs are containers of one engine."""
+
+    noun: ClassVar[str] = "Container"
 
     engine: Engine
 
@@ -45,37 +57,8 @@ class BoxStage(Stage):
             **more,
         )
 
-
-def cancelled(stage: Stage) -> None:
-    """A container that runs is cancelled."""
-    worker = stage.crashing()
-    run_id = stage.submit("a", "sleep 60")
-    wait_started(run_id)
-    assert services.cancel(stage.tenant_id, run_id).accepted
-    stage.died(worker)
-    stage.start()
-    stage.ended(run_id, state=State.CANCELLED, message="Container was killed by request", attempt=1)
-    stage.once(a=run_id)
-
-
-def taken_over(stage: Stage) -> None:
-    """The worker dies while it takes over what the one before left."""
-    assert isinstance(stage, BoxStage)
-    first = stage.start()
-    gate = stage.ledger.with_name(f"{stage.node}.gate")
-    gate.touch()
-    run_id = stage.submit("a", f"while test -e {gate}; do sleep 0.05; done", code=3)
-    wait_started(run_id)
-    box = container_of(stage.engine, run_id)["Id"]
-    first.kill()
-    stage.died(stage.crashing())
-    stage.start()
-    wait_until(lambda: run(run_id).lease_epoch > 1, why="it is adopted")
-    assert container_of(stage.engine, run_id)["Id"] == box, "another container runs in its place"
-    gate.unlink()
-    stage.ended(run_id, attempt=1)
-    stage.once(a=run_id)
-    stage.truth("a", run_id, 3)
+    def identity(self, run_id: int) -> int | str:
+        return str(container_of(self.engine, run_id)["Id"])
 
 
 def swept(stage: Stage) -> None:
@@ -131,12 +114,7 @@ CASES: list[Case] = [
 GROUPS = [CASES[start : start + _AT_ONCE] for start in range(0, len(CASES), _AT_ONCE)]
 
 
-def _name(case: Case) -> str:
-    step, story = case
-    return f"{step}-{story.__name__}"
-
-
-@pytest.mark.parametrize("group", GROUPS, ids=lambda group: "+".join(_name(case) for case in group))
+@pytest.mark.parametrize("group", GROUPS, ids=names_of)
 def test_the_worker_dies_at(
     engine: Engine, cluster: Cluster, account: Account, shared_folder: Path, group: list[Case]
 ) -> None:
@@ -144,17 +122,5 @@ def test_the_worker_dies_at(
     ledger = open_ledger(shared_folder)
     # Restarts under load take seconds: no guard and no reconciler may step in meanwhile.
     cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
-
-    def play(number: int, case: Case) -> None:
-        step, story = case
-        try:
-            story(BoxStage(cluster, account.tenant_id, ledger, step, f"n{number}", engine))
-        except AssertionError as error:
-            raise AssertionError(f"{_name(case)}: {error}") from error
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(len(group)) as pool:
-        for played in [pool.submit(play, number, case) for number, case in enumerate(group)]:
-            played.result()
+    play(group, lambda step, node: BoxStage(cluster, account.tenant_id, ledger, step, node, engine))
     assert_invariants(cluster, engines=[engine])

@@ -7,13 +7,12 @@ steps are tested at once, each on a node of its own: most of the time is spent w
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
-from django.db import connection
 
-from tests.faults.crash_stories import ALONE, TOGETHER, Case, Stage
+from tests.faults.crash_stories import ALONE, TOGETHER, Case, Stage, names_of, play
 from tests.support.cluster import Cluster
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, open_ledger
@@ -24,19 +23,12 @@ _AT_ONCE = 4
 GROUPS = [TOGETHER[start : start + _AT_ONCE] for start in range(0, len(TOGETHER), _AT_ONCE)]
 
 
-def _name(case: Case) -> str:
-    step, story = case
-    return f"{step}-{story.__name__}"
-
-
 def test_every_step_has_a_story() -> None:
     """Catches a step that was added to the worker and never tested."""
     assert {step for step, _ in (*TOGETHER, *ALONE)} == set(STEPS)
 
 
-@pytest.mark.parametrize(
-    "group", [*GROUPS, *([case] for case in ALONE)], ids=lambda group: "+".join(_name(case) for case in group)
-)
+@pytest.mark.parametrize("group", [*GROUPS, *([case] for case in ALONE)], ids=names_of)
 def test_the_worker_dies_at(
     cluster: Cluster, account: Account, shared_folder: Path, group: list[Case]
 ) -> None:
@@ -44,17 +36,5 @@ def test_the_worker_dies_at(
     ledger = open_ledger(shared_folder)
     # Restarts under load take seconds: no guard and no reconciler may step in meanwhile.
     cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
-
-    def play(number: int, case: Case) -> None:
-        step, story = case
-        try:
-            story(Stage(cluster, account.tenant_id, ledger, step, f"n{number}"))
-        except AssertionError as error:
-            raise AssertionError(f"{_name(case)}: {error}") from error
-        finally:
-            connection.close()
-
-    with ThreadPoolExecutor(len(group)) as pool:
-        for played in [pool.submit(play, number, case) for number, case in enumerate(group)]:
-            played.result()
+    play(group, partial(Stage, cluster, account.tenant_id, ledger))
     assert_invariants(cluster)
