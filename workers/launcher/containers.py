@@ -111,19 +111,22 @@ class ContainerGuard:
     def _end(self, engine: Record, guard: Guard, overdue: str, identity: str, labels: Record) -> None:
         name = f"{labels.get('gantry.run')}-{labels.get('gantry.attempt')}"
         path = os.path.join(engine["runs"], control.check_name(name), "stop")
+        if signal_name := self._due(path, f"{overdue}: {name} is stopped", guard, sent=True):
+            self._ask(engine, "POST", f"/containers/{identity}/kill?signal={signal_name}")
+
+    def _due(self, path: str, why: str, guard: Guard, *, sent: bool) -> str:
+        """The signal that is due once the request to stop is written down: TERM, in the end KILL, or none."""
         now = control.boottime()
         request = control.read_record(path)
-        if request is None:
-            self._tell(f"{overdue}: {name} is stopped")
-            request = {"why": "guard", "at": now, "deadline": now + guard.grace(), "sent": True}
-            try:
-                control.write_record(path, request)
-            except OSError as error:
-                self._tell(f"{path}: {error}")
-        elif now < float(request.get("deadline", 0.0)):
-            return
-        signal_name = "TERM" if now < float(request.get("deadline", 0.0)) else "KILL"
-        self._ask(engine, "POST", f"/containers/{identity}/kill?signal={signal_name}")
+        if request is not None:
+            return "" if now < float(request.get("deadline", 0.0)) else "KILL"
+        self._tell(why)
+        grace = guard.grace()
+        try:
+            control.write_record(path, {"why": "guard", "at": now, "deadline": now + grace, "sent": sent})
+        except OSError as error:
+            self._tell(f"{path}: {error}")
+        return "TERM" if grace > 0 else "KILL"
 
     def _end_execs(self, engine: Record, guard: Guard, overdue: str) -> bool:
         """Stop what was started by exec in containers that are not ours; True while something is left."""
@@ -135,22 +138,10 @@ class ContainerGuard:
             begun = os.path.exists(os.path.join(place, "launched"))
             if plan is None or not plan.get("fence", True) or os.path.exists(os.path.join(place, "ended")):
                 continue
-            now = control.boottime()
             path = os.path.join(place, "stop")
-            request = control.read_record(path)
-            if request is None:
-                self._tell(f"{overdue}: the exec of {name} is stopped")
-                request = {"why": "guard", "at": now, "deadline": now + guard.grace(), "sent": begun}
-                try:
-                    control.write_record(path, request)
-                except OSError as error:
-                    self._tell(f"{path}: {error}")
-            elif now < float(request.get("deadline", 0.0)):
-                left = left or begun
-                continue
+            signal_name = self._due(path, f"{overdue}: the exec of {name} is stopped", guard, sent=begun)
             if begun:
-                signal_name = "TERM" if now < float(request.get("deadline", 0.0)) else "KILL"
-                left = self._signal_exec(engine, place, plan, signal_name) > 0 or left
+                left = not signal_name or self._signal_exec(engine, place, plan, signal_name) > 0 or left
         return left
 
     def _signal_exec(self, engine: Record, place: str, plan: Record, signal_name: str) -> int:
