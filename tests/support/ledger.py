@@ -80,6 +80,8 @@ def traces(ledger: Path, name: str) -> list[Trace]:
 
 def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
     """I2: so many attempts began, each once, and each was dead before the next one began."""
+    # A start is recorded a moment before the command's own first word.
+    wait_until(lambda: len(traces(ledger, name)) >= attempts, 30, why=f"attempt {attempts} of {name} begins")
     found = traces(ledger, name)
     assert len(found) == attempts, f"I2: {len(found)} attempts of {name} began, not {attempts}: {found}"
     for earlier, later in pairwise(found):
