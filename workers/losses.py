@@ -1,7 +1,7 @@
 """Closing attempts whose node fell silent or was removed.
 
-Safe because every node's guard has killed its work before ``node_lost_after`` is over; an operator's forced
-removal takes that responsibility upon the operator. Must not import services, claiming or runtimes.
+Safe because every node's guard has killed its work before GANTRY_NODE_LOST_AFTER_S is over; an operator's
+forced removal takes that responsibility upon the operator. Must not import services, claiming or runtimes.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from workers.states import Reason, State
 def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -> int:
     """Close the running attempts of a node that will not report them any more; returns how many.
 
-    Runs with ``node_lost_after`` "never" are closed only when the node was removed. Unless it was removed, a
-    node that has been heard in the meantime keeps its runs.
+    Runs that are never given up (``node_lost_after_s`` 0) are closed only when the node was removed. Unless
+    it was removed, a node that has been heard in the meantime keeps its runs.
     """
     closed = 0
     while True:

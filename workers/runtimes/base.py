@@ -3,7 +3,7 @@
 Conformance rules (one suite runs over all of them):
 - ``start`` is idempotent by the attempt's name: whatever was started under it before is adopted, never
   started again, also after the death of the worker that started it.
-- ``state`` tells the truth from outside of this process; "lost" is never reported as success.
+- ``presence`` tells the truth from outside of this process; "lost" is never reported as success.
 - ``stop`` ends everything that belongs to the attempt: TERM, after the grace period KILL; it may be repeated.
 - ``cleanup`` removes every trace of the attempt; it is called only after result and log are stored.
 - No method needs the database.
