@@ -251,7 +251,9 @@ class Agent:
                 continue
             watch.operator = operator
             watch.cancel.set()
-            log.info("run.cancel_heard", run=lease.run_id, attempt=lease.attempt, operator=operator)
+            log.info(
+                "run.cancel_heard", by="agent", run=lease.run_id, attempt=lease.attempt, operator=operator
+            )
             if watch.started:
                 step("agent.before_stop")
                 self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)
