@@ -19,6 +19,7 @@ from django.db import connection, transaction
 from workers import claiming, doorbell, orphans, questions, registration, transitions
 from workers.claiming import Look, Memory, Superseded
 from workers.crashpoints import step
+from workers.errors import SecretUnreadable
 from workers.handover import Handover, Publisher
 from workers.keeper import Keeper
 from workers.leases import ClaimedRun, Lease, Outcome
@@ -67,6 +68,8 @@ class Agent:
         self._lock = threading.Lock()
         self._handed: dict[Lease, Watch] = {}
         self._active: dict[Lease, Watch] = {}
+        #: Runs whose runner failed here: each time counts as if it had killed its worker.
+        self._failed: set[int] = set()
         self._freed = False
         self._mode = "ready"
         self._sweep_soon = threading.Event()
@@ -171,8 +174,12 @@ class Agent:
             return
         try:
             self._runner.execute(watch)
+        except SecretUnreadable as error:
+            # What runs goes on; it is taken over again until an operator has put the key back.
+            log.warning("run.secret_unreadable", run=lease.run_id, attempt=lease.attempt, why=error.message)
         except Exception:
             # A fault of ours: the lease runs out and the run is adopted again, at most a few times.
+            self._failed.add(lease.run_id)
             log.exception("run.runner_failed", run=lease.run_id, attempt=lease.attempt)
         finally:
             with self._lock:
@@ -251,7 +258,9 @@ class Agent:
                 continue
             watch.operator = operator
             watch.cancel.set()
-            log.info("run.cancel_heard", run=lease.run_id, attempt=lease.attempt, operator=operator)
+            log.info(
+                "run.cancel_heard", by="agent", run=lease.run_id, attempt=lease.attempt, operator=operator
+            )
             if watch.started:
                 step("agent.before_stop")
                 self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)
@@ -305,10 +314,20 @@ class Agent:
     def _beat_forever(self) -> None:
         while not self.detaching.is_set():
             self._obey(self._keeper.beat(broker_ok=self._handover.broker_ok))
-            if forgotten := self._keeper.forgotten():
-                self._adopt(forgotten, crashed=True)
+            self._take_over(self._keeper.forgotten())
             connection.close()
             self.detaching.wait(settings.GANTRY_HEARTBEAT_S)
+
+    def _take_over(self, forgotten: list[int]) -> None:
+        """Adopt runs that nobody watches: this worker lives, so none of them is a suspect for that alone.
+
+        The confirmation of its claim was lost, or its lease ran out in a moment when nobody held it.
+        """
+        failed = [run_id for run_id in forgotten if run_id in self._failed]
+        self._failed.difference_update(failed)
+        for run_ids, crashed in (([item for item in forgotten if item not in failed], False), (failed, True)):
+            if run_ids:
+                self._adopt(run_ids, crashed=crashed)
 
     def _tick_forever(self) -> None:
         swept = time.monotonic() - _SWEEP_S + 2.0

@@ -173,16 +173,8 @@ class Runner:
             step("runner.before_prepare")
             runtime.prepare(run, lambda: self._unwanted(watch), self._teller(watch))
             step("runner.after_prepare")
-            if watch.fenced.is_set():
-                raise Detached
-            if watch.cancel.is_set():
-                return self._never_started(
-                    watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
-                )
-            if self._detaching.is_set():
-                return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
-            if told := runtime.facts(run).told:
-                self._scribe.write(Entry("facts", run.lease, facts=told))
+            if not self._may_start(watch, runtime):
+                return False
             step("runner.before_start")
             watch.started = True
             runtime.start(run, watch.as_of)
@@ -196,6 +188,35 @@ class Runner:
                 return self._give_back(watch, runtime, failure.message, failure.wait_s)
             state = State.CANCELLED if watch.cancel.is_set() else State.FAILED
             return self._never_started(watch, runtime, state, failure.reason, failure.message)
+        return True
+
+    def _may_start(self, watch: Watch, runtime: Runtime) -> bool:
+        """Ask right before the start; False when the run ended or went back to the queue instead.
+
+        The agent may hear of a cancel later than its client is told that it is accepted. From the answer on
+        the run counts as running: a cancel that is committed later kills it.
+        """
+        if told := runtime.facts(watch.run).told:
+            self._scribe.write(Entry("facts", watch.lease, facts=told))
+        question = Entry("may_start", watch.lease)
+        answer = self._scribe.write(question)
+        while not self._unwanted(watch):
+            with contextlib.suppress(TimeoutError):  # while the database is away
+                if not answer.result(timeout=0.5):
+                    watch.fenced.set()
+                elif question.cancel:
+                    watch.operator = watch.operator or question.cancel == "operator"
+                    watch.cancel.set()
+                    log.info("run.cancel_heard", by="runner", operator=watch.operator)
+                break
+        if watch.fenced.is_set():
+            raise Detached
+        if watch.cancel.is_set():
+            return self._never_started(
+                watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
+            )
+        if self._detaching.is_set():
+            return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
         return True
 
     def _unwanted(self, watch: Watch) -> bool:

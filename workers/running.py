@@ -56,6 +56,28 @@ def held(cursor: CursorWrapper, leases: Sequence[Lease]) -> set[int]:
     return {row[0] for row in cursor.fetchall()}
 
 
+def may_start(cursor: CursorWrapper, leases: Sequence[Lease]) -> dict[Lease, bool | None]:
+    """Asked right before attempts are started: does anybody still want them? One look by primary key.
+
+    Of those whose lease stands: None, go ahead; else a cancel was accepted, True: an operator's. It takes no
+    lock, because the order of commits decides: a cancel is answered after its commit, and what was committed
+    before this look is seen by it. Whoever asks must be told before anything slow is done.
+    """
+    cursor.execute(
+        """SELECT i.id, i.attempt, i.epoch,
+               CASE WHEN r.cancel_requested_at IS NOT NULL THEN r.cancelled_by_operator END
+           FROM workers_run r JOIN unnest(%s::bigint[], %s::int[], %s::int[]) AS i(id, attempt, epoch)
+               ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
+           WHERE r.state = 'RUNNING'""",
+        [
+            [lease.run_id for lease in leases],
+            [lease.attempt for lease in leases],
+            [lease.epoch for lease in leases],
+        ],
+    )
+    return {Lease(run_id, attempt, epoch): by for run_id, attempt, epoch, by in cursor.fetchall()}
+
+
 def clear_suspicion(cursor: CursorWrapper, node_id: int) -> None:
     """The worker has lived long enough: none of its runs is what killed the one before."""
     cursor.execute(

@@ -1,7 +1,8 @@
 """Writes what a worker's watchers have to tell the database, in groups: one commit for all that is waiting.
 
 Like a group commit: one thread takes whatever has been queued and writes it in one transaction, so that
-under load many runs share a commit and an idle system waits for nobody. While the database is away it
+under load many runs share a commit and an idle system waits for nobody. What they have to ask before a start
+is asked in the same groups, and answered before anything is written. While the database is away it
 keeps everything and tries again; nothing is told as written before its commit. Must not import runtimes.
 """
 
@@ -35,15 +36,19 @@ _GROUP_BYTES = 8 * 1024 * 1024
 
 @dataclass
 class Entry:
-    """One thing to write; ``done`` tells whether it was ours to write (False: the lease was taken away)."""
+    """One thing to write; ``done`` tells whether it was ours to write (False: the lease was taken away).
 
-    what: Literal["told", "facts", "started", "finish", "retry", "release", "log"]
+    "may_start" writes nothing: its answer is ``done``, and ``cancel`` with who no longer wants the run.
+    """
+
+    what: Literal["told", "facts", "may_start", "started", "finish", "retry", "release", "log"]
     lease: Lease
     outcome: Outcome | None = None
     ago: float = 0.0
     message: str = ""
     shipment: Shipment | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    cancel: Literal["", "client", "operator"] = ""
     done: Future[bool] = field(default_factory=Future)
 
     def size(self) -> int:
@@ -103,7 +108,8 @@ class Scribe:
         wait = 0.1
         while True:
             try:
-                written = self._write(group)
+                group = self._answer(group)
+                written = self._write(group) if group else set()
             except (OperationalError, InterfaceError) as error:
                 log.warning(
                     "scribe.database_away", error=str(error).strip(), waiting=len(group), next_try_s=wait
@@ -138,6 +144,19 @@ class Scribe:
     def _fail(group: list[Entry], error: Exception) -> None:
         for entry in group:
             entry.done.set_exception(error)
+
+    def _answer(self, group: list[Entry]) -> list[Entry]:
+        """Ask for all that want to start, and tell them at once; returns the rest of the group."""
+        asking = [entry for entry in group if entry.what == "may_start"]
+        if not asking:
+            return group
+        with connection.cursor() as cursor:
+            answers = running.may_start(cursor, [entry.lease for entry in asking])
+        for entry in asking:
+            operator = answers.get(entry.lease)
+            entry.cancel = "" if operator is None else "operator" if operator else "client"
+            entry.done.set_result(entry.lease in answers)
+        return [entry for entry in group if entry.what != "may_start"]
 
     def _write(self, group: list[Entry]) -> set[int]:
         """One transaction. Entries of one run keep their order: logs and start before the end."""

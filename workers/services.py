@@ -57,7 +57,8 @@ class Submission:
 
 @dataclass(frozen=True)
 class Cancellation:
-    """What a cancel found and did: the ``state`` now; ``accepted`` = it will end by this cancel."""
+    """What a cancel found and did: the ``state`` now; ``accepted`` = none of its attempts starts any more,
+    and what runs is stopped."""
 
     run: Run
     state: str
@@ -192,10 +193,11 @@ def find(tenant_id: int | None, run_id: int) -> Run:
 def cancel(tenant_id: int | None, run_id: int, *, operator: bool = False) -> Cancellation:
     """Cancel a waiting run at once, ask the worker to stop a running one, leave an ended one as it is.
 
-    Accepted for a waiting run: it never starts. Accepted for a claimed one: no further attempt starts. The
-    one that its node has in hand may still start until the node hears of the cancel, and is killed then; if
-    it ends by itself before, that end is what is recorded. A node that is cut off hears of it when it is
-    back, unless its guard kills first.
+    Accepted for a waiting run: it never starts. Accepted for one that a node has claimed: no attempt starts
+    any more; a node asks the database right before it starts one, and a cancel committed before that look
+    keeps it from starting. One committed later is that of a running run: its node kills it as soon as it
+    hears of the cancel. If it ends by itself before, that end is what is recorded. A node that is cut off
+    hears of it when it is back, unless its guard kills first.
     """
     run = find(tenant_id, run_id)
     by = "operator" if operator else "client"

@@ -109,7 +109,7 @@ def adopt(
     """RUNNING -> RUNNING: this node takes its own runs over; only the epoch grows.
 
     ``run_ids`` None means every run of the node (a worker's start). ``crashed`` says that the worker before
-    died without a goodbye: the runs it watched become suspects.
+    died without a goodbye, or that these runs' runner failed: they become suspects.
     """
     cursor.execute(
         f"""

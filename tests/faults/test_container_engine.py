@@ -167,6 +167,37 @@ def test_containers_are_submitted_while_the_engine_is_restarted(
     assert not engine.pids(""), "I4: processes are left of containers that the engine has forgotten"
 
 
+def test_a_container_that_its_engine_takes_for_running(
+    mortal_engine: Engine, cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches a run that waits for ever for a container that has ended.
+
+    After a restart in the middle of a start an engine may be told of the start after the end. Here it is told
+    of one that never was, by the same message, for a container in the place of the first attempt's.
+    """
+    engine = mortal_engine
+    worker = cluster.node(settings=engine.env, GANTRY_WAIT_BROKER="0")
+    ledger, mark = open_ledger(shared_folder), shared_folder / "mark"
+    command = ledger_command(ledger, "a", f"test -e {mark} || {{ touch {mark}; sleep 600; }}")
+    run_id = submit_container(account.tenant_id, command, share=shared_folder, retries=1)
+    wait_until(mark.exists, 60, why="the container runs")
+    wait_started(run_id)
+    worker.kill()
+    first = container_of(engine, run_id)
+    engine.client.api.remove_container(first["Id"], force=True)
+    body = {**first["Config"], "HostConfig": first["HostConfig"]}
+    ghost = engine.client.api.create_container_from_config(body, first["Name"].strip("/"))["Id"]
+    engine.tell_started(ghost)
+    wait_until(lambda: container_of(engine, run_id)["State"]["Running"], why="the engine says that it runs")
+    again = cluster.node(settings=engine.env, GANTRY_WAIT_BROKER="0")
+    (ended,) = wait_final(run_id, timeout_s=60)
+    assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
+    assert Attempt.objects.get(run_id=run_id, number=1).reason == Reason.LOST
+    assert begins(ledger) == {"a": 2}
+    assert "container.ghost" in again.text()
+    assert_invariants(cluster, engines=[engine])
+
+
 def _wait_begun(ledger: Path, how_many: int) -> None:
     wait_until(lambda: len(begins(ledger)) >= how_many, 40, 0.005, why=f"{how_many} containers have begun")
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 from django.db.models import F
 
 from tests.support.claimed import claimed_run
@@ -30,11 +31,13 @@ from tests.support.machine import (
     wait_for_file,
     was_started,
 )
+from workers import secrets, services
 from workers.launcher import control
 from workers.models import Attempt
 from workers.runtimes import launcher_client
 from workers.runtimes.base import PrepareFailed, Presence
 from workers.runtimes.process import ProcessRuntime
+from workers.specs import ProcessSpec
 from workers.states import Reason, State
 
 
@@ -149,3 +152,40 @@ def test_an_unanswered_start_is_not_carried_out_later(
     assert runtime.presence(late) is Presence.PREPARED
     for number in (1, 2):
         runtime.cleanup(number, 1)
+
+
+def test_a_run_whose_secrets_nobody_can_read_is_not_a_suspect(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """The next worker was started without the key. What runs goes on and is taken over until the key is back.
+
+    Catches a living worker that counts each of these take-overs as its own death, and so kills the run.
+    """
+    cluster.env |= {"GANTRY_LEASE_S": "1", "GANTRY_MAX_CRASHES": "3"}
+    worker = cluster.node(GANTRY_WAIT_BROKER="0")
+    ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
+    gate.touch()
+    body = f"while test -e {gate}; do sleep 0.05; done"
+    spec = ProcessSpec(
+        argv=["/bin/sh", "-c", ledger_command(ledger, "a", body, code=5)],
+        cpu_m=100,
+        mem_mb=32,
+        secret_ids=[secrets.store(account.tenant_id, "test", "hidden")],
+    )
+    run_id = services.submit(
+        services.Submission(tenant_id=account.tenant_id, family="tasks", spec=spec, name="test")
+    )
+    wait_started(run_id)
+    worker.kill()
+    keyless = cluster.node(GANTRY_WAIT_BROKER="0", GANTRY_SECRET_KEYS=Fernet.generate_key().decode())
+    wait_until(lambda: run(run_id).lease_epoch > 6, 60, why="it is taken over again and again")
+    found = run(run_id)
+    assert (found.state, found.crashes) == (State.RUNNING, 1)
+    assert "run.secret_unreadable" in keyless.text()
+    keyless.terminate()
+    cluster.node(GANTRY_WAIT_BROKER="0")
+    gate.unlink()
+    (ended,) = wait_final(run_id)
+    assert (ended.state, ended.exit_code, ended.attempt) == (State.FAILED, 5, 1)
+    assert_once(ledger, {"a": run_id})
+    assert_invariants(cluster)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from tests.support.cluster import Cluster, Process, wait_until
-from tests.support.engine import run, submit, wait_final, wait_started
+from tests.support.engine import cancel_unheard, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
 from tests.support.ledger import ticking_command, traces, wait_begun
-from tests.support.machine import alive, commands, started, wait_for_file
+from tests.support.machine import alive, commands, started, wait_dead, wait_for_file
 from workers import services
 from workers.models import Run
 from workers.states import Reason, State
@@ -68,7 +70,8 @@ def test_cancelled_at_every_phase_of_a_claimed_run(
         done = services.cancel(account.tenant_id, runs[name])
         assert (done.accepted, done.already_final, done.state) == (True, False, State.RUNNING), name
     for number, (name, phase) in enumerate(_PHASES.items()):
-        _wait_heard(workers[name])
+        if phase.begun is not False:  # before its start it need not have heard: it asks
+            _wait_heard(workers[name])
         (cluster.folder / f"p{number}.held.go").touch()
         (ended,) = wait_final(runs[name])
         found = (ended.state, ended.message, ended.exit_code, ended.attempt)
@@ -76,6 +79,33 @@ def test_cancelled_at_every_phase_of_a_claimed_run(
         if phase.begun is not None:
             assert begins(ledger).get(f"p{number}", 0) == int(phase.begun), name
     assert max(begins(ledger).values()) == 1
+    assert_invariants(cluster)
+
+
+@pytest.mark.parametrize("adopted", [False, True])
+def test_a_start_asks_whether_a_cancel_was_accepted(
+    cluster: Cluster, account: Account, shared_folder: Path, adopted: bool
+) -> None:
+    """I5. Catches a start after a cancel of which its node has not heard: the ring was lost, and it looks
+    again in an hour. ``adopted``: the worker before died between preparing it and starting it."""
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
+    ledger = open_ledger(shared_folder)
+    at = {"GANTRY_CRASH_AT": "runner.after_prepare", "GANTRY_WAIT_BROKER": "0"}
+    before = cluster.node(settings=at) if adopted else None
+    run_id = submit(account.tenant_id, ledger_command(ledger, "a", "sleep 60"), retries=2)
+    if before is not None:
+        wait_dead(before)
+    held = cluster.folder / "held"
+    hold = {**at, "GANTRY_CRASH_HOW": "hold", "GANTRY_CRASH_ONCE": str(held), "GANTRY_LOOK_S": "3600"}
+    worker = cluster.node(settings=hold)
+    wait_for_file(held, 40)
+    cancel_unheard(run_id, operator=True)
+    Path(f"{held}.go").touch()
+    (ended,) = wait_final(run_id)
+    found = (ended.state, ended.reason, ended.message, ended.attempt, ended.started_at)
+    assert found == (State.CANCELLED, Reason.OPERATOR, _NEVER, 1, None)
+    assert "by=agent" not in worker.text(), "its agent heard: this proves nothing"
+    assert begins(ledger) == {}
     assert_invariants(cluster)
 
 

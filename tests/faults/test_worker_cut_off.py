@@ -176,6 +176,9 @@ def test_a_commit_that_is_never_confirmed(
     assert output(run_id, attempt=1) == output(run_id, attempt=2) == b"out-a\n"
     assert_once(ledger, {"a": run_id})
     assert worker.alive
+    # The worker that claimed it without knowing takes it over; nobody died, so nothing is suspected of that.
+    assert (what == "claim") == ("after_crash=False" in worker.text())
+    assert "after_crash=True" not in worker.text()
     assert_invariants(cluster)
 
 

@@ -157,6 +157,12 @@ class World:
             return running.held(opened, leases)
 
     @staticmethod
+    def may_start(*leases: Lease) -> set[int]:
+        with cursor() as opened:
+            answers = running.may_start(opened, leases)
+        return {lease.run_id for lease, by_operator in answers.items() if by_operator is None}
+
+    @staticmethod
     def started(*leases: Lease, ago: float = 1.5, message: str = "Command is running") -> set[int]:
         with cursor() as opened:
             return running.started(opened, [(lease, ago, message) for lease in leases])

@@ -13,7 +13,8 @@ import pytest
 from django.db import IntegrityError
 from django.utils import timezone
 
-from tests.integration.engine_rows import World, assert_books_balance, row, snapshot
+from tests.integration.engine_rows import World, assert_books_balance, cursor, row, snapshot
+from workers import running
 from workers.leases import Lease
 from workers.models import Attempt, Node, Run
 from workers.states import EDGES, State
@@ -130,6 +131,21 @@ def test_a_repeated_cancel_request_keeps_the_first_time_and_the_operators_name(
     assert (adopted.cancel_requested, adopted.operator_cancel) == (True, True)
 
 
+def test_what_is_to_be_cancelled_may_not_start(world: World, node: Node) -> None:
+    """Catches: a start after a cancel that was accepted (I5), and a look that writes."""
+    wanted, unwanted, removed = (world.claimed(node) for _ in range(3))
+    world.request_cancel(unwanted.run_id)
+    world.request_cancel(removed.run_id, operator=True)
+    before = snapshot()
+    with cursor() as opened:
+        answers = running.may_start(opened, [wanted, unwanted, removed])
+    assert answers == {wanted: None, unwanted: False, removed: True}
+    assert snapshot() == before
+    (again,) = world.adopt(node, unwanted.run_id)
+    with cursor() as opened:
+        assert running.may_start(opened, [unwanted, again.lease]) == {again.lease: False}
+
+
 @pytest.mark.parametrize("state", [state for state in State if state is not State.RUNNING])
 def test_a_cancel_request_is_for_running_runs_only(world: World, node: Node, state: State) -> None:
     lease = STATES[state](world, node)
@@ -144,6 +160,7 @@ def test_a_cancel_request_is_for_running_runs_only(world: World, node: Node, sta
 FENCED: dict[str, Callable[[World, Lease], set[int]]] = {
     "renew": lambda world, lease: world.renew(lease),
     "held": lambda world, lease: world.held(lease),
+    "may_start": lambda world, lease: world.may_start(lease),
     "started": lambda world, lease: world.started(lease),
     "finish": lambda world, lease: world.finish(lease),
     "retry": lambda world, lease: world.retry(lease),

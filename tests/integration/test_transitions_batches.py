@@ -61,6 +61,7 @@ def test_an_empty_batch_is_nothing(world: World, node: Node) -> None:
         assert transitions.claim(opened, node.pk, node.name, []) == []
         assert transitions.adopt(opened, node.pk, [], crashed=False) == []
         assert running.renew(opened, []) == running.held(opened, []) == set()
+        assert running.may_start(opened, []) == {}
         assert running.started(opened, []) == transitions.finish(opened, [], by="n1") == set()
         assert transitions.retry(opened, [], by="n1") == transitions.release(opened, [], by="n1") == set()
         assert transitions.cancel(opened, [], by="c", operator=False) == set()

@@ -8,11 +8,12 @@ from collections.abc import Callable
 
 import pytest
 from django.db import OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, row, together
 from tests.support.cluster import wait_until
-from workers import claiming, services, transitions
+from workers import claiming, running, services, transitions
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.models import Attempt, Node, Run, RunEvent
 from workers.scribe import Entry, Scribe
@@ -272,6 +273,46 @@ def test_a_group_of_a_workers_writer_takes_its_locks_in_order(world: World, scri
         "RUNNING",
     ]
     assert_books_balance()
+
+
+def test_starts_are_asked_for_in_one_look_and_before_anything_is_written(
+    world: World, scribe: Scribe
+) -> None:
+    """Catches: a question for each start, and an answer that grows old while a group is written."""
+    node = world.node()
+    ending, *starting = (world.claimed(node) for _ in range(4))
+    world.request_cancel(starting[2].run_id, operator=True)
+    taken = Lease(ending.run_id, ending.attempt, ending.epoch - 1)
+    questions = [Entry("may_start", lease) for lease in (*starting, taken)]
+    finish = Entry("finish", ending, Outcome(ending, State.SUCCEEDED))
+    with CaptureQueriesContext(connection) as asked:
+        assert scribe._answer([questions[0], finish, *questions[1:]]) == [finish]
+    assert len(asked) == 1
+    assert [item.done.result(0) for item in questions] == [True, True, True, False]
+    assert [item.cancel for item in questions] == ["", "", "operator", ""]
+
+
+def test_a_cancel_that_is_accepted_is_seen_by_every_later_look(world: World) -> None:
+    """Catches: a look that is taken from the time before a cancel's commit, and one that waits for it."""
+    lease = world.claimed(world.node())
+    requested, looked = threading.Event(), threading.Event()
+
+    def cancel() -> None:
+        with cursor() as opened:
+            transitions.request_cancel(opened, [lease.run_id], operator=False)
+            requested.set()
+            assert looked.wait(20), "the look waits for a cancel that is not yet accepted"
+
+    def look() -> None:
+        assert requested.wait(20)
+        assert world.may_start(lease) == {lease.run_id}, "nobody was told yet that it is accepted"
+        looked.set()
+
+    together(cancel, look)
+    with cursor() as opened:
+        assert running.may_start(opened, [lease]) == {lease: False}
+        opened.execute("SELECT pg_current_xact_id_if_assigned()")
+        assert opened.fetchone() == (None,), "a look costs a commit"
 
 
 def test_a_workers_threads_do_not_deadlock(world: World, scribe: Scribe) -> None:

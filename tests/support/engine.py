@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from django.db import connection, transaction
+
 from tests.support.cluster import wait_until
-from workers import services
+from workers import services, transitions
 from workers.models import LogChunk, Run
 from workers.specs import ProcessSpec
 from workers.states import FINAL
@@ -29,6 +31,15 @@ def submit(
             tenant_id=tenant_id, family="tasks", spec=spec, constraints=constraints or {}, **more
         )
     )
+
+
+def cancel_unheard(run_id: int, *, operator: bool = False) -> None:
+    """A cancel of a claimed run that is accepted, and its API process dies before it rings.
+
+    The run's node does not hear of it until it looks by itself.
+    """
+    with transaction.atomic(), connection.cursor() as cursor:
+        assert transitions.request_cancel(cursor, [run_id], operator=operator) == {run_id}
 
 
 def run(run_id: int) -> Run:

@@ -57,6 +57,9 @@ def test_a_group_without_processes_and_no_group(tmp_path: Path) -> None:
     group(tmp_path / "pids/docker" / ID)
     assert strays.end(ID, 0.0, str(tmp_path)) == ""
     assert strays.end("f" * 64, 0.0, str(tmp_path)) == ""
+    assert not strays.alive(ID, str(tmp_path))
+    assert strays.left(ID, str(tmp_path)), "it was on this machine"
+    assert not strays.left("f" * 64, str(tmp_path)), "it may be on another one"
 
 
 def test_processes_of_another_namespace_are_no_success(tmp_path: Path) -> None:

@@ -23,6 +23,11 @@ def alive(identity: str, root: str = ROOT) -> bool:
     return any(_processes(group) for group in _groups(identity, root))
 
 
+def left(identity: str, root: str = ROOT) -> bool:
+    """Is the container's control group on this machine, alive or not? False when its engine is elsewhere."""
+    return bool(_groups(identity, root))
+
+
 def end(identity: str, patience_s: float = 5.0, root: str = ROOT) -> str:
     """Kill what lives of the container with this id (64 hexadecimal digits) on this machine.
 

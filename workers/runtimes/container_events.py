@@ -1,8 +1,8 @@
 """What one node hears from its engine: one stream of events, and a ping that says whether it answers.
 
 An event only wakes whoever waits for a container: what is true is asked of the engine. Each time the stream
-is opened again everybody is woken, and it is opened again every minute: no event is relied upon. Must not
-import Django.
+is opened again everybody is woken, and a silent one is opened again every minute. No event is relied upon:
+whoever waits for a container asks by itself now and then. Must not import Django.
 """
 
 from __future__ import annotations

@@ -24,6 +24,8 @@ from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL
 
 log = structlog.get_logger(__name__)
 
+#: A container is looked at this often, whatever its engine says or does not say.
+_LOOK_S: Final = 30.0
 #: Exit codes of what ended by TERM or KILL; a program that handles TERM may choose its own.
 _SIGNALLED: Final = (137, 143)
 
@@ -67,9 +69,11 @@ class Track:
         #: Which state of the event stream the log stream was opened under.
         self.generation = -1
         self.followed_at = float("-inf")
+        #: Since when the engine calls it running and nothing of it lives.
+        self.lifeless_since: float | None = None
         self._lock = threading.Lock()
         self._woken = threading.Event()
-        self._look_at = float("inf")
+        self._look_at = time.monotonic() + _LOOK_S
         self._ended_at: float | None = None
         self._stop: StopRequest | None = None
         self._stop_read = False
@@ -88,7 +92,7 @@ class Track:
         """Is it time to look? Asked by the watcher only, which then looks."""
         if self._woken.is_set() or time.monotonic() >= self._look_at:
             self._woken.clear()
-            self._look_at = float("inf")
+            self._look_at = time.monotonic() + _LOOK_S
             return True
         return False
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import structlog
 
+from workers.launcher import strays
 from workers.runtimes import container_config
 from workers.runtimes.base import Result
 from workers.runtimes.container_events import Events
@@ -25,6 +26,10 @@ log = structlog.get_logger(__name__)
 AGAIN_S: Final = 1.0
 #: How long the end of a log stream is waited for after the container's end.
 _LOG_END_S: Final = 5.0
+#: How an engine writes that something has not happened yet.
+_NEVER: Final = "0001-"
+#: For how long nothing of a container may live until its engine's word is not taken any more.
+_GHOST_S: Final = 5.0
 #: How long the rest of its output is tried to be stored after the container's end.
 _SPOOL_S: Final = 10.0
 
@@ -95,6 +100,9 @@ class Watcher:
         if state["Status"] == "created":
             return start(track)
         if state["Status"] in ("running", "paused", "restarting"):
+            if self._is_ghost(track, state):
+                request = track.stop_request()
+                return Result(lost=True) if request is None else Result(killed=request.why)
             if not track.spool.open and time.monotonic() - track.followed_at > AGAIN_S:
                 self.follow(track)
             elif not track.spool.open:
@@ -103,6 +111,39 @@ class Watcher:
         if not self._output_taken(track):
             return None
         return self._result(track, state)
+
+    def _is_ghost(self, track: Track, state: dict[str, Any]) -> bool:
+        """Does the engine call running, for good, what has ended?
+
+        An engine that was cut off from its containerd in the middle of a start may be told of the end first,
+        which it ignores, and then of the start: it calls it running without a time of its start. What was
+        started in good order has one. Whether it lives is seen on this machine, or asked of containerd. Its
+        output went nowhere and its exit code is gone with the engine: it is lost.
+        """
+        if not state.get("StartedAt", "").startswith(_NEVER):
+            track.lifeless_since = None
+            return False
+        track.look_again(AGAIN_S)
+        if strays.alive(track.identity) or not (strays.left(track.identity) or self._is_empty(track)):
+            track.lifeless_since = None
+            return False
+        now = time.monotonic()
+        if track.lifeless_since is None:
+            track.lifeless_since = now
+        if now - track.lifeless_since < _GHOST_S:
+            return False
+        log.warning("container.ghost", container=track.name, meaning="its engine did not notice its end")
+        return True
+
+    def _is_empty(self, track: Track) -> bool:
+        """Does its engine's containerd know of no process in it, or of no such container?"""
+        try:
+            told = self._engine.ask("GET", f"/containers/{track.name}/top", timeout_s=10.0)
+        except EngineRefused as error:
+            return error.status == 404
+        except EngineAway:
+            return False
+        return not told.get("Processes")
 
     def _output_taken(self, track: Track) -> bool:
         """After the container's end: has all of its output been read? Else looks again soon."""
