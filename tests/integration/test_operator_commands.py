@@ -181,6 +181,6 @@ def test_who_sets_up_a_machine_may_exec_everywhere_on_it(db: None) -> None:
     first = Tenant.objects.get(name="default")
     assert policy.exec_targets(first.pk) == ["all"]
     assert policy.exec_targets(tenancy.create_tenant("second").pk) == ["gantry.tenant=second"]
-    tenancy.update_tenant("default", opened={})
+    tenancy.update_tenant("default", opened={"exec_targets": None})
     tenancy.bootstrap()
     assert policy.exec_targets(first.pk) == ["gantry.tenant=default"], "a later start opens nothing"
