@@ -101,8 +101,5 @@ class RunAdmin(ReadOnly):
         return format_html_join(
             "",
             "{} {} &rarr; {} {} by {}<br>",
-            (
-                (instant(row.at), row.from_state or "-", row.to_state, row.reason, row.by)
-                for row in rows
-            ),
+            ((instant(row.at), row.from_state or "-", row.to_state, row.reason, row.by) for row in rows),
         )

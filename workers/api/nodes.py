@@ -20,9 +20,7 @@ from workers.models import Node
 
 def with_silence(nodes: Any) -> Any:
     """Nodes with ``silence``: the time since their heartbeat by the database's clock."""
-    return nodes.annotate(
-        silence=ExpressionWrapper(Now() - F("heartbeat_at"), output_field=DurationField())
-    )
+    return nodes.annotate(silence=ExpressionWrapper(Now() - F("heartbeat_at"), output_field=DurationField()))
 
 
 def _nodes() -> Any:
