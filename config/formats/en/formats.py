@@ -1,4 +1,7 @@
-"""Times to the second, and short enough for a column. A DATETIME_FORMAT in the settings would not be asked."""
+"""Times to the second, and short enough for a column.
+
+Django asks its own English formats before the settings: a DATETIME_FORMAT there changes nothing.
+"""
 
 from __future__ import annotations
 
