@@ -95,7 +95,7 @@ def update_tenant(
     given_limits: object = None,
     retention: object = None,
 ) -> Tenant:
-    """Change what is given, key by key (``merged``). An inactive tenant's requests are refused; its runs go on."""
+    """Change what is given, key by key (``merged``). An inactive tenant is refused; its runs go on."""
     with transaction.atomic():
         tenant = Tenant.objects.select_for_update().filter(name=name).first()
         if tenant is None:

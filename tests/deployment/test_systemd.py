@@ -12,7 +12,9 @@ import pytest
 
 from config import start
 from tests.support.cluster import ROOT, Cluster
+from tests.support.containers import submit_container
 from tests.support.engine import output, submit, wait_final, wait_started
+from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.machine import launcher
 from workers import services
@@ -68,15 +70,32 @@ def test_the_workers_unit_spares_what_runs() -> None:
     assert not {"PrivateTmp", "RestrictNamespaces", "SystemCallFilter", "MemoryMax"} & set(options)
 
 
-def test_the_worker_works_with_what_its_unit_leaves(cluster: Cluster, account: Account) -> None:
-    """Catches a capability that is missing: no own user, no namespaces, a tree that cannot be killed."""
+def _bounded() -> list[str]:
+    """What bounds a program as the worker's unit bounds the worker."""
     if os.geteuid() != 0:
         pytest.fail("unit files are for root: this test needs root")
     (line,) = _options("gantry-worker.service")["CapabilityBoundingSet"]
     kept = ",".join("+" + name.removeprefix("CAP_").lower() for name in line.split())
     # Inheritable too, since setpriv would keep it: root's exec takes what the bounding set allows.
-    under = ["setpriv", "--bounding-set", f"-all,{kept}", "--no-new-privs", "--"]
-    cluster.node(under=under, GANTRY_WAIT_BROKER="0")
+    return ["setpriv", "--bounding-set", f"-all,{kept}", "--no-new-privs", "--"]
+
+
+def test_the_worker_guards_containers_with_what_its_unit_leaves(
+    engine: Engine, cluster: Cluster, account: Account
+) -> None:
+    """Catches a capability that is missing for the firewall rules: every container would wait for ever."""
+    cluster.node(under=_bounded(), settings=engine.env, GANTRY_WAIT_BROKER="0")
+    run_id = submit_container(account.tenant_id, "echo within")
+    (ended,) = wait_final(run_id, timeout_s=60)
+    assert ended.state == State.SUCCEEDED, ended.message
+    assert output(run_id) == b"within\n"
+    listed = subprocess.run([*_bounded(), "iptables", "-w", "-S"], capture_output=True, text=True, check=False)
+    assert listed.returncode == 0, listed.stderr
+
+
+def test_the_worker_works_with_what_its_unit_leaves(cluster: Cluster, account: Account) -> None:
+    """Catches a capability that is missing: no own user, no namespaces, a tree that cannot be killed."""
+    cluster.node(under=_bounded(), GANTRY_WAIT_BROKER="0")
     run_id = submit(account.tenant_id, "id -u; echo x > file; sleep 600 & setsid sleep 600 & sleep 600")
     wait_started(run_id)
     found = launcher(cluster.folder / "n1")
