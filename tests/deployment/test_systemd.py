@@ -70,6 +70,35 @@ def test_the_workers_unit_spares_what_runs() -> None:
     assert not {"PrivateTmp", "RestrictNamespaces", "SystemCallFilter", "MemoryMax"} & set(options)
 
 
+def test_by_hand_with_the_settings_of_the_units(tmp_path: Path) -> None:
+    """Catches an operator's command that does not know what the units know, or takes a password for shell."""
+    settings, link = tmp_path / "gantry.env", tmp_path / "gantry"
+    settings.write_text(
+        f"# of the units\nGANTRY_DATA_DIR={tmp_path}/a b\n\nGANTRY_NODE_NAME=\"n$HOME`id`\"\nDATABASE_URL="
+    )
+    link.symlink_to(UNITS / "gantry")
+
+    def gantry(*words: str, file: Path = settings) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(link), *words],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "GANTRY_ENV_FILE": str(file)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    asked = gantry("health", "worker")
+    assert (asked.returncode, asked.stderr.partition(":")[0]) == (
+        1,
+        f"no worker has ever run in {tmp_path}/a b/nodes/n$HOME`id`",
+    )
+    refused = gantry("migrate")
+    assert (refused.returncode, "DATABASE_URL" in refused.stderr) == (78, True)
+    nothing = gantry("migrate", file=tmp_path / "none")
+    assert (nothing.returncode, "cannot be read" in nothing.stderr) == (77, True)
+
+
 def _bounded() -> list[str]:
     """What bounds a program as the worker's unit bounds the worker."""
     if os.geteuid() != 0:
