@@ -74,7 +74,7 @@ def test_by_hand_with_the_settings_of_the_units(tmp_path: Path) -> None:
     """Catches an operator's command that does not know what the units know, or takes a password for shell."""
     settings, link = tmp_path / "gantry.env", tmp_path / "gantry"
     settings.write_text(
-        f"# of the units\nGANTRY_DATA_DIR={tmp_path}/a b\n\nGANTRY_NODE_NAME=\"n$HOME`id`\"\nDATABASE_URL="
+        f'# of the units\nGANTRY_DATA_DIR={tmp_path}/a b\n\nGANTRY_NODE_NAME="n$HOME`id`"\nDATABASE_URL='
     )
     link.symlink_to(UNITS / "gantry")
 
@@ -118,7 +118,9 @@ def test_the_worker_guards_containers_with_what_its_unit_leaves(
     (ended,) = wait_final(run_id, timeout_s=60)
     assert ended.state == State.SUCCEEDED, ended.message
     assert output(run_id) == b"within\n"
-    listed = subprocess.run([*_bounded(), "iptables", "-w", "-S"], capture_output=True, text=True, check=False)
+    listed = subprocess.run(
+        [*_bounded(), "iptables", "-w", "-S"], capture_output=True, text=True, check=False
+    )
     assert listed.returncode == 0, listed.stderr
 
 

@@ -25,7 +25,7 @@ from workers.launcher import control
 from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
-from workers.runtimes.folders import make_removable, scratch_root
+from workers.runtimes.folders import remove_tree, scratch_root
 from workers.runtimes.launcher_client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.launcher_records import StartRequest, fresh_environment
 from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, NewerSpecError, ProcessSpec
@@ -141,10 +141,10 @@ class ProcessRuntime:
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self._name(run_id, attempt)
-        shutil.rmtree(self._scratch / name, onerror=make_removable)
+        remove_tree(self._scratch / name)
         step("runner.during_cleanup")
         # The control folder last: while it is there, an orphan search finds what is left.
-        shutil.rmtree(control.run_dir(str(self._control), name), onerror=make_removable)
+        remove_tree(Path(control.run_dir(str(self._control), name)))
 
     def attempts(self) -> list[tuple[int, int]]:
         names: set[str] = set()
