@@ -118,10 +118,6 @@ def test_the_worker_guards_containers_with_what_its_unit_leaves(
     (ended,) = wait_final(run_id, timeout_s=60)
     assert ended.state == State.SUCCEEDED, ended.message
     assert output(run_id) == b"within\n"
-    listed = subprocess.run(
-        [*_bounded(), "iptables", "-w", "-S"], capture_output=True, text=True, check=False
-    )
-    assert listed.returncode == 0, listed.stderr
 
 
 def test_the_worker_works_with_what_its_unit_leaves(cluster: Cluster, account: Account) -> None:

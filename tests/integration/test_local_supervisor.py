@@ -99,7 +99,12 @@ def test_a_long_last_line_shows_that_it_is_cut(folder: Path) -> None:
     probe = child(folder, "print('x' * 300)")
     probe.start()
     news: list[str] = []
-    wait_until(lambda: news.append(probe.look() or "") or bool(news[-1]))
+
+    def ended() -> bool:
+        news.append(probe.look() or "")
+        return bool(news[-1])
+
+    wait_until(ended)
     assert news[-1].endswith(f"; the end of {probe.log}: ... " + "x" * 200)
 
 

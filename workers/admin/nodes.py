@@ -38,7 +38,8 @@ class NodeAdmin(ReadOnly):
     readonly_fields = ("state",)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Node]:
-        return with_silence(super().get_queryset(request))
+        found: QuerySet[Node] = with_silence(super().get_queryset(request))
+        return found
 
     @admin.display(description="State", ordering="mode")
     def state(self, node: Any) -> str:
