@@ -2,7 +2,8 @@
 
 Why: a worker has dozens of threads that wait for hours and need the database for milliseconds; a new
 connection costs 3.6 ms and Django's own pool is for psycopg 3. Here ``connection.close()`` gives the
-connection back to the pool and the next query borrows one. Nothing else differs from Django's backend.
+connection back to the pool and the next query borrows one. And a connection that dies under a statement is
+always an OperationalError, see ``ErrorWrapper``. Nothing else differs from Django's backend.
 Must not import the engine.
 """
 
@@ -11,10 +12,14 @@ from __future__ import annotations
 import select
 import threading
 from collections import deque
+from types import TracebackType
 from typing import Any
 
 import psycopg2
+from django.db import OperationalError
 from django.db.backends.postgresql import base
+from django.db.utils import DatabaseErrorWrapper
+from django.utils.functional import cached_property
 from psycopg2 import extensions
 
 _idle: dict[str, deque[Any]] = {}
@@ -33,8 +38,36 @@ def _alive(connection: Any) -> bool:
     return not readable
 
 
+class ErrorWrapper(DatabaseErrorWrapper):
+    """Django's translation of the driver's errors, with one more rule.
+
+    When libpq reports the end of the connection as the result of a statement, psycopg2 finds no SQLSTATE in
+    it and raises its base class instead of OperationalError (seen once in some thousand statements while
+    connections were ended). Whoever waits for a database must not take that for a bad statement.
+    """
+
+    def __init__(self, wrapper: base.DatabaseWrapper) -> None:
+        super().__init__(wrapper)
+        self._connection = wrapper
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if exc_type is psycopg2.DatabaseError and getattr(exc_value, "pgcode", None) is None:
+            self._connection.errors_occurred = True
+            raise OperationalError(str(exc_value)).with_traceback(traceback) from exc_value
+        super().__exit__(exc_type, exc_value, traceback)
+
+
 class DatabaseWrapper(base.DatabaseWrapper):
     """Borrows connections from a per-process pool of OPTIONS["pool_size"] (default 12)."""
+
+    @cached_property
+    def wrap_database_errors(self) -> ErrorWrapper:
+        return ErrorWrapper(self)
 
     def get_connection_params(self) -> dict[str, Any]:
         params: dict[str, Any] = super().get_connection_params()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from typing import Any
+from urllib.parse import urlsplit
 
 from django.db import connection
 
@@ -93,6 +94,10 @@ def test_bad_receivers_are_told_in_the_end(cluster: Cluster, account: Account) -
         assert {len(them.ids(f"/{name}")) for name in ("good", "slowbody", "flood")} == {2}
         busy = them.at("/busy")
         assert busy[1].at - busy[0].at >= 0.9, "Retry-After is honoured"
+        # One that hangs may still hold the request that was given up when the next one comes.
+        prompt = [name for name in names if name not in ("hang", "drip", "slowbody", "flood")]
+        hosts = [urlsplit(them.url("/", names.index(name))).netloc for name in prompt]
+        assert {them.most[host] for host in hosts} == {1}, "one request at a time for a receiver"
     assert not DisabledUrl.objects.exists()
 
 
@@ -156,7 +161,11 @@ def test_refused_addresses_are_recorded_and_nothing_is_sent(cluster: Cluster, ac
 
 
 def test_those_that_hang_do_not_delay_others(cluster: Cluster, account: Account) -> None:
-    """The 95th percentile of healthy receivers' deliveries stays what it is while 40 others hang for 10 s."""
+    """The 95th percentile of healthy receivers' deliveries stays what it is while 40 others hang for 10 s.
+
+    Threads that wait for those that hang would add seconds in every round; another program on this machine
+    does it in some. So one round of three must show that the two figures are alike.
+    """
     cluster.callbacks(settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "10"})
     with Receivers() as them:
         them.answers["/hang"] = hang()
@@ -172,11 +181,19 @@ def test_those_that_hang_do_not_delay_others(cluster: Cluster, account: Account)
             return percentile([them.at(path)[0].at - at for path, at in owed.items()], 0.95)
 
         late("warm")
-        calm = late("calm")
-        owe(account.tenant_id, [them.url("/hang", number) for number in range(40)], "hang")
-        wait_until(lambda: len(them.at("/hang")) > 10, why="they hang")
-        busy = late("busy")
-        assert sum(them.under_way.values()) >= 10, "some still hang"
-        # Threads that wait for those that hang would cost 10 s; the rest is what a loaded machine adds.
-        assert busy < max(3 * calm, calm + 3.0), f"p95 {calm * 1000:.0f} ms became {busy * 1000:.0f} ms"
-        wait_until(lambda: CallbackReceiver.objects.filter(slow=True).count() == 40, 60, why="all are slow")
+        seen: list[tuple[float, float]] = []
+        while not any(busy < max(3 * calm, calm + 0.5) for calm, busy in seen):
+            turn = len(seen)
+            assert turn < 3, f"p95 in seconds without and with those that hang: {seen}"
+            calm = late(f"calm{turn}")
+            before = len(them.at("/hang"))
+            hanging = [them.url("/hang", 120 + 40 * turn + number) for number in range(40)]
+            owe(account.tenant_id, hanging, f"hang{turn}-")
+            wait_until(lambda: len(them.at("/hang")) > before + 10, why="they hang")  # noqa: B023
+            seen.append((calm, late(f"busy{turn}")))
+            assert sum(them.under_way.values()) >= 10, "some still hang"
+            wait_until(
+                lambda: CallbackReceiver.objects.filter(slow=True).count() == 40 * len(seen),
+                60,
+                why="all that hang are slow, and no other",
+            )

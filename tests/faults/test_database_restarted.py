@@ -96,7 +96,7 @@ def _fault_while_clients_submit(
     assert node.alive, node.text()[-3000:]
     assert api.alive, api.text()[-3000:]
     assert deliverer.alive, deliverer.text()[-3000:]
-    _assert_refusals([answer for client in clients for answer in client.refused])
+    _assert_refusals(api, [answer for client in clients for answer in client.refused])
     names = {"long": long_running}
     names |= {name: run_id for client in clients for name, run_id in client.accepted.items()}
     missing = set(names.values()) - set(Run.objects.values_list("id", flat=True))
@@ -117,12 +117,12 @@ def _fault_while_clients_submit(
     assert_invariants(cluster, receivers=them)
 
 
-def _assert_refusals(answers: list[httpx.Response]) -> None:
+def _assert_refusals(api: Api, answers: list[httpx.Response]) -> None:
     assert answers, "no client noticed any fault: it proved nothing"
     for answer in answers:
         body: dict[str, Any] = answer.json()
         assert (answer.status_code, set(body), body["status"]) == (503, {"status", "message"}, DATABASE), (
-            answer.text
+            f"{answer.text}\n{api.text().partition('Traceback')[2][-4000:]}"
         )
         assert "again" in body["message"]
         assert int(answer.headers["Retry-After"]) > 0

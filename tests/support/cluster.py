@@ -63,6 +63,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def freeze(pid: int) -> None:
+    """SIGSTOP, and wait until every thread stands: one on another CPU may answer a request after the call."""
+    os.kill(pid, signal.SIGSTOP)
+    tasks = Path(f"/proc/{pid}/task")
+
+    def stands() -> bool:
+        states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()]
+        return set(states) <= {"T", "t", "Z", "X"}
+
+    wait_until(stands, why=f"process {pid} stands still")
+
+
 @dataclass
 class Process:
     """A started program with its log."""
@@ -90,7 +102,7 @@ class Process:
         return self.popen.wait(timeout_s)
 
     def freeze(self) -> None:
-        self.popen.send_signal(signal.SIGSTOP)
+        freeze(self.pid)
 
     def thaw(self) -> None:
         self.popen.send_signal(signal.SIGCONT)

@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 
 import docker
 
-from tests.support.cluster import wait_until
+from tests.support.cluster import freeze, wait_until
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ class Engine:
 
     def freeze(self) -> None:
         """dockerd stands still: it accepts connections and answers nothing, until ``thaw``."""
-        os.kill(self.daemon_pid, signal.SIGSTOP)
+        freeze(self.daemon_pid)
 
     def thaw(self) -> None:
         assert self._daemon is not None, "there is no dockerd"

@@ -18,7 +18,7 @@ from django.db import connection
 from kombu.exceptions import OperationalError
 
 from config.celery import app
-from tests.support.cluster import wait_until
+from tests.support.cluster import freeze, wait_until
 from tests.support.session import POSTGRES, REDIS
 from workers.models import Node
 
@@ -28,7 +28,7 @@ def redis_silent() -> Iterator[None]:
     """Redis accepts connections and never answers: the fault that makes clients hang."""
     pid = REDIS.pid
     assert pid is not None
-    os.kill(pid, signal.SIGSTOP)
+    freeze(pid)
     try:
         yield
     finally:
