@@ -91,7 +91,7 @@ class HealthView(PublicView):
     @extend_schema(
         operation_id="healthz",
         summary="Is the process alive?",
-        tags=["operation"],
+        tags=["operations"],
         responses={200: inline_serializer("Health", {"status": serializers.CharField()})},
         examples=[OpenApiExample("alive", value={"status": "ok"}, response_only=True)],
     )
@@ -125,7 +125,7 @@ class ReadyView(PublicView):
     @extend_schema(
         operation_id="readyz",
         summary="Can it take work?",
-        tags=["operation"],
+        tags=["operations"],
         responses={200: _ready_shape, 503: _ready_shape},
         examples=[OpenApiExample("ready", value=_READY, response_only=True, status_codes=["200"])],
     )
@@ -155,7 +155,7 @@ class MetricsView(APIView):
     @extend_schema(
         operation_id="metrics",
         summary="Gauges and counters for Prometheus",
-        tags=["operation"],
+        tags=["operations"],
         responses={(200, "text/plain"): OpenApiTypes.STR},
     )
     def get(self, request: Request) -> HttpResponse:

@@ -36,8 +36,7 @@ DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
 USE_I18N = False
-#: Of operators' pages: short, and to the second.
-DATETIME_FORMAT = "Y-m-d H:i:s"
+FORMAT_MODULE_PATH = "config.formats"
 APPEND_SLASH = False
 
 INSTALLED_APPS = [

@@ -5,6 +5,7 @@ Secrets are asterisks, values of environments are masked. Nothing here counts or
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from django.contrib import admin
@@ -60,13 +61,14 @@ class JobAdmin(ReadOnly):
 class ExecutorAdmin(ReadOnly):
     """Starts of saved jobs: what runs where, and why it waits."""
 
-    list_display = ("id", "number", "app_name", "name", "tenant")
+    list_display = ("id", "number", "created_at", "app_name", "name", "tenant")
     list_filter = ("tenant",)
     list_select_related = ("tenant",)
     search_fields = ("name",)
     search_help_text = "A start's number, or its job's whole name"
     fields = (
         "number",
+        "created_at",
         "job",
         "tenant",
         "app_name",
@@ -81,6 +83,11 @@ class ExecutorAdmin(ReadOnly):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Executor]:
         return super().get_queryset(request).select_related("tenant")
+
+    @admin.display(description="Created at", ordering="-pk")
+    def created_at(self, executor: Executor) -> datetime:
+        """The number is the same in seconds since 1970, which nobody reads."""
+        return datetime.fromtimestamp(executor.create_time, UTC)
 
     @admin.display(description="What it executes")
     def what(self, executor: Executor) -> SafeString:

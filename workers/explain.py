@@ -217,7 +217,7 @@ def explain_run(run: Run) -> dict[str, Any]:
             told.append(
                 Obstacle(
                     "turn",
-                    f"{position} runs are before it" if position else "it is about to start",
+                    before(position) if position else "it is about to start",
                     "wait",
                     True,
                 )
@@ -298,6 +298,11 @@ def _running(run: Run) -> Obstacle:
             "preparing", f"node {node.name} prepares it: {run.message or 'files and folders'}", "wait", True
         )
     return Obstacle("running", f"it runs on node {node.name}", "", True)
+
+
+def before(position: int, whose: str = "") -> str:
+    """That so many runs have their turn first."""
+    return f"1 run{whose} is before it" if position == 1 else f"{position} runs{whose} are before it"
 
 
 def _position(run: Run) -> int | None:

@@ -63,6 +63,29 @@ def create_tenant(
         raise Conflict(f"there is a tenant {name} already", field="name") from None
 
 
+def _without_nulls(given: object) -> Any:
+    """What is set, without what is only taken back."""
+    if not isinstance(given, dict):
+        return given
+    return {key: _without_nulls(value) for key, value in given.items() if value is not None}
+
+
+def merged(stored: object, given: object) -> Any:
+    """A JSON merge patch (RFC 7396): a key that is not given stays, null takes it back to its default.
+
+    Replacing all would close, together with the one key that an operator names, what others had opened.
+    """
+    if not isinstance(given, dict):
+        return given
+    found = dict(stored) if isinstance(stored, dict) else {}
+    for key, value in given.items():
+        if value is None:
+            found.pop(key, None)
+        else:
+            found[key] = merged(found.get(key), value)
+    return found
+
+
 def update_tenant(
     name: str,
     *,
@@ -72,7 +95,7 @@ def update_tenant(
     given_limits: object = None,
     retention: object = None,
 ) -> Tenant:
-    """Change what is given (None = as it is). An inactive tenant's requests are refused; its runs go on."""
+    """Change what is given, key by key (``merged``). An inactive tenant is refused; its runs go on."""
     with transaction.atomic():
         tenant = Tenant.objects.select_for_update().filter(name=name).first()
         if tenant is None:
@@ -82,11 +105,14 @@ def update_tenant(
         if active is not None:
             tenant.active = active
         if opened is not None:
-            tenant.policy = policy.checked(opened)
+            policy.checked(_without_nulls(opened))
+            tenant.policy = merged(tenant.policy, opened)
         if given_limits is not None:
-            tenant.limits = limits.checked(given_limits)
+            limits.checked(_without_nulls(given_limits))
+            tenant.limits = merged(tenant.limits, given_limits)
         if retention is not None:
-            tenant.retention = retention_policy.checked(retention)
+            retention_policy.checked(_without_nulls(retention))
+            tenant.retention = merged(tenant.retention, retention)
         tenant.save(update_fields=["title", "active", "policy", "limits", "retention"])
     identity.forget()
     return tenant

@@ -78,7 +78,8 @@ class Child:
         self.failures = 1 if ran > RECOVERED_S else self.failures + 1
         wait = min(LONGEST_BACKOFF_S, 0.5 * 2 ** (self.failures - 1))
         self._next_start = now + wait
-        last = tail(self.log, 1).strip()[-200:]
+        last = tail(self.log, 1).strip()
+        last = last if len(last) <= 200 else f"... {last[-200:]}"
         return f"{ending(code)} after {ran:.0f} s, starts again in {wait:g} s; the end of {self.log}: {last}"
 
     def ask_to_end(self) -> None:

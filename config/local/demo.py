@@ -277,11 +277,11 @@ class Tour:
         ids = ",".join(str(task_id) for task_id in list(self.ids.values())[:5])
         tasks = self.client.call("GET", f"/v1/tasks?taskIds={ids}")["data"]
         note(f"GET /v1/tasks?taskIds={ids}")
-        note(paint(f"{'id':>4}  {'name':<10} {'status':<10} {'node':<6} message", "quiet"))
+        note(paint(f"{'id':>4}  {'name':<10} {'status':<10} {'host':<6} message", "quiet"))
         for task in tasks:
             status = STATUS[task["taskStatus"]]
-            node, message = task.get("agentHost", "-"), task.get("message", "")
-            note(f"{task['taskId']:>4}  {task['taskName']:<10} {status:<10} {node:<6} {message}")
+            host, message = task.get("agentHost", "-"), task.get("message", "")
+            note(f"{task['taskId']:>4}  {task['taskName']:<10} {status:<10} {host:<6} {message}")
         expect(len(tasks) == 5, f"asked for 5 tasks, got {len(tasks)}")
 
     def flower(self) -> None:

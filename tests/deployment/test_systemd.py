@@ -12,7 +12,9 @@ import pytest
 
 from config import start
 from tests.support.cluster import ROOT, Cluster
+from tests.support.containers import submit_container
 from tests.support.engine import output, submit, wait_final, wait_started
+from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.machine import launcher
 from workers import services
@@ -68,15 +70,59 @@ def test_the_workers_unit_spares_what_runs() -> None:
     assert not {"PrivateTmp", "RestrictNamespaces", "SystemCallFilter", "MemoryMax"} & set(options)
 
 
-def test_the_worker_works_with_what_its_unit_leaves(cluster: Cluster, account: Account) -> None:
-    """Catches a capability that is missing: no own user, no namespaces, a tree that cannot be killed."""
+def test_by_hand_with_the_settings_of_the_units(tmp_path: Path) -> None:
+    """Catches an operator's command that does not know what the units know, or takes a password for shell."""
+    settings, link = tmp_path / "gantry.env", tmp_path / "gantry"
+    settings.write_text(
+        f'# of the units\nGANTRY_DATA_DIR={tmp_path}/a b\n\nGANTRY_NODE_NAME="n$HOME`id`"\nDATABASE_URL='
+    )
+    link.symlink_to(UNITS / "gantry")
+
+    def gantry(*words: str, file: Path = settings) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(link), *words],
+            cwd=tmp_path,
+            env={"PATH": os.environ["PATH"], "GANTRY_ENV_FILE": str(file)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    asked = gantry("health", "worker")
+    assert (asked.returncode, asked.stderr.partition(":")[0]) == (
+        1,
+        f"no worker has ever run in {tmp_path}/a b/nodes/n$HOME`id`",
+    )
+    refused = gantry("migrate")
+    assert (refused.returncode, "DATABASE_URL" in refused.stderr) == (78, True)
+    nothing = gantry("migrate", file=tmp_path / "none")
+    assert (nothing.returncode, "cannot be read" in nothing.stderr) == (77, True)
+
+
+def _bounded() -> list[str]:
+    """What bounds a program as the worker's unit bounds the worker."""
     if os.geteuid() != 0:
         pytest.fail("unit files are for root: this test needs root")
     (line,) = _options("gantry-worker.service")["CapabilityBoundingSet"]
     kept = ",".join("+" + name.removeprefix("CAP_").lower() for name in line.split())
     # Inheritable too, since setpriv would keep it: root's exec takes what the bounding set allows.
-    under = ["setpriv", "--bounding-set", f"-all,{kept}", "--no-new-privs", "--"]
-    cluster.node(under=under, GANTRY_WAIT_BROKER="0")
+    return ["setpriv", "--bounding-set", f"-all,{kept}", "--no-new-privs", "--"]
+
+
+def test_the_worker_guards_containers_with_what_its_unit_leaves(
+    engine: Engine, cluster: Cluster, account: Account
+) -> None:
+    """Catches a capability that is missing for the firewall rules: every container would wait for ever."""
+    cluster.node(under=_bounded(), settings=engine.env, GANTRY_WAIT_BROKER="0")
+    run_id = submit_container(account.tenant_id, "echo within")
+    (ended,) = wait_final(run_id, timeout_s=60)
+    assert ended.state == State.SUCCEEDED, ended.message
+    assert output(run_id) == b"within\n"
+
+
+def test_the_worker_works_with_what_its_unit_leaves(cluster: Cluster, account: Account) -> None:
+    """Catches a capability that is missing: no own user, no namespaces, a tree that cannot be killed."""
+    cluster.node(under=_bounded(), GANTRY_WAIT_BROKER="0")
     run_id = submit(account.tenant_id, "id -u; echo x > file; sleep 600 & setsid sleep 600 & sleep 600")
     wait_started(run_id)
     found = launcher(cluster.folder / "n1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.support.engine import submit
 from tests.support.fixtures import Account
 from workers import tenancy
 from workers.admin import shown_url
-from workers.models import Deliverer, Run, Tenant, Token
+from workers.models import Deliverer, Node, Run, Tenant, Token
 from workers.states import Reason, State
 
 PASSWORD = "correct horse battery staple"
@@ -143,6 +144,20 @@ def test_lists_have_few_queries_and_count_no_whole_table(root: Client, account: 
         assert len(counts) <= 1
         assert all("LIMIT 10001" in sql for sql in counts), counts
         assert len(queries) <= 8, [item["sql"][:80] for item in queries]
+
+
+def test_times_are_to_the_second_and_a_silent_node_is_told(root: Client, account: Account) -> None:
+    stage = Stage()
+    run_id = submit(account.tenant_id, "true")
+    stage.end(run_id, State.SUCCEEDED, Reason.NONE, "", 0)
+    created, page = Run.objects.get(pk=run_id).created_at, text(root.get("/admin/workers/run/"))
+    assert f"{created:%Y-%m-%d %H:%M:%S}<" in page
+    story = text(root.get(f"/admin/workers/run/{run_id}/change/"))
+    assert re.search(r">\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} RUNNING &rarr; SUCCEEDED", story), story
+    assert ">ready<" in text(root.get("/admin/workers/node/"))
+    Node.objects.update(heartbeat_at=timezone.now() - timedelta(hours=1))
+    for path in ("", f"{stage.node.pk}/change/"):
+        assert "silent" in text(root.get(f"/admin/workers/node/{path}"))
 
 
 def test_every_page_opens(root: Client, account: Account) -> None:

@@ -50,6 +50,34 @@ def test_operators_make_tenants_users_and_members(api: Api, operator: Account) -
     assert api(ann, "GET", "/api/v1/me")[0] == 401
 
 
+def test_a_change_touches_only_the_keys_that_it_names(api: Api, operator: Account) -> None:
+    """What an operator opened yesterday is not closed by what is opened today."""
+    path = "/api/v1/tenants/lab"
+    api(operator, "POST", "/api/v1/tenants", {"name": "lab"})
+    for change in (
+        {"policy": {"exec_targets": ["all"]}, "limits": {"waiting_runs": 5}},
+        {"policy": {"host_ports": True}, "limits": {"running_runs": 2}},
+        {"retention": {"runs_d": 30, "families": {"tasks": {"logs_d": 3}}}},
+        {"retention": {"logs_d": 7, "families": {"tasks": {"runs_d": 9}, "jobs": {"runs_d": 1}}}},
+    ):
+        assert api(operator, "PATCH", path, change)[0] == 200
+    found = api(operator, "GET", path)[1]
+    assert found["policy"] == {"exec_targets": ["all"], "host_ports": True}
+    assert found["limits"] == {"waiting_runs": 5, "running_runs": 2}
+    families = {"tasks": {"logs_d": 3, "runs_d": 9}, "jobs": {"runs_d": 1}}
+    assert found["retention"] == {"runs_d": 30, "logs_d": 7, "families": families}
+    back = {
+        "policy": {"exec_targets": None},
+        "limits": {"waiting_runs": None},
+        "retention": {"families": {"tasks": None, "jobs": {"logs_d": None}}},
+    }
+    found = api(operator, "PATCH", path, back)[1]
+    assert (found["policy"], found["limits"]) == ({"host_ports": True}, {"running_runs": 2})
+    assert found["retention"] == {"runs_d": 30, "logs_d": 7, "families": {"jobs": {"runs_d": 1}}}
+    assert api(operator, "PATCH", path, {"policy": {"volumes": 1, "host_ports": None}})[0] == 400
+    assert api(operator, "GET", path)[1]["policy"] == {"host_ports": True}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "body", "status", "field"),
     [

@@ -20,6 +20,7 @@ from cryptography.fernet import Fernet
 from config.local.children import LOG_LIMIT, Child, rotate_when_long
 from config.local.data import REPOSITORY, DataFolder
 from config.local.errors import LocalError
+from tests.support.cluster import free_port
 
 
 @pytest.fixture
@@ -92,6 +93,19 @@ def test_a_child_that_ends_is_started_again_later_each_time(folder: Path) -> Non
     assert news[0].endswith(f"; the end of {probe.log}: born")
     assert probe.log.read_text().count("born") == 3
     assert stat.S_IMODE(probe.log.stat().st_mode) == 0o600
+
+
+def test_a_long_last_line_shows_that_it_is_cut(folder: Path) -> None:
+    probe = child(folder, "print('x' * 300)")
+    probe.start()
+    news: list[str] = []
+
+    def ended() -> bool:
+        news.append(probe.look() or "")
+        return bool(news[-1])
+
+    wait_until(ended)
+    assert news[-1].endswith(f"; the end of {probe.log}: ... " + "x" * 200)
 
 
 def test_a_killed_child_is_named_so(folder: Path) -> None:
@@ -258,7 +272,8 @@ def test_up_names_a_taken_port_and_the_way_out(folder: Path) -> None:
 def test_up_says_what_is_wrong_with_its_settings(
     folder: Path, environment: dict[str, str], message: str
 ) -> None:
-    done = run_local("up", **{"GANTRY_DATA_DIR": str(folder / "data"), **environment})
+    free = {"GANTRY_PORT": str(free_port()), "GANTRY_FLOWER_PORT": str(free_port())}
+    done = run_local("up", **{"GANTRY_DATA_DIR": str(folder / "data"), **free, **environment})
     assert done.returncode == 1
     assert message in done.stderr
     assert "Traceback" not in done.stderr

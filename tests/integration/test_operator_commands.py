@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+from contextlib import closing
 from io import StringIO
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.db import connection
@@ -155,6 +161,26 @@ def test_refusals_are_one_sentence_and_change_nothing(
     assert User.objects.count() == 1
 
 
+def test_without_a_database_it_is_said_in_two_lines() -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as bound:
+        port = bound.getsockname()[1]
+    environment = {**os.environ, "DATABASE_URL": f"postgres://u:canary@127.0.0.1:{port}/g"}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "list_tokens", "admin"],
+        cwd=settings.BASE_DIR,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "Connection refused" in done.stderr
+    assert "make manage" in done.stderr
+    assert "canary" not in done.stderr
+
+
 def test_policy(account: Account) -> None:
     assert policy.allowed({}) == frozenset({"commands"})
     assert policy.allowed({"commands": False, "privileged": 1, "unknown": True}) == frozenset()
@@ -181,6 +207,6 @@ def test_who_sets_up_a_machine_may_exec_everywhere_on_it(db: None) -> None:
     first = Tenant.objects.get(name="default")
     assert policy.exec_targets(first.pk) == ["all"]
     assert policy.exec_targets(tenancy.create_tenant("second").pk) == ["gantry.tenant=second"]
-    tenancy.update_tenant("default", opened={})
+    tenancy.update_tenant("default", opened={"exec_targets": None})
     tenancy.bootstrap()
     assert policy.exec_targets(first.pk) == ["gantry.tenant=default"], "a later start opens nothing"

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from workers.admin.pages import FamilyFilter, ReadOnly, Replayers, shown_url
+from workers.admin.pages import FamilyFilter, ReadOnly, Replayers, instant, shown_url
 from workers.callbacks import operations
 from workers.errors import EngineError
 from workers.models import Callback, CallbackAttempt, Deliverer, DisabledUrl
@@ -62,7 +62,7 @@ class CallbackAdmin(Replayers):
     def tries(self, row: Callback) -> SafeString:
         """The newest 50."""
         found = CallbackAttempt.objects.filter(callback=row).order_by("-pk")[:50]
-        lines = ((item.at.isoformat(" "), item.status or "-", item.error, item.ms) for item in found)
+        lines = ((instant(item.at), item.status or "-", item.error, item.ms) for item in found)
         return format_html_join("", "{} {} {} ({} ms)<br>", lines)
 
     @admin.action(description="Send the chosen callbacks again", permissions=["replay"])

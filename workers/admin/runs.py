@@ -14,8 +14,9 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from workers import services
-from workers.admin.pages import FamilyFilter, ReadOnly, shown_uri
+from workers.admin.pages import FamilyFilter, ReadOnly, instant, shown_uri
 from workers.errors import EngineError
+from workers.explain import before
 from workers.models import Attempt, Run, RunEvent
 
 
@@ -49,7 +50,7 @@ class RunAdmin(ReadOnly):
     )
     readonly_fields = fields
 
-    @admin.display(description="Why is it there")
+    @admin.display(description="Why it is where it is")
     def why(self, run: Run) -> str | SafeString:
         """The engine's own explanation."""
         try:
@@ -58,7 +59,7 @@ class RunAdmin(ReadOnly):
             return error.message
         lines = [(item["message"], item["remedy"] or "nothing to do") for item in told["reasons"]]
         if told["position"]:
-            lines.append((f"{told['position']} runs of its tenant are before it", "wait"))
+            lines.append((before(told["position"], " of its tenant"), "wait"))
         return format_html_join("", "{} &mdash; <em>{}</em><br>", lines)
 
     @admin.display(description="Output")
@@ -100,8 +101,5 @@ class RunAdmin(ReadOnly):
         return format_html_join(
             "",
             "{} {} &rarr; {} {} by {}<br>",
-            (
-                (row.at.isoformat(" "), row.from_state or "-", row.to_state, row.reason, row.by)
-                for row in rows
-            ),
+            ((instant(row.at), row.from_state or "-", row.to_state, row.reason, row.by) for row in rows),
         )

@@ -18,11 +18,13 @@ from workers.errors import NotFound
 from workers.models import Node
 
 
-def _nodes() -> Any:
+def with_silence(nodes: Any) -> Any:
     """Nodes with ``silence``: the time since their heartbeat by the database's clock."""
-    return Node.objects.annotate(
-        silence=ExpressionWrapper(Now() - F("heartbeat_at"), output_field=DurationField())
-    )
+    return nodes.annotate(silence=ExpressionWrapper(Now() - F("heartbeat_at"), output_field=DurationField()))
+
+
+def _nodes() -> Any:
+    return with_silence(Node.objects)
 
 
 def _render(node: Any) -> dict[str, Any]:

@@ -210,7 +210,7 @@ class NewTenantSerializer(serializers.Serializer[object]):
 
 
 class TenantChangeSerializer(serializers.Serializer[object]):
-    """What is given is changed."""
+    """What is given is changed; of policy, limits and retention each key by itself, null takes one back."""
 
     title = serializers.CharField(max_length=255, required=False, allow_blank=True, allow_null=True)
     active = serializers.BooleanField(required=False, allow_null=True)

@@ -6,8 +6,12 @@ import json
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError
 
 from workers.errors import EngineError
+
+#: What to do when the database does not answer, for whoever called manage.py in a folder of ``make up``.
+_WHERE = 'DATABASE_URL says where the database is. Of a service started by make up: make manage ARGS="..."'
 
 
 class SpeakingCommand(BaseCommand):
@@ -31,4 +35,6 @@ class SpeakingCommand(BaseCommand):
             text, data = self.work(options)
         except EngineError as error:
             raise CommandError(error.message) from None
+        except OperationalError as error:
+            raise CommandError(f"{str(error).strip()}\n{_WHERE}") from None
         self.stdout.write(json.dumps(data) if options["json"] else text)

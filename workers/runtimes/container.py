@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import resource
-import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -37,7 +36,7 @@ from workers.runtimes.container_start import LABEL, Starter
 from workers.runtimes.container_track import Track
 from workers.runtimes.container_watch import AGAIN_S, Watcher
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.runtimes.folders import make_removable, scratch_root
+from workers.runtimes.folders import remove_tree, scratch_root
 from workers.runtimes.networks import Networks
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
 from workers.specs import ContainerSpec
@@ -286,10 +285,10 @@ class ContainerRuntime:
             log.warning("container.not_removed", container=name, error=problem)
             self._uncleaned.add((run_id, attempt))
             return
-        shutil.rmtree(self._scratch_of(run_id, attempt), onerror=make_removable)
+        remove_tree(self._scratch_of(run_id, attempt))
         step("runner.during_cleanup")
         self._forget(run_id, attempt)
-        shutil.rmtree(self._control / f"{run_id}-{attempt}", onerror=make_removable)
+        remove_tree(self._control / f"{run_id}-{attempt}")
         self._uncleaned.discard((run_id, attempt))
 
     def _clean_again(self) -> None:

@@ -10,7 +10,6 @@ refuses to start one twice. Must not import the database or Celery.
 from __future__ import annotations
 
 import secrets as randomness
-import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -34,7 +33,7 @@ from workers.runtimes.exec_pump import Pulse, Pump
 from workers.runtimes.exec_start import Starter, refused
 from workers.runtimes.exec_track import ExecTrack
 from workers.runtimes.exec_watch import Watcher
-from workers.runtimes.folders import make_removable
+from workers.runtimes.folders import remove_tree
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
 from workers.specs import ExecSpec
 from workers.states import Reason
@@ -253,7 +252,7 @@ class ExecRuntime:
             self._talk.leave(track)
         step("runner.during_cleanup")
         self._forget((run_id, attempt))
-        shutil.rmtree(self._control / track.name, onerror=make_removable)
+        remove_tree(self._control / track.name)
         self._uncleaned.discard((run_id, attempt))
 
     def _clean_again(self) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -34,13 +35,23 @@ def scratch_root(node_dir: Path) -> Path:
     return other
 
 
-def make_removable(function: Callable[[str], object], path: str, info: object) -> None:
-    """rmtree's helper: a run may have taken the write bit from its own folders."""
-    with contextlib.suppress(OSError):
-        Path(path).parent.chmod(0o700)
-        Path(path).chmod(0o700)
-        function(path)
-        return
-    error = info[1] if isinstance(info, tuple) else None
-    if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-        raise error
+def remove_tree(folder: Path) -> None:
+    """Remove a folder of a run, which may have taken the write bit from what is in it; it may be gone.
+
+    What the folder lies in is not touched: the commands of other runs pass through it.
+    """
+
+    def mend(function: Callable[[str], object], path: str, info: object) -> None:
+        at = Path(path)
+        with contextlib.suppress(OSError):
+            if at != folder:
+                at.parent.chmod(0o700)
+            if not at.is_symlink():
+                at.chmod(0o700)
+            function(path)
+            return
+        error = info[1] if isinstance(info, tuple) else None
+        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
+            raise error
+
+    shutil.rmtree(folder, onerror=mend)

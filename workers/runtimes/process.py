@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -24,7 +23,7 @@ from workers.launcher import control
 from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
-from workers.runtimes.folders import make_removable, scratch_root
+from workers.runtimes.folders import remove_tree, scratch_root
 from workers.runtimes.launcher_client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.launcher_records import StartRequest, fresh_environment
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
@@ -139,10 +138,10 @@ class ProcessRuntime:
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self._name(run_id, attempt)
-        shutil.rmtree(self._scratch / name, onerror=make_removable)
+        remove_tree(self._scratch / name)
         step("runner.during_cleanup")
         # The control folder last: while it is there, an orphan search finds what is left.
-        shutil.rmtree(control.run_dir(str(self._control), name), onerror=make_removable)
+        remove_tree(Path(control.run_dir(str(self._control), name)))
 
     def attempts(self) -> list[tuple[int, int]]:
         names: set[str] = set()

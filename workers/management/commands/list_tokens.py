@@ -25,7 +25,7 @@ class Command(SpeakingCommand):
             for row in Token.objects.filter(user=user).select_related("user").order_by("-pk")[:1000]
         ]
         lines = [
-            f"{row['id']:>6}  {row['prefix']}...  {', '.join(row['scopes']):<28}  "
+            f"{row['id']:>6}  {row['prefix']}...  {', '.join(row['scopes']):<29}  "
             + (
                 f"revoked {row['revoked_at']}"
                 if row["revoked_at"]
