@@ -152,7 +152,7 @@ def test_who_guards_the_network_is_not_told_that_it_has_no_secrets() -> None:
 
 
 def test_a_lost_broker_needs_no_advice_on_celerys_history() -> None:
-    """Catches a text of Celery's that changed: a worker's log would have it at each connection that is lost."""
+    """Catches a text of Celery's that changed: a worker would log it at each lost connection."""
     program = (
         "import warnings, config.celery; from celery.worker.consumer import consumer as c;"
         "warnings.warn(c.CANCEL_TASKS_BY_DEFAULT, c.CPendingDeprecationWarning)"
