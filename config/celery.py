@@ -6,8 +6,10 @@ Facts behind each option are in docs/decisions/0002. Must not import families.
 from __future__ import annotations
 
 import os
+import warnings
 
 from celery import Celery
+from celery.exceptions import CPendingDeprecationWarning
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 
@@ -48,4 +50,6 @@ app.conf.update(
     timezone="UTC",
     enable_utc=True,
 )
+# Said at each lost connection, six lines long, also to those who have chosen as we have above.
+warnings.filterwarnings("ignore", r"\s*In Celery 5\.1 we introduced", CPendingDeprecationWarning)
 app.autodiscover_tasks(["workers"])

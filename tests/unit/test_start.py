@@ -132,3 +132,37 @@ def test_an_api_that_does_not_answer_is_not_healthy() -> None:
     done = _run("health", "api", GANTRY_PORT="1")
     assert done.returncode == 1
     assert "127.0.0.1:1/healthz" in done.stderr
+
+
+def test_who_guards_the_network_is_not_told_that_it_has_no_secrets() -> None:
+    """Catches a check of the settings that calls a fault what docker-compose.yml means."""
+    known = ("PATH", "DJANGO_SECRET_KEY", "GANTRY_NETWORK_GUARD")
+    environment = {name: value for name, value in os.environ.items() if name in known}
+    done = subprocess.run(
+        [sys.executable, "manage.py", "network"],
+        cwd=start.ROOT,
+        env={**environment, "GANTRY_NETWORK_GUARD": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "GANTRY_NETWORK_GUARD is empty" in done.stderr
+    assert "GANTRY_SECRET_KEYS" not in done.stderr
+
+
+def test_a_lost_broker_needs_no_advice_on_celerys_history() -> None:
+    """Catches a text of Celery's that changed: a worker would log it at each lost connection."""
+    program = (
+        "import warnings, config.celery; from celery.worker.consumer import consumer as c;"
+        "warnings.warn(c.CANCEL_TASKS_BY_DEFAULT, c.CPendingDeprecationWarning)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=start.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert done.stderr == ""
