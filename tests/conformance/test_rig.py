@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 
 from tests.support import images
@@ -76,7 +78,13 @@ def test_a_published_port_is_reached(engine: Engine) -> None:
     engine.client.containers.run(
         BUSYBOX, ["sh", "-c", "echo hello | nc -l -p 80"], detach=True, ports={"80/tcp": 8080}
     )
-    with engine.connect(8080) as link:
-        assert link.recv(16) == b"hello\n"
+
+    def said() -> bytes:
+        """What is said on the port; the proxy takes a connection before anybody listens behind it."""
+        with contextlib.suppress(ConnectionError), engine.connect(8080) as link:
+            return link.recv(16)
+        return b""
+
+    assert wait_until(said, why="somebody listens behind the port") == b"hello\n"
     with engine.listen() as listener:
         assert listener.getsockname()[0] == "127.0.0.1"
