@@ -14,6 +14,7 @@ from tests.support.cluster import ROOT, Cluster, wait_until
 from tests.support.engine import output
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
+from tests.support.jobs import box, open_all
 from workers.models import Run
 
 
@@ -23,25 +24,34 @@ def curl_lines() -> list[str]:
     return [line.strip() for line in text.splitlines() if line.strip().startswith("curl ")]
 
 
+class Reader:
+    """Somebody who types what the README says, and fills in what it leaves open."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self._url = url
+        self.env = {"TOKEN": token, "PATH": "/usr/bin:/bin"}
+        #: Words of the README that stand for something of the reader's.
+        self.words: dict[str, str] = {}
+
+    def read(self, line: str) -> str:
+        """Execute a line; what it prints."""
+        command = line.replace("http://127.0.0.1:8000", self._url)
+        for word, meaning in self.words.items():
+            command = re.sub(rf"\b{word}\b", meaning, command)
+        done = subprocess.run(
+            ["/bin/sh", "-c", command], env=self.env, capture_output=True, text=True, timeout=60, check=True
+        )
+        return done.stdout
+
+
 @pytest.mark.django_db(transaction=True, reset_sequences=True)
 def test_the_first_tasks_of_the_readme(engine: Engine, cluster: Cluster, account: Account) -> None:
     """Task ids in the README are 1 and 2: the sequences start anew."""
     assert shutil.which("curl"), "curl is needed to try the README: apt-get install curl"
     images.tag(engine, "busybox:latest")
     cluster.node(settings=engine.env)
-    api = cluster.api()
-    answers = []
-    for line in curl_lines():
-        command = line.replace("http://127.0.0.1:8000", api.url)
-        done = subprocess.run(
-            ["/bin/sh", "-c", command],
-            env={"TOKEN": account.token, "PATH": "/usr/bin:/bin"},
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=True,
-        )
-        answers.append(done.stdout)
+    reader = Reader(cluster.api().url, account.token)
+    answers = [reader.read(line) for line in curl_lines() if "/api/jobs" not in line]
     submitted, asked, followed, picky, explained, killed, box = answers
     assert json.loads(submitted) == {"status": 0, "message": "OK", "data": {"taskId": 1}}
     assert json.loads(asked)["data"][0]["taskName"] == "hello"
@@ -61,3 +71,18 @@ def test_the_first_tasks_of_the_readme(engine: Engine, cluster: Cluster, account
     # There is no registry here: the image at hand runs, and the message says so.
     assert "busybox:latest could not be pulled" in Run.objects.get(pk=3).message
     images.forget(engine, "busybox:latest")
+
+
+def test_the_saved_jobs_of_the_readme(engine: Engine, cluster: Cluster, account: Account) -> None:
+    box(engine, "lab")
+    open_all(account)
+    cluster.node("n1", settings=engine.env)
+    reader = Reader(cluster.api().url, account.token)
+    reader.words = {"CONTAINER": "lab", "NODE": "n1"}
+    create, start, inspect, log = (line for line in curl_lines() if "/api/jobs" in line)
+    reader.env["JOB"] = str(json.loads(reader.read(create))["JobId"])
+    reader.env["START"] = str(json.loads(reader.read(start))["Executors"][-1])
+    wait_until(Run.objects.filter(kind="exec", state="SUCCEEDED").exists, 60, why="the start ends well")
+    (result,) = json.loads(reader.read(inspect))["Result"]
+    assert (result["Status"], result["ExitCode"], result["ContainerId"]) == ("FINISHED", 0, "lab")
+    assert "uid=0(root)" in reader.read(log)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
 from tests.support.ledger import ticking_command, traces, wait_begun
 from tests.support.machine import alive, commands, started, wait_dead, wait_for_file
-from workers import services
+from workers import doorbell, services
 from workers.models import Run
 from workers.states import Reason, State
 
@@ -99,6 +100,9 @@ def test_a_start_asks_whether_a_cancel_was_accepted(
     hold = {**at, "GANTRY_CRASH_HOW": "hold", "GANTRY_CRASH_ONCE": str(held), "GANTRY_LOOK_S": "3600"}
     worker = cluster.node(settings=hold)
     wait_for_file(held, 40)
+    # The last look that it makes by itself for an hour: the one when it begins to listen for rings.
+    wait_until(lambda: doorbell.connect(5).pubsub_numsub(doorbell.CHANNEL)[0][1], why="it listens")
+    time.sleep(1.0)
     cancel_unheard(run_id, operator=True)
     Path(f"{held}.go").touch()
     (ended,) = wait_final(run_id)

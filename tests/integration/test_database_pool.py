@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 
 import psycopg2
 import pytest
 from django.db import DatabaseError, OperationalError, connection, transaction
 
+from tests.support.cluster import wait_until
 from tests.support.outages import terminate_connections
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -49,6 +51,7 @@ def test_a_dead_connection_is_not_borrowed() -> None:
     _backend()  # this thread keeps its own, so that the other's is idle when they are ended
     (idle,) = _in_threads(1)
     terminate_connections()
+    wait_until(lambda: not Path(f"/proc/{idle}").exists(), why="the server's process has ended")
     (found,) = _in_threads(1)
     assert found != idle
 
