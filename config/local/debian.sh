@@ -3,7 +3,7 @@
 # line and left to the reader. "program:package", one each; extend the list when a test needs another program.
 set -eu
 NEEDED="${NEEDED:-setpriv:util-linux setsid:util-linux unshare:util-linux curl:curl dockerd:docker.io
-    busybox:busybox-static iptables:iptables ip:iproute2
+    busybox:busybox-static iptables:iptables ip:iproute2 mkfs.ext4:e2fsprogs
     sshd:openssh-server redis-server:redis-server chromium:chromium
     docker-registry:docker-registry docker-compose:docker-compose systemd-analyze:systemd}"
 # Where Debian looks whether a package may start its service.
