@@ -47,12 +47,15 @@ class TlsDoor:
         self._upstream = upstream
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
 
     def __enter__(self) -> TlsDoor:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)  # wakes the thread, which else takes one more
+        self._thread.join()
         self._server.close()
 
     def _accept(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -216,6 +217,8 @@ class SlowDoor:
                 return
 
     def close(self) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # wakes the thread, which else takes one more
+        self._thread.join()
         self._listener.close()
         for visit in self.visits:
             visit.close()

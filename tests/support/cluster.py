@@ -192,6 +192,8 @@ class Cluster:
                     str(port),
                 ),
                 *("--workers", str(workers), "--blocking-threads", str(threads), "--no-log"),
+                # As in service: a TERM that comes while a worker of granian starts is lost on that worker.
+                *("--workers-kill-timeout", "8"),
             ],
             env,
             ROOT,

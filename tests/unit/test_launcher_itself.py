@@ -82,6 +82,7 @@ def test_the_log_is_bounded(node: Node) -> None:
     with log.open("a") as file:
         file.write("x" * 1_100_000)
     eventually((node.control / "launcher.log.1").exists, "the log was not turned")
+    eventually(log.exists, "no new log was begun")  # a moment after the old one was turned
     assert log.stat().st_size < 1000
 
 
