@@ -1,7 +1,7 @@
 """Folders of runs are laid out all over an ext4 without a journal, and left alone elsewhere.
 
-On real disks: small images, mounted where only the process that looks at them sees them. That needs root and a
-machine with loop devices; without them there is only what every machine can show.
+On real disks: small images, mounted where only the process that looks at them sees them. That needs root and
+a machine with loop devices; without them there is only what every machine can show.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workers.runtimes.folders import spread
 PROJECT = Path(__file__).resolve().parents[2]
 _TOOLS = os.environ | {"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
 
-#: A disk of 8 groups with 256 inodes each. $1: a folder, $2: a feature of the file system; the rest is run in it.
+#: A disk of 8 groups with 256 inodes each. $1: a folder, $2: a feature of the file system; the rest is run.
 MOUNT = """set -e
 folder=$1 feature=$2; shift 2
 truncate -s 64M "$folder/image"
@@ -30,7 +30,7 @@ mkdir "$folder/disk"
 mount -o loop "$folder/image" "$folder/disk"
 exec "$@" "$folder/disk/node"
 """
-#: For each of the two places: what lsattr says of it, and in how many groups of the disk 40 runs' folders are.
+#: Of both places: what lsattr says of it, and how many groups of the disk 40 runs' folders are in.
 LOOK = """
 import subprocess
 import sys

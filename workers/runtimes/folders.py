@@ -48,8 +48,8 @@ def scratch_root(node_dir: Path) -> Path:
 def spread(folder: Path) -> None:
     """Let ext4 lay out what is made in this folder all over the disk, where it has no journal.
 
-    There it looks at, and passes over, every inode that was deleted lately: with all runs in one corner of the
-    disk, making a file costs more with each run. Elsewhere nothing is changed. See docs/decisions/0011.
+    There it looks at, and passes over, every inode that was deleted lately: with all runs in one corner of
+    the disk, making a file costs more with each run. Elsewhere nothing is changed. See docs/decisions/0011.
     """
     if not _without_journal(folder):
         return
