@@ -36,7 +36,7 @@ from workers.runtimes.container_start import LABEL, Starter
 from workers.runtimes.container_track import Track
 from workers.runtimes.container_watch import AGAIN_S, Watcher
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.runtimes.folders import remove_tree, scratch_root
+from workers.runtimes.folders import remove_tree, runs_root, scratch_root
 from workers.runtimes.networks import Networks
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
 from workers.specs import ContainerSpec
@@ -65,8 +65,7 @@ class ContainerRuntime:
         self._networks = Networks(engine)
         self._installation = installation
         self._node_name = node_name
-        self._control = node_dir / "containers"
-        self._control.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._control = runs_root(node_dir / "containers")
         self._scratch = scratch_root(node_dir)
         self._ours = {f"{LABEL}installation": installation, f"{LABEL}node": node_name}
         self._tracks: dict[tuple[int, int], Track] = {}

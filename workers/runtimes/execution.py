@@ -33,7 +33,7 @@ from workers.runtimes.exec_pump import Pulse, Pump
 from workers.runtimes.exec_start import Starter, refused
 from workers.runtimes.exec_track import ExecTrack
 from workers.runtimes.exec_watch import Watcher
-from workers.runtimes.folders import remove_tree
+from workers.runtimes.folders import remove_tree, runs_root
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
 from workers.specs import ExecSpec
 from workers.states import Reason
@@ -50,8 +50,7 @@ class ExecRuntime:
     def __init__(self, node_dir: Path, engine: Engine, installation: str, node_name: str) -> None:
         self._engine = engine
         self._installation = installation
-        self._control = node_dir / "execs"
-        self._control.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._control = runs_root(node_dir / "execs")
         self._tracks: dict[tuple[int, int], ExecTrack] = {}
         self._lock = threading.Lock()
         self._pump = Pump(lambda: list(self._tracks.values()))

@@ -25,11 +25,24 @@ _FLAGS: Final = struct.Struct("i4x")
 _TOP: Final = 0x20000
 
 
+def runs_root(folder: Path) -> Path:
+    """Make the folder in which a runtime keeps a folder for each run, for nobody else to look into."""
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    spread(folder)
+    return folder
+
+
 def scratch_root(node_dir: Path) -> Path:
     """Where scratch folders lie: in the node's folder if other users may pass through, else in /var/tmp.
 
     Raises PermissionError when somebody else has put a folder there.
     """
+    found = _scratch_root(node_dir)
+    spread(found)
+    return found
+
+
+def _scratch_root(node_dir: Path) -> Path:
     wanted = node_dir / "scratch"
     wanted.mkdir(parents=True, exist_ok=True)
     wanted.chmod(0o711)

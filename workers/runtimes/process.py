@@ -23,7 +23,7 @@ from workers.launcher import control
 from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
-from workers.runtimes.folders import remove_tree, scratch_root, spread
+from workers.runtimes.folders import remove_tree, runs_root, scratch_root
 from workers.runtimes.launcher_client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.launcher_records import StartRequest, fresh_environment
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
@@ -50,10 +50,7 @@ class ProcessRuntime:
         self._control.mkdir(parents=True, exist_ok=True, mode=0o700)
         node_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         self._scratch = scratch_root(node_dir)
-        runs = self._control / "runs"
-        runs.mkdir(exist_ok=True, mode=0o700)
-        for folder in (self._scratch, runs):
-            spread(folder)
+        runs_root(self._control / "runs")
         self._client = LauncherClient(self._control)
 
     # --- names ---------------------------------------------------------------------------------------
