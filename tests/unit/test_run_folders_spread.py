@@ -71,7 +71,7 @@ def spot() -> Iterator[Path]:
 
 
 def _look(spot: Path, feature: str) -> list[tuple[bool, int]]:
-    """Of scratch and of each kind of control folders: are they to be spread, over how many groups are they?"""
+    """Of scratch and of each kind of control folders: are they marked, over how many groups are they?"""
     look = subprocess.run(
         ["unshare", "--mount", "sh", "-c", MOUNT, "sh", spot, feature, sys.executable, "-c", LOOK],
         capture_output=True, text=True, cwd=PROJECT, env=_TOOLS, timeout=60, check=False,
