@@ -7,8 +7,9 @@ part of preparing a run that needs the database. Must not import services or cla
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, Final
 
+import structlog
 from django.db import InterfaceError, OperationalError, connection
 
 from workers import policy, registries
@@ -17,6 +18,11 @@ from workers.leases import ClaimedRun
 from workers.references import Credentials
 from workers.runtimes.base import PrepareFailed
 from workers.states import Reason
+
+log = structlog.get_logger(__name__)
+
+#: Why an attempt was given back before it started.
+DATABASE_AWAY: Final = "the database did not answer its node before the start"
 
 
 def clear(run: ClaimedRun) -> Credentials | None:
@@ -33,7 +39,9 @@ def clear(run: ClaimedRun) -> Credentials | None:
             Reason.IMAGE, f"Its image is not pulled: {error.message}", ours=True, wait_s=30.0
         ) from error
     except (OperationalError, InterfaceError) as error:
-        raise PrepareFailed(Reason.RUNTIME, f"the database is away: {error}", ours=True) from error
+        # The driver's text names paths, hosts and users: it is for the log only.
+        log.warning("clearance.database_away", run=run.lease.run_id, error=str(error).strip())
+        raise PrepareFailed(Reason.RUNTIME, DATABASE_AWAY, ours=True) from error
     finally:
         connection.close()
 

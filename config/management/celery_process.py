@@ -13,12 +13,15 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Final
 
+import structlog
 from celery.exceptions import SecurityWarning
 from celery.signals import setup_logging, worker_shutting_down
 from django.conf import settings
 from django.core.management.base import CommandError
 
 from config.celery import app
+
+log = structlog.get_logger(__name__)
 
 DETACH_S: Final = 5.0
 STOPS: Final = (signal.SIGTERM, signal.SIGINT)
@@ -47,8 +50,13 @@ class Leaving:
     def leave(self, code: int) -> None:
         """End the process; returns only when another thread is doing so."""
         if self._once.acquire(blocking=False):
-            self._detach()
-            os._exit(code)
+            try:
+                self._detach()
+            except Exception:
+                log.exception("process.detach_failed")
+                code = code or 1
+            finally:
+                os._exit(code)
 
     def in_background(self, code: int) -> None:
         """The same for who may not wait."""
