@@ -18,6 +18,9 @@ import pytest
 
 from workers.runtimes.folders import spread
 
+#: One at a time: they take loop devices.
+pytestmark = pytest.mark.xdist_group("loop devices")
+
 PROJECT = Path(__file__).resolve().parents[2]
 _TOOLS = os.environ | {"PATH": f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"}
 
@@ -86,11 +89,13 @@ if _has_loop_devices():
 
     def test_without_a_journal_the_folders_of_runs_are_everywhere(spot: Path) -> None:
         """Catches runs that share one corner of the disk: ext4 then looks at all that were deleted lately."""
-        assert all(flag and groups >= 6 for flag, groups in _look(spot, "^has_journal"))
+        found = _look(spot, "^has_journal")
+        assert all(flag and groups >= 6 for flag, groups in found), found
 
     def test_with_a_journal_nothing_is_changed(spot: Path) -> None:
         """Catches commits that become larger for nothing: there is no such search with a journal."""
-        assert not any(flag for flag, _ in _look(spot, "has_journal"))
+        found = _look(spot, "has_journal")
+        assert not any(flag for flag, _ in found), found
 
 
 def test_where_it_is_not_possible_nothing_happens(tmp_path: Path) -> None:
