@@ -34,6 +34,7 @@ def main() -> int:
         DJANGO_SECRET_KEY=secrets.token_urlsafe(50),
         GANTRY_SECRET_KEYS="MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
         GANTRY_DATA_DIR=str(folder / "data"),
+        GANTRY_TENANT_REQUESTS_PER_S="1000000",  # both sides ask the same limiter
         GANTRY_BOOTSTRAP_TOKEN="gnt_benchbenchbenchbenchbenchbenchbenchbench",
     )
     try:
