@@ -26,6 +26,7 @@ from tests.support.jobs import box
 from tests.support.machine import kill
 from tests.unit.launching import mark, sleepers
 from workers import services
+from workers.launcher import control
 from workers.models import Attempt
 from workers.specs import ExecSpec
 from workers.states import Reason, State
@@ -91,6 +92,28 @@ def test_the_worker_dies_at(
     wait_final(run_id)
     assert_once(ledger, {"a": run_id})
     assert_truth(ledger, "a", run_id)
+    clean(cluster)
+
+
+def test_the_worker_dies_before_the_engine_said_its_number(
+    engine: Engine, cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """A brief command may end before the engine knows its number: catches a result with Pid 0."""
+    box(engine, "box", binds=[f"{shared_folder}:{shared_folder}"])
+    once, gate = cluster.folder / "once", shared_folder / "gate"
+    gate.touch()
+    crash = {"GANTRY_CRASH_AT": "runner.after_start", "GANTRY_CRASH_ONCE": str(once)}
+    died = cluster.node(settings={**engine.env, **crash})
+    run_id = submit_exec(account.tenant_id, f"while test -e {gate}; do sleep 0.05; done")
+    wait_until(lambda: not died.alive, why="the worker dies")
+    (told,) = cluster.folder.glob("*/execs/**/told")
+    control.write_record(str(told), {**(control.read_record(str(told)) or {}), "pid": None})
+    assert "pid" not in Attempt.objects.get(run_id=run_id).facts
+    gate.unlink()
+    cluster.node(settings=engine.env)
+    wait_final(run_id)
+    facts = Attempt.objects.get(run_id=run_id).facts
+    assert facts["pid"] == engine.client.api.exec_inspect(facts["exec_id"])["Pid"]
     clean(cluster)
 
 

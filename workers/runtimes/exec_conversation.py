@@ -95,6 +95,20 @@ class Conversation:
             return False
         return not told.get("Running") and told.get("ExitCode") is None and not told.get("Pid")
 
+    def learn_pid(self, track: ExecTrack, *, patience_s: float = 0.0) -> None:
+        """Which process of the engine's host it is, if the engine says so within ``patience_s``.
+
+        A brief command may have spoken, even ended, before the engine has written down its number.
+        """
+        deadline = time.monotonic() + patience_s
+        with contextlib.suppress(EngineAway, EngineRefused):
+            while track.engine_pid is None:
+                told = self._engine.ask("GET", f"/exec/{track.plan['exec']}/json", timeout_s=5.0)
+                track.engine_pid = int(told.get("Pid") or 0) or None
+                if track.engine_pid or time.monotonic() >= deadline:
+                    return
+                time.sleep(0.02)
+
     def removed_inside(self, track: ExecTrack) -> bool:
         """Remove the files in the container; False when it has to be tried again."""
         if not track.connected():

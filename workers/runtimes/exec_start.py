@@ -6,7 +6,6 @@ the database or Celery.
 
 from __future__ import annotations
 
-import contextlib
 import secrets as randomness
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ import structlog
 from workers.launcher import control, execs
 from workers.runtimes import exec_scripts
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.engine import Engine, EngineRefused
 from workers.runtimes.exec_conversation import Conversation, first_words
 from workers.runtimes.exec_track import ExecTrack
 from workers.specs import ExecSpec
@@ -90,9 +89,7 @@ class Starter:
             self._not_begun(track, spec, secrets)
 
     def _begun(self, track: ExecTrack) -> None:
-        with contextlib.suppress(EngineAway, EngineRefused):
-            told = self._engine.ask("GET", f"/exec/{track.plan['exec']}/json", timeout_s=5.0)
-            track.engine_pid = int(told.get("Pid") or 0) or None
+        self._talk.learn_pid(track)
         track.save_told()
         self._news()
 

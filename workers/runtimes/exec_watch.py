@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 
 #: A conversation in which nothing is heard for this long is begun anew.
 _SILENT_S: Final = 30.0
+#: How long an engine that answers may owe the process number of a command that has ended.
+_PID_S: Final = 2.0
 
 
 class Watcher:
@@ -63,6 +65,7 @@ class Watcher:
                 track.look_again(0.1)
                 return None
             request = track.stop_request()
+        self._talk.learn_pid(track, patience_s=_PID_S)
         return Result(
             code=code,
             killed=request.why if request is not None and request.effective(code) else None,
