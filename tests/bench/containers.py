@@ -46,7 +46,7 @@ def run(marks: list[str], rig: Rig, url: str, *, long: bool) -> None:
                 _show(throughput(engine, url, rounds=9 if long else 5, count=80 if long else 40))
         if "14" in marks:
             with _node(rig, engine, slots=_WATCHED, cpus=_WATCHED / 10) as worker:
-                watched(engine, url, worker, seconds=3600 if long else 600)
+                watched(engine, url, (worker, rig.named("api")), seconds=3600 if long else 600)
     finally:
         engine.stop()
 
@@ -134,25 +134,44 @@ def in_threads(work: Callable[[], None]) -> None:
 # --- mark 14 --------------------------------------------------------------------------------------------
 
 
-def watched(engine: Engine, url: str, worker: Process, *, seconds: float) -> None:
-    """What one worker costs while 64 containers do nothing, at the beginning and after ``seconds``."""
-    print(f"  14 idle worker: {_costs(engine, worker.pid)}")
+def watched(engine: Engine, url: str, processes: tuple[Process, Process], *, seconds: float) -> None:
+    """What a worker costs while 64 containers do nothing, and the API while it is asked for them: in the
+    first and in the last quarter of ``seconds``."""
+    worker, api = processes
+    print(f"  14 idle worker: {_costs(engine, worker.pid)}; API: {_api_mb(api):.0f} MiB per process")
     client = Client(url)
     ids = [client.call("POST", "/v1/tasks", _task("sleep 36000", 0.1))["data"]["taskId"] for _ in range(64)]
     wait_until(lambda: _running() == _WATCHED, 180, why=f"{_WATCHED} containers run")
     time.sleep(5.0)
     print(f"  14 with {_WATCHED} containers: {_costs(engine, worker.pid)}")
     sys.stdout.flush()
-    sizes = []
+    sizes, served, asked = [], [], 0
     for _ in range(20):
-        time.sleep(seconds / 20)
+        client, until = Client(url), time.monotonic() + seconds / 20
+        while time.monotonic() < until:
+            client.call("GET", f"/v1/tasks/{ids[asked % _WATCHED]}")
+            asked += 1
+            time.sleep(0.01)
         sizes.append(_memory_mb(worker.pid))
-    first, last = statistics.mean(sizes[:5]), statistics.mean(sizes[-5:])
-    print(f"  14 after {seconds:g} s: {_costs(engine, worker.pid)}; RSS {first:.1f} -> {last:.1f} MiB")
-    client = Client(url)  # the other one has been idle for too long
+        served.append(_api_mb(api))
+    print(f"  14 after {seconds:g} s: {_costs(engine, worker.pid)}; RSS {_quarters(sizes)} MiB")
+    print(f"  14 API, a process, {asked} reads: RSS {_quarters(served)} MiB")
+    client = Client(url)
     for task_id in ids:
         client.call("POST", f"/v1/tasks/kill?taskId={task_id}")
     wait_until(lambda: not engine.client.api.containers(all=True), 180, why="all are removed")
+
+
+def _quarters(sizes: list[float]) -> str:
+    """The mean of the first and of the last quarter."""
+    share = len(sizes) // 4
+    return f"{statistics.mean(sizes[:share]):.1f} -> {statistics.mean(sizes[-share:]):.1f}"
+
+
+def _api_mb(api: Process) -> float:
+    """Of the API's processes the largest."""
+    found = Path(f"/proc/{api.pid}/task/{api.pid}/children").read_text().split()
+    return max(_memory_mb(int(pid)) for pid in found)
 
 
 def _costs(engine: Engine, pid: int) -> str:

@@ -14,7 +14,7 @@ django.setup()
 
 from django.db import connection
 
-from tests.bench import containers, execs
+from tests.bench import containers, distance, execs
 from tests.bench.peer_urls import TABLE
 from tests.bench.rig import Client, Rig, interleave, wrk
 from tests.support.cluster import wait_until
@@ -31,12 +31,11 @@ def run(marks: list[str], *, long: bool) -> int:
     rig = Rig()
     try:
         ours = peer = ""
-        if set(marks) != {"15"}:
+        if set(marks) - {"13", "15"}:
             ours, peer = rig.api("api", "config.settings"), rig.api("peer", "tests.bench.peer_settings")
         if "1" in marks:
             _show("1 durable submit, 8 connections [1/s]", 0.6, submit(ours, peer, rounds, seconds))
-            _sql("UPDATE workers_run SET state = 'CANCELLED', finished_at = now() WHERE state = 'PENDING'")
-            _sql("VACUUM ANALYZE workers_run")
+            _nothing_waits()
         if "2" in marks:
             one, hundred = reads(ours, peer, rounds, seconds)
             _show("2 one task read [1/s]", 0.6, one)
@@ -49,6 +48,8 @@ def run(marks: list[str], *, long: bool) -> int:
                 0.9,
                 callbacks.measure(rig, rounds if long else 2, long=long),
             )
+        if "13" in marks:
+            away(rig, rounds, seconds, 1000 if long else 400)
         if "3" in marks or "4" in marks:
             rig.node()
             rig.peer_worker()
@@ -94,24 +95,43 @@ def reads(ours: str, peer: str, rounds: int, seconds: float) -> tuple[dict[str, 
 
 def end_to_end(ours: str, peer: str, rounds: int, count: int) -> dict[str, Any]:
     """From the first POST to the last end, over 8 connections."""
-
-    def measure(url: str, path: str, body: object, table: str, done: str) -> float:
-        before = _value(f"SELECT count(*) FROM {table} WHERE {done}")
-        began = time.perf_counter()
-        _post_all(url, path, body, count)
-        wait_until(
-            lambda: _value(f"SELECT count(*) FROM {table} WHERE {done}") >= before + count,
-            120,
-            0.02,
-            "all end",
-        )
-        return count / (time.perf_counter() - began)
-
     return interleave(
         rounds,
-        lambda: measure(ours, "/v1/tasks", TASK, "workers_run", "state = 'SUCCEEDED'"),
-        lambda: measure(peer, "/delay", ITEM, "bench_item", "state = 'done'"),
+        lambda: commands(ours, count),
+        lambda: _until_ended(peer, "/delay", ITEM, count, "bench_item WHERE state = 'done'"),
     )
+
+
+def commands(url: str, count: int) -> float:
+    """No-op commands per second, from the first POST to the last end."""
+    return _until_ended(url, "/v1/tasks", TASK, count, "workers_run WHERE state = 'SUCCEEDED'")
+
+
+def _until_ended(url: str, path: str, body: object, count: int, ended: str) -> float:
+    before = _value(f"SELECT count(*) FROM {ended}")
+    began = time.perf_counter()
+    _post_all(url, path, body, count)
+    wait_until(lambda: _value(f"SELECT count(*) FROM {ended}") >= before + count, 120, 0.02, "all end")
+    return count / (time.perf_counter() - began)
+
+
+def away(rig: Rig, rounds: int, seconds: float, count: int) -> None:
+    """Mark 13: the services 2 ms away from each other."""
+
+    def submit(url: str) -> float:
+        found = wrk(f"{url}/v1/tasks", seconds, connections=64, body=TASK)
+        _nothing_waits()
+        return found
+
+    submits, ends, trip = distance.measure(rig, rounds, submit, lambda url: commands(url, count))
+    _show("13 durable submit, 64 connections, 2 ms more against 0 [1/s]", 0.8, submits)
+    _show("13 no-op commands, 64 units, 2 ms more against 0 [1/s]", 0.8, ends)
+    print(f"  13 {trip}")
+
+
+def _nothing_waits() -> None:
+    _sql("UPDATE workers_run SET state = 'CANCELLED', finished_at = now() WHERE state = 'PENDING'")
+    _sql("VACUUM ANALYZE workers_run")
 
 
 def latency(ours: str, peer: str, count: int) -> None:

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,6 +20,8 @@ from urllib.parse import urlsplit
 from tests.support.cluster import ROOT, Process, free_port, wait_until
 
 TOKEN = "gnt_benchbenchbenchbenchbenchbenchbenchbench"
+#: The environment as it is.
+_SAME: Mapping[str, str] = {}
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 
 
@@ -41,15 +43,16 @@ class Rig:
         self.processes.append(process)
         return process
 
-    def api(self, name: str, settings: str, workers: int = 2, threads: int = 8) -> str:
+    def api(
+        self, name: str, settings: str, *, workers: int = 2, threads: int = 8, env: Mapping[str, str] = _SAME
+    ) -> str:
         """A granian server with these settings; returns its URL."""
         port = free_port()
         granian = str(Path(sys.executable).parent / "granian")
         options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--no-log"]
         sizes = ["--workers", str(workers), "--blocking-threads", str(threads)]
-        process = self.spawn(
-            name, [granian, "config.wsgi:application", *options, *sizes], DJANGO_SETTINGS_MODULE=settings
-        )
+        command = [granian, "config.wsgi:application", *options, *sizes]
+        process = self.spawn(name, command, DJANGO_SETTINGS_MODULE=settings, **env)
         wait_until(lambda: answers(port) or not process.alive, 30, why=f"{name} answers")
         return f"http://127.0.0.1:{port}"
 
@@ -93,6 +96,10 @@ class Rig:
         )
         wait_until(lambda: "ready." in process.text() or not process.alive, 30, why="the peer's worker is up")
         return process
+
+    def named(self, name: str) -> Process:
+        """The last process of that name."""
+        return next(process for process in reversed(self.processes) if process.name == name)
 
     def stop(self) -> None:
         for process in reversed(self.processes):

@@ -171,8 +171,13 @@ def upstream_of(url: str) -> Upstream:
 
 def url_through(url: str, proxy: Proxy) -> str:
     """The same URL, by way of the proxy."""
+    return url_at(url, proxy.port)
+
+
+def url_at(url: str, port: int) -> str:
+    """The same URL at a port of this machine."""
     parts = urlsplit(url)
     account = parts.netloc.rpartition("@")[0]
     if parts.scheme == "unix":
-        return f"redis://{account}@127.0.0.1:{proxy.port}/0"
-    return parts._replace(netloc=f"{account}@127.0.0.1:{proxy.port}").geturl()
+        return f"redis://{account}@127.0.0.1:{port}/0"
+    return parts._replace(netloc=f"{account}@127.0.0.1:{port}").geturl()
