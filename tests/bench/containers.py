@@ -135,8 +135,8 @@ def in_threads(work: Callable[[], None]) -> None:
 
 
 def watched(engine: Engine, url: str, processes: tuple[Process, Process], *, seconds: float) -> None:
-    """What a worker costs while 64 containers do nothing, and the API while it is asked for them: in the
-    first and in the last quarter of ``seconds``."""
+    """What a worker costs while 64 containers do nothing, and the API while it is asked for them: in
+    each quarter of ``seconds``."""
     worker, api = processes
     print(f"  14 idle worker: {_costs(engine, worker.pid)}; API: {_api_mb(api):.0f} MiB per process")
     client = Client(url)
@@ -163,9 +163,10 @@ def watched(engine: Engine, url: str, processes: tuple[Process, Process], *, sec
 
 
 def _quarters(sizes: list[float]) -> str:
-    """The mean of the first and of the last quarter."""
+    """The mean of each quarter."""
     share = len(sizes) // 4
-    return f"{statistics.mean(sizes[:share]):.1f} -> {statistics.mean(sizes[-share:]):.1f}"
+    means = [statistics.mean(sizes[start : start + share]) for start in range(0, len(sizes), share)]
+    return " -> ".join(f"{mean:.1f}" for mean in means)
 
 
 def _api_mb(api: Process) -> float:
