@@ -243,8 +243,9 @@ class Runner:
         if result is None and run.started_ago is None:
             facts = runtime.facts(run)
             message = _noted(f"{runtime.noun} is running", facts)
-            ago = time.monotonic() - started_at
-            self._scribe.write(Entry("started", run.lease, ago=ago, message=message, facts=facts.told))
+            self._scribe.write(
+                Entry("started", run.lease, since=started_at, message=message, facts=facts.told)
+            )
         deadline = started_at + run.timeout_s if run.timeout_s else None
         stopped = ""
         while result is None:

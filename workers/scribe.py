@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -44,7 +45,7 @@ class Entry:
     what: Literal["told", "facts", "may_start", "started", "finish", "retry", "release", "log"]
     lease: Lease
     outcome: Outcome | None = None
-    ago: float = 0.0
+    since: float = 0.0  # time.monotonic() of its start
     message: str = ""
     shipment: Shipment | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -173,8 +174,9 @@ class Scribe:
                 ours |= running.tell(cursor, [(entry.lease, entry.facts) for entry in told])
             if beginnings := by_kind.get("started"):
                 step("runner.before_started_commit")
+                now = time.monotonic()  # not when it was queued: the database may have been away since
                 ours |= running.started(
-                    cursor, [(entry.lease, entry.ago, entry.message) for entry in beginnings]
+                    cursor, [(entry.lease, now - entry.since, entry.message) for entry in beginnings]
                 )
             if pieces := by_kind.get("log"):
                 step("runner.before_log_commit")

@@ -6,13 +6,17 @@ The runtime of these tests is a script: it stands where a Docker Engine would, e
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from cryptography.fernet import Fernet
 from django.conf import settings as django_settings
 from django.db import connection, transaction
+from django.db.models import F
+from django.db.models.functions import Now
 
 from tests.contracts.jobs.conftest import Stage
 from tests.support.cluster import wait_until
@@ -24,7 +28,7 @@ from workers.logs.redaction import Redactor
 from workers.models import Attempt, NodeRequest, Run
 from workers.runner import Runner, Watch
 from workers.runtimes.base import Answering, Facts, PrepareFailed, Presence, Result
-from workers.scribe import Scribe
+from workers.scribe import Entry, Scribe
 from workers.specs import ExecSpec
 from workers.states import Reason, State
 
@@ -166,6 +170,20 @@ def test_what_fails_leaves_what_was_known(
     execute(scribe, run, runtime).join(20)
     row = Run.objects.get()
     assert (row.state, row.reason, facts(run)) == (State.FAILED, Reason.CREATE, known)
+
+
+def test_a_start_is_dated_when_it_was_not_when_it_was_written(
+    transactional_db: None, account: Account
+) -> None:
+    """Catches: a time limit that grows with every outage of the database, for who takes the run over."""
+    run, scribe = claimed(account), Scribe("n1", lambda: None)
+    done = scribe.write(Entry("started", run.lease, since=time.monotonic()))
+    time.sleep(1.0)  # it cannot be written yet
+    scribe.start()
+    assert done.result(20)
+    scribe.stop(5.0)
+    (ran,) = Run.objects.values_list(Now() - F("started_at"), flat=True)
+    assert ran >= timedelta(seconds=1)
 
 
 def test_a_brief_run_has_its_facts_too(scribe: Scribe, account: Account) -> None:

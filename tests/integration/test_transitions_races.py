@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 from collections.abc import Callable
 
 import pytest
@@ -260,7 +261,7 @@ def test_a_group_of_a_workers_writer_takes_its_locks_in_order(world: World, scri
         assert locked.wait(20)
         scribe._write(
             [
-                Entry("started", third, ago=0.0),
+                Entry("started", third, since=time.monotonic()),
                 Entry("retry", second, Outcome(second, State.FAILED)),
                 Entry("finish", first, Outcome(first, State.SUCCEEDED)),
             ]
@@ -336,7 +337,7 @@ def test_a_workers_threads_do_not_deadlock(world: World, scribe: Scribe) -> None
                 leases[:] = [first, second, third]
                 scribe._write(
                     [
-                        Entry("started", third, ago=0.0),
+                        Entry("started", third, since=time.monotonic()),
                         Entry("retry", second, Outcome(second, State.FAILED)),
                         Entry("finish", first, Outcome(first, State.SUCCEEDED)),
                     ]
