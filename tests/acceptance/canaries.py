@@ -63,7 +63,7 @@ class Stage:
 
 def ask(stage: Stage, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
     headers = {**stage.account.headers, **more.pop("headers", {})}
-    answer = httpx.request(method, stage.api.url + path, json=body, headers=headers, timeout=30, **more)
+    answer = httpx.request(method, stage.api.url + path, json=body, headers=headers, timeout=60, **more)
     stage.answers.append(f"{answer.headers} {answer.text}")
     return answer
 
@@ -136,10 +136,14 @@ def plant(stage: Stage) -> None:
     assert ask(stage, "POST", "/api/v1/callbacks/test", {"url": url}).status_code == 400
     ask(stage, "POST", "/api/v1/users", {"name": "x", "password": "canary-refused"})
     broken = httpx.post(
-        stage.api.url + "/v1/tasks", content=b'{"env": {"A": "canary-broken"', headers=stage.account.headers
+        stage.api.url + "/v1/tasks",
+        content=b'{"env": {"A": "canary-broken"',
+        headers=stage.account.headers,
+        timeout=60,
     )
     stage.answers.append(broken.text)
-    httpx.post(stage.api.url + "/v1/tasks?password=canary-refused", headers=stage.account.headers)
+    refused = "/v1/tasks?password=canary-refused"
+    httpx.post(stage.api.url + refused, headers=stage.account.headers, timeout=60)
 
 
 def plant_secrets(stage: Stage) -> None:

@@ -6,10 +6,10 @@ What the places show is proved by a mark that must be found in each.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from django.db import connection
 
 from jobs.models import Executor
 from tests.acceptance.canaries import FLOWER, MARK, Stage
+from tests.support.cluster import wait_until
 from tests.support.session import REDIS
 from workers.models import AuditEntry, Callback
 
@@ -55,17 +56,22 @@ def in_logs(stage: Stage) -> str:
     return text + (MARK if "granian" in text and "run" in text else "")
 
 
+def _page(browser: httpx.Client, path: str) -> str:
+    """The page, or "" when the one whom it is about did not answer in time."""
+    answer = browser.get(path)
+    return answer.text if answer.status_code == 200 else ""
+
+
 def in_flower(stage: Stage) -> str:
     """Its pages and its API."""
-    with httpx.Client(base_url=stage.flower_url, auth=("gantry", FLOWER), timeout=20) as browser:
+    with httpx.Client(base_url=stage.flower_url, auth=("gantry", FLOWER), timeout=60) as browser:
         paths = ("/", "/tasks", "/broker", "/api/workers?refresh=1", "/api/tasks", "/api/queues/length")
         found = [browser.get(path).text for path in paths]
         assert re.search(r"redis(\+socket)?://", found[2]), "the page of the broker names it"
-        names = list(json.loads(found[3]))
-        assert names, "Flower knows no worker"
-        pages = [browser.get(f"/worker/{name}") for name in names]
-        assert {page.status_code for page in pages} == {200}
-        found += [page.text for page in pages]
+        # It asks the workers each time, and gives them a second to answer.
+        refresh = "/api/workers?refresh=1"
+        names = wait_until(lambda: list(browser.get(refresh).json()), why="Flower knows a worker")
+        found += [str(wait_until(partial(_page, browser, f"/worker/{name}"))) for name in names]
         found += [browser.get(f"/task/{uuid}").text for uuid in re.findall(r'"uuid": "([^"]+)"', found[4])]
     text = "\n".join(found)
     return text + (MARK if "workers.tasks" in text or "execute" in text else "")
@@ -89,6 +95,10 @@ def in_admin(stage: Stage) -> str:
     return "\n".join(seen.values())
 
 
+def _get(stage: Stage, path: str, headers: dict[str, str]) -> httpx.Response:
+    return httpx.get(stage.api.url + path, headers=headers, timeout=60)
+
+
 def in_api(stage: Stage) -> str:
     """Everything that can be read, by the owner and by an operator."""
     paths = ["/api/v1/me", "/api/v1/runs", "/api/v1/tokens", "/api/v1/limits", "/api/v1/usage"]
@@ -107,8 +117,8 @@ def in_api(stage: Stage) -> str:
     for run_id in stage.run_ids:
         paths += [f"/api/v1/runs/{run_id}{what}" for what in ("", "/logs", "/explain")]
     operators = ["/api/v1/tenants", "/api/v1/users", "/api/v1/nodes", "/api/v1/audit", "/metrics"]
-    found = [httpx.get(stage.api.url + path, headers=stage.account.headers).text for path in paths]
-    found += [httpx.get(stage.api.url + path, headers=stage.operator.headers).text for path in operators]
+    found = [_get(stage, path, stage.account.headers).text for path in paths]
+    found += [_get(stage, path, stage.operator.headers).text for path in operators]
     return "\n".join([*found, *stage.answers])
 
 
@@ -119,7 +129,7 @@ def in_callbacks(stage: Stage) -> str:
 
 def in_audit(stage: Stage) -> str:
     """The audit log, as the API and the database have it."""
-    answer = httpx.get(stage.api.url + "/api/v1/audit?limit=1000", headers=stage.operator.headers)
+    answer = _get(stage, "/api/v1/audit?limit=1000", stage.operator.headers)
     assert answer.status_code == 200
     routes = {item["route"] for item in answer.json()}
     assert {"v1/tasks", "api/jobs"} <= {route.strip("/") for route in routes}, routes
@@ -130,10 +140,10 @@ def in_documents(stage: Stage) -> str:
     """The OpenAPI document and its pages, an unknown path, a foreign host."""
     headers = stage.operator.headers
     found = [
-        httpx.get(stage.api.url + path, headers=headers).text
+        _get(stage, path, headers).text
         for path in ("/api/schema/", "/api/docs/", "/nothing", "/healthz", "/readyz")
     ]
-    found.append(httpx.get(stage.api.url + "/healthz", headers={"Host": "canary-host"}).text)
+    found.append(_get(stage, "/healthz", {"Host": "canary-host"}).text)
     return "\n".join([*found, MARK if "openapi" in found[0] else ""])
 
 
@@ -165,10 +175,10 @@ def monitor(lines: list[str]) -> Iterator[None]:
     ready = threading.Event()
     thread = threading.Thread(target=collect, daemon=True)
     thread.start()
-    assert ready.wait(10)
+    assert ready.wait(60)
     try:
         yield
     finally:
         stop.set()
         REDIS.client().ping()
-        thread.join(10)
+        thread.join(60)

@@ -37,7 +37,7 @@ class Sampler:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(90)
         if kind is None:
             assert not self._thread.is_alive()
             assert self.wrong == []
@@ -101,7 +101,7 @@ class Stream:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(20)
+        self._thread.join(90)
 
     def _feed(self) -> None:
         try:

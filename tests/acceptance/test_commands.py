@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import PATIENT, Cluster, wait_until
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
@@ -166,7 +166,7 @@ def plain_cluster(transactional_db: None) -> Iterator[Cluster]:
     """A cluster outside of /tmp: there each run sees folders of its own, which would hide an open door."""
     folder = Path(tempfile.mkdtemp(prefix="gantry-", dir="/var/lib" if ROOT else "/tmp"))
     folder.chmod(0o711)
-    running = Cluster(folder, dict(os.environ))
+    running = Cluster(folder, dict(os.environ), dict(PATIENT))
     yield running
     running.stop()
     shutil.rmtree(folder, ignore_errors=True)
@@ -191,7 +191,7 @@ def sockets_below(folder: Path) -> list[Path]:
 def test_the_nodes_own_folder_is_closed(plain_cluster: Cluster, account: Account) -> None:
     """Catches: control files or the launcher's socket within reach; a command could start things as root."""
     plain_cluster.node()
-    victim = submit(account.tenant_id, "sleep 30", grace_s=0)
+    victim = submit(account.tenant_id, "sleep 600", grace_s=0)
     wait_started(victim)
     node = plain_cluster.folder / "n1"
     control = node / "launcher" / "runs" / f"{victim}-1"
@@ -214,7 +214,7 @@ def test_other_runs_are_closed(plain_cluster: Cluster, account: Account, strange
     hide = f"for f in mine /tmp/mine /var/tmp/mine /dev/shm/mine; do echo {secret} > $f; chmod 666 $f; done"
     if not ROOT:
         hide = f"echo {secret} > mine"  # /tmp is everybody's there
-    victim = submit(stranger.tenant_id, f"{hide}; pwd; exec sleep 30", env={"SECRET": secret}, grace_s=0)
+    victim = submit(stranger.tenant_id, f"{hide}; pwd; exec sleep 600", env={"SECRET": secret}, grace_s=0)
     wait_until(lambda: output(victim), why="the victim is up")
     folder = output(victim).decode().strip()
     pattern = f"[{secret[0]}]{secret[1:]}"  # does not find itself
@@ -296,12 +296,13 @@ def test_memory_beyond_the_limit_is_refused(cluster: Cluster, account: Account) 
     assert b"memory" in output(greedy, stream=2)
 
 
+@pytest.mark.timeout(400)
 def test_a_run_cannot_take_every_process_of_the_machine(cluster: Cluster, account: Account) -> None:
     """Catches: no limit on processes. 5,000 sleeping children are asked for."""
     cluster.node()
-    many = "i=0; while test $i -lt 5000; do sleep 60 & i=$((i+1)); done; echo all"
-    run_id = submit(account.tenant_id, many, mem_mb=64, timeout_s=60)
-    (ended,) = wait_final(run_id, timeout_s=80)
+    many = "i=0; while test $i -lt 5000; do sleep 600 & i=$((i+1)); done; echo all"
+    run_id = submit(account.tenant_id, many, mem_mb=64, timeout_s=250)
+    (ended,) = wait_final(run_id, timeout_s=300)
     assert output(run_id) != b"all\n"
     assert b"fork" in output(run_id, stream=2)
     assert ended.state == State.FAILED
@@ -362,11 +363,12 @@ def test_how_it_ended_is_told(cluster: Cluster, account: Account) -> None:
         assert ended.state == (State.SUCCEEDED if ended.exit_code == 0 else State.FAILED)
 
 
+@pytest.mark.timeout(400)
 def test_hundreds_of_short_commands(cluster: Cluster, account: Account) -> None:
     """Catches: a run that is lost, runs twice or keeps something under load: a uid, a slot, a folder."""
     cluster.node(cpus=64, mem_mb=65_536)
     run_ids = [submit(account.tenant_id, f"echo {number}; exit {number % 3}") for number in range(300)]
-    wait_final(*run_ids, timeout_s=100)
+    wait_final(*run_ids, timeout_s=300)
     for number, run_id in enumerate(run_ids):
         assert output(run_id) == f"{number}\n".encode()
     codes = dict(Run.objects.filter(pk__in=run_ids).values_list("id", "exit_code"))

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import psutil
+import pytest
 from django.db import connection
 
 from tests.support.cluster import Cluster, Process, wait_until
@@ -88,13 +89,13 @@ def test_what_a_command_does_to_its_own_streams(cluster: Cluster, account: Accou
     """Catches: a closed stream that is taken for the end, a child's that is waited for, a rewound file."""
     cluster.node()
     closed = submit(account.tenant_id, "echo before; exec >&- 2>&-; sleep 0.5; echo never; exit 4")
-    orphan = submit(account.tenant_id, "(sleep 20; echo late) & echo now; exit 5")
+    orphan = submit(account.tenant_id, "(sleep 1000; echo late) & echo now; exit 5")
     reopened = submit(
         account.tenant_id, "echo one; echo two > /dev/stdout; echo three >> /dev/stderr; exit 6"
     )
     began = time.monotonic()
     ends = {item.pk: item for item in wait_final(closed, orphan, reopened)}
-    assert time.monotonic() - began < 15, "the end of a child's output was waited for"
+    assert time.monotonic() - began < 500, "the end of a child's output was waited for"
     assert (ends[closed].exit_code, output(closed)) == (4, b"before\n")
     assert (ends[orphan].exit_code, output(orphan)) == (5, b"now\n")
     # The shell's `>` empties its file first: what is gone is gone, what follows is kept.
@@ -122,7 +123,8 @@ def memory_mb(process: Process) -> float:
     return float(psutil.Process(process.pid).memory_info().rss) / MIB
 
 
-def test_three_hundred_megabytes(cluster: Cluster, account: Account) -> None:
+@pytest.mark.timeout(400)
+def test_three_hundred_megabytes(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: a disk that fills up, a worker that swells, a command that is stopped for what it prints.
 
     Kept are the first 16 and the last 48 MiB; the middle is left out, and said so. Watched while it runs: the
@@ -131,9 +133,11 @@ def test_three_hundred_megabytes(cluster: Cluster, account: Account) -> None:
     """
     worker, node = cluster.node(), cluster.folder / "n1"
     before = memory_mb(worker)
-    # 30 million lines of 10 bytes, with a breath after each million.
-    each = "seq $s $((s+999999)); s=$((s+1000000)); sleep 0.05"
-    script = f"s=100000000; while test $s -lt 130000000; do {each}; done"
+    # 30 million lines of 10 bytes. After each million it waits until the spool is near its cap again: how
+    # quickly that happens is the machine's, that it does is ours.
+    each = f"seq $s $((s+999999)); s=$((s+1000000)); touch {shared_folder}/asks-$s"
+    wait = f"until test -e {shared_folder}/goes-$s; do sleep 0.02; done"
+    script = f"s=100000000; while test $s -lt 130000000; do {each}; {wait}; done"
     run_id = submit(account.tenant_id, script, mem_mb=64)
     disk: list[int] = []
     memory: list[float] = []
@@ -143,11 +147,14 @@ def test_three_hundred_megabytes(cluster: Cluster, account: Account) -> None:
         while not done.wait(0.02):
             disk.append(spool_bytes(node, run_id))
             memory.append(memory_mb(worker))
+            if disk[-1] < DEFAULT_LOG_HEAD + DEFAULT_LOG_TAIL + 48 * MIB:
+                for asks in shared_folder.glob("asks-*"):
+                    asks.rename(asks.with_name(asks.name.replace("asks", "goes")))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
-        (ended,) = wait_final(run_id, timeout_s=100)
+        (ended,) = wait_final(run_id, timeout_s=300)
     finally:
         done.set()
         watcher.join()
@@ -232,7 +239,7 @@ class Follower:
     def has(self, expected: bytes) -> bool:
         return self.received == expected
 
-    def ended(self, timeout_s: float = 20.0) -> bytes:
+    def ended(self, timeout_s: float = 90.0) -> bytes:
         self._thread.join(timeout_s)
         assert not self._thread.is_alive(), f"following does not end; so far: {self.received[-200:]!r}"
         return self.received
@@ -256,7 +263,7 @@ def test_a_log_is_followed_while_it_is_written(
     expected = b""
     for number, gate in enumerate(gates):
         expected += b"line %d\n" % number
-        wait_until(partial(follower.has, expected), 10, why=f"line {number} is read while the command waits")
+        wait_until(partial(follower.has, expected), why=f"line {number} is read while the command waits")
         late = late or Follower(run_id, stream="stdout", offset="2")
         assert run(run_id).state == State.RUNNING
         gate.touch()
@@ -289,15 +296,16 @@ def test_a_long_poll_waits_for_the_next_byte(cluster: Cluster, account: Account,
     gate = shared_folder / "gate"
     run_id = submit(account.tenant_id, f"printf abc; until test -e {gate}; do sleep 0.02; done; printf def")
     wait_started(run_id)
-    _, headers, first = read(run_id, stream="stdout", offset="0", wait="10")
+    wait_until(lambda: output(run_id), why="its first words are stored")
+    _, headers, first = read(run_id, stream="stdout", offset="0", wait="30")
     assert (first, headers["X-Log-Offset"], headers["X-Log-Complete"]) == (b"abc", "3", "false")
     threading.Timer(0.5, gate.touch).start()
     began = time.monotonic()
-    _, headers, second = read(run_id, stream="stdout", offset="3", wait="20")
+    _, headers, second = read(run_id, stream="stdout", offset="3", wait="30")
     assert (second, headers["X-Log-Offset"]) == (b"def", "6")
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 29, "it came back when its time was over"
     wait_final(run_id)
-    _, headers, rest = read(run_id, stream="stdout", offset="6", wait="20")
+    _, headers, rest = read(run_id, stream="stdout", offset="6", wait="30")
     assert (rest, headers["X-Log-Complete"]) == (b"", "true")
 
 
@@ -305,7 +313,7 @@ def test_following_a_flood(cluster: Cluster, account: Account) -> None:
     """Catches: a follower that gets bytes twice or misses some when a lot is written at once."""
     cluster.node()
     run_id = submit(account.tenant_id, "seq 100000 999999", mem_mb=64)
-    assert Follower(run_id, stream="stdout").ended(40) == b"".join(
+    assert Follower(run_id, stream="stdout").ended() == b"".join(
         b"%d\n" % number for number in range(100_000, 1_000_000)
     )
     assert store.size(run_id, 1) == {STDOUT: 6_300_000, STDERR: 0}

@@ -25,7 +25,7 @@ def test_a_host_port_is_given_once_on_a_node(
     ports = [{"container_port": 80, "host_port": 18080, "protocol": "tcp"}]
     serve = "while true; do echo $(hostname) | nc -l -p 80; done"
     run_ids = [submit_container(account.tenant_id, serve, spec={"ports": ports}, grace_s=0) for _ in range(3)]
-    wait_until(lambda: sum(run(each).started_at is not None for each in run_ids) == 2, 30, why="two run")
+    wait_until(lambda: sum(run(each).started_at is not None for each in run_ids) == 2, why="two run")
     running = [each for each in run_ids if run(each).started_at]
     (waiting,) = set(run_ids) - set(running)
     assert {_node(each) for each in running} == set(RACKS)
@@ -60,5 +60,5 @@ def _answer(engine: Engine, port: int) -> str:
         except OSError:
             return ""
 
-    found: str = wait_until(ask, 20, why=f"port {port} answers")
+    found: str = wait_until(ask, why=f"port {port} answers")
     return found

@@ -50,7 +50,7 @@ class EngineWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(30)
+        self._thread.join(90)
         if kind is None:
             assert self.wrong == []
             assert self.samples > 10, f"only {self.samples} samples: they prove nothing"
@@ -75,6 +75,7 @@ def two_nodes(
     return there
 
 
+@pytest.mark.timeout(400)
 def test_forty_containers_on_two_engines(
     engines: tuple[Engine, Engine], cluster: Cluster, account: Account
 ) -> None:
@@ -125,7 +126,6 @@ def test_one_engine_goes_away_and_comes_back(
     """Catches work that waits for the engine that is away although the other one has room; a node that takes
     containers it cannot run; and one that never takes work again."""
     ledger = open_ledger(shared_folder)
-    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
     two_nodes(cluster, (mortal_engine, engine))
     runs: dict[str, int] = {}
 
@@ -142,11 +142,11 @@ def test_one_engine_goes_away_and_comes_back(
     mortal_engine.stop_daemon()
     bound = submit("bound", ["r1"])
     free = [submit(f"free{number}") for number in range(6)]
-    for ended in wait_final(*free, timeout_s=60):
+    for ended in wait_final(*free):
         assert (ended.state, ended.node and ended.node.name) == (State.SUCCEEDED, "n2")
     assert run(bound).started_at is None
     mortal_engine.start_daemon()
-    (late,) = wait_final(bound, timeout_s=60)
+    (late,) = wait_final(bound)
     assert (late.state, late.node and late.node.name) == (State.SUCCEEDED, "n1")
     assert_once(ledger, runs)
     for name, run_id in runs.items():

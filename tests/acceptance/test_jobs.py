@@ -99,42 +99,45 @@ def assert_invariants_kept(cluster: Cluster) -> None:
     wait_until(lambda: not list(cluster.folder.glob("*/execs/*")), why="every control folder is gone")
 
 
+@pytest.mark.timeout(400)
 def test_fifty_targets_and_one_that_hangs(
-    engines: tuple[Engine, Engine], cluster: Cluster, account: Account
+    engines: tuple[Engine, Engine], cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """Catches targets that wait for each other, a cancel that leaves grandchildren, a retry that repeats what
     had succeeded."""
     open_all(account)
+    binds, gate = [f"{shared_folder}:{shared_folder}"], shared_folder / "gate"
     where = [
-        (box(engine, f"c{number}"), node)
+        (box(engine, f"c{number}", binds=binds), node)
         for node, engine in zip(("n1", "n2"), engines, strict=True)
         for number in range(5)
     ]
     for name, engine in zip(("n1", "n2"), engines, strict=True):
         cluster.node(name, settings=engine.env)
     number = mark()
-    hang = box(engines[0], "hang")
+    hang = box(engines[0], "hang", binds=binds)
     engines[0].client.api.exec_start(engines[0].client.api.exec_create(hang, ["touch", "/hang"])["Id"])
     script = (
         f"if [ -e /hang ]; then setsid sh -c \\\"trap '' TERM; sleep {number}; :\\\" & "
-        f"sleep {number} & wait; fi; sleep 1; echo done"
+        f"sleep {number} & wait; fi; until [ -e {gate} ]; do sleep 0.5; done; echo done"
     )
     with JobClient(cluster.api(), account) as jobs:
         job = jobs.save(f'sh -c "{script}"')
-        began = time.monotonic()
         executor = jobs.start(job, *[where[n % 10] for n in range(49)], (hang, "n1"))
         wait_until(
-            lambda: jobs.statuses(job, executor).count("FINISHED") == 49, 90, 0.1, "49 end beside the one"
+            lambda: jobs.statuses(job, executor).count("RUNNING") == 50, 100, 0.2, "all run at the same time"
         )
-        took = time.monotonic() - began
-        assert took < 45, f"49 targets of a second each took {took:.0f} s: they waited for each other"
+        gate.touch()
+        wait_until(
+            lambda: jobs.statuses(job, executor).count("FINISHED") == 49, 100, 0.2, "49 end beside the one"
+        )
         wait_until(lambda: len(sleepers(number)) >= 3, why="the last one hangs")
         assert jobs.statuses(job, executor)[-1] == "RUNNING"
         began = time.monotonic()
         jobs.ok("POST", f"/{job}/cancel/{executor}")
-        hung = jobs.ended(job, executor, 20)[-1]
+        hung = jobs.ended(job, executor)[-1]
         assert (hung["Status"], "killed by request" in hung["E"]) == ("RUNNING_FAILED", True)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 90
         assert sleepers(number) == []
         engines[0].client.api.exec_start(engines[0].client.api.exec_create(hang, ["rm", "/hang"])["Id"])
         jobs.ok("POST", f"/{job}/retry/{executor}")
@@ -201,7 +204,7 @@ class Peak:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(5)
+        self._thread.join(60)
 
     def grown_mb(self) -> float:
         return max(most - first for most, first in zip(self._most, self._first, strict=True)) / 1024

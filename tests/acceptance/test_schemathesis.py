@@ -100,7 +100,7 @@ class Caller:
         for name in ("X-Tenant-Id", "Idempotency-Key"):
             if case.headers and luck.random() < 0.7:
                 case.headers.pop(name, None)
-        answer = case.call(base_url=self.url, session=self.session, timeout=20)
+        answer = case.call(base_url=self.url, session=self.session, timeout=60)
         case.validate_response(answer, checks=CHECKS)
         self.statuses[answer.status_code // 100] += 1
         self.reached[case.operation.label] += answer.status_code // 100 == 2
@@ -156,7 +156,7 @@ def run(cluster: Cluster, examples: int) -> Caller:
     return caller
 
 
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_no_operation_breaks_the_document_or_shows_another_tenant(cluster: Cluster) -> None:
     caller = run(cluster, 12)
     assert caller.statuses[2] > 50, caller.statuses

@@ -32,7 +32,7 @@ def three_nodes(cluster: Cluster, *, cpus: float = 4, mem_mb: int = 2048) -> dic
         for name, rack in RACKS.items()
     }
     for node in nodes.values():
-        wait_until(partial(_settled, node), 40, why=f"{node.name} takes work")
+        wait_until(partial(_settled, node), 90, why=f"{node.name} takes work")
         assert node.alive, node.text()[-3000:]
     return nodes
 
@@ -97,11 +97,15 @@ def test_constraints_decide_where_a_task_runs(cluster: Cluster, account: Account
     assert_invariants(cluster)
 
 
-def test_data_folders_are_apart(cluster: Cluster, account: Account) -> None:
+def test_data_folders_are_apart(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: two nodes that share control files, so that one adopts or sweeps what the other runs."""
     three_nodes(cluster)
+    gate = shared_folder / "gate"
+    gate.touch()
     run_ids = [
-        submit(account.tenant_id, "echo here; sleep 1", constraints={"rack_id": [rack]})
+        submit(
+            account.tenant_id, f"while test -e {gate}; do sleep 0.1; done", constraints={"rack_id": [rack]}
+        )
         for rack in RACKS.values()
     ]
     for run_id in run_ids:
@@ -109,6 +113,7 @@ def test_data_folders_are_apart(cluster: Cluster, account: Account) -> None:
     for name, run_id in zip(RACKS, run_ids, strict=True):
         folders = {path.parts[-4] for path in cluster.folder.glob(f"*/launcher/runs/{run_id}-1")}
         assert folders == {name}
+    gate.unlink()
     wait_final(*run_ids)
     assert_invariants(cluster)
 
@@ -116,17 +121,27 @@ def test_data_folders_are_apart(cluster: Cluster, account: Account) -> None:
 # --- when ---------------------------------------------------------------------------------------------------
 
 
-def test_five_hundred_tasks_of_two_tenants(cluster: Cluster, account: Account, stranger: Account) -> None:
+@pytest.mark.timeout(400)
+def test_five_hundred_tasks_of_two_tenants(
+    cluster: Cluster, account: Account, stranger: Account, shared_folder: Path
+) -> None:
     """Catches: reservations above capacity at any moment, the tenant with 5 tasks behind the one with 495.
 
-    The five are submitted after the 495. Their last one must start before a quarter of the others that were
-    waiting then have started.
+    The five are submitted after the 495, of which the first twelve hold every CPU until then. Their last one
+    must start before a quarter of the others that were waiting then have started.
     """
     three_nodes(cluster)
+    gate = shared_folder / "gate"
+    gate.touch()
+    holds = f"while test -e {gate}; do sleep 0.2; done; sleep 0.3"
     with Sampler() as seen:
-        many = [submit(account.tenant_id, "sleep 0.3", cpu=1, mem_mb=256) for _ in range(495)]
+        many = [submit(account.tenant_id, holds, cpu=1, mem_mb=256) for _ in range(12)]
+        for run_id in many:
+            wait_started(run_id)
+        many += [submit(account.tenant_id, "sleep 0.3", cpu=1, mem_mb=256) for _ in range(483)]
         few = [submit(stranger.tenant_id, "sleep 0.3", cpu=1, mem_mb=256) for _ in range(5)]
-        ended = wait_final(*many, *few, timeout_s=100)
+        gate.unlink()
+        ended = wait_final(*many, *few, timeout_s=250)
     assert {item.state for item in ended} == {State.SUCCEEDED}
     asked, served = run(few[-1]).created_at, max(claimed_at(run_id) for run_id in few)
     later = Attempt.objects.filter(run_id__in=many, claimed_at__gt=asked)
@@ -157,12 +172,16 @@ def test_priority_1_goes_first_then_the_oldest(
     assert_invariants(cluster)
 
 
-def test_priority_1_passes_a_long_queue(cluster: Cluster, account: Account) -> None:
+def test_priority_1_passes_a_long_queue(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: a high-priority task that waits behind normal ones on a busy cluster."""
     three_nodes(cluster)
-    queue = [submit(account.tenant_id, "sleep 0.3", cpu=1) for _ in range(80)]
+    gate = shared_folder / "gate"
+    gate.touch()
+    holds = f"while test -e {gate}; do sleep 0.2; done; sleep 0.3"
+    queue = [submit(account.tenant_id, holds, cpu=1) for _ in range(80)]
     wait_until(lambda: Run.objects.filter(state=State.RUNNING).count() == 12, why="the nodes are full")
     urgent = submit(account.tenant_id, "true", cpu=1, priority=1)
+    gate.unlink()
     wait_final(urgent)
     asked, served = run(urgent).created_at, claimed_at(urgent)
     between = Attempt.objects.filter(run_id__in=queue, claimed_at__gt=asked, claimed_at__lt=served).count()
@@ -178,7 +197,8 @@ def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
 ) -> None:
     """Catches starvation: small tasks take each CPU that becomes free, a whole node never does by itself.
 
-    Bound: the time of being passed over (2 s here) plus the longest small task, plus room for a busy machine.
+    Bound: the time of being passed over (2 s here) plus the longest small task, as long as it took on this
+    machine, plus room.
     Meanwhile the other nodes go on, and no reservation exceeds capacity.
     """
     cluster.env["GANTRY_RESERVE_AFTER_S"] = "2"
@@ -186,19 +206,21 @@ def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
     # A long queue: more than the 12 CPUs could work off within the bound.
     depth = 400 if "queue" in owner else 40
     with Sampler(), Stream(account.tenant_id, depth) as stream:
-        wait_until(lambda: stream.ended >= 24, 40, why="the stream flows")
+        wait_until(lambda: stream.ended >= 24, why="the stream flows")
         tenant = account if owner == "same tenant" else stranger
         large = submit(tenant.tenant_id, "echo large", cpu=4)
-        (ended,) = wait_final(large, timeout_s=30)
+        (ended,) = wait_final(large)
         waited = (claimed_at(large) - ended.created_at).total_seconds()
+        small = Attempt.objects.filter(run_id__in=stream.run_ids, finished_at__isnull=False)
+        longest = max(row.finished_at - row.claimed_at for row in small if row.finished_at).total_seconds()
         still_waiting = Run.objects.filter(pk__in=stream.run_ids, state=State.PENDING).count()
         elsewhere = Attempt.objects.filter(
             claimed_at__range=(ended.created_at, claimed_at(large)), run_id__in=stream.run_ids
         ).exclude(node__name=node_of(large))
         assert ended.state == State.SUCCEEDED
-        assert waited < 2 + 0.7 + 6, f"it waited {waited:.1f} s"
+        assert waited < 2 + longest + 20, f"it waited {waited:.1f} s, a small one lasts {longest:.1f} s"
         assert still_waiting > 10, "the stream ran dry: this proves nothing"
-        assert elsewhere.count() > 10, "the other nodes stood still for it"
+        assert elsewhere.count() > 4, "the other nodes stood still for it"
     cancel_all(stream.run_ids)
     assert_invariants(cluster)
 
@@ -253,13 +275,13 @@ def test_a_removed_node_kills_what_it_runs_and_others_take_it_over(
     retried = submit(account.tenant_id, tick, constraints={"rack_id": ["r1", "r2"]}, retries=1, grace_s=1)
     wait_started(retried)
     first = node_of(retried)
-    alone = submit(account.tenant_id, "sleep 60", constraints={"rack_id": [RACKS[first]]})
+    alone = submit(account.tenant_id, "sleep 600", constraints={"rack_id": [RACKS[first]]})
     wait_started(alone)
     if told == "at once":
         services.remove_node(first)
     else:
         Node.objects.filter(name=first).update(mode=Node.Mode.REMOVED)
-    (ended,) = wait_final(alone, timeout_s=15)
+    (ended,) = wait_final(alone)
     assert (ended.state, ended.reason) == (State.FAILED, Reason.NODE_GONE)
     assert ended.message == "Command was killed: its node was removed"
     wait_until(lambda: run(retried).attempt == 2 and run(retried).started_at, why="it runs on the other node")
@@ -284,7 +306,7 @@ def test_a_removed_node_may_not_come_back_until_an_operator_says_so(
     services.remove_node("n1")
     first.terminate()
     again = cluster.node(wait=False)
-    assert again.popen.wait(20) != 0
+    assert again.popen.wait(60) != 0
     assert (
         "node n1 was removed by an operator: undrain it with force=1 first, or use another name"
         in again.text()
@@ -302,8 +324,9 @@ def test_a_silent_node_is_told_of_and_its_work_goes_elsewhere(
     """Catches: an operator who is told nothing, work that is never given up, two attempts at once."""
     settings.GANTRY_LEASE_S, settings.GANTRY_NODE_LOST_AFTER_S = (
         3,
-        9,
+        20,
     )  # as the nodes have it: explain reads them
+    cluster.env |= {"GANTRY_NODE_LOST_AFTER_S": "20", "GANTRY_GUARD_MARGIN_S": "4"}
     ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
     gate.touch()
     nodes = three_nodes(cluster)
@@ -311,7 +334,7 @@ def test_a_silent_node_is_told_of_and_its_work_goes_elsewhere(
     retried = submit(account.tenant_id, tick, constraints={"rack_id": ["r1", "r2"]}, retries=1)
     wait_started(retried)
     first = node_of(retried)
-    alone = submit(account.tenant_id, "sleep 60", constraints={"rack_id": [RACKS[first]]})
+    alone = submit(account.tenant_id, "sleep 600", constraints={"rack_id": [RACKS[first]]})
     wait_started(alone)
     nodes[first].kill()
     waiting = submit(account.tenant_id, "true", constraints={"rack_id": [RACKS[first]]})
@@ -321,7 +344,7 @@ def test_a_silent_node_is_told_of_and_its_work_goes_elsewhere(
     assert told[0].startswith(f"node {first} has been silent for ")
     assert "the attempt is given up in " in told[0]
     assert reasons(account.tenant_id, waiting)[0].startswith(f"node {first} has been silent for ")
-    (ended,) = wait_final(alone, timeout_s=30)
+    (ended,) = wait_final(alone)
     assert (ended.state, ended.reason) == (State.FAILED, Reason.UNREACHABLE)
     assert ended.message.startswith(f"node {first} has been silent for ")
     wait_until(lambda: run(retried).attempt == 2 and run(retried).started_at, why="it runs on the other node")
@@ -338,7 +361,7 @@ def test_a_silent_node_is_told_of_and_its_work_goes_elsewhere(
 def test_removing_a_silent_node_by_force_closes_its_work_at_once(cluster: Cluster, account: Account) -> None:
     """Catches: an operator's word that is not taken, or work that is closed without a reason."""
     worker = cluster.node()
-    run_id = submit(account.tenant_id, "sleep 60")
+    run_id = submit(account.tenant_id, "sleep 600")
     wait_started(run_id)
     worker.kill()
     services.remove_node("n1", force=True)

@@ -81,7 +81,7 @@ def traces(ledger: Path, name: str) -> list[Trace]:
 def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
     """I2: so many attempts began, each once, and each was dead before the next one began."""
     # A start is recorded a moment before the command's own first word.
-    wait_until(lambda: len(traces(ledger, name)) >= attempts, 30, why=f"attempt {attempts} of {name} begins")
+    wait_until(lambda: len(traces(ledger, name)) >= attempts, 60, why=f"attempt {attempts} of {name} begins")
     found = traces(ledger, name)
     assert len(found) == attempts, f"I2: {len(found)} attempts of {name} began, not {attempts}: {found}"
     for earlier, later in pairwise(found):
@@ -92,4 +92,4 @@ def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
 def wait_begun(ledger: Path, *names: str) -> None:
     """Wait until these commands have noted their beginning."""
     wanted = {f"begin {name} " for name in names}
-    wait_until(lambda: all(mark in ledger.read_text() for mark in wanted), 30, why=f"{names} begin")
+    wait_until(lambda: all(mark in ledger.read_text() for mark in wanted), 60, why=f"{names} begin")
