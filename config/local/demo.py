@@ -25,6 +25,8 @@ from config.local.temporary import GRACE_S, DemoFailed, Service, expect, process
 from config.local.terminal import complain, note, paint, quote, step
 
 BATCH = 20
+#: Longest wait for anything that is there at once on a quiet machine, in seconds.
+PATIENCE_S = 90.0
 #: The family's numbers, in the words of its documentation.
 STATUS = {
     -1: "NOT_START",
@@ -126,7 +128,7 @@ class Tour:
     def follow(self) -> None:
         step("A log, followed while it is written")
         task_id = self.submit(
-            {"taskName": "count", "commands": "for i in 1 2 3 4 5; do echo step $i of 5; sleep 0.4; done"}
+            {"taskName": "count", "commands": "for i in 1 2 3 4 5; do echo step $i of 5; sleep 1; done"}
         )
         note(f"GET /v1/tasks/{task_id}/logs?stream=stdout&follow=1")
         began = time.monotonic()
@@ -194,10 +196,13 @@ class Tour:
             task = {"taskName": "told", "commands": "echo done", "callbackUrl": receiver.url}
             note(f"POST /v1/tasks {json.dumps(task)}")
             task_id = self.submit(task)
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + PATIENCE_S
             while len(receiver.taken) < 2:
                 expect(receiver.refused == 0, "a callback came with a wrong signature")
-                expect(time.monotonic() < deadline, f"callbacks that came within 20 s: {receiver.taken}")
+                expect(
+                    time.monotonic() < deadline,
+                    f"callbacks that came within {PATIENCE_S:.0f} s: {receiver.taken}",
+                )
                 time.sleep(0.05)
         for body in receiver.taken:
             expect(body["taskId"] == task_id, f"a callback about another task came: {body}")
@@ -239,7 +244,7 @@ class Tour:
                     note(f"  remedy: {reason['remedy']}")
             self.client.call("POST", f"/v1/tasks/kill?taskId={task_id}")
             return
-        found = self.wait(task_id, 60)
+        found = self.wait(task_id)
         if expected:
             expect(found["taskStatus"] == FINISHED, f"the container did not finish: {found}")
         note(f"task {task_id} {describe(found)}")
@@ -310,11 +315,11 @@ class Tour:
         self.ids[task["taskName"]] = task_id
         return task_id
 
-    def wait(self, task_id: int, seconds: float = 30) -> dict[str, Any]:
+    def wait(self, task_id: int, seconds: float = PATIENCE_S) -> dict[str, Any]:
         return self.wait_for(task_id, lambda task: task["taskStatus"] > RUNNING, "end", seconds)
 
     def wait_for(
-        self, task_id: int, done: Callable[[dict[str, Any]], bool], what: str, seconds: float = 30
+        self, task_id: int, done: Callable[[dict[str, Any]], bool], what: str, seconds: float = PATIENCE_S
     ) -> dict[str, Any]:
         deadline = time.monotonic() + seconds
         while True:
@@ -328,12 +333,12 @@ class Tour:
             time.sleep(0.05)
 
     def wait_for_output(self, task_id: int) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not self.client.text(f"/v1/tasks/{task_id}/logs?stream=stdout"):
-            expect(time.monotonic() < deadline, f"task {task_id} wrote nothing within 10 s")
+            expect(time.monotonic() < deadline, f"task {task_id} wrote nothing within {PATIENCE_S:.0f} s")
             time.sleep(0.1)
 
-    def wait_all(self, ids: list[int], seconds: float = 30) -> list[dict[str, Any]]:
+    def wait_all(self, ids: list[int], seconds: float = PATIENCE_S) -> list[dict[str, Any]]:
         deadline = time.monotonic() + seconds
         query = ",".join(map(str, ids))
         while True:

@@ -134,7 +134,7 @@ class Service:
         for process in processes_of(self.folder):
             if "/launcher" in process:
                 send(int(process.split()[0]), signal.SIGTERM)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while left := processes_of(self.folder):
             expect(time.monotonic() < deadline, "these processes are left:\n  " + "\n  ".join(left))
             time.sleep(0.1)

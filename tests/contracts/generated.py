@@ -30,7 +30,7 @@ def generated_client(
         ],
         check=True,
         capture_output=True,
-        timeout=60,
+        timeout=200,
     )
     monkeypatch.syspath_prepend(str(folder))
     yield importlib.import_module(name)

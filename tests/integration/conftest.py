@@ -10,6 +10,7 @@ from django.test import Client
 
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.engine_rows import World
+from tests.support.cluster import PATIENT, Cluster
 from tests.support.fixtures import Account
 from workers.models import Node
 
@@ -38,6 +39,19 @@ def keys(serializer: type[Any]) -> set[str]:
 def api() -> Api:
     """The API as a client meets it."""
     return Api()
+
+
+@pytest.fixture
+def cluster(cluster: Cluster) -> Cluster:
+    """The one of every test, in no hurry to give up nodes because the machine stood still for seconds."""
+    cluster.env |= PATIENT
+    return cluster
+
+
+@pytest.fixture
+def remembered(settings: Any) -> None:
+    """Tokens are remembered for longer than any test takes: where queries are counted, none is for them."""
+    settings.TOKEN_CACHE_S = 600
 
 
 @pytest.fixture

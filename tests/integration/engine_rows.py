@@ -198,7 +198,7 @@ BOOKS = """
 """
 
 
-def together(*work: Callable[[], T], timeout_s: float = 60.0) -> list[T]:
+def together(*work: Callable[[], T], timeout_s: float = 150.0) -> list[T]:
     """Run functions at the same moment, each in a thread of its own; their results in order."""
     gate = threading.Barrier(len(work))
     results: dict[int, T] = {}

@@ -27,7 +27,7 @@ PASSWORD = "correct horse battery staple"
 
 @pytest.fixture(autouse=True)
 def _fresh_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(login, "_attempts", peers.Buckets(burst=10, per_second=1 / 30))
+    monkeypatch.setattr(login, "_attempts", peers.Buckets(burst=10, per_second=0.001))
 
 
 @pytest.fixture

@@ -145,7 +145,9 @@ def test_pages_follow_the_link_and_meet_every_run_once(api: Api, account: Accoun
     assert pages == 3
 
 
-def test_a_list_has_100_by_default_and_a_fixed_number_of_queries(api: Api, account: Account) -> None:
+def test_a_list_has_100_by_default_and_a_fixed_number_of_queries(
+    api: Api, account: Account, remembered: None
+) -> None:
     for _ in range(101):
         submit(account.tenant_id, "true")
     api(account, "GET", "/api/v1/runs?limit=1")
@@ -159,7 +161,7 @@ def test_a_list_has_100_by_default_and_a_fixed_number_of_queries(api: Api, accou
     assert counts == [1, 1, 1]
 
 
-def test_a_detail_has_three_queries(api: Api, account: Account, stage: Stage) -> None:
+def test_a_detail_has_three_queries(api: Api, account: Account, stage: Stage, remembered: None) -> None:
     run_id = submit(account.tenant_id, "true")
     stage.end(run_id, State.SUCCEEDED)
     api(account, "GET", "/api/v1/me")

@@ -134,7 +134,9 @@ def test_everything_of_operators_is_closed_to_others(api: Api, account: Account)
     assert Membership.objects.count() == 1
 
 
-def test_lists_of_operators_are_paged_with_a_fixed_number_of_queries(api: Api, operator: Account) -> None:
+def test_lists_of_operators_are_paged_with_a_fixed_number_of_queries(
+    api: Api, operator: Account, remembered: None
+) -> None:
     for number in range(4):
         tenancy.create_tenant(f"t{number}")
         tenancy.create_user(f"u{number}")

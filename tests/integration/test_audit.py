@@ -170,13 +170,13 @@ def test_nothing_is_lost_on_a_normal_stop(cluster: Cluster) -> None:
     def call(path: str, body: bytes, **more: Any) -> None:
         headers = {**account.headers, "Content-Type": "application/json"}
         request = urllib.request.Request(api.url + path, body, headers, **more)
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             assert answer.status == 200
 
     for _ in range(30):
         call("/v1/tasks", b'{"taskName": "n", "commands": "true"}')
     api.popen.send_signal(signal.SIGTERM)
-    api.popen.wait(20)
+    api.popen.wait(60)
     assert AuditEntry.objects.filter(route="v1/tasks").count() == Run.objects.count() == 30
 
 
@@ -186,7 +186,7 @@ def test_an_operators_call_is_written_before_it_is_answered(cluster: Cluster) ->
     request = urllib.request.Request(
         api.url + "/api/v1/tenants/default", b'{"title": "t"}', account.headers, method="PATCH"
     )
-    with urllib.request.urlopen(request, timeout=10):
+    with urllib.request.urlopen(request, timeout=60):
         assert AuditEntry.objects.get().route == "api/v1/tenants/<str:name>"
 
 

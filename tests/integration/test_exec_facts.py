@@ -69,7 +69,7 @@ class Scripted:
         self.known |= {"exec_id": "e1", "container_id": "c1"}
 
     def start(self, run: ClaimedRun, as_of: float) -> None:
-        assert self.may_start.wait(30)
+        assert self.may_start.wait(90)
         if self._fails == "start":
             raise PrepareFailed(Reason.CREATE, f"there is no program {' '.join(run.secrets)}".strip())
         self.known["pid"] = 4711
@@ -128,7 +128,7 @@ def scribe(transactional_db: None) -> Iterator[Scribe]:
     writer = Scribe("n1", lambda: None)
     writer.start()
     yield writer
-    writer.stop(5.0)
+    writer.stop(30.0)
 
 
 def execute(scribe: Scribe, run: ClaimedRun, runtime: Scripted) -> threading.Thread:
@@ -147,14 +147,14 @@ def test_facts_are_there_when_they_are_found_out(scribe: Scribe, account: Accoun
     run, runtime = claimed(account), Scripted()
     thread = execute(scribe, run, runtime)
     created = {"exec_id": "e1", "container_id": "c1"}
-    wait_until(lambda: facts(run) == created, 20, why="the exec's id is stored before it starts")
+    wait_until(lambda: facts(run) == created, why="the exec's id is stored before it starts")
     assert Run.objects.get().started_at is None
     runtime.may_start.set()
-    wait_until(lambda: facts(run) == {**created, "pid": 4711}, 20, why="its process with the start")
+    wait_until(lambda: facts(run) == {**created, "pid": 4711}, why="its process with the start")
     assert Run.objects.get().started_at is not None
     runtime.known["later"] = 1
     runtime.end.set()
-    thread.join(20)
+    thread.join(60)
     assert Run.objects.get().state == State.SUCCEEDED
     assert facts(run) == {**created, "pid": 4711, "later": 1}
 
@@ -167,7 +167,7 @@ def test_what_fails_leaves_what_was_known(
 ) -> None:
     run, runtime = claimed(account), Scripted(fails=fails)
     runtime.may_start.set()
-    execute(scribe, run, runtime).join(20)
+    execute(scribe, run, runtime).join(60)
     row = Run.objects.get()
     assert (row.state, row.reason, facts(run)) == (State.FAILED, Reason.CREATE, known)
 
@@ -180,8 +180,8 @@ def test_a_start_is_dated_when_it_was_not_when_it_was_written(
     done = scribe.write(Entry("started", run.lease, since=time.monotonic()))
     time.sleep(1.0)  # it cannot be written yet
     scribe.start()
-    assert done.result(20)
-    scribe.stop(5.0)
+    assert done.result(60)
+    scribe.stop(30.0)
     (ran,) = Run.objects.values_list(Now() - F("started_at"), flat=True)
     assert ran >= timedelta(seconds=1)
 
@@ -190,7 +190,7 @@ def test_a_brief_run_has_its_facts_too(scribe: Scribe, account: Account) -> None
     run, runtime = claimed(account), Scripted()
     runtime.may_start.set()
     runtime.end.set()
-    execute(scribe, run, runtime).join(20)
+    execute(scribe, run, runtime).join(60)
     assert facts(run)["pid"] == 4711
 
 
@@ -199,7 +199,7 @@ def test_the_runtime_gets_the_secrets_in_order_and_can_mask_them(scribe: Scribe,
     assert "pass word" not in str(run.spec)
     runtime.may_start.set()
     runtime.end.set()
-    execute(scribe, run, runtime).join(20)
+    execute(scribe, run, runtime).join(60)
     assert runtime.given is not None
     assert runtime.given.secrets == ("pass word", "b", "пароль")
     assert "pass word" not in repr(runtime.given)
@@ -210,14 +210,14 @@ def test_the_runtime_gets_the_secrets_in_order_and_can_mask_them(scribe: Scribe,
 def test_no_message_of_a_runtime_tells_a_secret(scribe: Scribe, account: Account) -> None:
     run, runtime = claimed(account, ("pass word", "bc")), Scripted(fails="start")
     runtime.may_start.set()
-    execute(scribe, run, runtime).join(20)
+    execute(scribe, run, runtime).join(60)
     assert Run.objects.get().message == Attempt.objects.get().message == "there is no program *** bc"
 
 
 def test_without_its_secrets_nothing_is_started(scribe: Scribe, account: Account) -> None:
     run, runtime = claimed(account, ("text",)), Scripted()
     secrets.wipe(run.spec["secret_ids"])
-    execute(scribe, run, runtime).join(20)
+    execute(scribe, run, runtime).join(60)
     row = Run.objects.get()
     assert (row.state, row.reason, runtime.given) == (State.FAILED, Reason.CREATE, None)
     assert "does not exist" in row.message

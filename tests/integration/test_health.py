@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from config import health
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.conftest import Api
+from tests.support.cluster import wait_until
 from tests.support.engine import submit
 from tests.support.fixtures import Account
 from workers.models import Node
@@ -38,7 +39,8 @@ def test_ready_with_everything_up(client: Client, stage: Stage) -> None:
     Node.objects.create(
         name="gone", cpu_m_configured=1, mem_mb_configured=1, cpu_m_total=1, mem_mb_total=1, detached=True
     )
-    answer = client.get("/readyz")
+    # The broker has 0.3 s to answer: a busy machine may be later than that, once.
+    answer = wait_until(lambda: (found := client.get("/readyz")).json()["broker"] == "ok" and found)
     assert answer.status_code == 200
     assert answer.json() == {
         "status": "ready",
@@ -82,7 +84,7 @@ def test_a_broker_that_is_down_or_silent_is_told_at_once_and_is_no_reason_to_be_
         return time.monotonic() - begin, answer
 
     took, answer = ask()
-    for _ in range(10):
+    for _ in range(40):
         if took >= 0.8:  # a busy machine holds up some requests, a client that waits all of them
             took, answer = ask()
     assert took < 0.8
@@ -98,9 +100,10 @@ def test_the_broker_is_asked_once_a_second(client: Client, db: None, monkeypatch
         return True
 
     monkeypatch.setattr(redis.Redis, "ping", ping)
-    for _ in range(5):
+    began = time.monotonic()
+    for _ in range(20):
         assert client.get("/readyz").json()["broker"] == "ok"
-    assert len(asked) == 1
+    assert len(asked) <= 1 + (time.monotonic() - began)
 
 
 def test_a_database_that_is_down_is_503_and_names_no_host(

@@ -175,7 +175,7 @@ def at_once(count: int, work: Any) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(30)
+        thread.join(120)
     return results
 
 
@@ -212,7 +212,7 @@ def test_the_second_goes_on_when_the_first_fails() -> None:
             return 200, {"by": number}
 
         if number == 1:
-            begun.wait(5)
+            begun.wait(60)
         try:
             return idempotency.once(account.tenant_id, "POST", "/x", "k", b"", create)
         except Conflict as error:
@@ -230,12 +230,12 @@ def test_one_that_waits_too_long_is_told_to_come_back() -> None:
     def work(number: int) -> Any:
         def create() -> tuple[int, dict[str, Any]]:
             begun.set()
-            waited.wait(10)
+            waited.wait(60)
             return 200, {"by": number}
 
         if number == 0:
             return idempotency.once(account.tenant_id, "POST", "/x", "k", b"", create)
-        begun.wait(5)
+        begun.wait(60)
         try:
             with transaction.atomic():
                 with connection.cursor() as cursor:

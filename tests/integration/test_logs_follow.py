@@ -69,7 +69,7 @@ def test_output_is_followed_from_before_the_start_to_the_end() -> None:
         found = events(run, Place(0))
 
     assert isinstance(found[0], NextAttempt)
-    assert data(found) == [b"one ", b"two"]
+    assert b"".join(data(found)) == b"one two"
     assert data(found, STDERR) == [b"oops"]
     end = found[-1]
     assert isinstance(end, End)
@@ -168,8 +168,8 @@ def test_new_output_wakes_soon_and_no_connection_is_held(monkeypatch: pytest.Mon
     written: list[float] = []
 
     def write() -> None:
-        run.write(b"y", 1)
         written.append(time.monotonic())
+        run.write(b"y", 1)
 
     with meanwhile(write, run.finish, pause=0.5):
         found = next(coming)
@@ -177,7 +177,7 @@ def test_new_output_wakes_soon_and_no_connection_is_held(monkeypatch: pytest.Mon
         rest = list(coming)
 
     assert isinstance(found, Output)
-    assert delay < 5
+    assert delay < following.BEAT_S
     assert isinstance(rest[-1], End)
     assert held
     assert not any(held)
@@ -197,12 +197,12 @@ def test_a_long_poll_ends_with_output_with_the_end_or_with_its_time() -> None:
     run = running()
     started = time.monotonic()
     assert following.wait_for(run.id, 1, STDOUT, 0, 0.3) == (0, False)
-    assert 0.3 <= time.monotonic() - started < 10
+    assert 0.3 <= time.monotonic() - started < 60
 
     with meanwhile(lambda: run.write(b"abc", 0)):
-        assert following.wait_for(run.id, 1, STDOUT, 0, 20) == (3, False)
+        assert following.wait_for(run.id, 1, STDOUT, 0, 30) == (3, False)
     with meanwhile(run.finish):
-        assert following.wait_for(run.id, 1, STDOUT, 3, 20) == (3, True)
+        assert following.wait_for(run.id, 1, STDOUT, 3, 30) == (3, True)
 
 
 def test_the_limit_on_followers_is_kept_and_places_come_back(

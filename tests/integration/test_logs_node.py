@@ -39,7 +39,7 @@ def test_head_and_tail_of_a_talkative_command_are_the_truth(cluster: Cluster, ac
     cluster.node()
     run_id = submitted(account, "seq -f 'line %09.0f' 1 2000000; echo only this >&2")
 
-    (run,) = wait_final(run_id, timeout_s=60)
+    (run,) = wait_final(run_id)
 
     truth = b"".join(b"line %09d\n" % number for number in range(1, 2_000_001))
     attempt = Attempt.objects.get(run_id=run_id)

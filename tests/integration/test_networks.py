@@ -43,7 +43,7 @@ def start(engine: Rig, network: str, *command: str) -> str:
 
 def reached(engine: Rig, network: str, address: str, port: int = PORT) -> bool:
     """Does a container of this network get an answer?"""
-    made = start(engine, network, "nc", "-w", "3", address, str(port))
+    made = start(engine, network, "nc", "-w", "10", address, str(port))
     engine.client.api.wait(made, timeout=60)
     said = engine.client.api.logs(made)
     engine.client.api.remove_container(made, force=True)
@@ -101,7 +101,7 @@ def test_containers_do_not_reach_each_other(engine: Rig, link: Engine) -> None:
         api.start(made)
         found = api.inspect_container(made)["NetworkSettings"]["Networks"][network]["IPAddress"]
         # From the machine itself, and so from the world: what was published is there.
-        wait_until(lambda: reach(engine.enter("--net"), "127.0.0.1", 7322), 20, why="it is published")
+        wait_until(lambda: reach(engine.enter("--net"), "127.0.0.1", 7322), why="it is published")
         assert reached(engine, network, found) is expected
         assert reached(engine, network, gateway(engine, network), 7322) is expected
         assert not reached(engine, NETWORK, gateway(engine, "bridge"), 7322)
@@ -213,10 +213,10 @@ def test_a_neighbour_guards_it(engine: Rig, link: Engine, tmp_path: Path, settin
         wait_until(lambda: worker.look() == "", 60, why="the neighbour is heard")
         assert worker.bridge() == NETWORK
         subprocess.run([*engine.enter("--net"), "iptables", "-F"], check=True)
-        wait_until(lambda: any("GANTRY-OUT" in line for line in rules(engine)), 20, why="it looks after them")
+        wait_until(lambda: any("GANTRY-OUT" in line for line in rules(engine)), why="it looks after them")
         boot, _, *words = (tmp_path / "guard").read_text().split()
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert "not heard" in worker.look(), "a guard that leaves says so"
     finally:
         process.kill()

@@ -128,7 +128,7 @@ def test_a_generated_client_compiles(document: dict[str, Any], tmp_path: Path) -
         ],
         check=True,
         capture_output=True,
-        timeout=100,
+        timeout=200,
     )
     assert compileall.compile_dir(tmp_path / "gantry_client", quiet=1)
     made = {path.stem for path in (tmp_path / "gantry_client" / "api").glob("*/*.py")}

@@ -172,7 +172,7 @@ def test_without_a_database_it_is_said_in_two_lines() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

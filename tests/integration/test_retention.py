@@ -169,13 +169,13 @@ def test_what_somebody_else_prunes_is_skipped_not_waited_for(settings: Settings)
         with transaction.atomic():
             Run.objects.select_for_update().get(pk=locked.id)
             ready.set()
-            done.wait(10)
+            done.wait(90)
         connection.close()
 
     holder = threading.Thread(target=hold)
     holder.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         assert retention.prune_once(100)["runs"] == 1
         assert runs() == {locked.id}
     finally:
@@ -240,13 +240,13 @@ def test_a_shape_that_a_submission_uses_right_now_stays() -> None:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM workers_shape WHERE id = %s FOR KEY SHARE", [shape])
             ready.set()
-            done.wait(10)
+            done.wait(90)
         connection.close()
 
     holder = threading.Thread(target=hold)
     holder.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         assert retention.prune_once(100)["shapes"] == 0
     finally:
         done.set()

@@ -138,7 +138,7 @@ def victim(db: None, settings: Any) -> Victim:
     return Victim(account, ids, token_id, stage.node.name, values)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_stranger_sees_and_changes_nothing(victim: Victim) -> None:
     stranger = make_account("stranger", scopes=("read", "submit", "worker"))
     operator = make_account("elsewhere", scopes=("read", "submit", "operate", "worker"))
@@ -173,6 +173,7 @@ def test_the_victims_name_in_the_header_is_refused_everywhere(victim: Victim) ->
     assert rows() == before
 
 
+@pytest.mark.timeout(600)
 def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) -> None:
     """The walk must be able to fail: for its owner every route that takes an id answers otherwise."""
     owner = victim.account

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import pytest
 from django.conf import settings
@@ -15,6 +15,14 @@ from workers.models import Attempt, Node, Run
 from workers.states import Reason, State
 
 pytestmark = pytest.mark.django_db
+
+
+def begun() -> datetime:
+    """The database's time at the beginning of this test's one transaction: no time passes in it."""
+    with cursor() as opened:
+        opened.execute("SELECT now()")
+        found: datetime = opened.fetchone()[0]
+        return found
 
 
 def test_submit(world: World) -> None:
@@ -62,7 +70,7 @@ def test_claim(world: World, node: Node) -> None:
     found = row(first)
     assert (found.state, found.node_id, found.attempt, found.lease_epoch) == (State.RUNNING, node.pk, 1, 1)
     assert found.lease_until is not None
-    assert found.lease_until > timezone.now() + timedelta(seconds=settings.GANTRY_LEASE_S - 5)
+    assert found.lease_until >= begun() + timedelta(seconds=settings.GANTRY_LEASE_S)
     attempt = Attempt.objects.get(run_id=first)
     assert (attempt.number, attempt.node_id, attempt.state, attempt.finished_at) == (
         1,
@@ -84,7 +92,7 @@ def test_adopt_grows_the_epoch_and_nothing_else(world: World, node: Node) -> Non
     assert [item.lease for item in adopted] == [Lease(mine.run_id, 1, 2), Lease(also_mine.run_id, 1, 2)]
     assert [item.adopted for item in adopted] == [True, True]
     assert [item.crashes for item in adopted] == [1, 1]
-    assert adopted[0].started_ago == pytest.approx(100.0, abs=5)
+    assert adopted[0].started_ago == pytest.approx(100.0, abs=50)
     assert adopted[1].started_ago is None
     assert row(theirs.run_id).lease_epoch == 1
     assert len(events(mine.run_id)) == 1
@@ -151,7 +159,7 @@ def test_retry(world: World, node: Node) -> None:
     assert (found.retries_left, found.attempt, found.node_id, found.exit_code) == (1, 1, None, None)
     assert (found.started_at, found.lease_until, found.finished_at) == (None, None, None)
     assert found.not_before is not None
-    assert found.not_before > timezone.now() + timedelta(seconds=20)
+    assert found.not_before >= begun() + timedelta(seconds=30)
     assert found.expires_at is not None
     assert found.expires_at > found.not_before + timedelta(seconds=settings.GANTRY_EXPIRE_S - 5)
     attempt = Attempt.objects.get(run_id=lease.run_id)

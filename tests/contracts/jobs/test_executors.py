@@ -74,7 +74,7 @@ def test_starts_of_two_jobs_do_not_wait_for_each_other(stage: Stage, api: Api) -
 
         thread = threading.Thread(target=start)
         thread.start()
-        thread.join(15)
+        thread.join(90)  # a start that waits is refused after 20 s
         assert started, "it went through while the other start was not committed"
     thread.join()
 
@@ -226,13 +226,14 @@ def test_ten_thousand_executors_stay_fast(api: Api, stage: Stage) -> None:
         for field in Executor._meta.concrete_fields
         if field.name != "id"
     }
+    began = time.monotonic()
     many = Executor.objects.bulk_create(
         Executor(**{**values, "number": number, "create_time": float(number)}) for number in range(1, 10_001)
     )
     Target.objects.bulk_create(
         Target(executor=item, ordinal=0, container="c", node="n", error="no such node") for item in many
     )
-    began = time.monotonic()
+    made = time.monotonic()
     with CaptureQueriesContext(connection) as seen:
         (listed,) = ok(api.get("/api/jobs"))
     assert (len(listed["Executors"]), listed["Executors"][0], listed["Executors"][-1]) == (
@@ -247,7 +248,8 @@ def test_ten_thousand_executors_stay_fast(api: Api, stage: Stage) -> None:
     assert int(api.start(job, ("a", "n1"))) > 10_000
     history = ok(api.get(f"/api/jobs/history?JobId={job['JobId']}&limit=1000"))
     assert len(history) == 1000
-    assert time.monotonic() - began < 20
+    asked = time.monotonic()
+    assert asked - made < 10 * (made - began), f"{asked - made:.1f} s, made in {made - began:.1f} s"
 
 
 def test_a_start_costs_a_query_for_each_target(api: Api, stage: Stage) -> None:

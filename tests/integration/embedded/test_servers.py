@@ -92,7 +92,7 @@ def test_a_server_is_detached_from_its_starter(folder: Path, kind: type[Embedded
     """Its own session (so Ctrl-C does not reach it), nobody's child, and it outlives the starter."""
     name = "pg" if kind is EmbeddedPostgres else "redis"
     program = f"from config.local.servers import {kind.__name__} as S; S({str(folder / name)!r}).start()"
-    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=150)
 
     server = kind(folder / name)
     pid = server.pid
@@ -178,6 +178,6 @@ def test_a_frozen_server_can_be_stopped(folder: Path, kind: type[EmbeddedServer]
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
 
-    server.stop(timeout=20)
+    server.stop(timeout=100)
 
     assert server.pids == []
