@@ -27,7 +27,7 @@ from tests.support.deployment import Deployment
 from tests.support.engines import Engine
 from tests.support.outside import ADDRESS, METADATA, listener, outside
 
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("compose")]
+pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("compose")]
 
 _RUNNING, _FINISHED, _FAILED, _LOST, _KILLED = 1, 2, 3, 4, 6
 _BUSYBOX = {"type": "DOCKER", "docker": {"image": images.BUSYBOX, "forcePullImage": False}}
@@ -37,7 +37,7 @@ _PORT = 7321
 #: What a container reaches: a machine of the world, its own node, a cloud's metadata.
 _LOOK_AROUND = f"""
 for address in {ADDRESS} 198.51.100.1 {METADATA}; do
-    echo "$address $(nc -w 3 $address {_PORT} 2>/dev/null || echo no)"
+    echo "$address $(nc -w 10 $address {_PORT} 2>/dev/null || echo no)"
 done
 """
 
@@ -77,7 +77,7 @@ def _task(deployment: Deployment, task_id: int) -> dict[str, Any]:
     return dict(body["data"][0]) if status == 200 and body["data"] else {}
 
 
-def _wait(deployment: Deployment, task_id: int, wanted: int, timeout_s: float = 90.0) -> dict[str, Any]:
+def _wait(deployment: Deployment, task_id: int, wanted: int, timeout_s: float = 150.0) -> dict[str, Any]:
     """Wait until the task has this status; fails at once when it has ended with another."""
 
     def reached() -> dict[str, Any] | None:
@@ -88,6 +88,12 @@ def _wait(deployment: Deployment, task_id: int, wanted: int, timeout_s: float = 
 
     found: dict[str, Any] = wait_until(reached, timeout_s, 0.2, f"task {task_id} becomes {wanted}")
     return found
+
+
+def _reasons(deployment: Deployment, task_id: int) -> str:
+    """Why the task waits, or "" while the API does not answer."""
+    status, body = deployment.call("GET", f"/v1/tasks/{task_id}/explain")
+    return str(body["data"]["reasons"]) if status == 200 else ""
 
 
 def _log(deployment: Deployment, task_id: int) -> str:
@@ -139,16 +145,7 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
     )
     deployment.compose("build", "api", "worker", timeout_s=400)
     deployment.compose("up", "-d")
-    wait_until(
-        lambda: (
-            deployment.call("GET", "/readyz")[1].get("nodes", {}).get("ready") == 1
-            if deployment.call("GET", "/readyz")[0] == 200
-            else False
-        ),
-        90,
-        0.3,
-        "the API is ready and has heard the node",
-    )
+    wait_until(lambda: _ready_nodes(deployment) == 1, 180, 0.3, "the API is ready and has heard the node")
     _assert_nothing_is_in_the_open(deployment)
 
     hello = _submit(deployment, "echo hello; id -u")
@@ -174,7 +171,7 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
     _replace_the_worker(deployment)
 
     # A command goes on while the database is away, and its end is recorded.
-    during = _submit(deployment, "sleep 6; echo through")
+    during = _submit(deployment, "sleep 20; echo through")
     _wait(deployment, during, _RUNNING)
     deployment.compose("restart", "postgres")
     _wait(deployment, during, _FINISHED)
@@ -186,7 +183,7 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
     deployment.compose("down")
     assert not deployment.engine.containers(**{"com.docker.compose.project": deployment.name})
     deployment.compose("up", "-d")
-    wait_until(lambda: deployment.call("GET", "/healthz")[0] == 200, 90, 0.3, "the API answers again")
+    wait_until(lambda: deployment.call("GET", "/healthz")[0] == 200, 150, 0.3, "the API answers again")
     assert _task(deployment, hello)["taskStatus"] == _FINISHED
     assert _log(deployment, hello).startswith("hello\n")
     again = _submit(deployment, "true")
@@ -200,7 +197,7 @@ def _call_back(deployment: Deployment) -> None:
     assert status == 201, made
     with _receiver(deployment, made["secret"]) as (url, got):
         told = _submit(deployment, "echo told", callbackUrl=url)
-        wait_until(lambda: len(got) == 2, 60, why=f"two callbacks come: {got}\n{deployment.logs()}")
+        wait_until(lambda: len(got) == 2, 120, why=f"two callbacks come: {got}\n{deployment.logs()}")
     assert [(each["taskId"], each["result"]) for each in got] == [(told, "RUNNING"), (told, "FINISHED")]
     log = got[1]["logs"][0]
     assert log.startswith("https://gantry.example/v1/tasks/")
@@ -222,8 +219,8 @@ def _keep_containers_from_the_node(deployment: Deployment) -> None:
     deployment.compose("stop", "network")
     waits = _submit(deployment, None, container=_BUSYBOX, args=["true"])
     wait_until(
-        lambda: "network" in str(deployment.call("GET", f"/v1/tasks/{waits}/explain")[1]["data"]["reasons"]),
-        60,
+        lambda: "network" in _reasons(deployment, waits),
+        120,
         why="it is said that nobody guards the network",
     )
     deployment.compose("start", "network")
@@ -234,7 +231,7 @@ def _replace_the_worker(deployment: Deployment) -> None:
     """As docs/operations.md says: containers outlive the container of their worker, commands do not."""
     lost = _submit(deployment, "echo begun; sleep 600")
     retried = _submit(deployment, 'case "$HOME" in *-1) sleep 600;; esac; echo again', retry=1)
-    kept = _submit(deployment, None, container=_BUSYBOX, args=["sh", "-c", "echo one; sleep 12; echo two"])
+    kept = _submit(deployment, None, container=_BUSYBOX, args=["sh", "-c", "echo one; sleep 30; echo two"])
     for task_id in (lost, retried, kept):
         _wait(deployment, task_id, _RUNNING)
     before = deployment.container("worker")["Id"]
@@ -297,7 +294,7 @@ def _assert_nothing_is_in_the_open(deployment: Deployment) -> None:
 _ASK_FLOWER = """
 import urllib.error, urllib.request
 try:
-    print(urllib.request.urlopen("http://127.0.0.1:5555/workers", timeout=5).status)
+    print(urllib.request.urlopen("http://127.0.0.1:5555/workers", timeout=60).status)
 except urllib.error.HTTPError as error:
     print(error.code)
 """

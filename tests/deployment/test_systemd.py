@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from config import start
-from tests.support.cluster import ROOT, Cluster
+from tests.support.cluster import PATIENT, ROOT, Cluster, wait_until
 from tests.support.containers import submit_container
-from tests.support.engine import output, submit, wait_final, wait_started
+from tests.support.engine import output, submit, wait_final
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.machine import launcher
@@ -113,18 +113,18 @@ def test_the_worker_guards_containers_with_what_its_unit_leaves(
     engine: Engine, cluster: Cluster, account: Account
 ) -> None:
     """Catches a capability that is missing for the firewall rules: every container would wait for ever."""
-    cluster.node(under=_bounded(), settings=engine.env, GANTRY_WAIT_BROKER="0")
+    cluster.node(under=_bounded(), settings=PATIENT | engine.env, GANTRY_WAIT_BROKER="0")
     run_id = submit_container(account.tenant_id, "echo within")
-    (ended,) = wait_final(run_id, timeout_s=60)
+    (ended,) = wait_final(run_id)
     assert ended.state == State.SUCCEEDED, ended.message
     assert output(run_id) == b"within\n"
 
 
 def test_the_worker_works_with_what_its_unit_leaves(cluster: Cluster, account: Account) -> None:
     """Catches a capability that is missing: no own user, no namespaces, a tree that cannot be killed."""
-    cluster.node(under=_bounded(), GANTRY_WAIT_BROKER="0")
+    cluster.node(under=_bounded(), settings=PATIENT, GANTRY_WAIT_BROKER="0")
     run_id = submit(account.tenant_id, "id -u; echo x > file; sleep 600 & setsid sleep 600 & sleep 600")
-    wait_started(run_id)
+    wait_until(lambda: output(run_id), why="its first words are stored")
     found = launcher(cluster.folder / "n1")
     assert found is not None
     assert (found.isolation, found.isolation_reason) == ("namespaces", "")

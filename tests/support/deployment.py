@@ -130,7 +130,7 @@ class Deployment:
 
     # --- compose -------------------------------------------------------------------------------------
 
-    def compose(self, *arguments: str, timeout_s: float = 240, check: bool = True) -> str:
+    def compose(self, *arguments: str, timeout_s: float = 400, check: bool = True) -> str:
         """Run docker-compose; its whole output. Fails with it when it fails."""
         began = time.monotonic()
         done = subprocess.run(
@@ -170,7 +170,7 @@ class Deployment:
         state: dict[str, Any] = self.container(service)["State"]
         return str(state.get("Health", {}).get("Status") or state["Status"])
 
-    def wait_healthy(self, *services: str, timeout_s: float = 120.0) -> None:
+    def wait_healthy(self, *services: str, timeout_s: float = 200.0) -> None:
         for service in services:
             wait_until(
                 lambda service=service: self.health(service) == "healthy",  # type: ignore[misc]
@@ -189,7 +189,7 @@ class Deployment:
         if body is not None:
             data, headers["Content-Type"] = json.dumps(body), "application/json"
         try:
-            link.sock = self.engine.connect(self.port, 20)
+            link.sock = self.engine.connect(self.port, 60)
             link.request(method, path, data, headers)
             answer = link.getresponse()
             text = answer.read().decode()
