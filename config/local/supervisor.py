@@ -28,7 +28,7 @@ from config.local.terminal import paint, say, tell
 LOOK_S = 0.1
 SERVERS_LOOK_S = 2.0
 LOGS_LOOK_S = 60.0
-READY_S = 60.0
+READY_S = 150.0
 #: How long the first heartbeat of the node may take before that is said instead of awaited.
 NODE_S = 15.0
 #: So many ends before the service was ever ready, and it will not get better by itself.

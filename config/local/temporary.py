@@ -22,7 +22,7 @@ from config.local.programs import fetch
 from config.local.running import send
 from config.local.terminal import complain, note, step
 
-READY_S = 90.0
+READY_S = 200.0
 #: From TERM to KILL for a command that is killed.
 GRACE_S = 2
 

@@ -139,7 +139,12 @@ def test_a_remembered_token_costs_no_query_and_microseconds(
             authentication.identify(request)
         each = (time.process_time() - begin) / 1000
     assert len(queries) == 0
-    assert each < 60e-6, f"{each * 1e6:.1f} us"
+    begin = time.process_time()
+    for _ in range(20):
+        client.get(ME, headers=account.headers)
+    whole = (time.process_time() - begin) / 20
+    # 60 us, or on a slow machine a small part of what an empty request costs there.
+    assert each < max(60e-6, whole / 20), f"{each * 1e6:.1f} us of {whole * 1e6:.0f} us"
 
 
 def test_a_token_that_ends_while_it_is_remembered_ends(

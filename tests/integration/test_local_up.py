@@ -84,6 +84,11 @@ class Up:
         process.send_signal(signal.SIGINT)
         return process.wait(120)
 
+    def opens(self, token: str) -> int:
+        """What the API answers somebody with this token; a busy machine may be late, but does answer."""
+        headers = {"Authorization": f"Bearer {token}"}
+        return fetch(f"{self.client.url}/v1/tasks?taskIds=1", headers, 60.0)[0]
+
     def ready(self) -> bool:
         return fetch(f"{self.client.url}/readyz")[0] == 200
 
@@ -168,10 +173,10 @@ def test_everything_that_is_killed_comes_back(up: Up) -> None:
     for server in (data.postgres(), data.redis()):
         server.kill()
         wait_until(lambda: up.said(f"{server.title} was gone, started again"))  # noqa: B023
-    wait_until(up.ready, 60)
+    wait_until(up.ready, 120)
 
     assert up.wait(up.submit("true"))["taskStatus"] == 2
-    wait_until(lambda: fetch(f"http://127.0.0.1:{up.flower_port}/")[0] == 401, 60)
+    wait_until(lambda: fetch(f"http://127.0.0.1:{up.flower_port}/")[0] == 401, 120)
     assert up.stop(process) == 0
     assert up.children("granian") + up.children("manage.py") + up.children("flower") == []
     assert data.postgres().pids == data.redis().pids == []
@@ -208,13 +213,13 @@ def test_one_supervisor_a_folder_and_a_second_node_beside_it(up: Up) -> None:
     assert twice.wait(120) == 1
     assert up.said("node second runs already on this machine")
     assert up.stop(node) == 0
-    assert up.ready()
+    wait_until(up.ready)
 
 
 def test_what_is_made_up_is_printed_once_and_kept_nowhere(up: Up) -> None:
     first = up.start(GANTRY_BOOTSTRAP_TOKEN="")
     [token] = re.findall(r"gnt_[A-Za-z0-9_-]{20,}", up.forget_output())
-    assert fetch(f"{up.client.url}/v1/tasks?taskIds=1", {"Authorization": f"Bearer {token}"})[0] == 200
+    assert up.opens(token) == 200
     assert up.stop(first) == 0
     up.forget_output()
 
@@ -224,8 +229,8 @@ def test_what_is_made_up_is_printed_once_and_kept_nowhere(up: Up) -> None:
     made = up.run("manage", "create_token", "admin", "--json")
     assert made.wait(120) == 0
     [another] = re.findall(r"gnt_[A-Za-z0-9_-]{20,}", up.forget_output())
-    assert fetch(f"{up.client.url}/v1/tasks?taskIds=1", {"Authorization": f"Bearer {another}"})[0] == 200
-    assert fetch(f"{up.client.url}/v1/tasks?taskIds=1", {"Authorization": f"Bearer {token}"})[0] == 200
+    assert up.opens(another) == 200
+    assert up.opens(token) == 200
     assert up.stop(second) == 0
     kept = [
         path
@@ -237,7 +242,7 @@ def test_what_is_made_up_is_printed_once_and_kept_nowhere(up: Up) -> None:
 
 def test_a_second_ctrl_c_hurries_and_an_early_one_stops_the_start(up: Up) -> None:
     early = up.run()
-    wait_until(lambda: up.said("postgres"), 60)
+    wait_until(lambda: up.said("postgres"), 120)
     assert up.stop(early) == 0
     assert up.said("Stopped before it was up.")
     up.forget_output()

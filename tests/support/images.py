@@ -5,6 +5,7 @@ No image is fetched from anywhere: the tests need no network.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import shutil
 import subprocess
@@ -160,14 +161,14 @@ class Registry:
             )
         process = self._process
         wait_until(
-            lambda: self._answers() or process.poll() is not None, 20, 0.02, why="the registry answers"
+            lambda: self._answers() or process.poll() is not None, 60, 0.02, why="the registry answers"
         )
         assert process.poll() is None, (self._folder / "log").read_text()[-2000:]
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def push(self, source: str, name: str) -> str:
@@ -183,10 +184,7 @@ class Registry:
         return full
 
     def _answers(self) -> bool:
-        try:
-            link = self._engine.connect(self._port, 2)
-        except OSError:
-            return False
-        with link:
+        with contextlib.suppress(OSError), self._engine.connect(self._port, 2) as link:
             link.sendall(b"GET /v2/ HTTP/1.0\r\n\r\n")
             return b"HTTP/1." in link.recv(64)
+        return False

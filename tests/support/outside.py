@@ -78,6 +78,6 @@ def reach(enter: list[str], address: str, port: int) -> bool:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        timeout=30,
+        timeout=90,
     )
     return b"reached" in done.stdout
