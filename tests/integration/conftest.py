@@ -49,12 +49,6 @@ def cluster(cluster: Cluster) -> Cluster:
 
 
 @pytest.fixture
-def remembered(settings: Any) -> None:
-    """Tokens are remembered for longer than any test takes: where queries are counted, none is for them."""
-    settings.TOKEN_CACHE_S = 600
-
-
-@pytest.fixture
 def stage(db: None) -> Stage:
     """A node whose worker is this test."""
     return Stage()

@@ -112,7 +112,7 @@ def test_looks_and_ends_at_the_same_moment(world: World) -> None:
     assert_books_balance()
 
 
-def test_a_look_without_ports_asks_nothing_more(world: World) -> None:
+def test_a_look_without_ports_asks_nothing_more(world: World, remembered: None) -> None:
     """Host ports cost one query, and only where somebody waits for one."""
     node = world.node()
     claiming.binding_quotas([world.tenant.pk])  # remembered for seconds, whoever asks

@@ -143,7 +143,7 @@ def test_one_tenant_at_its_limit_does_not_touch_another(
     assert api(stranger, "POST", "/v1/tasks", TASK)[0] == 200
 
 
-def test_far_below_the_limit_a_submission_costs_its_insert_only(account: Account) -> None:
+def test_far_below_the_limit_a_submission_costs_its_insert_only(account: Account, remembered: None) -> None:
     submit(account.tenant_id, "true")
     with CaptureQueriesContext(connection) as queries:
         submit(account.tenant_id, "true")

@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -119,6 +120,22 @@ def _fresh_caches() -> None:
         client.delete(*buckets)
     services._shapes.clear()
     explain._cache = (0.0, [])
+
+
+@pytest.fixture
+def remembered(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is remembered for seconds is so for the whole test: for where queries are counted."""
+    from workers import claiming, limits, policy
+
+    settings.TOKEN_CACHE_S = 600
+    for module, name in (
+        *((limits, "_CACHE_S"), (limits, "_COUNT_S")),
+        *((policy, "_CACHE_S"), (claiming, "_SLOTS_S")),
+    ):
+        monkeypatch.setattr(module, name, 600.0)
+    yield
+    limits.forget()
+    policy.forget()
 
 
 @pytest.fixture(autouse=True)

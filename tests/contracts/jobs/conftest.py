@@ -91,9 +91,8 @@ def member(tenant: str, user: str, *scopes: str) -> Api:
 
 
 @pytest.fixture(autouse=True)
-def _keys(settings: Any) -> None:
+def _keys(settings: Any, remembered: None) -> None:
     settings.GANTRY_SECRET_KEYS = [Fernet.generate_key().decode()]
-    settings.TOKEN_CACHE_S = 600  # where queries are counted, none is for credentials
 
 
 @pytest.fixture

@@ -261,9 +261,8 @@ def test_a_read_token_may_not_submit(api: Api) -> None:
 
 
 def test_a_submission_costs_two_statements_and_one_when_its_shape_is_known(
-    api: Api, settings: Any, django_assert_max_num_queries: Any
+    api: Api, remembered: None, django_assert_max_num_queries: Any
 ) -> None:
-    settings.TOKEN_CACHE_S = 600
     api.submit()
     identity.forget()
     api.submit()
