@@ -90,7 +90,7 @@ def test_a_child_that_ends_is_started_again_later_each_time(folder: Path) -> Non
         time.sleep(0.02)
 
     assert [sentence.partition(" in ")[2].partition(";")[0] for sentence in news] == ["0.5 s", "1 s", "2 s"]
-    assert re.match(r"ended with status 3 after \d+ s; ", news[0]), news[0]
+    assert re.match(r"ended with status 3 after \d+ s, ", news[0]), news[0]
     assert news[0].endswith(f"; the end of {probe.log}: born")
     assert probe.log.read_text().count("born") == 3
     assert stat.S_IMODE(probe.log.stat().st_mode) == 0o600
