@@ -39,7 +39,7 @@ class Reader:
         for word, meaning in self.words.items():
             command = re.sub(rf"\b{word}\b", meaning, command)
         done = subprocess.run(
-            ["/bin/sh", "-c", command], env=self.env, capture_output=True, text=True, timeout=60, check=True
+            ["/bin/sh", "-c", command], env=self.env, capture_output=True, text=True, timeout=150, check=True
         )
         return done.stdout
 
@@ -64,7 +64,7 @@ def test_the_first_tasks_of_the_readme(engine: Engine, cluster: Cluster, account
     for task in (1, 3):
         wait_until(
             Run.objects.filter(pk=task, state="SUCCEEDED").exists,
-            60,
+            120,
             why=f"task {task} ends well",
         )
     assert output(3) == b"hello\n"
@@ -82,7 +82,7 @@ def test_the_saved_jobs_of_the_readme(engine: Engine, cluster: Cluster, account:
     create, start, inspect, log = (line for line in curl_lines() if "/api/jobs" in line)
     reader.env["JOB"] = str(json.loads(reader.read(create))["JobId"])
     reader.env["START"] = str(json.loads(reader.read(start))["Executors"][-1])
-    wait_until(Run.objects.filter(kind="exec", state="SUCCEEDED").exists, 60, why="the start ends well")
+    wait_until(Run.objects.filter(kind="exec", state="SUCCEEDED").exists, 120, why="the start ends well")
     (result,) = json.loads(reader.read(inspect))["Result"]
     assert (result["Status"], result["ExitCode"], result["ContainerId"]) == ("FINISHED", 0, "lab")
     assert "uid=0(root)" in reader.read(log)
