@@ -31,9 +31,30 @@ else:
 print(*sys.modules)
 """
 
+#: After the node's or the deliverer's own start comes Celery's, which needs no broker until then.
+_CELERY = """
+import os, sys, threading
+import django
+django.setup()
+from celery.signals import worker_init
+from config.management.celery_process import Leaving, run_celery
 
-@pytest.mark.parametrize("command", ["node", "callbacks"])
-def test_a_worker_loads_no_page(command: str, tmp_path: os.PathLike[str]) -> None:
+def started(**_):
+    print(*sys.modules, flush=True)
+    os._exit(0)
+
+import workers.runner
+from config.celery import app
+app.finalize()
+worker_init.connect(started, weak=False)
+run_celery("lean", "lean@lean", 1, Leaving(threading.Event(), lambda: None))
+"""
+
+
+@pytest.mark.parametrize(
+    "program", [_PROGRAM.format(command="node"), _PROGRAM.format(command="callbacks"), _CELERY]
+)
+def test_a_worker_loads_no_page(program: str, tmp_path: os.PathLike[str]) -> None:
     """Catches a third of its start, and 20 MiB, for an admin and views that it never shows."""
     environment = {
         **os.environ,
@@ -45,7 +66,7 @@ def test_a_worker_loads_no_page(command: str, tmp_path: os.PathLike[str]) -> Non
         "DJANGO_SETTINGS_MODULE": "config.settings",
     }
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM.format(command=command)],
+        [sys.executable, "-c", program],
         env=environment, capture_output=True, text=True, timeout=100, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
