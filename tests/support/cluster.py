@@ -36,31 +36,45 @@ QUICK = {
     "GANTRY_RETRY_BASE_S": "0.2",
     "GANTRY_GRACE_S": "1",
     "GANTRY_CALLBACK_RETRY_BASE_S": "0.3",
-    "GANTRY_CALLBACK_LEASE_S": "4",
-    "GANTRY_CALLBACK_TIMEOUT_S": "2",
+    "GANTRY_CALLBACK_LEASE_S": "11",
+    "GANTRY_CALLBACK_TIMEOUT_S": "5",
     "GANTRY_LOG_FORMAT": "text",
     "GANTRY_MIN_FREE_MB": "16",
     "PYTHONUNBUFFERED": "1",
 }
 
 
-def wait_until(what: Callable[[], Any], timeout_s: float = 20.0, every_s: float = 0.05, why: str = "") -> Any:
-    """Wait until ``what`` returns something true and return it; fail with ``why`` otherwise."""
+def wait_until(what: Callable[[], Any], timeout_s: float = 60.0, every_s: float = 0.05, why: str = "") -> Any:
+    """Wait until ``what`` returns something true and return it; fail with ``why`` otherwise.
+
+    The bound is for a machine that is overloaded, not for what is waited for. The last look begins after it.
+    """
     deadline = time.monotonic() + timeout_s
     while True:
+        late = time.monotonic() > deadline
         found = what()
         if found:
             return found
-        if time.monotonic() > deadline:
+        if late:
             raise AssertionError(f"not within {timeout_s:g} s: {why or what}")
         time.sleep(every_s)
 
 
+#: Ports that ``free_port`` gave out, each held until this process ends.
+_held: list[socket.socket] = []
+
+
 def free_port() -> int:
-    """A TCP port on loopback that nobody uses right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port on loopback that nobody uses, and that nobody is given as long as this process lives.
+
+    It is held by a socket that is bound and does not listen: connections to it are refused, a server with
+    SO_REUSEADDR (all of ours) may listen on it, and the kernel gives it to no other process that wants any.
+    """
+    probe = socket.socket()
+    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    probe.bind(("127.0.0.1", 0))
+    _held.append(probe)
+    return int(probe.getsockname()[1])
 
 
 def freeze(pid: int) -> None:
@@ -69,8 +83,11 @@ def freeze(pid: int) -> None:
     tasks = Path(f"/proc/{pid}/task")
 
     def stands() -> bool:
-        states = [(task / "stat").read_text().rpartition(")")[2].split()[0] for task in tasks.iterdir()]
-        return set(states) <= {"T", "t", "Z", "X"}
+        states: set[str] = set()
+        for task in tasks.iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
+                states.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+        return states <= {"T", "t", "Z", "X"}
 
     wait_until(stands, why=f"process {pid} stands still")
 
@@ -94,9 +111,9 @@ class Process:
     def kill(self) -> None:
         """SIGKILL, as a crash or the kernel's out-of-memory killer would."""
         self.popen.kill()
-        self.popen.wait(10)
+        self.popen.wait(60)
 
-    def terminate(self, timeout_s: float = 10.0) -> int:
+    def terminate(self, timeout_s: float = 60.0) -> int:
         """TERM and wait; returns the exit code."""
         self.popen.terminate()
         return self.popen.wait(timeout_s)
@@ -172,7 +189,7 @@ class Cluster:
                 raise AssertionError(f"node {name} ended:\n{process.text()[-3000:]}")
             if env.get("GANTRY_WAIT_BROKER", "1") == "1":
                 with contextlib.suppress(AssertionError):
-                    wait_until(lambda: "broker.back" in process.text(), 8)
+                    wait_until(lambda: "broker.back" in process.text(), 30)
         return process
 
     def api(self, *, workers: int = 1, threads: int = 8, **env: str) -> Api:
@@ -203,7 +220,7 @@ class Cluster:
 
         def answers() -> bool:
             try:
-                with urllib.request.urlopen(f"{api.url}/healthz", timeout=2):
+                with urllib.request.urlopen(f"{api.url}/healthz", timeout=5):
                     return True
             except OSError:
                 return not api.alive
@@ -266,11 +283,8 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self.processes:
-            process.popen.wait(10)
-        for pid in pids_under(self.folder):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        wait_until(lambda: not pids_under(self.folder), 10, why="every launcher and run of the test is gone")
+            process.popen.wait(60)
+        wait_until(lambda: not kill_under(self.folder), why="every launcher and run of the test is gone")
 
     def logs(self) -> str:
         """The tails of all logs, for a failing assertion."""
@@ -291,6 +305,15 @@ def pids_under(folder: Path) -> list[int]:
             status = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             if status != "Z" and (str(folder) in command or here.startswith(str(folder))):
                 found.append(int(entry.name))
+    return found
+
+
+def kill_under(folder: Path) -> list[int]:
+    """KILL the processes below a folder; returns them. Again: one may have started another meanwhile."""
+    found = pids_under(folder)
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return found
 
 

@@ -70,7 +70,7 @@ def containers_of(engine: Engine, run_id: int) -> list[dict[str, Any]]:
     return engine.containers(**{RUN: str(run_id)})
 
 
-def container_of(engine: Engine, run_id: int, timeout_s: float = 20.0) -> dict[str, Any]:
+def container_of(engine: Engine, run_id: int, timeout_s: float = 60.0) -> dict[str, Any]:
     """The one container of a run; waits until it is there and runs, or has ended."""
 
     def there() -> dict[str, Any] | None:

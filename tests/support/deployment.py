@@ -189,7 +189,7 @@ class Deployment:
         if body is not None:
             data, headers["Content-Type"] = json.dumps(body), "application/json"
         try:
-            link.sock = self.engine.connect(self.port, 20)
+            link.sock = self.engine.connect(self.port, 60)
             link.request(method, path, data, headers)
             answer = link.getresponse()
             text = answer.read().decode()

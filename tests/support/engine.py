@@ -46,7 +46,7 @@ def run(run_id: int) -> Run:
     return Run.objects.get(pk=run_id)
 
 
-def wait_final(*run_ids: int, timeout_s: float = 30.0) -> list[Run]:
+def wait_final(*run_ids: int, timeout_s: float = 90.0) -> list[Run]:
     """Wait until all of these runs have ended; returns them in the order asked."""
     wait_until(
         lambda: Run.objects.filter(pk__in=run_ids, state__in=FINAL).count() == len(set(run_ids)),
@@ -56,7 +56,7 @@ def wait_final(*run_ids: int, timeout_s: float = 30.0) -> list[Run]:
     return [run(run_id) for run_id in run_ids]
 
 
-def wait_started(run_id: int, timeout_s: float = 60.0) -> Run:
+def wait_started(run_id: int, timeout_s: float = 90.0) -> Run:
     """Wait until a run's command is recorded as started."""
     wait_until(lambda: run(run_id).started_at is not None, timeout_s, why=f"run starts: {states(run_id)}")
     return run(run_id)

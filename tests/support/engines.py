@@ -93,7 +93,7 @@ class Engine:
                 start_new_session=True,
             )
         daemon = self._daemon
-        wait_until(lambda: self.answers() or daemon.poll() is not None, 60, 0.02, why="dockerd answers")
+        wait_until(lambda: self.answers() or daemon.poll() is not None, 120, 0.02, why="dockerd answers")
         assert daemon.poll() is None, f"dockerd ended:\n{self.log()[-3000:]}"
 
     def kill_daemon(self) -> None:
@@ -118,17 +118,17 @@ class Engine:
         self._close_client()
         if self._unshare is not None:
             self._unshare.kill()  # with it the first process of the PID namespace, with that all others
-            self._unshare.wait(10)
+            self._unshare.wait(60)
             assert self._unshare.stdin is not None
             self._unshare.stdin.close()
             self._unshare = None
         if self._daemon is not None:
             self._daemon.kill()
-            self._daemon.wait(10)
+            self._daemon.wait(60)
             self._daemon = None
         # A zombie counts as gone: the first process of a PID namespace becomes one after all the others.
-        wait_until(lambda: not _alive(self.keeper), 10, 0.01, why="the engine's processes are gone")
-        wait_until(self._remove_cgroups, 10, why="the engine's control groups are empty")
+        wait_until(lambda: not _alive(self.keeper), every_s=0.01, why="the engine's processes are gone")
+        wait_until(self._remove_cgroups, why="the engine's control groups are empty")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make_namespaces(self) -> None:
@@ -154,7 +154,7 @@ class Engine:
             self.keeper = children[0]
             return b"docker-init" in _read(Path(f"/proc/{self.keeper}/cmdline"))
 
-        wait_until(ready, 20, 0.005, why="the engine's namespaces are there")
+        wait_until(ready, every_s=0.005, why="the engine's namespaces are there")
         assert above.poll() is None, f"no namespaces: {(self.folder / 'keeper.log').read_text()}"
 
     def _end_daemon(self, number: signal.Signals) -> None:
@@ -200,13 +200,13 @@ class Engine:
     def client(self) -> Any:
         """The SDK's client for the test's own questions; closed and made again around a restart."""
         if self._client is None:
-            self._client = docker.DockerClient(base_url=self.url, version="1.41", timeout=60)
+            self._client = docker.DockerClient(base_url=self.url, version="1.41", timeout=120)
         return self._client
 
     def answers(self) -> bool:
         """Does it answer a ping now?"""
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        link.settimeout(2)
+        link.settimeout(5)
         try:
             link.connect(str(self.socket))
             link.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
@@ -244,7 +244,7 @@ class Engine:
                 self.client.api.remove_container(item["Id"], force=True, v=True)
         self.client.api.prune_networks()
         self.client.api.prune_volumes()
-        wait_until(lambda: not self.client.api.containers(all=True), 20, why="every container is removed")
+        wait_until(lambda: not self.client.api.containers(all=True), why="every container is removed")
 
     def pids(self, container: str) -> list[int]:
         """The processes of a container, as this machine numbers them; its init process first."""
@@ -280,7 +280,7 @@ class Engine:
         """The beginning of a command that executes the rest inside the engine's namespaces."""
         return ["nsenter", f"--target={self.keeper}", *namespaces, "--"]
 
-    def connect(self, port: int, timeout_s: float = 5.0) -> socket.socket:
+    def connect(self, port: int, timeout_s: float = 20.0) -> socket.socket:
         """A connection to a port that one of its containers has published."""
         return self._in_network(lambda: socket.create_connection(("127.0.0.1", port), timeout_s))
 

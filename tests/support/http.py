@@ -18,7 +18,7 @@ logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request burie
 class TaskClient:
     """POST and GET /v1/tasks for one account over kept-alive connections; usable from any thread."""
 
-    def __init__(self, api: Api, account: Account, timeout_s: float = 30.0) -> None:
+    def __init__(self, api: Api, account: Account, timeout_s: float = 60.0) -> None:
         # verify=False: it is plain HTTP, and loading certificates would cost more than the test.
         self.http = httpx.Client(base_url=api.url, headers=account.headers, timeout=timeout_s, verify=False)
         #: Seconds that each submission took, in order.

@@ -160,14 +160,14 @@ class Registry:
             )
         process = self._process
         wait_until(
-            lambda: self._answers() or process.poll() is not None, 20, 0.02, why="the registry answers"
+            lambda: self._answers() or process.poll() is not None, every_s=0.02, why="the registry answers"
         )
         assert process.poll() is None, (self._folder / "log").read_text()[-2000:]
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
     def push(self, source: str, name: str) -> str:
@@ -184,7 +184,7 @@ class Registry:
 
     def _answers(self) -> bool:
         try:
-            link = self._engine.connect(self._port, 2)
+            link = self._engine.connect(self._port, 5)
         except OSError:
             return False
         with link:

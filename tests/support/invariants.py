@@ -59,7 +59,7 @@ def assert_invariants(
     *,
     engines: Sequence[Engine] = (),
     receivers: Receivers | None = None,
-    timeout_s: float = 40.0,
+    timeout_s: float = 90.0,
 ) -> None:
     """I1, I3, I4 from the database, the machine and its engines; call after the fault has been repaired.
 
@@ -79,14 +79,14 @@ def assert_invariants(
     used = Node.objects.aggregate(cpu=Sum("cpu_m_used"), mem=Sum("mem_mb_used"), slots=Sum("slots_used"))
     assert not any(used.values()), f"I4: reservations are left: {used}"
     try:
-        wait_until(lambda: not left_over(cluster, engines), 20)
+        wait_until(lambda: not left_over(cluster, engines))
     except AssertionError:
         raise AssertionError(f"I4 something is left: {left_over(cluster, engines)}") from None
     if receivers is not None:
         assert_told(receivers, timeout_s)
 
 
-def assert_told(receivers: Receivers, timeout_s: float = 40.0) -> None:
+def assert_told(receivers: Receivers, timeout_s: float = 90.0) -> None:
     """I4 for events: nothing is owed to the receivers any more, and every end was told to them.
 
     Ends are told once by the record, at least once on the wire, always under one id, in order.

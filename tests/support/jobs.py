@@ -71,7 +71,7 @@ class JobClient:
     def statuses(self, job: str, executor: str) -> list[str]:
         return [item["Status"] for item in self.results(job, executor)]
 
-    def ended(self, job: str, executor: str, timeout_s: float = 60.0) -> list[dict[str, Any]]:
+    def ended(self, job: str, executor: str, timeout_s: float = 90.0) -> list[dict[str, Any]]:
         """Wait for the end of every target; the results."""
         wait_until(
             lambda: all(found in ENDED for found in self.statuses(job, executor)),

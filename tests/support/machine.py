@@ -32,7 +32,7 @@ def kill(*pids: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(alive(pid) for pid in pids), 10, why=f"the processes {pids} are gone")
+    wait_until(lambda: not any(alive(pid) for pid in pids), why=f"the processes {pids} are gone")
 
 
 def launcher(node: Path) -> Hello | None:
@@ -41,7 +41,7 @@ def launcher(node: Path) -> Hello | None:
     if link is None:
         return None
     try:
-        return Hello.read(link.ask({"op": "hello"}, 5))
+        return Hello.read(link.ask({"op": "hello"}, 30))
     except BrokenLinkError:
         return None
     finally:
@@ -76,12 +76,12 @@ def _folder(node: Path, run_id: int, attempt: int) -> Path:
     return node / "launcher" / "runs" / f"{run_id}-{attempt}"
 
 
-def wait_dead(process: Process, timeout_s: float = 20.0) -> None:
+def wait_dead(process: Process, timeout_s: float = 60.0) -> None:
     """Wait until a worker has died by itself."""
     wait_until(lambda: not process.alive, timeout_s, why=f"{process.name} dies:\n{process.text()[-2000:]}")
 
 
-def wait_for_file(path: Path, timeout_s: float = 20.0) -> None:
+def wait_for_file(path: Path, timeout_s: float = 60.0) -> None:
     wait_until(path.exists, timeout_s, every_s=0.01, why=f"{path} appears")
 
 

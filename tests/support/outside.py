@@ -29,7 +29,7 @@ def outside(engine: Engine) -> Iterator[list[str]]:
             ).stdout
             return bool(found) and found != ours
 
-        wait_until(parted, 20, why="the namespace is there")
+        wait_until(parted, why="the namespace is there")
         here = engine.enter("--net")
         _ip(here, "link add outside0 type veth peer name out0 netns", str(keeper.pid))
         _ip(here, "address add 198.51.100.1/24 dev outside0")
@@ -42,7 +42,7 @@ def outside(engine: Engine) -> Iterator[list[str]]:
         yield there
     finally:
         keeper.kill()
-        keeper.wait(10)
+        keeper.wait(60)
         wait_until(
             lambda: (
                 subprocess.run(
@@ -51,7 +51,6 @@ def outside(engine: Engine) -> Iterator[list[str]]:
                     check=False,
                 ).returncode
             ),
-            20,
             why="the cable is gone",
         )
 
@@ -66,7 +65,7 @@ def listener(enter: list[str], port: int) -> Iterator[None]:
     command = [*enter, "busybox", "nc", "-ll", "-p", str(port), "-e", "busybox", "echo", "reached"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         try:
-            wait_until(lambda: reach(enter, "127.0.0.1", port), 20, why=f"port {port} listens")
+            wait_until(lambda: reach(enter, "127.0.0.1", port), why=f"port {port} listens")
             yield
         finally:
             process.kill()
