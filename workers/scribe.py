@@ -166,6 +166,8 @@ class Scribe:
             by_kind.setdefault(entry.what, []).append(entry)
         ours: set[int] = set()
         with transaction.atomic(), connection.cursor() as cursor:
+            # The moment that now() means: what waits for locks below must not date a start earlier.
+            now = time.monotonic()
             if len(group) > 1:
                 transitions.lock(cursor, [entry.lease.run_id for entry in group])
             if words := by_kind.get("told"):
@@ -174,7 +176,7 @@ class Scribe:
                 ours |= running.tell(cursor, [(entry.lease, entry.facts) for entry in told])
             if beginnings := by_kind.get("started"):
                 step("runner.before_started_commit")
-                now = time.monotonic()  # not when it was queued: the database may have been away since
+                # Not when it was queued: the database may have been away since.
                 ours |= running.started(
                     cursor, [(entry.lease, now - entry.since, entry.message) for entry in beginnings]
                 )

@@ -13,6 +13,7 @@ from django.db import connection
 from tests.support.cluster import Cluster, Process, wait_until
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.invariants import assert_once, assert_truth, ledger_command
+from tests.support.ledger import wait_begun
 from tests.support.machine import alive, kill, launcher_pid, started, wait_dead
 from workers import services
 from workers.crashpoints import STEPS
@@ -20,7 +21,7 @@ from workers.models import Attempt, Node
 from workers.states import Reason, State
 
 #: Longer than what the runner tells in one go, so that start and first output are commits of their own.
-_A_WHILE = "sleep 0.7"
+_A_WHILE = "sleep 2"
 
 
 @dataclass
@@ -49,7 +50,7 @@ class Stage:
         return self.start(GANTRY_CRASH_AT=self.step, GANTRY_CRASH_ONCE=str(self._mark))
 
     def died(self, worker: Process) -> None:
-        wait_dead(worker, 40)
+        wait_dead(worker, 120)
         assert self._mark.exists(), f"it died of something else:\n{worker.text()[-2000:]}"
 
     @property
@@ -60,13 +61,17 @@ class Stage:
         command = ledger_command(self.ledger, f"{self.node}-{name}", body, code)
         return submit(self.tenant_id, command, constraints={"rack_id": [self.node]}, **more)
 
+    def begun(self, name: str) -> None:
+        """Wait for its first word: a start is recorded a moment before that."""
+        wait_begun(self.ledger, f"{self.node}-{name}")
+
     def identity(self, run_id: int) -> int | str:
         """What runs for it now: another one would be a second execution."""
         return started(self.home, run_id).shim_pid
 
     def ended(self, run_id: int, **facts: object) -> None:
         """Wait for the end and compare the run's record with what it must be."""
-        (row,) = wait_final(run_id, timeout_s=40)
+        (row,) = wait_final(run_id, timeout_s=120)
         found = {name: getattr(row, name) for name in facts}
         assert found == facts, f"run {run_id} should have ended with {facts}: {found}, {row.message}"
 
@@ -135,8 +140,9 @@ def retried(stage: Stage) -> None:
 def cancelled(stage: Stage) -> None:
     """What runs is cancelled."""
     worker = stage.crashing()
-    run_id = stage.submit("a", "sleep 60")
+    run_id = stage.submit("a", "sleep 600")
     wait_started(run_id)
+    stage.begun("a")
     assert services.cancel(stage.tenant_id, run_id).accepted
     stage.died(worker)
     stage.start()
@@ -147,7 +153,7 @@ def cancelled(stage: Stage) -> None:
 def out_of_time(stage: Stage) -> None:
     """A command that runs into its time limit."""
     worker = stage.crashing()
-    run_id = stage.submit("a", "sleep 60", timeout_s=1)
+    run_id = stage.submit("a", "sleep 600", timeout_s=3)
     stage.died(worker)
     stage.start()
     stage.ended(run_id, state=State.FAILED, reason=Reason.TIMEOUT, attempt=1)
@@ -190,8 +196,9 @@ def stopped(stage: Stage) -> None:
 def swept(stage: Stage) -> None:
     """A worker finds something running that nobody owns."""
     first = stage.start()
-    run_id = stage.submit("a", "sleep 60")
+    run_id = stage.submit("a", "sleep 600")
     wait_started(run_id)
+    stage.begun("a")
     first.kill()
     shim = started(stage.home, run_id).shim_pid
     services.remove_node(stage.node, force=True)
@@ -207,13 +214,17 @@ def swept(stage: Stage) -> None:
 def given_up(stage: Stage) -> None:
     """A machine is gone, and the worker elsewhere that gives up its attempts dies meanwhile."""
     away = stage.cluster.node("away", GANTRY_WAIT_BROKER="0")
-    command = ledger_command(stage.ledger, "a", "sleep 0.5", code=3)
+    gate = stage.ledger.with_name("a.gate")
+    gate.touch()
+    command = ledger_command(stage.ledger, "a", f"while test -e {gate}; do sleep 0.05; done", code=3)
     run_id = submit(stage.tenant_id, command, retries=1)
     wait_started(run_id)
+    wait_begun(stage.ledger, "a")
     home = stage.cluster.folder / "away"
     shim = started(home, run_id).shim_pid
     away.kill()
     kill(launcher_pid(home), shim)
+    gate.unlink()
     with connection.cursor() as cursor:  # an hour ago, that is
         cursor.execute("UPDATE workers_node SET heartbeat_at = heartbeat_at - interval '1 hour'")
     stage.died(stage.crashing())

@@ -63,7 +63,7 @@ class Wire:
             f"Content-Type: application/json\r\nIdempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         self._message = head.encode() + body
-        self._socket = socket.create_connection((str(address.hostname), int(address.port or 80)), timeout=10)
+        self._socket = socket.create_connection((str(address.hostname), int(address.port or 80)), timeout=60)
 
     def send(self, share: float = 1.0) -> None:
         """Send the first part of the request; 1.0 is all of it."""
@@ -143,7 +143,7 @@ def test_half_a_request_is_none(cluster: Cluster, account: Account) -> None:
 
 
 def _together(start: threading.Barrier, key: str, command: str, client: TaskClient) -> httpx.Response:
-    start.wait(10)
+    start.wait(60)
     return client.post(command, key=key)
 
 

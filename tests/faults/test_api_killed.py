@@ -27,7 +27,7 @@ from workers.states import FINAL, State
 def _kill_whole(api: Api) -> None:
     """kill -9 of the server and its workers at once, as the end of a machine or container would do."""
     os.killpg(api.pid, signal.SIGKILL)
-    api.popen.wait(10)
+    api.popen.wait(60)
 
 
 def test_killed_between_commit_and_ring(cluster: Cluster, account: Account, shared_folder: Path) -> None:
@@ -41,7 +41,7 @@ def test_killed_between_commit_and_ring(cluster: Cluster, account: Account, shar
         client.post(command, key="k1")
     assert mark.exists(), "the API did not die where it should"
     (run_id,) = Run.objects.values_list("id", flat=True)
-    wait_final(run_id, timeout_s=10)
+    wait_final(run_id)
     _kill_whole(dying)
     with TaskClient(cluster.api(), account) as client:
         again = client.post(command, key="k1")
@@ -83,11 +83,11 @@ class Submitter(threading.Thread):
 
     def _submit(self, name: str) -> int:
         command = ledger_command(self._ledger, name)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while time.monotonic() < deadline:
             api = next(p for p in reversed(self._cluster.processes) if isinstance(p, Api))
             try:
-                with TaskClient(api, self._account, 10) as client:
+                with TaskClient(api, self._account, 20) as client:
                     answer = client.post(command, key=name, callbackUrl=self._them.url(f"/{name}"))
             except httpx.TransportError:
                 self.resent += 1
@@ -95,7 +95,7 @@ class Submitter(threading.Thread):
                 continue
             assert answer.status_code == 200, answer.text
             return task_id(answer)
-        raise AssertionError("no answer within 60 s")
+        raise AssertionError("no answer within 120 s")
 
 
 def _kill_again_and_again(
@@ -121,11 +121,13 @@ def _kill_again_and_again(
         for client in clients:
             client.stopping.set()
         for client in clients:
-            client.join(70)
+            client.join(130)
     assert [client.failure for client in clients] == ["", "", ""]
     assert sum(client.resent for client in clients) > 0, "no kill hit a client: it proved nothing"
     names = {name: run_id for client in clients for name, run_id in client.accepted.items()}
-    wait_until(lambda: Run.objects.filter(state__in=FINAL).count() == Run.objects.count(), 60, why="all ends")
+    wait_until(
+        lambda: Run.objects.filter(state__in=FINAL).count() == Run.objects.count(), 120, why="all ends"
+    )
     assert Run.objects.count() == len(names), "a resend made a second run"
     assert Run.objects.filter(pk__in=names.values(), state=State.SUCCEEDED).count() == len(names)
     assert_once(ledger, names)

@@ -38,7 +38,7 @@ class Echo:
 
     def send(self, run_id: int, attempt: int, epoch: int) -> None:
         arguments = [run_id, attempt, epoch]
-        app.send_task("gantry.execute", args=arguments, queue=QUEUE, producer=self._producer, retry=False)
+        app.send_task("gantry.execute", args=arguments, queue=QUEUE, producer=self._producer, retry=True)
         self.sent += 1
 
     def any_lease(self, run_id: int) -> None:
@@ -81,7 +81,7 @@ def _queue_is_empty() -> bool:
 def _settle(echo: Echo) -> None:
     """Every copy has been taken by the node's Celery, so each had its chance to do harm."""
     wait_until(_queue_is_empty, 60, why="the node takes every copy")
-    wait_until(lambda: (executed_by_celery() or 0) >= echo.sent, 30, why="Celery has executed every copy")
+    wait_until(lambda: (executed_by_celery() or 0) >= echo.sent, 60, why="Celery has executed every copy")
 
 
 def test_every_ring_and_every_message_doubled(
@@ -102,7 +102,7 @@ def test_every_ring_and_every_message_doubled(
                 names[name] = submit(account.tenant_id, command, retries=1 if code else 0)
                 known.append(names[name])
                 time.sleep(0.01)
-            ended = wait_final(*known, timeout_s=60)
+            ended = wait_final(*known, timeout_s=120)
         again = known * 2
         random.Random(11).shuffle(again)
         for run_id in again:
@@ -123,10 +123,13 @@ def test_messages_of_a_dead_worker_reach_the_next_one(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """Catches an adopted run that a message from before the adoption starts again."""
-    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "40"  # a restart on a busy machine is no lost node
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"  # a restart on a busy machine is no lost node
     ledger = open_ledger(shared_folder)
+    gate = shared_folder / "gate"
+    gate.touch()
+    wait = f"while test -e {gate}; do sleep 0.05; done"
     first = cluster.node()
-    names = {f"r{n}": submit(account.tenant_id, ledger_command(ledger, f"r{n}", "sleep 4")) for n in range(8)}
+    names = {f"r{n}": submit(account.tenant_id, ledger_command(ledger, f"r{n}", wait)) for n in range(8)}
     for run_id in names.values():
         wait_started(run_id)
     first.kill()
@@ -139,6 +142,7 @@ def test_messages_of_a_dead_worker_reach_the_next_one(
         for run_id in [*names.values()] * 3:
             echo.send(run_id, 1, 1)
             echo.send(run_id, 1, 2)
+        gate.unlink()
         wait_final(*names.values())
         _settle(echo)
     finally:

@@ -53,14 +53,14 @@ def test_redis_killed_and_flushed_with_a_thousand_waiting(
     before = _ended()
     assert before < 900, "the fault came too late to prove anything"
     with redis_down():
-        wait_until(lambda: _ended() > min(before + 150, 950), 30, why="runs flow without Redis")
+        wait_until(lambda: _ended() > min(before + 150, 950), 60, why="runs flow without Redis")
 
     def flushed_until_nearly_all_ended() -> bool:
         flush_redis()
         return _ended() > 960
 
     wait_until(flushed_until_nearly_all_ended, 90, 0.1, "runs flow while Redis is flushed")
-    wait_final(*names.values(), timeout_s=60)
+    wait_final(*names.values(), timeout_s=90)
     _assert_each_once(ledger, names)
     wait_broker_used(account.tenant_id)
     assert_invariants(cluster)
@@ -78,7 +78,7 @@ def _restarts(cluster: Cluster, account: Account, folder: Path, times: int) -> N
         restart_redis(down_s=0.3 * (turn % 3))
         if turn % 2:
             wait_broker_trusted()
-    wait_final(*names.values(), timeout_s=60)
+    wait_final(*names.values(), timeout_s=120)
     _assert_each_once(ledger, names)
     wait_broker_used(account.tenant_id)
     assert_invariants(cluster)

@@ -42,7 +42,7 @@ def _assert_says_so(client: TaskClient, node: Process) -> None:
     assert (status, body["status"], body["database"]) == (200, "ready", "ok")
     assert body["broker"].startswith("down: "), body
     waiting = client.submit("true", constraints={"field": "rack_id", "values": ["r9"]})
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15, "it waited for the broker, which is silent for longer than that"
     told = wait_until(
         lambda: [item for item in client.explain(waiting)["reasons"] if item["code"] == "broker"],
         why="explain says that the broker is silent",

@@ -51,16 +51,16 @@ def test_it_dies_at_a_step(cluster: Cluster, account: Account, them: Receivers, 
     mark = cluster.folder / "crashed"
     stage = Stage()
     crash = {"GANTRY_CRASH_AT": step, "GANTRY_CRASH_ONCE": str(mark)}
-    brief = {"GANTRY_CALLBACK_LEASE_S": "1.5", "GANTRY_CALLBACK_TIMEOUT_S": "1"}
+    brief = {"GANTRY_CALLBACK_LEASE_S": "4", "GANTRY_CALLBACK_TIMEOUT_S": "2.5"}
     # Not waited for: at the first step it dies with its first look, perhaps before anybody saw its heartbeat.
     dying = cluster.callbacks(wait=False, settings={**OPEN, **crash, **brief})
     run_id = submit(account.tenant_id, "true", callback_url=them.url("/a"))
     run = stage.start(run_id)
-    wait_dead(dying, 40)
+    wait_dead(dying, 90)
     assert mark.exists(), f"it died of something else:\n{dying.text()[-2000:]}"
     stage.finish(run, State.SUCCEEDED, exit_code=0)
     cluster.callbacks(settings=OPEN)
-    wait_states(40, delivered=2)
+    wait_states(delivered=2)
     assert_told(them, run_id, "/a")
     most = 3 if step in ("callbacks.after_send", "callbacks.before_record_commit") else 2
     assert len(them.ids("/a")) == most, "only what had been sent and not recorded is sent again"
@@ -86,7 +86,9 @@ def test_a_frozen_one_is_replaced_and_writes_nothing_afterwards(
     cluster: Cluster, account: Account, them: Receivers
 ) -> None:
     them.answers["/h"] = hang(3)
-    first = cluster.callbacks("c1", settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "3"})
+    first = cluster.callbacks(
+        "c1", settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "3", "GANTRY_CALLBACK_LEASE_S": "5"}
+    )
     owe(account.tenant_id, [them.url("/h")])
     wait_until(lambda: them.at("/h"), why="it is being sent")
     first.freeze()
@@ -107,7 +109,9 @@ def test_another_takes_over_from_a_dead_one_and_its_absence_is_told(
 ) -> None:
     """Catches receivers that stay leased by the dead until something restarts, a silence nobody names."""
     them.answers["/h"] = hang()
-    first = cluster.callbacks("c1", settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "4"})
+    first = cluster.callbacks(
+        "c1", settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "4", "GANTRY_CALLBACK_LEASE_S": "6"}
+    )
     run_id = submit(account.tenant_id, "true", callback_url=them.url("/h"))
     stage = Stage()
     run = stage.start(run_id)
@@ -115,7 +119,7 @@ def test_another_takes_over_from_a_dead_one_and_its_absence_is_told(
     second = cluster.callbacks("c2", settings=OPEN)
     first.kill()
     them.answers.clear()
-    wait_states(30, delivered=1)
+    wait_states(delivered=1)
     assert len(set(them.ids("/h"))) == 1
     assert [row.holder for row in CallbackReceiver.objects.all()] == ["c2"]
     assert not outbox.delivery_trouble(), "c2 is there"
@@ -126,7 +130,7 @@ def test_another_takes_over_from_a_dead_one_and_its_absence_is_told(
     assert any("nobody delivers them (none has been heard for 4" in text for text in warnings), warnings
     assert "start manage.py callbacks" in str(services.explain(account.tenant_id, run_id)["reasons"])
     cluster.callbacks("c3", settings=OPEN)
-    wait_states(30, delivered=2)
+    wait_states(delivered=2)
     assert_told(them, run_id, "/h")
     assert client.get("/readyz").json()["warnings"] == [text for text in warnings if "nobody" not in text]
 
@@ -138,7 +142,7 @@ def test_several_deliver_together_and_nothing_twice(
         cluster.callbacks(name, settings=OPEN)
     for turn in range(4):
         owe(account.tenant_id, [them.url(f"/{turn}/{n}", n % 10) for n in range(60)], f"t{turn}-")
-    wait_states(60, delivered=240)
+    wait_states(delivered=240)
     ids = [item.id for item in them.got]
     assert len(ids) == len(set(ids)) == 240
     assert set(them.most.values()) == {1}, "one connection per receiver, whoever serves it"
@@ -149,7 +153,7 @@ def test_several_deliver_together_and_nothing_twice(
 
 def test_without_the_broker_it_goes_on(cluster: Cluster, account: Account, them: Receivers) -> None:
     worker = cluster.callbacks(settings=OPEN)
-    wait_until(lambda: "broker.back" in worker.text(), 30, why="it uses the broker")
+    wait_until(lambda: "broker.back" in worker.text(), why="it uses the broker")
     owe(account.tenant_id, [them.url("/before")])
     wait_states(delivered=1)
     with redis_down():
@@ -174,7 +178,7 @@ def test_the_database_goes_away_while_it_sends(cluster: Cluster, account: Accoun
         time.sleep(2.5)
         them.answers.clear()
     wait_until(
-        patiently(lambda: Callback.objects.filter(state="delivered").count() == 1), 60, why="it is delivered"
+        patiently(lambda: Callback.objects.filter(state="delivered").count() == 1), 90, why="it is delivered"
     )
     assert len(set(them.ids("/slow"))) == 1
 
@@ -189,12 +193,12 @@ def test_it_stops_within_five_seconds_and_gives_back(
     owe(account.tenant_id, [them.url("/h")])
     wait_until(lambda: them.at("/h"), why="it is being sent")
     began = time.monotonic()
-    assert worker.terminate(15) == 0
-    assert time.monotonic() - began < 8, "5 s, and what a loaded machine adds"
+    assert worker.terminate() == 0
+    assert time.monotonic() - began < 20, "5 s, and what a loaded machine adds; it hangs for 30"
     assert Deliverer.objects.get().detached
     them.answers.clear()
     cluster.callbacks(settings=settings)
-    wait_states(20, delivered=1)
+    wait_states(delivered=1)
     assert set(them.ids("/h")) == {Callback.objects.get().message_id}
 
 
@@ -220,11 +224,11 @@ def test_killed_again_and_again_under_load(cluster: Cluster, account: Account, t
             path = f"/r/{number}"
             runs[path] = submit(account.tenant_id, "sleep 0.1", callback_url=them.url(path, number % 7))
             time.sleep(0.1)
-        killer.join(60)
+        killer.join(120)
     finally:
         stopping.set()
-    wait_final(*runs.values(), timeout_s=60)
-    wait_states(60, delivered=80)
+    wait_final(*runs.values())
+    wait_states(delivered=80)
     for path, run_id in runs.items():
         assert_told(them, run_id, path)
     assert Run.objects.count() == 40

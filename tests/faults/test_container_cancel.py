@@ -18,6 +18,7 @@ from tests.support.engine import cancel_unheard, output, run, wait_final, wait_s
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
+from tests.support.ledger import wait_begun
 from tests.support.machine import alive
 from workers import services
 from workers.models import Attempt, RunEvent
@@ -77,6 +78,7 @@ def test_cancel_while_no_worker_lives(
     command = ledger_command(ledger, "a", "sleep 600")
     run_id = submit_container(account.tenant_id, command, share=shared_folder, retries=2)
     wait_started(run_id)
+    wait_begun(ledger, "a")
     pids = engine.pids(container_of(engine, run_id)["Id"])
     worker.kill()
     done = services.cancel(account.tenant_id, run_id)
@@ -137,7 +139,7 @@ def _race(engine: Engine, cluster: Cluster, account: Account, folder: Path, *, r
         try:
             racer.run_id = submit_container(account.tenant_id, command, share=folder, retries=1)
             if racer.of == "end":
-                wait_until(lambda: begins(ledger).get(racer.name), 40, 0.005, why=f"{racer.name} begins")
+                wait_until(lambda: begins(ledger).get(racer.name), 60, 0.005, why=f"{racer.name} begins")
             time.sleep(racer.cancel_after_s)  # the race itself
             racer.answer = services.cancel(account.tenant_id, racer.run_id)
         finally:

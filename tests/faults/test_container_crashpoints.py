@@ -48,7 +48,7 @@ class BoxStage(Stage):
     def start(self, **env: str) -> Process:
         return super().start(**self.engine.env, **env)
 
-    def submit(self, name: str, body: str = "sleep 0.7", code: int = 0, **more: Any) -> int:
+    def submit(self, name: str, body: str = "sleep 2", code: int = 0, **more: Any) -> int:
         return submit_container(
             self.tenant_id,
             ledger_command(self.ledger, f"{self.node}-{name}", body, code),
@@ -65,15 +65,16 @@ def swept(stage: Stage) -> None:
     """A worker finds a container running that nobody owns."""
     assert isinstance(stage, BoxStage)
     first = stage.start()
-    run_id = stage.submit("a", "sleep 60")
+    run_id = stage.submit("a", "sleep 600")
     wait_started(run_id)
+    stage.begun("a")
     first.kill()
     services.remove_node(stage.node, force=True)
     services.set_node_mode(stage.node, Node.Mode.READY, force=True)
     assert container_of(stage.engine, run_id)["State"]["Running"], "it died with its worker"
     stage.died(stage.crashing())
     stage.start()
-    wait_until(lambda: not containers_of(stage.engine, run_id), 40, why="the orphan is removed")
+    wait_until(lambda: not containers_of(stage.engine, run_id), 90, why="the orphan is removed")
     stage.ended(run_id, reason=Reason.NODE_GONE, attempt=1)
     stage.once(a=run_id)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -80,22 +79,24 @@ def test_a_container_fills_the_disk(
     else:
         command = f"dd if=/dev/urandom bs=1M count=80 2>/dev/null; {hold}; exit 1"
     filler = submit_container(account.tenant_id, command, share=shared_folder, mem_mb=256)
-    wait_until(lambda: disk.free_mb() < 1, 30, why="the container fills the disk")
-    wait_until(lambda: "MiB free in" in _trouble(), 30, why="the node's row says what is wrong")
+    wait_until(lambda: disk.free_mb() < 1, why="the container fills the disk")
+    wait_until(lambda: "MiB free in" in _trouble(), why="the node's row says what is wrong")
     waiting = submit_container(account.tenant_id, "echo here")
-    told: Any = services.explain(account.tenant_id, waiting)["reasons"]
-    assert "MiB free in" in str(told)
-    wait_final(quiet, timeout_s=60)
+    wait_until(
+        lambda: "MiB free in" in str(services.explain(account.tenant_id, waiting)["reasons"]),
+        why="explain says why it waits",
+    )
+    wait_final(quiet)
     assert disk.free_mb() < 1, "the bystander ended on a full disk, else this proves nothing"
     assert_truth(ledger, "quiet", quiet, 5)
     assert run(waiting).attempt == 0, "a node without space took work"
     go.touch()
-    (failed,) = wait_final(filler, timeout_s=60)
+    (failed,) = wait_final(filler)
     assert (failed.state, failed.reason, failed.exit_code) == (State.FAILED, Reason.EXIT_CODE, 1)
     assert ("the end of its output is missing" in failed.message) == (by == "output"), failed.message
-    (after,) = wait_final(waiting, timeout_s=60)
+    (after,) = wait_final(waiting)
     assert (after.state, after.attempt, output(waiting)) == (State.SUCCEEDED, 1, b"here\n")
     assert_once(ledger, {"quiet": quiet})
     assert disk.node.alive
-    wait_until(lambda: not disk.left_over(), 20, why=f"I4: {disk.left_over()}")
+    wait_until(lambda: not disk.left_over(), why=f"I4: {disk.left_over()}")
     assert_invariants(cluster, engines=[mortal_engine])

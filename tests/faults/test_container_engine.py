@@ -21,7 +21,7 @@ from tests.support.invariants import (
     ledger_command,
     open_ledger,
 )
-from tests.support.ledger import CONTAINER, note, traces
+from tests.support.ledger import CONTAINER, note, traces, wait_begun
 from tests.support.machine import alive
 from tests.support.proxy import Proxy
 from workers import services
@@ -78,15 +78,15 @@ def test_a_killed_engine_that_keeps_its_containers(
     command = submit(account.tenant_id, "echo meanwhile")
     wait_final(command)
     assert output(command) == b"meanwhile\n"
-    wait_until(_trouble, 30, why="the node knows that its engine is away")
+    wait_until(_trouble, why="the node knows that its engine is away")
     waiting = submit_container(account.tenant_id, ledger_command(ledger, "waiting"), share=shared_folder)
-    wait_until(lambda: _told(account, waiting), 30, why="explain says that the engine is away")
+    wait_until(lambda: _told(account, waiting), why="explain says that the engine is away")
     assert alive(pids[0])
     assert (run(run_id).state, run(waiting).attempt) == (State.RUNNING, 0)
     gate.unlink()
     engine.start_daemon(live_restore=True)
     assert container_of(engine, run_id)["Id"] == box
-    (ended, after) = wait_final(run_id, waiting, timeout_s=60)
+    (ended, after) = wait_final(run_id, waiting)
     assert (ended.state, ended.exit_code, ended.attempt) == (State.FAILED, 5, 1)
     assert output(run_id) == b"out-a\none\ntwo\nthree\n"
     assert (after.state, after.attempt) == (State.SUCCEEDED, 1)
@@ -119,11 +119,12 @@ def test_a_killed_engine_that_takes_its_containers_along(
     )
     for run_id in (plain, again):
         wait_started(run_id)
+    wait_begun(ledger, "plain", "again")
     boxes = [container_of(engine, run_id)["Id"] for run_id in (plain, again)]
     engine.kill_daemon()
     engine.start_daemon()
     assert not any(engine.pids(box) for box in boxes), "it killed them, else this proves nothing"
-    (ended,) = wait_final(plain, timeout_s=60)
+    (ended,) = wait_final(plain)
     assert (ended.state, ended.attempt) == (State.FAILED, 1)
     assert ended.reason in (Reason.EXIT_CODE, Reason.LOST, Reason.RUNTIME)
     wait_until(lambda: run(again).attempt == 2 and run(again).started_at, 60, why="the next try runs")
@@ -154,7 +155,7 @@ def test_containers_are_submitted_while_the_engine_is_restarted(
         _wait_begun(ledger, so_far)
         engine.kill_daemon()
         engine.start_daemon(live_restore=live_restore)
-    for ended in wait_final(*runs.values(), timeout_s=90):
+    for ended in wait_final(*runs.values(), timeout_s=120):
         assert ended.state == State.SUCCEEDED, ended.message
     for name, run_id in runs.items():
         tries = Attempt.objects.filter(run_id=run_id).exclude(reason=Reason.DROPPED).count()
@@ -190,7 +191,7 @@ def test_a_container_that_its_engine_takes_for_running(
     engine.tell_started(ghost)
     wait_until(lambda: container_of(engine, run_id)["State"]["Running"], why="the engine says that it runs")
     again = cluster.node(settings=engine.env, GANTRY_WAIT_BROKER="0")
-    (ended,) = wait_final(run_id, timeout_s=60)
+    (ended,) = wait_final(run_id)
     assert (ended.state, ended.attempt) == (State.SUCCEEDED, 2)
     assert Attempt.objects.get(run_id=run_id, number=1).reason == Reason.LOST
     assert begins(ledger) == {"a": 2}
@@ -199,7 +200,7 @@ def test_a_container_that_its_engine_takes_for_running(
 
 
 def _wait_begun(ledger: Path, how_many: int) -> None:
-    wait_until(lambda: len(begins(ledger)) >= how_many, 40, 0.005, why=f"{how_many} containers have begun")
+    wait_until(lambda: len(begins(ledger)) >= how_many, 60, 0.005, why=f"{how_many} containers have begun")
 
 
 def test_a_frozen_engine(
@@ -222,10 +223,10 @@ def test_a_frozen_engine(
     command = submit(account.tenant_id, "echo meanwhile")
     wait_final(command)
     assert services.cancel(account.tenant_id, doomed).accepted
-    wait_until(_trouble, 60, why="the node says that its engine is silent")
+    wait_until(_trouble, why="the node says that its engine is silent")
     assert (run(run_id).state, run(run_id).lease_epoch) == (State.RUNNING, 1)
     engine.thaw()
-    (cancelled,) = wait_final(doomed, timeout_s=60)
+    (cancelled,) = wait_final(doomed)
     assert cancelled.state == State.CANCELLED
     assert container_of(engine, run_id)["Id"] == box
     gate.unlink()
@@ -247,10 +248,10 @@ def test_no_engine_when_the_worker_starts(
     waiting = submit_container(account.tenant_id, ledger_command(ledger, "a"), share=shared_folder)
     command = submit(account.tenant_id, "true")
     wait_final(command)
-    wait_until(lambda: _told(account, waiting), 30, why="explain says that the engine is away")
+    wait_until(lambda: _told(account, waiting), why="explain says that the engine is away")
     assert run(waiting).attempt == 0
     engine.start_daemon()
-    wait_final(waiting, timeout_s=60)
+    wait_final(waiting)
     assert_once(ledger, {"a": waiting})
     assert_truth(ledger, "a", waiting)
     assert worker.alive
@@ -307,9 +308,9 @@ def test_a_request_that_never_arrives(
     run_id = submit_container(account.tenant_id, command, share=shared_folder)
     wait_until(wire.dropped.is_set, every_s=0.002, why=f"the reply to {what} is lost")
     wire.cut()
-    wait_until(lambda: _trouble() or run(run_id).state == State.PENDING, 30, why="it is noticed")
+    wait_until(lambda: _trouble() or run(run_id).state == State.PENDING, why="it is noticed")
     wire.mend()
-    (ended,) = wait_final(run_id, timeout_s=60)
+    (ended,) = wait_final(run_id)
     assert (ended.state, ended.exit_code) == (State.FAILED, 7)
     assert begins(ledger) == {"warm": 1, "a": 1}
     assert_truth(ledger, "a", run_id, 7)
@@ -325,10 +326,10 @@ def test_a_log_stream_that_is_cut_again_and_again(
     run_id = submit_container(account.tenant_id, script)
     wait_started(run_id)
     for cut in range(4):
-        wait_until(lambda: f"line {cut * 40 + 5}\n".encode() in output(run_id), 30, why="output comes")  # noqa: B023
+        wait_until(lambda: f"line {cut * 40 + 5}\n".encode() in output(run_id), why="output comes")  # noqa: B023
         wire.cut()
         wire.mend()
-    (ended,) = wait_final(run_id, timeout_s=60)
+    (ended,) = wait_final(run_id)
     assert ended.exit_code == 0
     assert output(run_id).decode() == "".join(f"line {i}\n" for i in range(1, 301)) + "last"
     assert output(run_id, stream=2).decode() == "".join(f"err {i}\n" for i in range(1, 301))

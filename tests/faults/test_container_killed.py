@@ -21,6 +21,7 @@ from tests.support.invariants import (
     ledger_command,
     open_ledger,
 )
+from tests.support.ledger import wait_begun
 from tests.support.machine import alive, kill
 from workers.models import Attempt, Run
 from workers.states import Reason, State
@@ -119,7 +120,7 @@ def test_the_container_ends_while_its_engine_is_down(
         cluster.node(settings=engine.env)
     assert run(run_id).state == State.RUNNING, "nobody can know yet how it ended"
     engine.start_daemon(live_restore=True)
-    (ended,) = wait_final(run_id, timeout_s=60)
+    (ended,) = wait_final(run_id)
     assert (ended.state, ended.attempt) == (State.FAILED, 1)
     assert ended.exit_code == 5 or ended.reason == Reason.LOST, f"it claims {ended.message}"
     assert begins(ledger) == {"a": 1}
@@ -143,6 +144,7 @@ def test_a_container_that_somebody_removed_is_lost(
     )
     for run_id in (plain, again):
         wait_started(run_id)
+    wait_begun(ledger, "plain")
     wait_until(lambda: output(again) == b"out-again\n", why="the output so far is stored")
     if not worker_lives:
         worker.kill()
@@ -195,7 +197,6 @@ def test_orphans_of_this_node_only_are_removed(
     cluster.node("n1", attributes="rack_id=r1", settings=engine.env, GANTRY_WAIT_BROKER="0")
     wait_until(
         lambda: made["Id"] not in [found["Id"] for found in containers_of(engine, orphan)],
-        30,
         why="the orphan is removed",
     )
     assert container_of(engine, other)["State"]["Running"]
@@ -220,7 +221,7 @@ def test_workers_killed_at_random_moments_for_long(
 
 
 def _wait_begun(ledger: Path, how_many: int) -> None:
-    wait_until(lambda: len(begins(ledger)) >= how_many, 40, 0.005, why=f"{how_many} containers have begun")
+    wait_until(lambda: len(begins(ledger)) >= how_many, 60, 0.005, why=f"{how_many} containers have begun")
 
 
 def _killed_at_random(
@@ -243,7 +244,7 @@ def _killed_at_random(
         _wait_begun(ledger, moment)
         worker.kill()
         worker = cluster.node(settings=calm, GANTRY_WAIT_BROKER=chance.choice("01"))
-    wait_final(*names.values(), timeout_s=90)
+    wait_final(*names.values(), timeout_s=120)
     assert_once(ledger, names)
     for name, run_id in names.items():
         assert_truth(ledger, name, run_id, codes[name])

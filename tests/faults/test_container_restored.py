@@ -53,7 +53,7 @@ def test_containers_are_newer_than_the_restored_database(
 
     restore(backup)
     for each in (worker, other):
-        wait_dead(each, 30)
+        wait_dead(each)
         assert "restored from a backup" in each.text()
     assert not Run.objects.filter(pk=newer).exists()
     for run_id, container in before.items():

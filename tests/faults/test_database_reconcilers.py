@@ -27,7 +27,7 @@ def _at_once(work: Callable[[], int], times: int) -> list[int]:
 
     def one(_: int) -> int:
         try:
-            barrier.wait(10)
+            barrier.wait(60)
             return work()
         finally:
             connection.close()
@@ -98,20 +98,22 @@ def test_whole_rounds_at_once(cluster: Cluster, account: Account, settings: Sett
         _at_once(rounds, 4)
         return not Run.objects.exclude(state__in=FINAL).exists()
 
-    wait_until(all_done, 30, why="nothing is left to the other reconciler")
+    wait_until(all_done, why="nothing is left to the other reconciler")
     assert RunEvent.objects.filter(to_state=State.FAILED).count() == 80
     assert_invariants(cluster)
 
 
 def test_five_nodes_reconcile(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches the same between real workers: what expires ends once, what was lost is tried once more."""
+    # Six workers that start at once beat late on a busy machine: only who is killed may be lost.
+    cluster.env |= {"GANTRY_NODE_LOST_AFTER_S": "18", "GANTRY_GUARD_MARGIN_S": "6"}
     ledger = open_ledger(shared_folder)
     eager: dict[str, Any] = {"GANTRY_RECONCILE_S": "0.05"}
     lost = cluster.node("n0", attributes="rack_id=r0", **eager)
     moved = [
         submit(
             account.tenant_id,
-            ledger_command(ledger, f"m{n}", f"mkdir {shared_folder}/m{n} 2>/dev/null && sleep 60"),
+            ledger_command(ledger, f"m{n}", f"mkdir {shared_folder}/m{n} 2>/dev/null && sleep 600"),
             constraints={"rack_id": ["r0", "r1"]},
             retries=1,
         )
@@ -126,9 +128,9 @@ def test_five_nodes_reconcile(cluster: Cluster, account: Account, shared_folder:
         submit(account.tenant_id, "true", constraints={"rack_id": ["r9"]}, expires_in_s=1 + n % 3)
         for n in range(100)
     ]
-    wait_until(lambda: Node.objects.filter(detached=False).count() == 6, 60, why="all nodes register")
-    wait_final(*expiring, timeout_s=40)
-    wait_final(*moved, timeout_s=60)
+    wait_until(lambda: Node.objects.filter(detached=False).count() == 6, 120, why="all nodes register")
+    wait_final(*expiring)
+    wait_final(*moved)
     assert Run.objects.filter(pk__in=expiring, reason=Reason.EXPIRED, attempt=0).count() == len(expiring)
     assert RunEvent.objects.filter(run_id__in=expiring).count() == len(expiring)
     assert Run.objects.filter(pk__in=moved, state=State.SUCCEEDED, attempt=2).count() == len(moved)

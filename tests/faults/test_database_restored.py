@@ -27,7 +27,7 @@ def _gated(ledger: Path, name: str, gate: Path, code: int = 0) -> str:
 
 
 def _stopped_by_itself(worker: Process) -> None:
-    wait_dead(worker, 30)
+    wait_dead(worker)
     assert worker.popen.returncode == 1
     text = worker.text()
     assert "agent.superseded" in text

@@ -47,14 +47,14 @@ def test_the_clock_is_really_wrong(cluster: Cluster) -> None:
         [sys.executable, "-c", ask], env=clock.env, capture_output=True, check=True, text=True
     )
     wrong, counting, program = told.stdout.split()
-    assert HOUR - 5 < float(wrong) - time.time() < HOUR + 5
-    assert abs(float(counting) - time.monotonic()) < 5
+    assert abs(float(wrong) - time.time() - HOUR) < 120
+    assert abs(float(counting) - time.monotonic()) < 120
     script = cluster.folder / "ask.py"
     script.write_text("import time; print(time.time())")
     told = subprocess.run(
         [program, "-I", "-S", "-X", "utf8", str(script)], env={}, capture_output=True, check=True, text=True
     )
-    assert HOUR - 5 < float(told.stdout) - time.time() < HOUR + 5
+    assert abs(float(told.stdout) - time.time() - HOUR) < 120
     cluster.node(**clock.env)
     programs = [Path(f"/proc/{pid}/cmdline").read_text() for pid in pids_under(cluster.folder)]
     assert any("clock/launch.py" in text and "/launcher" in text for text in programs), programs
@@ -64,7 +64,7 @@ def test_clock_of_a_node_jumps_while_it_works(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """Catches a lease, deadline, grace period, backoff or guard that is counted by the node's time of day."""
-    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "40"  # a node that is slow on a busy machine is no lost one
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"  # a node that is slow on a busy machine is no lost one
     ledger = open_ledger(shared_folder)
     clock = Clock(cluster.folder / "clock")
     node = cluster.node(GANTRY_RETRY_BASE_S="1", **clock.env)
@@ -84,13 +84,13 @@ def test_clock_of_a_node_jumps_while_it_works(
     assert run(steady).lease_epoch == run(limited).lease_epoch == 1, "a lease ran out"
     ended = run(limited)
     assert (ended.state, ended.reason) == (State.FAILED, Reason.TIMEOUT)
-    assert 4 <= _seconds(ended.finished_at, ended.started_at) < 30
-    assert 5 <= _seconds(run(steady).finished_at, run(steady).started_at) < 30
+    assert 4 <= _seconds(ended.finished_at, ended.started_at) < 120
+    assert 5 <= _seconds(run(steady).finished_at, run(steady).started_at) < 120
     assert run(waits).reason == Reason.EXPIRED
-    assert 3 <= _seconds(run(waits).finished_at, run(waits).created_at) < 30
+    assert 3 <= _seconds(run(waits).finished_at, run(waits).created_at) < 120
     first, second = Attempt.objects.filter(run_id=retried).order_by("number")
     waited = _seconds(second.claimed_at, first.finished_at)
-    assert 0.9 <= waited < 30, "the backoff is one second, give or take a tenth"
+    assert 0.9 <= waited < 120, "the backoff is one second, give or take a tenth"
     for row in Attempt.objects.all():
         times = [began, row.claimed_at, row.started_at, row.finished_at, _database_now()]
         assert None not in times
@@ -102,7 +102,7 @@ def test_clock_of_a_node_jumps_while_it_works(
 def test_nodes_that_disagree_about_the_time(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches a node that takes another's runs for lost, and one that times out what it adopts: it reads the
     start from the database."""
-    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "40"  # a restart on a busy machine is no lost node
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"  # a restart on a busy machine is no lost node
     ledger = open_ledger(shared_folder)
     ahead, behind = Clock(cluster.folder / "ahead"), Clock(cluster.folder / "behind")
     ahead.set(HOUR)
@@ -111,14 +111,19 @@ def test_nodes_that_disagree_about_the_time(cluster: Cluster, account: Account, 
         "right": cluster.node("right", attributes="rack_id=right"),
         "wrong": cluster.node("wrong", attributes="rack_id=wrong", **behind.env),
     }
+    gate = shared_folder / "gate"
+    gate.touch()
     names = {}
     for name in workers:
-        command = ledger_command(ledger, name, "sleep 7")
-        names[name] = submit(account.tenant_id, command, constraints={"rack_id": [name]}, timeout_s=30)
+        command = ledger_command(ledger, name, f"while test -e {gate}; do sleep 0.05; done")
+        names[name] = submit(account.tenant_id, command, constraints={"rack_id": [name]}, timeout_s=600)
         wait_started(names[name])
     for name, worker in workers.items():
         worker.kill()
         cluster.node(name, attributes=f"rack_id={name}", **ahead.env)
+    for name, run_id in names.items():
+        wait_until(lambda: run(run_id).lease_epoch == 2, why=f"{name} is adopted")  # noqa: B023
+    gate.unlink()
     wait_final(*names.values())
     for name, run_id in names.items():
         assert_truth(ledger, name, run_id)
@@ -137,12 +142,14 @@ def test_api_with_a_wrong_clock(cluster: Cluster, account: Account) -> None:
         large = client.submit("true", resources={"cpu": 16, "mem": 256})
         assert run(done).state == State.SUCCEEDED
         assert [item["code"] for item in client.explain(large)["reasons"]] == ["cpu_total"]
-        status, body = client.ready()
-        assert (status, body["nodes"]) == (200, {"ready": 1, "draining": 0, "silent": 0})
-        running = client.submit("sleep 2")
+        heard = {"ready": 1, "draining": 0, "silent": 0}
+        wait_until(lambda: client.ready()[1]["nodes"] == heard, why="no node is called silent")
+        assert client.ready()[0] == 200
+        running = client.submit("sleep 600")
         wait_started(running)
         assert client.explain(running)["reasons"][0]["code"] == "running"
-        client.http.post("/v1/tasks/kill", params={"taskId": large})
+        for run_id in (large, running):
+            client.http.post("/v1/tasks/kill", params={"taskId": run_id})
     assert_invariants(cluster)
 
 
@@ -151,10 +158,12 @@ def test_clock_of_the_database_jumps_ahead(cluster: Cluster, account: Account, s
 
     A jump of the server's clock ahead is all its stored times going back: that is what this test does.
     """
-    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "40"
+    cluster.env |= {"GANTRY_NODE_LOST_AFTER_S": "60", "GANTRY_HEARTBEAT_S": "2", "GANTRY_LEASE_S": "12"}
     ledger = open_ledger(shared_folder)
     cluster.node(GANTRY_RECONCILE_S="0.02")
-    names = {f"r{n}": submit(account.tenant_id, ledger_command(ledger, f"r{n}", "sleep 4")) for n in range(4)}
+    names = {
+        f"r{n}": submit(account.tenant_id, ledger_command(ledger, f"r{n}", "sleep 10")) for n in range(4)
+    }
     for run_id in names.values():
         wait_started(run_id)
     for _ in range(4):

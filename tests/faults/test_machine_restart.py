@@ -16,7 +16,7 @@ from workers.states import State
 def test_told_to_stop_while_it_starts(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches a stop that is taken for a crash: after a few of them what runs would be under suspicion of
     killing its workers, and be stopped for it."""
-    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "40"  # a restart on a busy machine is no lost node
+    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"  # a restart on a busy machine is no lost node
     go = shared_folder / "go"
     run_id = submit(account.tenant_id, f"until test -e {go}; do sleep 0.1; done; exit 3")
     first = cluster.node()
@@ -28,7 +28,7 @@ def test_told_to_stop_while_it_starts(cluster: Cluster, account: Account, shared
         worker = cluster.node(wait=False)
         wait_until(lambda: Node.objects.get(pk=node.pk).incarnation > before, why="it registers")  # noqa: B023
         time.sleep(delay_s)  # how far its start has come
-        assert worker.terminate(40) == 0, worker.text()[-2000:]
+        assert worker.terminate() == 0, worker.text()[-2000:]
         assert Node.objects.get(pk=node.pk).detached, "it went without a goodbye"
     assert run(run_id).crashes == 0
     cluster.node()

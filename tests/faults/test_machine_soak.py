@@ -83,13 +83,13 @@ class Client(threading.Thread):
             )
 
     def _until_accepted(self, send: Callable[[], httpx.Response]) -> httpx.Response:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             answer = send()
             if answer.status_code == 200:
                 return answer
             assert answer.status_code == 503, answer.text
-            assert time.monotonic() < deadline, f"refused for a minute: {answer.text}"
+            assert time.monotonic() < deadline, f"refused for two minutes: {answer.text}"
             time.sleep(0.2)  # the pace of a client that tries again
 
 
@@ -129,7 +129,7 @@ class Soak:
 
     def __init__(self, cluster: Cluster, account: Account, folder: Path, pace_s: float) -> None:
         self.cluster = cluster
-        cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "60"  # a restart on a busy machine is no lost node
+        cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"  # a restart on a busy machine is no lost node
         self.ledger = open_ledger(folder)
         self.steady = cluster.node("n2")
         self.struck = cluster.node("n1")
@@ -146,7 +146,7 @@ class Soak:
         self.struck = self._next_worker()
 
     def stop_worker(self) -> None:
-        assert self.struck.terminate(15) == 0
+        assert self.struck.terminate() == 0
         self.struck = self._next_worker()
 
     def _next_worker(self) -> Process:
@@ -179,14 +179,14 @@ class Soak:
             for client in self.clients:
                 client.stopping.set()
             for client in self.clients:
-                client.join(70)
+                client.join(130)
         assert [client.failure for client in self.clients] == ["", ""]
         return count
 
     def assert_everything_right(self) -> int:
         """I1 to I6 for all that was accepted; returns how many tasks that were."""
         plans = {name: plan for client in self.clients for name, plan in client.plans.items()}
-        wait_until(patiently(lambda: not Run.objects.exclude(state__in=FINAL).exists()), 60, why="all ends")
+        wait_until(patiently(lambda: not Run.objects.exclude(state__in=FINAL).exists()), 120, why="all ends")
         assert Run.objects.count() == len(plans), "one thing per key"
         runs = {run.pk: run for run in Run.objects.all()}
         started: dict[int, int] = {}

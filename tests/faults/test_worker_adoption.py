@@ -15,10 +15,11 @@ from cryptography.fernet import Fernet
 from django.db.models import F
 
 from tests.support.claimed import claimed_run
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster, freeze, wait_until
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
+from tests.support.ledger import wait_begun
 from tests.support.machine import (
     alive,
     commands,
@@ -57,7 +58,7 @@ def test_the_time_limit_of_a_start_that_was_not_recorded(
         wait=False, GANTRY_CRASH_AT="runner.before_started_commit", GANTRY_CRASH_ONCE=str(mark)
     )
     run_id = submit(account.tenant_id, ledger_command(ledger, "a", "sleep 600"), timeout_s=300)
-    wait_dead(first, 40)
+    wait_dead(first, 90)
     assert run(run_id).started_at is None
     assert was_started(cluster.folder / "n1", run_id)
     Attempt.objects.filter(run_id=run_id).update(claimed_at=F("claimed_at") - timedelta(hours=1))
@@ -114,7 +115,7 @@ def test_the_guard_hears_of_a_worker_before_it_adopts(cluster: Cluster, account:
         GANTRY_CRASH_ONCE=str(mark),
         GANTRY_CRASH_HOW="hold",
     )
-    wait_for_file(mark, 40)
+    wait_for_file(mark, 90)
     assert 0 < age() < time.monotonic() - began, "it adopts, and the guard does not know that it lives"
     Path(f"{mark}.go").touch()
     wait_until(lambda: run(run_id).lease_epoch == 2, why="it is adopted")
@@ -139,7 +140,7 @@ def test_an_unanswered_start_is_not_carried_out_later(
     runtime.prepare(late, lambda: False, lambda _: None)
     frozen = launcher_pid(home)
     monkeypatch.setattr(launcher_client, "_REQUEST_TIMEOUT", 1.0)
-    signal_all([frozen], signal.SIGSTOP)
+    freeze(frozen)
     with pytest.raises(PrepareFailed, match="launcher") as failed:
         runtime.start(late, control.boottime())
     assert failed.value.ours
@@ -176,9 +177,10 @@ def test_a_run_whose_secrets_nobody_can_read_is_not_a_suspect(
         services.Submission(tenant_id=account.tenant_id, family="tasks", spec=spec, name="test")
     )
     wait_started(run_id)
+    wait_begun(ledger, "a")
     worker.kill()
     keyless = cluster.node(GANTRY_WAIT_BROKER="0", GANTRY_SECRET_KEYS=Fernet.generate_key().decode())
-    wait_until(lambda: run(run_id).lease_epoch > 6, 60, why="it is taken over again and again")
+    wait_until(lambda: run(run_id).lease_epoch > 6, 150, why="it is taken over again and again")
     found = run(run_id)
     assert (found.state, found.crashes) == (State.RUNNING, 1)
     assert "run.secret_unreadable" in keyless.text()

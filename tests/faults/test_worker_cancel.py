@@ -61,11 +61,11 @@ def test_cancelled_at_every_phase_of_a_claimed_run(
             GANTRY_CRASH_ONCE=str(cluster.folder / f"{rack}.held"),
             GANTRY_CRASH_HOW="hold",
         )
-        body = "exit 7" if phase.exit_code == 7 else "sleep 60"
+        body = "exit 7" if phase.exit_code == 7 else "sleep 600"
         command = ledger_command(ledger, rack, body)
         runs[name] = submit(account.tenant_id, command, constraints={"rack_id": [rack]}, retries=1)
     for number, (name, phase) in enumerate(_PHASES.items()):
-        wait_for_file(cluster.folder / f"p{number}.held", 40)
+        wait_for_file(cluster.folder / f"p{number}.held", 120)
         if phase.begun:
             wait_begun(ledger, f"p{number}")
         done = services.cancel(account.tenant_id, runs[name])
@@ -91,15 +91,31 @@ def test_a_start_asks_whether_a_cancel_was_accepted(
     again in an hour. ``adopted``: the worker before died between preparing it and starting it."""
     cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
     ledger = open_ledger(shared_folder)
+    # How long its agent takes until it has had its last look is not known: a few are tried, the first counts
+    # that has not heard.
+    if not any(_unheard_cancel(cluster, account, ledger, f"n{turn}", adopted) for turn in range(4)):
+        raise AssertionError("its agent heard each time: this proves nothing")
+    assert begins(ledger) == {}
+    assert_invariants(cluster)
+
+
+def _unheard_cancel(cluster: Cluster, account: Account, ledger: Path, node: str, adopted: bool) -> bool:
+    """A cancel while a worker stands between preparing and starting; has its agent not heard of it?"""
     at = {"GANTRY_CRASH_AT": "runner.after_prepare", "GANTRY_WAIT_BROKER": "0"}
-    before = cluster.node(settings=at) if adopted else None
-    run_id = submit(account.tenant_id, ledger_command(ledger, "a", "sleep 60"), retries=2)
+    where = f"rack_id={node}"
+    before = cluster.node(node, attributes=where, settings=at) if adopted else None
+    run_id = submit(
+        account.tenant_id,
+        ledger_command(ledger, node, "sleep 600"),
+        constraints={"rack_id": [node]},
+        retries=2,
+    )
     if before is not None:
         wait_dead(before)
-    held = cluster.folder / "held"
+    held = cluster.folder / f"{node}.held"
     hold = {**at, "GANTRY_CRASH_HOW": "hold", "GANTRY_CRASH_ONCE": str(held), "GANTRY_LOOK_S": "3600"}
-    worker = cluster.node(settings=hold)
-    wait_for_file(held, 40)
+    worker = cluster.node(node, attributes=where, settings=hold)
+    wait_for_file(held, 90)
     # The last look that it makes by itself for an hour: the one when it begins to listen for rings.
     wait_until(lambda: doorbell.connect(5).pubsub_numsub(doorbell.CHANNEL)[0][1], why="it listens")
     time.sleep(1.0)
@@ -108,9 +124,8 @@ def test_a_start_asks_whether_a_cancel_was_accepted(
     (ended,) = wait_final(run_id)
     found = (ended.state, ended.reason, ended.message, ended.attempt, ended.started_at)
     assert found == (State.CANCELLED, Reason.OPERATOR, _NEVER, 1, None)
-    assert "by=agent" not in worker.text(), "its agent heard: this proves nothing"
-    assert begins(ledger) == {}
-    assert_invariants(cluster)
+    worker.terminate()
+    return "by=agent" not in worker.text()
 
 
 def _wait_heard(worker: Process) -> None:
@@ -149,7 +164,7 @@ def test_a_running_command_is_cancelled_with_all_that_it_started(
     command = ticking_command(ledger, "a", while_exists=gate, deaf=True)
     run_id = submit(account.tenant_id, command, retries=1, grace_s=1)
     wait_started(run_id)
-    wait_until(lambda: traces(ledger, "a")[0].last > traces(ledger, "a")[0].began, why="it ticks")
+    wait_until(lambda: any(trace.last > trace.began for trace in traces(ledger, "a")), why="it ticks")
     shim = started(cluster.folder / "n1", run_id).shim_pid
     processes = commands(shim)
     assert services.cancel(None, run_id, operator=True).accepted

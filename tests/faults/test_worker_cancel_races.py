@@ -18,7 +18,7 @@ from tests.support.cluster import Cluster, wait_until
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
-from tests.support.ledger import traces
+from tests.support.ledger import traces, wait_begun
 from tests.support.machine import alive, commands, kill, launcher_pid, started, wait_dead
 from workers import services
 from workers.models import Attempt, Node, RunEvent
@@ -68,7 +68,7 @@ def _race(cluster: Cluster, account: Account, folder: Path, *, rounds: int) -> N
         try:
             racer.run_id = submit(account.tenant_id, command, retries=1)
             if racer.of == "end":
-                wait_until(lambda: begins(ledger).get(racer.name), 30, 0.005, why=f"{racer.name} begins")
+                wait_until(lambda: begins(ledger).get(racer.name), 60, 0.005, why=f"{racer.name} begins")
             time.sleep(racer.cancel_after_s)  # the race itself
             racer.answer = services.cancel(account.tenant_id, racer.run_id)
         finally:
@@ -76,7 +76,7 @@ def _race(cluster: Cluster, account: Account, folder: Path, *, rounds: int) -> N
 
     with ThreadPoolExecutor(6) as pool:
         list(pool.map(play, racers))
-    wait_final(*(racer.run_id for racer in racers), timeout_s=60)
+    wait_final(*(racer.run_id for racer in racers), timeout_s=120)
     assert_invariants(cluster)
     for racer in racers:
         _judge(racer, ledger)
@@ -140,6 +140,7 @@ def test_cancel_while_no_worker_lives(cluster: Cluster, account: Account, shared
     }
     wait_dead(second)
     wait_started(runs["running"])
+    wait_begun(ledger, "running")
     shim = started(cluster.folder / "n1", runs["running"]).shim_pid
     processes = [shim, *commands(shim)]
     first.kill()
@@ -169,6 +170,7 @@ def test_cancel_on_a_machine_that_never_comes_back(
     gone = cluster.node("gone", GANTRY_WAIT_BROKER="0")
     run_id = submit(account.tenant_id, ledger_command(ledger, "a", "sleep 600"), retries=2)
     wait_started(run_id)
+    wait_begun(ledger, "a")
     home = cluster.folder / "gone"
     shim = started(home, run_id).shim_pid
     gone.kill()

@@ -108,20 +108,21 @@ def test_cut_off_until_the_node_is_lost(
     cluster: Cluster, account: Account, shared_folder: Path, wire: Proxy, how: str
 ) -> None:
     """Catches a guard that spares the work of a lost node, and a node that insists when it is back."""
-    cluster.env |= {"GANTRY_NODE_LOST_AFTER_S": "8"}
-    victim = cluster.node("n1", attributes="rack_id=r1", settings=_by_way_of(wire, GANTRY_GUARD_MARGIN_S="4"))
-    ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
+    cluster.env |= {"GANTRY_NODE_LOST_AFTER_S": "14"}
+    victim = cluster.node("n1", attributes="rack_id=r1", settings=_by_way_of(wire, GANTRY_GUARD_MARGIN_S="7"))
+    ledger, gate, broken = open_ledger(shared_folder), shared_folder / "gate", shared_folder / "broken"
     gate.touch()
     commands = {
         "mild": ticking_command(ledger, "mild", while_exists=gate),
         "deaf": ticking_command(ledger, "deaf", while_exists=gate, deaf=True),
-        "ended": ticking_command(ledger, "ended", while_exists=gate, first=0),
+        "ended": ticking_command(ledger, "ended", while_exists=gate, first=0, first_until=broken),
     }
     runs: dict[str, int] = {}
     for name, command in commands.items():
         runs[name] = submit(account.tenant_id, command, retries=1)
         wait_started(runs[name])
     _break(wire, how)
+    broken.touch()
     cluster.node("n2", GANTRY_GUARD_MARGIN_S="1", GANTRY_WAIT_BROKER="0")
     for name, run_id in runs.items():
         wait_retried(run_id)
@@ -161,13 +162,13 @@ def test_a_commit_that_is_never_confirmed(
     cluster: Cluster, account: Account, shared_folder: Path, wire: Proxy, what: str
 ) -> None:
     """Catches a worker that repeats, or forgets, what the database has taken without being able to say so."""
-    cluster.env |= {"GANTRY_LEASE_S": "2", "GANTRY_NODE_LOST_AFTER_S": "120"}
+    cluster.env |= {"GANTRY_LEASE_S": "4", "GANTRY_NODE_LOST_AFTER_S": "120"}
     worker = cluster.node(settings=_by_way_of(wire, GANTRY_WAIT_BROKER="0"))
     ledger = open_ledger(shared_folder)
     wire.drop_reply(_UNCONFIRMED[what], then=b"COMMIT")
     # The first end comes after the worker's first search for orphans: the next one is a minute away.
     first = shared_folder / "first"
-    body = f"sleep 0.7; test -e {first} || sleep 2; touch {first}"
+    body = f"sleep 0.7; test -e {first} || sleep 4; touch {first}"
     run_id = submit(account.tenant_id, ledger_command(ledger, "a", body, code=7), retries=1)
     wait_until(wire.dropped.is_set, why=f"the commit of {what} goes unconfirmed")
     (ended,) = wait_final(run_id)
@@ -193,7 +194,7 @@ def test_a_slow_database(cluster: Cluster, account: Account, shared_folder: Path
     endless = submit(account.tenant_id, "sleep 600")
     wait_started(endless)
     assert services.cancel(account.tenant_id, endless).accepted
-    wait_final(*runs.values(), endless, timeout_s=60)
+    wait_final(*runs.values(), endless)
     assert run(endless).state == State.CANCELLED
     for name, run_id in runs.items():
         assert_truth(ledger, name, run_id, names[name])
@@ -215,7 +216,7 @@ def test_a_worker_that_is_cut_off_can_be_stopped(
     wait_started(run_id)
     shim = started(cluster.folder / "n1", run_id).shim_pid
     _break(wire, how)
-    assert worker.terminate(timeout_s=12) == 0
+    assert worker.terminate() == 0
     cluster.node(GANTRY_WAIT_BROKER="0")
     wait_until(lambda: run(run_id).lease_epoch == 2, why="the next worker adopts it")
     assert started(cluster.folder / "n1", run_id).shim_pid == shim

@@ -39,11 +39,11 @@ def test_a_late_word_does_not_hold_the_guard_back(node: Node) -> None:
 
     Catches a guard that counts from when it was told instead of from when the database was.
     """
-    name = node.start("sleep 60")
+    name = node.start("sleep 600")
     told = time.monotonic()
-    node.client.renew(20.0, 60.0, control.boottime() - 19.5)
+    node.client.renew(60.0, 120.0, control.boottime() - 59.5)
     assert node.end(name).killed == "guard"
-    assert time.monotonic() - told < 18
+    assert time.monotonic() - told < 55
 
 
 def test_an_old_word_after_a_new_one_counts_for_nothing(node: Node) -> None:
@@ -59,21 +59,30 @@ def test_an_old_word_after_a_new_one_counts_for_nothing(node: Node) -> None:
 def test_nothing_is_started_on_old_news(node: Node) -> None:
     """Catches a thawed worker whose heartbeat came first: the guard rests again, the attempt was given up."""
     now = control.boottime()
-    node.client.renew(5, 60, now)
+    node.client.renew(60, 120, now)
     with pytest.raises(LauncherError, match="renewal") as refused:
-        node.client.start(replace(node.request("true"), as_of=now - 6))
+        node.client.start(replace(node.request("true"), as_of=now - 61))
     assert refused.value.code == "fenced"
     assert node.finish(replace(node.request("true"), as_of=now)).code == 0
-    assert node.finish(replace(node.request("true", fence=False), as_of=now - 6)).code == 0
+    assert node.finish(replace(node.request("true", fence=False), as_of=now - 61)).code == 0
 
 
 def test_who_ignores_term_is_dead_before_the_node_counts_as_lost(node: Node) -> None:
-    """Catches a grace period that reaches beyond the moment at which another node may begin."""
-    name = node.start("trap '' TERM; while :; do sleep 0.1; done")
-    at = control.boottime()
-    node.client.renew(1, 5.5, at)
-    assert node.end(name).killed == "guard"
-    assert control.boottime() < at + 5.5
+    """Catches a grace period that reaches beyond the moment at which another node may begin.
+
+    A guard that grants it in full is late each time; a machine that stands still for a second is not.
+    """
+    late: list[float] = []
+    for _ in range(5):
+        node.client.renew(600, 900, control.boottime())
+        name = node.start("trap '' TERM; while :; do sleep 0.1; done")
+        at = control.boottime()
+        node.client.renew(1, 5.5, at)
+        assert node.end(name).killed == "guard"
+        late.append(control.boottime() - (at + 5.5))
+        if late[-1] < 0:
+            break
+    assert late[-1] < 0, f"seconds after the node counted as lost: {late}"
 
 
 @pytest.mark.long

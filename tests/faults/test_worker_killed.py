@@ -18,6 +18,7 @@ from tests.support.invariants import (
     ledger_command,
     open_ledger,
 )
+from tests.support.ledger import wait_begun
 from tests.support.machine import alive, commands, kill, launcher, launcher_pid, started
 from tests.support.receivers import OPEN, Receivers
 from workers.models import Attempt, Run
@@ -104,6 +105,7 @@ def test_a_command_that_is_gone_without_a_trace_is_lost(
     again = submit(account.tenant_id, ledger_command(ledger, "again", body), retries=1)
     for run_id in (plain, again):
         wait_started(run_id)
+    wait_begun(ledger, "plain")
     wait_until(lambda: output(again) == b"out-again\n", why="the output so far is stored")
     if not worker_lives:
         worker.kill()
@@ -146,7 +148,7 @@ def test_workers_killed_at_random_moments_for_long(
 
 
 def _wait_begun(ledger: Path, how_many: int) -> None:
-    wait_until(lambda: len(begins(ledger)) >= how_many, 30, 0.005, why=f"{how_many} commands have begun")
+    wait_until(lambda: len(begins(ledger)) >= how_many, 60, 0.005, why=f"{how_many} commands have begun")
 
 
 def _killed_at_random(cluster: Cluster, account: Account, folder: Path, *, deaths: int, seed: int) -> None:
@@ -165,7 +167,7 @@ def _killed_at_random(cluster: Cluster, account: Account, folder: Path, *, death
         _wait_begun(ledger, moment)
         worker.kill()
         worker = cluster.node(GANTRY_MAX_CRASHES="1000", GANTRY_WAIT_BROKER=chance.choice("01"))
-    wait_final(*names.values(), timeout_s=60)
+    wait_final(*names.values(), timeout_s=120)
     assert_once(ledger, names)
     for name, run_id in names.items():
         assert_truth(ledger, name, run_id, codes[name])

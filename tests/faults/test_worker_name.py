@@ -33,8 +33,15 @@ def _refused(process: Process, *words: str) -> None:
 
 
 def test_two_workers_of_one_name(cluster: Cluster, account: Account, shared_folder: Path) -> None:
-    """Catches two workers that share a name: they would adopt each other's runs."""
-    cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"
+    """Catches two workers that share a name: they would adopt each other's runs.
+
+    Another one may have a name whose worker has left out three heartbeats: they are rare here.
+    """
+    cluster.env |= {
+        "GANTRY_NODE_LOST_AFTER_S": "120",
+        "GANTRY_HEARTBEAT_S": "8",
+        "GANTRY_LEASE_S": "40",
+    }
     first = cluster.node("n1")
     ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
     gate.touch()
@@ -70,7 +77,7 @@ def test_a_frozen_worker_whose_name_was_taken(
     first = cluster.node("n1")
     first.freeze()
     wait_until(
-        lambda: _takes_over(cluster), 30, every_s=0.2, why="another one may take the name of a silent node"
+        lambda: _takes_over(cluster), 90, every_s=0.2, why="another one may take the name of a silent node"
     )
     second = cluster.processes[-1]
     first.thaw()
@@ -128,8 +135,8 @@ def test_a_worker_without_its_broker_can_be_stopped(
             assert broker.pid is not None
             subprocess.run(["kill", f"-{signal.SIGSTOP.value}", str(broker.pid)], check=True)
         before = time.monotonic()
-        assert worker.terminate(timeout_s=40) == 0
-        assert time.monotonic() - before < 14, "it waited for the broker"
+        assert worker.terminate() == 0
+        assert time.monotonic() - before < 30, "it waited for the broker"
     assert Node.objects.get(name="n1").detached, "it said goodbye"
     cluster.node(GANTRY_WAIT_BROKER="0")
     wait_until(lambda: run(run_id).lease_epoch == 2, why="the next worker adopts it")

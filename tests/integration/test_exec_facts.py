@@ -5,6 +5,7 @@ The runtime of these tests is a script: it stands where a Docker Engine would, e
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +22,7 @@ from django.db.models.functions import Now
 from tests.contracts.jobs.conftest import Stage
 from tests.support.cluster import wait_until
 from tests.support.fixtures import Account
+from tests.support.session import POSTGRES
 from workers import node, questions, running, secrets, services, transitions
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs.capture import Shipment
@@ -184,6 +186,35 @@ def test_a_start_is_dated_when_it_was_not_when_it_was_written(
     scribe.stop(30.0)
     (ran,) = Run.objects.values_list(Now() - F("started_at"), flat=True)
     assert ran >= timedelta(seconds=1)
+
+
+def test_a_start_is_not_dated_earlier_because_its_writer_waited(
+    transactional_db: None, account: Account
+) -> None:
+    """Catches a start before its claim: a group is written in one transaction, which may wait for a lock."""
+    run, scribe = claimed(account), Scribe("n1", lambda: None)
+    with contextlib.closing(POSTGRES.connect(str(connection.settings_dict["NAME"]))) as other:
+        with other.cursor() as cursor:
+            cursor.execute("SELECT 1 FROM workers_run WHERE id = %s FOR UPDATE", [run.lease.run_id])
+        scribe.write(Entry("told", run.lease, message="Preparing"))
+        done = scribe.write(Entry("started", run.lease, since=time.monotonic()))
+        scribe.start()
+        wait_until(_somebody_waits_for_a_lock, why="its writer waits")
+        time.sleep(1.0)  # by which it would be dated too early
+    assert done.result(60)
+    scribe.stop(5.0)
+    attempt = Attempt.objects.get(run_id=run.lease.run_id)
+    assert attempt.started_at is not None
+    assert attempt.claimed_at <= attempt.started_at
+
+
+def _somebody_waits_for_a_lock() -> bool:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """SELECT count(*) FROM pg_stat_activity
+               WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+        )
+        return bool(cursor.fetchone()[0])
 
 
 def test_a_brief_run_has_its_facts_too(scribe: Scribe, account: Account) -> None:

@@ -19,7 +19,7 @@ def now() -> datetime:
         return found
 
 
-def wait_beat(name: str, since: datetime | None = None, timeout_s: float = 20.0) -> None:
+def wait_beat(name: str, since: datetime | None = None, timeout_s: float = 60.0) -> None:
     """Wait for a heartbeat of a node that is younger than ``since`` (now)."""
     moment = since or now()
     wait_until(
@@ -38,7 +38,7 @@ def leased(run_id: int) -> bool:
 
 def wait_retried(run_id: int) -> None:
     """Wait until the second attempt of a run has started."""
-    wait_until(lambda: run(run_id).attempt == 2, 40, why=f"run {run_id} is retried")
+    wait_until(lambda: run(run_id).attempt == 2, 90, why=f"run {run_id} is retried")
     wait_started(run_id)
 
 

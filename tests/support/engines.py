@@ -127,8 +127,8 @@ class Engine:
             self._daemon.wait(60)
             self._daemon = None
         # A zombie counts as gone: the first process of a PID namespace becomes one after all the others.
-        wait_until(lambda: not _alive(self.keeper), 60, 0.01, why="the engine's processes are gone")
-        wait_until(self._remove_cgroups, 60, why="the engine's control groups are empty")
+        wait_until(lambda: not _alive(self.keeper), every_s=0.01, why="the engine's processes are gone")
+        wait_until(self._remove_cgroups, why="the engine's control groups are empty")
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make_namespaces(self) -> None:
@@ -154,7 +154,7 @@ class Engine:
             self.keeper = children[0]
             return b"docker-init" in _read(Path(f"/proc/{self.keeper}/cmdline"))
 
-        wait_until(ready, 60, 0.005, why="the engine's namespaces are there")
+        wait_until(ready, every_s=0.005, why="the engine's namespaces are there")
         assert above.poll() is None, f"no namespaces: {(self.folder / 'keeper.log').read_text()}"
 
     def _end_daemon(self, number: signal.Signals) -> None:
@@ -200,13 +200,13 @@ class Engine:
     def client(self) -> Any:
         """The SDK's client for the test's own questions; closed and made again around a restart."""
         if self._client is None:
-            self._client = docker.DockerClient(base_url=self.url, version="1.41", timeout=60)
+            self._client = docker.DockerClient(base_url=self.url, version="1.41", timeout=120)
         return self._client
 
     def answers(self) -> bool:
         """Does it answer a ping now?"""
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        link.settimeout(2)
+        link.settimeout(5)
         try:
             link.connect(str(self.socket))
             link.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")

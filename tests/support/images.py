@@ -161,7 +161,7 @@ class Registry:
             )
         process = self._process
         wait_until(
-            lambda: self._answers() or process.poll() is not None, 60, 0.02, why="the registry answers"
+            lambda: self._answers() or process.poll() is not None, every_s=0.02, why="the registry answers"
         )
         assert process.poll() is None, (self._folder / "log").read_text()[-2000:]
 
@@ -184,7 +184,7 @@ class Registry:
         return full
 
     def _answers(self) -> bool:
-        with contextlib.suppress(OSError), self._engine.connect(self._port, 2) as link:
+        with contextlib.suppress(OSError), self._engine.connect(self._port, 5) as link:
             link.sendall(b"GET /v2/ HTTP/1.0\r\n\r\n")
             return b"HTTP/1." in link.recv(64)
         return False

@@ -79,7 +79,7 @@ def assert_invariants(
     used = Node.objects.aggregate(cpu=Sum("cpu_m_used"), mem=Sum("mem_mb_used"), slots=Sum("slots_used"))
     assert not any(used.values()), f"I4: reservations are left: {used}"
     try:
-        wait_until(lambda: not left_over(cluster, engines), 60)
+        wait_until(lambda: not left_over(cluster, engines))
     except AssertionError:
         raise AssertionError(f"I4 something is left: {left_over(cluster, engines)}") from None
     if receivers is not None:

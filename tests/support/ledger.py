@@ -41,12 +41,14 @@ def ticking_command(
     while_exists: Path,
     deaf: bool = False,
     first: int | None = None,
+    first_until: Path | None = None,
     voice: tuple[str, str] = (_ME, _NOW),
 ) -> str:
     """A command that notes ten times a second that it lives, until a file is gone.
 
     A grandchild in a session of its own does so too: who kills only the main process is found out.
-    ``deaf``: both ignore TERM. ``first``: the first attempt ends soon, with this code.
+    ``deaf``: both ignore TERM. ``first``: the first attempt ends with this code, after a while or when
+    the file ``first_until`` is there.
     """
 
     def say(what: str) -> str:
@@ -56,7 +58,8 @@ def ticking_command(
     trap = "trap '' TERM; " if deaf else ""
     early = ""
     if first is not None:
-        early = f"case {_ME} in *-1) sleep 0.5; {say('end')}; exit {first};; esac; "
+        wait = f"until test -e {first_until}; do sleep 0.05; done" if first_until else "sleep 2"
+        early = f"case {_ME} in *-1) {wait}; {say('end')}; exit {first};; esac; "
     quoted = tick.replace("'", "'\"'\"'")
     return (
         f"{trap}{say('begin')}; echo out-{name}; {early}setsid sh -c '{quoted}' & {tick}; wait; {say('end')}"
@@ -81,7 +84,7 @@ def traces(ledger: Path, name: str) -> list[Trace]:
 def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
     """I2: so many attempts began, each once, and each was dead before the next one began."""
     # A start is recorded a moment before the command's own first word.
-    wait_until(lambda: len(traces(ledger, name)) >= attempts, 60, why=f"attempt {attempts} of {name} begins")
+    wait_until(lambda: len(traces(ledger, name)) >= attempts, why=f"attempt {attempts} of {name} begins")
     found = traces(ledger, name)
     assert len(found) == attempts, f"I2: {len(found)} attempts of {name} began, not {attempts}: {found}"
     for earlier, later in pairwise(found):
@@ -92,4 +95,4 @@ def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
 def wait_begun(ledger: Path, *names: str) -> None:
     """Wait until these commands have noted their beginning."""
     wanted = {f"begin {name} " for name in names}
-    wait_until(lambda: all(mark in ledger.read_text() for mark in wanted), 60, why=f"{names} begin")
+    wait_until(lambda: all(mark in ledger.read_text() for mark in wanted), why=f"{names} begin")

@@ -32,7 +32,7 @@ def kill(*pids: int) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(alive(pid) for pid in pids), 60, why=f"the processes {pids} are gone")
+    wait_until(lambda: not any(alive(pid) for pid in pids), why=f"the processes {pids} are gone")
 
 
 def launcher(node: Path) -> Hello | None:

@@ -96,7 +96,7 @@ def executed_by_celery(node: str = "n1") -> int | None:
     """How many execute messages this node's Celery has taken so far, by its own count; None: no answer."""
     try:
         with app.connection_for_write() as fresh:
-            asked = app.control.inspect(destination=[f"gantry@{node}"], timeout=2.0, connection=fresh)
+            asked = app.control.inspect(destination=[f"gantry@{node}"], timeout=10.0, connection=fresh)
             answer = asked.stats()
     except (redis.RedisError, OperationalError, OSError):
         return None
@@ -105,7 +105,7 @@ def executed_by_celery(node: str = "n1") -> int | None:
     return int(answer[f"gantry@{node}"]["total"].get("gantry.execute", 0))
 
 
-def wait_broker_used(tenant_id: int, node: str = "n1", timeout_s: float = 40.0) -> None:
+def wait_broker_used(tenant_id: int, node: str = "n1", timeout_s: float = 90.0) -> None:
     """Submit short runs until Celery has consumed one of them: "process up" and ping would not prove it."""
     from tests.support.engine import submit, wait_final
 
@@ -121,7 +121,7 @@ def wait_broker_used(tenant_id: int, node: str = "n1", timeout_s: float = 40.0) 
     wait_until(consumed, timeout_s, 0.3, f"node {node} takes runs through the broker again")
 
 
-def wait_broker_trusted(node: str = "n1", timeout_s: float = 40.0) -> None:
+def wait_broker_trusted(node: str = "n1", timeout_s: float = 90.0) -> None:
     """Wait until a message made the round trip to this node after this call."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT clock_timestamp()")

@@ -138,7 +138,9 @@ class Proxy:
 
 def _connect(upstream: Upstream) -> socket.socket:
     if isinstance(upstream, tuple):
-        return socket.create_connection(upstream, timeout=5)
+        made = socket.create_connection(upstream, timeout=20)
+        made.settimeout(None)  # that was for connecting: a server may think for as long as it likes
+        return made
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         server.connect(upstream)
