@@ -163,14 +163,18 @@ PLACES: Final[dict[str, Callable[[Stage], str]]] = {
 @contextlib.contextmanager
 def monitor(lines: list[str]) -> Iterator[None]:
     """Collects every command that Redis gets inside the block."""
-    client = redis.Redis.from_url(REDIS.url)
-    stop = threading.Event()
+    # Without a time limit, which is 5 s if nothing is said: a busy machine is silent for longer.
+    client = redis.Redis.from_url(REDIS.url, socket_timeout=None)
+    stop, failed = threading.Event(), []
 
     def collect() -> None:
-        with contextlib.suppress(Exception), client.monitor() as watch:  # type: ignore[no-untyped-call]
-            ready.set()
-            while not stop.is_set():
-                lines.append(str(watch.next_command().get("command")))
+        try:
+            with client.monitor() as watch:  # type: ignore[no-untyped-call]
+                ready.set()
+                while not stop.is_set():
+                    lines.append(str(watch.next_command().get("command")))
+        except Exception as error:
+            failed.append(error)
 
     ready = threading.Event()
     thread = threading.Thread(target=collect, daemon=True)
@@ -182,3 +186,4 @@ def monitor(lines: list[str]) -> Iterator[None]:
         stop.set()
         REDIS.client().ping()
         thread.join(60)
+    assert not failed, failed
