@@ -175,10 +175,12 @@ class EmbeddedRedis(EmbeddedServer):
     def pid(self) -> int | None:
         return next(iter(self.pids), None)
 
-    def client(self) -> redis.Redis:
-        """A client with short timeouts that tries once; the caller closes it."""
+    def client(self, patience_s: float = 2.0) -> redis.Redis:
+        """A client that waits for each answer so long and tries once; the caller closes it."""
         once = Retry(NoBackoff(), 0)
-        return redis.Redis.from_url(self.url, socket_timeout=2, socket_connect_timeout=2, retry=once)
+        return redis.Redis.from_url(
+            self.url, socket_timeout=patience_s, socket_connect_timeout=patience_s, retry=once
+        )
 
     def _answers(self) -> bool:
         client = self.client()

@@ -26,7 +26,7 @@ from workers.models import AuditEntry, Callback
 
 def in_redis(stage: Stage) -> str:
     """Every key, every value, and every command since the beginning."""
-    client = REDIS.client()
+    client = REDIS.client(60.0)
     found = list(stage.monitored)
     for key in client.keys("*"):
         with contextlib.suppress(Exception):
@@ -165,7 +165,8 @@ def monitor(lines: list[str]) -> Iterator[None]:
     """Collects every command that Redis gets inside the block."""
     # Without a time limit, which is 5 s if nothing is said: a busy machine is silent for longer.
     client = redis.Redis.from_url(REDIS.url, socket_timeout=None)
-    stop, failed = threading.Event(), []
+    stop = threading.Event()
+    failed: list[Exception] = []
 
     def collect() -> None:
         try:
@@ -184,6 +185,6 @@ def monitor(lines: list[str]) -> Iterator[None]:
         yield
     finally:
         stop.set()
-        REDIS.client().ping()
+        REDIS.client(60.0).ping()
         thread.join(60)
     assert not failed, failed

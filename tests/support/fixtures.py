@@ -115,7 +115,7 @@ def _fresh_caches() -> None:
     audit._waiting.clear()
     claiming._slots = (float("-inf"), 0)
     throttles.rates._accounts.clear()
-    client = REDIS.client()
+    client = REDIS.client(60.0)
     if buckets := client.keys(f"{throttles.PREFIX}*"):
         client.delete(*buckets)
     services._shapes.clear()
@@ -144,7 +144,7 @@ def _empty_broker(request: pytest.FixtureRequest) -> None:
     if "cluster" in request.fixturenames:
         from tests.support.session import REDIS
 
-        REDIS.client().flushall()
+        REDIS.client(60.0).flushall()
 
 
 #: From quick to slow.

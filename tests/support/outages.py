@@ -53,7 +53,7 @@ def restart_redis(down_s: float = 0.0) -> None:
 
 def flush_redis() -> None:
     """Throw away every queue and subscription's backlog at once."""
-    with contextlib.closing(REDIS.client()) as client:
+    with contextlib.closing(REDIS.client(60.0)) as client:
         client.flushall()
 
 

@@ -11,12 +11,12 @@ from config.local.servers import EmbeddedRedis
 
 
 def test_redis_refuses_strangers_and_evicts_nothing(cache: EmbeddedRedis) -> None:
-    stranger = redis.Redis(unix_socket_path=str(cache.socket), retry=Retry(NoBackoff(), 0))
+    stranger = redis.Redis(unix_socket_path=str(cache.socket), socket_timeout=60, retry=Retry(NoBackoff(), 0))
     with pytest.raises(redis.exceptions.AuthenticationError):
         stranger.ping()
     stranger.close()
 
-    client = cache.client()
+    client = cache.client(60.0)
     assert client.config_get("maxmemory-policy") == {"maxmemory-policy": "noeviction"}
     assert client.config_get("appendonly") == {"appendonly": "no"}
     assert client.config_get("save") == {"save": ""}
@@ -24,7 +24,7 @@ def test_redis_refuses_strangers_and_evicts_nothing(cache: EmbeddedRedis) -> Non
 
 
 def test_redis_is_killed_and_comes_back_empty(cache: EmbeddedRedis) -> None:
-    client = cache.client()
+    client = cache.client(60.0)
     client.set("a", "1")
     client.close()
     first = cache.pid
@@ -33,6 +33,6 @@ def test_redis_is_killed_and_comes_back_empty(cache: EmbeddedRedis) -> None:
     cache.start()
 
     assert cache.pid not in (None, first)
-    client = cache.client()
+    client = cache.client(60.0)
     assert client.dbsize() == 0
     client.close()
