@@ -86,7 +86,7 @@ def test_without_user_namespaces_root_drops_to_nobody(folder: Path) -> None:
         env={"PATH": str(programs)},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
 
