@@ -83,6 +83,7 @@ def run_celery(queue: str, hostname: str, threads: int, leaving: Leaving) -> Non
         app.worker_main(
             [
                 "--quiet",
+                "--skip-checks",  # of Django's: they were made at the start, and all of them load every page
                 "worker",
                 "--pool=threads",
                 f"--concurrency={threads}",

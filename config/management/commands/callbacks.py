@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error as DatabaseError
 from kombu import Queue
@@ -20,6 +21,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 class Command(BaseCommand):
     help = "Deliver callbacks. Stopping it loses nothing: the next one goes on."
+    requires_system_checks = (Tags.security,)  # the others load every page, to look at its URL
 
     def handle(self, *args: Any, **options: Any) -> None:
         require_worker_role("callbacks")

@@ -6,6 +6,7 @@ import signal
 from typing import Any
 
 from django.conf import settings
+from django.core.checks import Tags
 from django.core.management.base import BaseCommand, CommandError
 from django.db import connection
 from kombu import Queue
@@ -18,6 +19,7 @@ from workers.registration import NameTaken
 
 class Command(BaseCommand):
     help = "Run this node's worker. Stopping or upgrading it harms nothing that runs."
+    requires_system_checks = (Tags.security,)  # the others load every page, to look at its URL
 
     def handle(self, *args: Any, **options: Any) -> None:
         require_worker_role("node")
