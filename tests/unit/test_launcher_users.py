@@ -184,6 +184,9 @@ if ROOT:
         )
         options = ["-q", "-x", "-W", "error", "--noconftest", "-c", "/dev/null", "--import-mode=importlib"]
         options += ["-p", "no:django", "-p", "no:cacheprovider", "-o", f"pythonpath={PROJECT}"]
+        # Users without a name would share the folder that pytest chooses; it belongs to the first of them.
+        temporary = Path(f"/tmp/gl-{NOBODY}")
+        options.append(f"--basetemp={temporary}")
         done = subprocess.run(
             [
                 *reachable,
@@ -202,6 +205,7 @@ if ROOT:
             text=True,
             check=False,
         )
+        shutil.rmtree(temporary, ignore_errors=True)
         assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
         assert "skipped" not in done.stdout
 
