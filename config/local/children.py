@@ -103,6 +103,8 @@ class Child:
         """What a child that was killed left of its own workers, which would keep its port."""
         if self._process is None or not self.own_group:
             return
+        if Path(f"/proc/{self._process.pid}").exists():
+            return  # the child has been collected: whoever has its number by now is a stranger
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except (ProcessLookupError, PermissionError):

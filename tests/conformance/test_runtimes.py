@@ -34,7 +34,7 @@ __all__ = ["subject"]  # the fixture
 
 def test_success_and_every_presence_on_the_way(subject: Subject) -> None:
     """Catches a presence that is guessed, and a cleanup that leaves something."""
-    runtime, run = subject.runtime(), subject.run("echo begun; sleep 1; echo over")
+    runtime, run = subject.runtime(), subject.run("echo begun; sleep 4; echo over")
     assert gone(runtime, run)
     runtime.prepare(run, lambda: False, lambda said: None)
     assert runtime.presence(run) in (Presence.PREPARED, Presence.ABSENT), "nothing was executed"
@@ -46,7 +46,7 @@ def test_success_and_every_presence_on_the_way(subject: Subject) -> None:
         *(0, None, None, None),
         *(False, False),
     )
-    assert 0.9 < result.ran_s < PATIENCE
+    assert 3.9 < result.ran_s < PATIENCE
     assert runtime.presence(run) is Presence.EXITED
     assert ended(runtime, run) == result, "asked again it says something else"
     collected = Collected(runtime, run)
@@ -72,7 +72,7 @@ def test_the_exit_code_is_the_commands_own(subject: Subject, number: int) -> Non
 @pytest.mark.parametrize("number", [9, 15])
 def test_a_signal_ends_it(subject: Subject, number: int) -> None:
     result, told = finished(
-        subject.runtime(), subject.run(f"echo before; kill -{number} $$; sleep 30; echo after")
+        subject.runtime(), subject.run(f"echo before; kill -{number} $$; sleep 300; echo after")
     )
     assert (code(result), result.killed, result.oom, result.lost) == (128 + number, None, False, False)
     assert told[STDOUT] == b"before\n"
@@ -136,7 +136,7 @@ def test_term_comes_first(subject: Subject) -> None:
     start(runtime, run)
     collected = Collected(runtime, run)
     collected.until(b"ready\n")
-    runtime.stop(run, "cancel", 30)
+    runtime.stop(run, "cancel", 90)
     result = ended(runtime, run)
     assert (result.killed, result.code) == ("cancel", 4)
     collected.rest()
@@ -215,7 +215,7 @@ def test_output_beyond_the_cap_keeps_head_and_tail(subject: Subject) -> None:
 
 
 def test_output_is_there_while_it_runs(subject: Subject) -> None:
-    runtime, run = subject.runtime(), subject.run("echo one; echo two >&2; sleep 30")
+    runtime, run = subject.runtime(), subject.run("echo one; echo two >&2; sleep 300")
     start(runtime, run)
     collected = Collected(runtime, run)
     collected.until(b"one\n")
@@ -249,7 +249,7 @@ def test_started_twice_runs_once(subject: Subject) -> None:
 def test_the_next_worker_adopts_what_runs(subject: Subject) -> None:
     """Catches a run that is begun anew, killed or lost when its worker is killed; output lost or doubled."""
     number = mark()
-    run = subject.run(f"echo one; sleep {number} & sleep 3; echo two; kill $!; exit 5")
+    run = subject.run(f"echo one; sleep {number} & sleep 8; echo two; kill $!; exit 5")
     subject.start_and_die(run)
     runtime, again = subject.runtime(), adopted(run)
     before = wait_until(lambda: sleepers(number), PATIENCE, why="it is up")
@@ -308,7 +308,7 @@ def test_work_that_is_gone_without_a_result_is_lost(subject: Subject) -> None:
 
 def test_orphans_are_found_and_ended(subject: Subject) -> None:
     number = mark()
-    run, other = subject.run(f"trap '' TERM; sleep {number}; sleep {number}"), subject.run("sleep 30")
+    run, other = subject.run(f"trap '' TERM; sleep {number}; sleep {number}"), subject.run("sleep 300")
     subject.start_and_die(run)
     runtime = subject.runtime()
     start(runtime, other)

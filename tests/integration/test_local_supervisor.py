@@ -154,6 +154,20 @@ def test_a_child_that_ignores_term_is_killed_and_its_group_only_if_it_is_its_own
             os.kill(grandchild, signal.SIGKILL)
 
 
+def test_who_has_the_number_of_a_dead_child_is_spared(folder: Path) -> None:
+    """Catches a stop that kills a stranger: numbers of processes come again, on a busy machine soon."""
+    probe = child(folder, "pass", own_group=True)
+    probe.start()
+    wait_until(probe.ended, 60)
+    assert probe._process is not None
+    with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
+        probe._process.pid = stranger.pid  # as if it had been given the number since
+        probe.end_now()
+        with pytest.raises(subprocess.TimeoutExpired):
+            stranger.wait(1)
+        stranger.kill()
+
+
 def test_children_end_when_the_supervisor_is_killed(folder: Path) -> None:
     program = f"""
 import sys, time

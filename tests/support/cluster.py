@@ -281,6 +281,8 @@ class Cluster:
         for process in self.processes:
             if process.alive:
                 process.thaw()
+            elif Path(f"/proc/{process.pid}").exists():
+                continue  # it ended long ago, and its number is by now a stranger's: of another test, perhaps
             # With its group: a killed API server's children would stay. Launchers have sessions of their own.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

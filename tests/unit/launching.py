@@ -24,7 +24,7 @@ from workers.runtimes.launcher_records import Exit, RunState, StartRequest, fres
 
 ROOT = os.geteuid() == 0
 MODES = ("namespaces", "uids") if ROOT else ("none",)
-PATIENCE = 15.0  # seconds for anything that should take milliseconds on a quiet machine
+PATIENCE = 60.0  # seconds for anything that should take milliseconds on a quiet machine
 
 _marks = itertools.count(1)
 
@@ -58,6 +58,15 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except OSError:
         return False
+
+
+def stands(process: int) -> bool:
+    """Do all its threads stand still, as SIGSTOP makes them after a moment?"""
+    states = set()
+    for task in Path(f"/proc/{process}/task").iterdir():
+        with contextlib.suppress(OSError):
+            states.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+    return states <= {"T", "t"}
 
 
 def kill(process: int) -> None:

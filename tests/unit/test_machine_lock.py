@@ -29,7 +29,7 @@ class Processes:
     def __init__(self) -> None:
         self._made: list[subprocess.Popen[bytes]] = []
 
-    def start(self, lock: Path, longest_s: float = 60.0) -> subprocess.Popen[bytes]:
+    def start(self, lock: Path, longest_s: float = 200.0) -> subprocess.Popen[bytes]:
         process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM, str(lock), str(longest_s)],
             cwd=ROOT,
@@ -48,7 +48,7 @@ class Processes:
                 pass
 
 
-def says(process: subprocess.Popen[bytes], within_s: float = 30.0) -> str:
+def says(process: subprocess.Popen[bytes], within_s: float = 60.0) -> str:
     """Its next line; empty when it says nothing."""
     assert process.stdout is not None
     there, _, _ = select.select([process.stdout], [], [], within_s)
@@ -58,7 +58,7 @@ def says(process: subprocess.Popen[bytes], within_s: float = 30.0) -> str:
 def leave(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(30) == 0
+    assert process.wait(60) == 0
 
 
 @pytest.fixture

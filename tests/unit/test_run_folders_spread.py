@@ -77,7 +77,7 @@ def _look(spot: Path, feature: str) -> list[tuple[bool, int]]:
     """Of scratch and of each kind of control folders: are they marked, over how many groups are they?"""
     look = subprocess.run(
         ["unshare", "--mount", "sh", "-c", MOUNT, "sh", spot, feature, sys.executable, "-c", LOOK],
-        capture_output=True, text=True, cwd=PROJECT, env=_TOOLS, timeout=60, check=False,
+        capture_output=True, text=True, cwd=PROJECT, env=_TOOLS, timeout=180, check=False,
     )  # fmt: skip
     assert look.returncode == 0, look.stdout + look.stderr
     found = [line.split() for line in look.stdout.splitlines()]
@@ -90,7 +90,11 @@ if _has_loop_devices():
     def test_without_a_journal_the_folders_of_runs_are_everywhere(spot: Path) -> None:
         """Catches runs that share one corner of the disk: ext4 then looks at all that were deleted lately."""
         found = _look(spot, "^has_journal")
-        assert all(flag and groups >= 6 for flag, groups in found), found
+        assert all(flag for flag, _ in found), found
+        # ext4 draws lots among the groups that have more room than the average: few of 8 may be left at the
+        # end, and one is where all would be that are not spread.
+        assert all(groups >= 2 for _, groups in found), found
+        assert sum(groups for _, groups in found) >= 16, found
 
     def test_with_a_journal_nothing_is_changed(spot: Path) -> None:
         """Catches commits that become larger for nothing: there is no such search with a journal."""

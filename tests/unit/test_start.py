@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import subprocess
 import sys
 import time
@@ -119,8 +120,8 @@ def test_health_by_a_sign_of_life(tmp_path: Path, what: str, name: str) -> None:
     assert pulse.read(file, 30) == ["word"]
     boot, at, word = file.read_text().split()
     file.write_text(f"{boot} {float(at) - 31:.3f} {word}\n")
-    assert "is 31 s old" in start.health(what, environment)
-    with pytest.raises(pulse.Silent, match="is 31 s old"):
+    assert re.search(r"is 3\d s old", start.health(what, environment))
+    with pytest.raises(pulse.Silent, match=r"is 3\d s old"):
         pulse.read(file, 30)
     file.write_text(f"another {at} {word}\n")
     assert start.health(what, environment) != ""
@@ -145,7 +146,7 @@ def test_who_guards_the_network_is_not_told_that_it_has_no_secrets() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=180,
     )
     assert "GANTRY_NETWORK_GUARD is empty" in done.stderr
     assert "GANTRY_SECRET_KEYS" not in done.stderr
@@ -163,6 +164,6 @@ def test_a_lost_broker_needs_no_advice_on_celerys_history() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=60,
+        timeout=180,
     )
     assert done.stderr == ""

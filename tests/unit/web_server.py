@@ -70,10 +70,10 @@ def redirect(location: str, status: int = 302) -> Answer:
 
 def drip(request: BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-    for _ in range(200):
+    for _ in range(1200):
         request.wfile.write(b"x")
         time.sleep(0.05)
 
 
 def hang(request: BaseHTTPRequestHandler) -> None:
-    time.sleep(8)
+    time.sleep(60)

@@ -66,7 +66,7 @@ def test_committed_rows_survive_a_crash(postgres: EmbeddedPostgres, blow: str) -
     postgres.start()
 
     assert query(postgres, "SELECT answer FROM kept") == [(42,)]
-    assert time.monotonic() - began < 100
+    assert time.monotonic() - began < 60
 
 
 def test_a_stale_pid_file_that_names_a_living_stranger(postgres: EmbeddedPostgres) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import stat
 import subprocess
 import sys
@@ -21,15 +20,9 @@ from redis.retry import Retry
 from config.local.embedded import EmbeddedServer
 from config.local.errors import LocalError
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
+from tests.support.cluster import free_port
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def listening_ports(server: EmbeddedServer) -> set[int]:
@@ -92,7 +85,7 @@ def test_a_server_is_detached_from_its_starter(folder: Path, kind: type[Embedded
     """Its own session (so Ctrl-C does not reach it), nobody's child, and it outlives the starter."""
     name = "pg" if kind is EmbeddedPostgres else "redis"
     program = f"from config.local.servers import {kind.__name__} as S; S({str(folder / name)!r}).start()"
-    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=150)
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=180)
 
     server = kind(folder / name)
     pid = server.pid
