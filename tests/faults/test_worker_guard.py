@@ -22,6 +22,7 @@ from tests.support.invariants import (
     assert_once,
     assert_truth,
     ledger_command,
+    left_over,
     open_ledger,
 )
 from tests.support.machine import launcher_pid, signal_all
@@ -108,6 +109,8 @@ def test_a_start_that_was_given_up_is_not_made_up_for(
     assert (ended.exit_code, ended.attempt) == (3, 2)
     assert_once(ledger, {"a": run_id})
     assert_truth(ledger, "a", run_id, 3)
+    # The late order made a folder again, after the cleanup; the node looks for such every minute.
+    wait_until(lambda: not left_over(cluster), 90, why="the next search removes what the late order left")
     assert_invariants(cluster)
 
 
