@@ -63,7 +63,7 @@ def _assert_fair(stays: list[Stay]) -> None:
     held = 0
     for event in RunEvent.objects.filter(run_id__in=claimed).order_by("id"):
         held += 1 if event.to_state == State.RUNNING else -1
-        if begin <= claimed[event.run_id] < end:
+        if event.to_state == State.RUNNING and begin <= claimed[event.run_id] < end:
             assert held <= fair, f"the slow tenant holds {held} of {PLACES} places, a fair share is {fair}"
     slow = [stay for stay in stays if stay.tenant == "slow"]
     used = sum(max(0.0, min(stay.finished, end) - max(stay.claimed, begin)) for stay in slow) / (end - begin)
