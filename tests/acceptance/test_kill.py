@@ -86,7 +86,7 @@ def test_nothing_survives_the_grace_period(cluster: Cluster, account: Account, m
         "Command was killed by request",
     )
     assert took >= 1.9, "it was not given its grace period"
-    assert took < 2 + 60, f"the end came {took:.1f} s after the kill, its grace period is 2 s"
+    assert took < 2 + 20, f"the end came {took:.1f} s after the kill, its grace period is 2 s"
     assert_invariants(cluster)
 
 
@@ -158,7 +158,7 @@ def test_a_second_kill_does_not_lengthen_or_shorten_the_grace_period(
         return answer.already_final
 
     wait_until(again, 60, every_s=0.2, why="it ends although it is killed again and again")
-    assert 2.9 <= time.monotonic() - asked < 3 + 60
+    assert 2.9 <= time.monotonic() - asked < 3 + 20
     assert Run.objects.filter(pk=run_id, state=State.CANCELLED).exists()
     assert alive(marker) == []
     assert_invariants(cluster)

@@ -216,7 +216,7 @@ def test_a_worker_that_is_cut_off_can_be_stopped(
     wait_started(run_id)
     shim = started(cluster.folder / "n1", run_id).shim_pid
     _break(wire, how)
-    assert worker.terminate() == 0
+    assert worker.terminate(30.0) == 0
     cluster.node(GANTRY_WAIT_BROKER="0")
     wait_until(lambda: run(run_id).lease_epoch == 2, why="the next worker adopts it")
     assert started(cluster.folder / "n1", run_id).shim_pid == shim
