@@ -72,8 +72,8 @@ def test_a_killed_engine_that_keeps_its_containers(
     )
     wait_started(run_id)
     wait_until(lambda: output(run_id) == b"out-a\none\n", why="the first output is stored")
-    box = container_of(engine, run_id)["Id"]
-    pids = engine.pids(box)
+    found = container_of(engine, run_id)
+    box, main = found["Id"], found["State"]["Pid"]
     engine.kill_daemon()
     command = submit(account.tenant_id, "echo meanwhile")
     wait_final(command)
@@ -81,7 +81,7 @@ def test_a_killed_engine_that_keeps_its_containers(
     wait_until(_trouble, why="the node knows that its engine is away")
     waiting = submit_container(account.tenant_id, ledger_command(ledger, "waiting"), share=shared_folder)
     wait_until(lambda: _told(account, waiting), why="explain says that the engine is away")
-    assert alive(pids[0])
+    assert alive(main)
     assert (run(run_id).state, run(waiting).attempt) == (State.RUNNING, 0)
     gate.unlink()
     engine.start_daemon(live_restore=True)

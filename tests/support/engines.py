@@ -248,7 +248,7 @@ class Engine:
         self.client.api.prune_volumes()
 
     def pids(self, container: str) -> list[int]:
-        """The processes of a container, as this machine numbers them; its init process first."""
+        """The processes of a container at this moment, as this machine numbers them."""
         found: set[int] = set()
         for root, _, files in os.walk(_CGROUPS / "pids"):
             if f"/{self._parent}/{container}" in root and "cgroup.procs" in files:
