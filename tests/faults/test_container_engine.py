@@ -72,8 +72,8 @@ def test_a_killed_engine_that_keeps_its_containers(
     )
     wait_started(run_id)
     wait_until(lambda: output(run_id) == b"out-a\none\n", why="the first output is stored")
-    found = container_of(engine, run_id)
-    box, main = found["Id"], found["State"]["Pid"]
+    box = container_of(engine, run_id)["Id"]
+    main = engine.main(box)
     engine.kill_daemon()
     command = submit(account.tenant_id, "echo meanwhile")
     wait_final(command)

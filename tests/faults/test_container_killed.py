@@ -49,10 +49,11 @@ def test_the_worker_dies_while_a_container_runs(
     wait_started(run_id)
     wait_until(lambda: output(run_id) == b"out-a\nbefore\n", why="the first output is stored")
     before = container_of(engine, run_id)
+    main = engine.main(before["Id"])
     worker.kill()
     if victims == "tree":
         kill(*pids_under(cluster.folder))
-    assert alive(before["State"]["Pid"])
+    assert alive(main)
     cluster.node(settings=engine.env)
     wait_until(lambda: run(run_id).lease_epoch == 2, why="the next worker adopts it")
     assert container_of(engine, run_id)["Id"] == before["Id"], "I2: another container runs in its place"

@@ -50,6 +50,7 @@ def test_containers_are_newer_than_the_restored_database(
     for run_id in (newer, waits):
         wait_started(run_id)
     before = {run_id: container_of(engine, run_id)["Id"] for run_id in (runs, newer, waits)}
+    mains = {container: engine.main(container) for container in before.values()}
 
     restore(backup)
     for each in (worker, other):
@@ -57,9 +58,8 @@ def test_containers_are_newer_than_the_restored_database(
         assert "restored from a backup" in each.text()
     assert not Run.objects.filter(pk=newer).exists()
     for run_id, container in before.items():
-        found = container_of(engine, run_id)
-        assert found["Id"] == container
-        assert alive(found["State"]["Pid"]), "nothing is killed before the operator's word"
+        assert container_of(engine, run_id)["Id"] == container
+        assert alive(mains[container]), "nothing is killed before the operator's word"
 
     call_command("after_restore", "--hold", "600", stdout=io.StringIO())
     cluster.node("n1", attributes="rack_id=r1", settings=engine.env)

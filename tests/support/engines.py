@@ -12,6 +12,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -254,6 +255,15 @@ class Engine:
             if f"/{self._parent}/{container}" in root and "cgroup.procs" in files:
                 found |= {int(word) for word in _read(Path(root) / "cgroup.procs").split()}
         return sorted(found)
+
+    def main(self, container: str) -> int:
+        """Its first process, as this machine numbers it (dockerd counts in a namespace of its own)."""
+        for pid in self.pids(container):
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a brief child of it
+                status = Path(f"/proc/{pid}/status").read_text()
+                if re.search(r"^NSpid:.*\s1$", status, re.MULTILINE):
+                    return pid
+        raise AssertionError(f"{container} has no process")
 
     def tell_started(self, container: str, pid: int = 4_000_000) -> None:
         """Send dockerd what its containerd sends when a container has started, here with a dead process."""
