@@ -356,6 +356,8 @@ GANTRY_REGISTRY_RETRY_S = env.float("GANTRY_REGISTRY_RETRY_S", default=60.0)
 GANTRY_PULLS = env.int("GANTRY_PULLS", default=3)
 #: A node with less free space than this takes no new work, in MiB.
 GANTRY_MIN_FREE_MB = env.int("GANTRY_MIN_FREE_MB", default=256)
+#: Processes and threads that one command may have at once.
+GANTRY_COMMAND_PROCESSES = env.int("GANTRY_COMMAND_PROCESSES", default=4096)
 
 #: Longest time that one image may take to arrive, in seconds.
 GANTRY_PULL_TIMEOUT_S = env.float("GANTRY_PULL_TIMEOUT_S", default=1800.0)

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import PATIENT, Cluster, wait_until
+from tests.support.cluster import PATIENT, Cluster, spare_neighbours, wait_until
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
@@ -299,6 +299,7 @@ def test_memory_beyond_the_limit_is_refused(cluster: Cluster, account: Account) 
 @pytest.mark.timeout(400)
 def test_a_run_cannot_take_every_process_of_the_machine(cluster: Cluster, account: Account) -> None:
     """Catches: no limit on processes. 5,000 sleeping children are asked for."""
+    spare_neighbours(cluster)
     cluster.node()
     many = "i=0; while test $i -lt 5000; do sleep 600 & i=$((i+1)); done; echo all"
     run_id = submit(account.tenant_id, many, mem_mb=64, timeout_s=250)

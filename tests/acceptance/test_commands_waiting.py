@@ -105,7 +105,8 @@ def test_a_time_limit_counts_for_each_try_and_is_a_failure_like_others(
         assert attempt.reason == Reason.TIMEOUT
         assert attempt.started_at is not None
         assert attempt.finished_at is not None
-        assert 3 <= (attempt.finished_at - attempt.started_at).total_seconds() < 90
+        # The two moments are two clocks' and two transactions': a little less than the limit is within it.
+        assert 2 <= (attempt.finished_at - attempt.started_at).total_seconds() < 90
         assert output(run_id, attempt=attempt.number) == b"up\n"
     assert_invariants(cluster)
 

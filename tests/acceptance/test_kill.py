@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster, spare_neighbours, wait_until
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
@@ -167,6 +167,7 @@ def test_a_second_kill_does_not_lengthen_or_shorten_the_grace_period(
 @pytest.mark.parametrize("grace_s", [0, 1])
 def test_a_fork_bomb_ends(cluster: Cluster, account: Account, marker: str, grace_s: int) -> None:
     """Catches: a killer that is slower than what it has to kill."""
+    spare_neighbours(cluster)
     cluster.node()
     bomb = f"b() {{ sleep {marker} & sleep 0.02; b & sleep {marker}; }}"
     run_id = submit(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import structlog
+from django.conf import settings
 
 from workers import fetch
 from workers.crashpoints import step
@@ -32,8 +33,7 @@ from workers.states import Reason
 
 log = structlog.get_logger(__name__)
 
-#: Processes and open files that one run may have; generous, against fork bombs.
-_NPROC: Final = 4096
+#: Open files that one run may have; generous.
 _NOFILE: Final = 65_536
 #: What is kept of the output, by the names in the stored spec.
 _CAPS: Final = (("log_head", DEFAULT_LOG_HEAD), ("log_tail", DEFAULT_LOG_TAIL))
@@ -90,7 +90,7 @@ class ProcessRuntime:
             argv=spec.argv,
             env=fresh_environment(scratch, {"LANG": "C.UTF-8", **spec.env}),
             scratch=scratch,
-            nproc=_at_most(resource.RLIMIT_NPROC, _NPROC),
+            nproc=_at_most(resource.RLIMIT_NPROC, settings.GANTRY_COMMAND_PROCESSES),
             nofile=_at_most(resource.RLIMIT_NOFILE, _NOFILE),
             data_bytes=spec.mem_mb * 1024 * 1024,
             head_bytes=spec.log_head,
