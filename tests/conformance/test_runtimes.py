@@ -21,7 +21,7 @@ from tests.conformance.subjects import (
     subject,
 )
 from tests.support.cluster import wait_until
-from tests.unit.launching import mark, sleepers
+from tests.unit.launching import mark, napping, sleepers
 from workers.launcher import control
 from workers.logs.capture import STDERR, STDOUT
 from workers.runtimes.base import PrepareFailed, Presence
@@ -252,14 +252,14 @@ def test_the_next_worker_adopts_what_runs(subject: Subject) -> None:
     run = subject.run(f"echo one; sleep {number} & sleep 8; echo two; kill $!; exit 5")
     subject.start_and_die(run)
     runtime, again = subject.runtime(), adopted(run)
-    before = wait_until(lambda: sleepers(number), PATIENCE, why="it is up")
+    before = wait_until(lambda: napping(number), PATIENCE, why="it is up")
     assert runtime.presence(again) is Presence.RUNNING
     assert (run.lease.run_id, 1) in runtime.attempts()
     first = Collected(runtime, again)
     first.until(b"one\n")
     third = subject.runtime()
     start(third, again)  # adopts
-    assert sleepers(number) == before
+    assert napping(number) == before
     rest = Collected(third, again, first.shipped())
     assert ended(third, again).code == 5
     rest.rest()

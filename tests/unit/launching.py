@@ -52,6 +52,16 @@ def sleepers(number: str) -> list[int]:
     return found
 
 
+def napping(number: str) -> list[int]:
+    """The processes that are `sleep` with this mark: not the shell that starts it, nor a fork of that."""
+    found = []
+    for process in sleepers(number):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/cmdline").read_bytes() == f"sleep\0{number}\0".encode():
+                found.append(process)
+    return found
+
+
 def alive(process: int) -> bool:
     """Does a process exist that is no zombie?"""
     try:
