@@ -78,6 +78,19 @@ def network_lists(**_: Any) -> list[CheckMessage]:
     return found
 
 
+def command_processes(**_: Any) -> list[CheckMessage]:
+    """GANTRY_COMMAND_PROCESSES: the launcher refuses every command with fewer than none."""
+    if settings.GANTRY_COMMAND_PROCESSES >= 2:
+        return []
+    return [
+        Error(
+            f"GANTRY_COMMAND_PROCESSES is {settings.GANTRY_COMMAND_PROCESSES}: no command could start.",
+            hint="Set it to 2 or more, or remove it: 4096 is its default.",
+            id="gantry.E003",
+        )
+    ]
+
+
 def weak_settings(**_: Any) -> list[CheckMessage]:
     """What is fine on a developer's machine and not for others."""
     found: list[CheckMessage] = []
@@ -113,12 +126,13 @@ def registered() -> None:
     """Register them; called when Django starts."""
     register(secret_keys, Tags.security)
     register(network_lists, Tags.security)
+    register(command_processes, Tags.security)
     register(weak_settings, Tags.security, deploy=True)
 
 
 def all_settings() -> list[CheckMessage]:
     """Everything that these checks find now."""
-    return [*secret_keys(), *network_lists(), *weak_settings()]
+    return [*secret_keys(), *network_lists(), *command_processes(), *weak_settings()]
 
 
 def warn_at_start() -> None:

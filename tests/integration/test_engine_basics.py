@@ -114,3 +114,18 @@ def test_a_worker_stopped_in_good_order_harms_nothing(
     assert output(run_id) == b"before\nafter\n"
     assert Run.objects.get(pk=run_id).crashes == 0
     assert_invariants(cluster)
+
+
+def test_an_operator_says_how_many_processes_a_command_may_have(cluster: Cluster, account: Account) -> None:
+    """Catches: a setting that nobody listens to."""
+    cluster.env["GANTRY_COMMAND_PROCESSES"] = "200"
+    cluster.node()
+    many = "i=0; while test $i -lt 2000; do sleep 600 & i=$((i+1)); done; echo all"
+    run_id = submit(account.tenant_id, many, mem_mb=64)
+    (ended,) = wait_final(run_id)
+    assert (ended.state, output(run_id)) == (State.FAILED, b"")
+    assert b"fork" in output(run_id, stream=2)
+    few = submit(account.tenant_id, "sleep 0 & sleep 0 & wait; echo few")
+    wait_final(few)
+    assert output(few) == b"few\n"
+    assert_invariants(cluster)

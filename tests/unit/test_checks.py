@@ -57,6 +57,15 @@ def test_trusted_networks_are_a_warning(settings: Any) -> None:
     assert "10.0.0.0/8" in str(found.hint)
 
 
+@pytest.mark.parametrize(("number", "errors"), [(-1, 1), (0, 1), (1, 1), (2, 0), (4096, 0)])
+def test_a_command_needs_processes(settings: Any, number: int, errors: int) -> None:
+    """Catches a node that takes work of which nothing could start."""
+    settings.GANTRY_COMMAND_PROCESSES = number
+    found = [item for item in checks.all_settings() if item.id == "gantry.E003"]
+    assert len(found) == errors
+    assert all(f"is {number}:" in item.msg for item in found)
+
+
 def test_weak_settings(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DJANGO_SECRET_KEY", "x" * 50)
     settings.TOKEN_CACHE_S = 5
