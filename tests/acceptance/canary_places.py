@@ -19,8 +19,8 @@ from django.db import connection
 
 from jobs.models import Executor
 from tests.acceptance.canaries import FLOWER, MARK, Stage
-from tests.support.cluster import wait_until
 from tests.support.session import REDIS
+from tests.support.waiting import wait_until
 from workers.models import AuditEntry, Callback
 
 

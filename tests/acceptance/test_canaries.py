@@ -15,10 +15,11 @@ from cryptography.fernet import Fernet
 
 from tests.acceptance.canaries import ALLOWED, FLOWER, MARK, Stage, plant
 from tests.acceptance.canary_places import PLACES, in_redis, monitor
-from tests.support.cluster import ROOT, Cluster, Process, free_port, test_database_url, wait_until
+from tests.support.cluster import ROOT, Cluster, Process, free_port, test_database_url
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import make_account
 from tests.support.receivers import OPEN, Receivers
+from tests.support.waiting import wait_until
 from workers import identity, tenancy
 from workers.models import Callback, Run
 

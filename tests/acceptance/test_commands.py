@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import PATIENT, Cluster, spare_neighbours, wait_until
+from tests.support.cluster import PATIENT, Cluster, spare_neighbours
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
 from tests.support.session import POSTGRES, REDIS
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node, Run
 from workers.runtimes.launcher_records import DEFAULT_PATH

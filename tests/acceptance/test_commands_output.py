@@ -13,10 +13,11 @@ import psutil
 import pytest
 from django.db import connection
 
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import services
 from workers.logs import answers, following, store
 from workers.logs.capture import CHUNK

@@ -11,13 +11,14 @@ import pytest
 
 from tests.integration.walk import rows
 from tests.support import images as rig
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
 from tests.support.invariants import assert_invariants
 from tests.support.outside import listener
+from tests.support.waiting import wait_until
 from workers import registries, services, tenancy
 from workers.models import HostPort
 from workers.specs import ContainerSpec

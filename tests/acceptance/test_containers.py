@@ -13,13 +13,14 @@ import httpx
 import pytest
 
 from tests.support import images
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.containers import container_of, containers_of
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient
 from tests.support.images import AS_APP, BUSYBOX
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Tenant
 
 SEED = Path(__file__).parent.parent / "contracts" / "tasks" / "seed" / "run_container.json"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 
 from tests.acceptance.test_containers_two_engines import RACKS, two_nodes
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.containers import container_of, open_policy, submit_container
 from tests.support.engine import run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt
 from workers.states import State

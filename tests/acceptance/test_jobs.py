@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from tests.support.jobs import JobClient, box, open_all
 from tests.support.machine import with_children
+from tests.support.waiting import wait_until
 from tests.unit.launching import mark, sleepers
 from workers.models import Node, Run
 

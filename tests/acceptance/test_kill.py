@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, spare_neighbours, wait_until
+from tests.support.cluster import Cluster, spare_neighbours
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Run
 from workers.states import Reason, State

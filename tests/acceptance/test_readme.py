@@ -10,11 +10,12 @@ import subprocess
 import pytest
 
 from tests.support import images
-from tests.support.cluster import ROOT, Cluster, wait_until
+from tests.support.cluster import ROOT, Cluster
 from tests.support.engine import output
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.jobs import box, open_all
+from tests.support.waiting import wait_until
 from workers.models import Run
 
 

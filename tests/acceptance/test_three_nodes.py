@@ -11,11 +11,12 @@ from django.db import connection, transaction
 from pytest_django.fixtures import Settings
 
 from tests.acceptance.sampling import Sampler, Stream
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, open_ledger
 from tests.support.ledger import assert_no_overlap, ticking_command
+from tests.support.waiting import wait_until
 from workers import services, transitions
 from workers.models import Attempt, Node, Run
 from workers.states import Reason, State

@@ -25,9 +25,10 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.conformance.nodes import claimed, make_runtime
-from tests.support.cluster import ROOT, kill_under, wait_until
+from tests.support.cluster import ROOT, kill_under
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
+from tests.support.waiting import wait_until
 from workers.launcher import control
 from workers.leases import ClaimedRun
 from workers.logs.capture import STREAMS

@@ -20,7 +20,7 @@ from tests.conformance.subjects import (
     start,
     subject,
 )
-from tests.support.cluster import wait_until
+from tests.support.waiting import wait_until
 from tests.unit.launching import mark, napping, sleepers
 from workers.launcher import control
 from workers.logs.capture import STDERR, STDOUT

@@ -22,10 +22,10 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from tests.support import images, standins
-from tests.support.cluster import wait_until
 from tests.support.deployment import Deployment
 from tests.support.engines import Engine
 from tests.support.outside import ADDRESS, METADATA, listener, outside
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("compose")]
 

@@ -21,12 +21,13 @@ import httpx
 import pytest
 from django.db import connection
 
-from tests.support.cluster import Api, Cluster, wait_until
+from tests.support.cluster import Api, Cluster
 from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_body, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.session import POSTGRES
+from tests.support.waiting import wait_until
 from workers.models import IdempotencyKey, Run
 
 

@@ -14,12 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from config.celery import app
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.outages import executed_by_celery
 from tests.support.session import REDIS
+from tests.support.waiting import wait_until
 from workers.doorbell import CHANNEL
 from workers.models import Attempt, Run
 from workers.states import State

@@ -10,12 +10,13 @@ import time
 
 import pytest
 
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, percentile
 from tests.support.invariants import assert_invariants
 from tests.support.outages import redis_down, redis_silent, wait_broker_trusted, wait_broker_used
+from tests.support.waiting import wait_until
 from workers.models import Run
 from workers.states import State
 

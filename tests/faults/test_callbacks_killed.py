@@ -19,7 +19,7 @@ from django.test import Client
 
 from tests.contracts.tasks.conftest import Stage
 from tests.faults.test_callbacks_receivers import owe, wait_states
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import submit, wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient
@@ -27,6 +27,7 @@ from tests.support.invariants import assert_invariants
 from tests.support.machine import wait_dead
 from tests.support.outages import patiently, postgres_down, redis_down, redis_silent
 from tests.support.receivers import OPEN, Receivers, hang
+from tests.support.waiting import wait_until
 from workers import outbox, services
 from workers.crashpoints import CALLBACK_STEPS
 from workers.models import Callback, CallbackAttempt, CallbackReceiver, Deliverer, Run

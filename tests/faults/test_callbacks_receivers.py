@@ -12,11 +12,12 @@ from urllib.parse import urlsplit
 
 from django.db import connection
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import submit, wait_final
 from tests.support.fixtures import Account
 from tests.support.http import percentile
 from tests.support.receivers import OPEN, Receivers, drip, drip_body, first, flood, hang, reset, status
+from tests.support.waiting import wait_until
 from workers import outbox
 from workers.callbacks import signing
 from workers.models import Callback, CallbackReceiver, DisabledUrl

@@ -12,7 +12,7 @@ from typing import Literal
 import pytest
 from django.db import connection
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.containers import container_of, happened, submit_container
 from tests.support.engine import cancel_unheard, output, run, wait_final, wait_started
 from tests.support.engines import Engine
@@ -20,6 +20,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, RunEvent
 from workers.services import Cancellation

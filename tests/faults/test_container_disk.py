@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.containers import submit_container
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node
 from workers.states import Reason, State

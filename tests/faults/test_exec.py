@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster, pids_under, wait_until
+from tests.support.cluster import Cluster, pids_under
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
@@ -24,6 +24,7 @@ from tests.support.invariants import (
 )
 from tests.support.jobs import box
 from tests.support.machine import kill
+from tests.support.waiting import wait_until
 from tests.unit.launching import mark, sleepers
 from workers import services
 from workers.launcher import control

@@ -16,11 +16,12 @@ from typing import Any
 from django.db import connection
 
 from tests.support.clock import Clock
-from tests.support.cluster import Cluster, pids_under, wait_until
+from tests.support.cluster import Cluster, pids_under
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node, Run
 from workers.states import Reason, State

@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.cluster import Api, Cluster, Process, wait_until
+from tests.support.cluster import Api, Cluster, Process
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_id
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
@@ -32,6 +32,7 @@ from tests.support.outages import (
     terminate_connections,
     wait_broker_used,
 )
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
 from workers.states import FINAL, State
 

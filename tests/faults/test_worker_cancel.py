@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import cancel_unheard, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
 from tests.support.ledger import ticking_command, traces, wait_begun
 from tests.support.machine import alive, commands, started, wait_dead, wait_for_file
+from tests.support.waiting import wait_until
 from workers import doorbell, services
 from workers.models import Run
 from workers.states import Reason, State

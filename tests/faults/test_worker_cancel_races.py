@@ -14,12 +14,13 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
 from tests.support.ledger import traces, wait_begun
 from tests.support.machine import alive, commands, kill, launcher_pid, started, wait_dead
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node, RunEvent
 from workers.services import Cancellation

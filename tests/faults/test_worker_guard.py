@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import (
@@ -26,6 +26,7 @@ from tests.support.invariants import (
     open_ledger,
 )
 from tests.support.machine import launcher_pid, signal_all
+from tests.support.waiting import wait_until
 from tests.unit.launching import Node, node
 from workers.launcher import control
 from workers.models import Node as NodeRow

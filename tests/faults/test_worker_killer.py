@@ -11,7 +11,7 @@ from pathlib import Path
 
 from django.db import connection
 
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import (
@@ -24,6 +24,7 @@ from tests.support.invariants import (
 )
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive, started
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
 from workers.states import FINAL, Reason, State
 

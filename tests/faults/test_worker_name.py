@@ -14,11 +14,12 @@ import pytest
 
 from config.local.servers import EmbeddedRedis
 from tests.support.beats import wait_beat
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.machine import started, wait_dead
+from tests.support.waiting import wait_until
 from workers.models import Node
 
 

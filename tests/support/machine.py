@@ -8,7 +8,8 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.support.cluster import Process, wait_until
+from tests.support.cluster import Process
+from tests.support.waiting import wait_until
 from workers.launcher import control, processes
 from workers.runtimes.launcher_link import BrokenLinkError, connect
 from workers.runtimes.launcher_records import Hello, Started
@@ -78,11 +79,13 @@ def _folder(node: Path, run_id: int, attempt: int) -> Path:
 
 def wait_dead(process: Process, timeout_s: float = 60.0) -> None:
     """Wait until a worker has died by itself."""
-    wait_until(lambda: not process.alive, timeout_s, why=f"{process.name} dies:\n{process.text()[-2000:]}")
+    wait_until(lambda: not process.alive, timeout_s, why=f"{process.name} dies", see=process.tail)
 
 
 def wait_for_file(path: Path, timeout_s: float = 60.0) -> None:
-    wait_until(path.exists, timeout_s, every_s=0.01, why=f"{path} appears")
+    wait_until(
+        path.exists, timeout_s, every_s=0.01, why=f"{path} appears", see=lambda: list(path.parent.iterdir())
+    )
 
 
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:

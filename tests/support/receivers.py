@@ -176,7 +176,7 @@ def _drip(request: BaseHTTPRequestHandler, head: bytes) -> None:
         for _ in range(1200):
             request.wfile.write(b"x")
             request.wfile.flush()
-            time.sleep(0.05)
+            time.sleep(0.05)  # pace: a slow peer
     request.close_connection = True
 
 
