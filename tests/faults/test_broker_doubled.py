@@ -102,7 +102,7 @@ def test_every_ring_and_every_message_doubled(
                 command = ledger_command(ledger, name, "sleep 0.1" if n % 3 else "", code)
                 names[name] = submit(account.tenant_id, command, retries=1 if code else 0)
                 known.append(names[name])
-                time.sleep(0.01)
+                time.sleep(0.01)  # pace: the load
             ended = wait_final(*known, timeout_s=120)
         again = known * 2
         random.Random(11).shuffle(again)

@@ -141,7 +141,7 @@ def _race(engine: Engine, cluster: Cluster, account: Account, folder: Path, *, r
             racer.run_id = submit_container(account.tenant_id, command, share=folder, retries=1)
             if racer.of == "end":
                 wait_until(lambda: begins(ledger).get(racer.name), 60, 0.005, why=f"{racer.name} begins")
-            time.sleep(racer.cancel_after_s)  # the race itself
+            time.sleep(racer.cancel_after_s)  # pace: the race itself
             racer.answer = services.cancel(account.tenant_id, racer.run_id)
         finally:
             connection.close()

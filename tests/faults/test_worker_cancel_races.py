@@ -70,7 +70,7 @@ def _race(cluster: Cluster, account: Account, folder: Path, *, rounds: int) -> N
             racer.run_id = submit(account.tenant_id, command, retries=1)
             if racer.of == "end":
                 wait_until(lambda: begins(ledger).get(racer.name), 60, 0.005, why=f"{racer.name} begins")
-            time.sleep(racer.cancel_after_s)  # the race itself
+            time.sleep(racer.cancel_after_s)  # pace: the race itself
             racer.answer = services.cancel(account.tenant_id, racer.run_id)
         finally:
             connection.close()

@@ -23,6 +23,11 @@ def alive(pid: int) -> bool:
         return False
 
 
+def process_state(pid: int | None) -> str:
+    """The kernel's letter for it: "T" is one that was stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def with_children(pid: int) -> list[int]:
     """A process and its children: an API server answers in these."""
     return [pid, *(int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split())]
