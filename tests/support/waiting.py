@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 import reprlib
-import time
 from collections.abc import Callable
+from time import monotonic, sleep
 from typing import Literal, TypeVar
 
 T = TypeVar("T")
@@ -46,16 +46,16 @@ def wait_until(
     that is waited for. The last look begins after the limit, however long the one before took.
     """
     most = limit(timeout_s)
-    began = time.monotonic()
+    began = monotonic()
     while True:
-        late = time.monotonic() - began > most
+        late = monotonic() - began > most
         found = what()
         if found:
             return found
         if late:
             said = f"{why or what}: not within {most:g} s"
             raise AssertionError(f"{said}; last seen: {_state(found, see)}; load {_load()}")
-        time.sleep(every_s)
+        sleep(every_s)
 
 
 def holds_for(
@@ -70,16 +70,16 @@ def holds_for(
     A busy machine looks less often, so it may overlook a violation and never makes one up. Better is to wait
     for something that comes after what must not happen.
     """
-    began = time.monotonic()
+    began = monotonic()
     while True:
-        gone = time.monotonic() - began
+        gone = monotonic() - began
         found = what()
         if not found:
             said = f"{why}: not any more after {gone:.1f} s"
             raise AssertionError(f"{said}; last seen: {_state(found, see)}; load {_load()}")
         if gone > seconds:
             return
-        time.sleep(every_s)
+        sleep(every_s)
 
 
 def _state(found: object, see: Callable[[], object] | None) -> str:
