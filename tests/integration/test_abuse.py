@@ -18,8 +18,9 @@ from pytest_django import Settings
 from config import bodies, login
 from config.throttles import SharedBuckets
 from tests.integration.test_browsers import basic
-from tests.support.cluster import Api, Cluster, wait_until
+from tests.support.cluster import Api, Cluster
 from tests.support.fixtures import Account, make_account
+from tests.support.waiting import wait_until
 from workers import tenancy
 from workers.models import Token
 

@@ -10,8 +10,8 @@ import psycopg2
 import pytest
 from django.db import DatabaseError, OperationalError, connection, transaction
 
-from tests.support.cluster import wait_until
 from tests.support.outages import terminate_connections
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -20,9 +20,9 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from tests.contracts.jobs.conftest import Stage
-from tests.support.cluster import wait_until
 from tests.support.fixtures import Account
 from tests.support.session import POSTGRES
+from tests.support.waiting import wait_until
 from workers import node, questions, running, secrets, services, transitions
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs.capture import Shipment

@@ -15,9 +15,9 @@ from django.test.utils import CaptureQueriesContext
 from config import health
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.conftest import Api
-from tests.support.cluster import wait_until
 from tests.support.engine import submit
 from tests.support.fixtures import Account
+from tests.support.waiting import wait_until
 from workers.models import Node
 from workers.states import State
 

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.support.cluster import Api, Cluster, wait_until
+from tests.support.cluster import Api, Cluster
 from tests.support.fixtures import Account, make_account
+from tests.support.waiting import wait_until
 from workers.models import Run
 
 BODY = b'{"taskName": "wire", "commands": "true"}'

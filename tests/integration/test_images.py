@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from tests.support import images as rig
-from tests.support.cluster import wait_until
 from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
+from tests.support.waiting import wait_until
 from workers.references import Credentials
 from workers.runtimes import images, pulling
 from workers.runtimes.base import PrepareFailed

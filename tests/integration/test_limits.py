@@ -16,10 +16,11 @@ from pytest_django import Settings
 from config import throttles
 from tests.integration.conftest import Api
 from tests.integration.engine_rows import World, cursor, together
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import run, submit, wait_final
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import claiming, limits, services, tenancy, transitions
 from workers.errors import InvalidInput, LimitReached
 from workers.models import Run, Tenant, TenantLoad

@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, row, together
-from tests.support.cluster import wait_until
+from tests.support.waiting import wait_until
 from workers import claiming, running, services, transitions
 from workers.leases import ClaimedRun, Lease, Outcome
 from workers.models import Attempt, Node, Run, RunEvent

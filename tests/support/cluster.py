@@ -20,8 +20,7 @@ from pathlib import Path
 
 from django.db import connection
 
-from tests.support.waiting import limit
-from tests.support.waiting import wait_until as wait_until
+from tests.support.waiting import limit, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -190,7 +190,7 @@ def hang(seconds: float = 600.0) -> Answer:
 def _drip(request: BaseHTTPRequestHandler, head: bytes) -> None:
     with contextlib.suppress(OSError):
         request.wfile.write(head)
-        for _ in range(1200):
+        while True:  # until the client has gone
             request.wfile.write(b"x")
             request.wfile.flush()
             time.sleep(0.05)  # pace: a slow peer

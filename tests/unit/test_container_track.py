@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import wait_until
+from tests.support.waiting import wait_until
 from workers.runtimes import container_track
 from workers.runtimes.container_track import Track
 
