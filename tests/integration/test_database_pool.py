@@ -38,7 +38,7 @@ def _in_threads(count: int, keep_s: float = 0.0) -> list[int]:
 
     def borrow() -> None:
         seen.append(_backend())
-        time.sleep(keep_s)
+        time.sleep(keep_s)  # pace: how long each is used
         connection.close()
 
     threads = [threading.Thread(target=borrow) for _ in range(count)]

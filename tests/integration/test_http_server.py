@@ -41,7 +41,7 @@ def exchange(
         try:
             wire.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
             for part in parts:
-                time.sleep(pause)
+                time.sleep(pause)  # pace: a slow client
                 wire.sendall(part)
         except OSError:
             pass  # it has answered without waiting for the rest

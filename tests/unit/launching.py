@@ -1,7 +1,7 @@
 """A node for the launcher's tests: real folders, a real launcher, real processes. Nothing is replaced.
 
-Imports pytest, the standard library, the launcher's client and the tests' waiting only, so that the same tests
-run as root and, in a pytest of their own, as an account-less user (see test_launcher_users.py).
+Imports pytest, the standard library, the launcher's client and the tests' waiting only, so that the same
+tests run as root and, in a pytest of their own, as an account-less user (see test_launcher_users.py).
 """
 
 from __future__ import annotations
