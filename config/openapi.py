@@ -21,8 +21,8 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from config import errors
-from workers.errors import InvalidInput
 from workers.identity import CredentialRefused
+from workers.vocabulary.errors import InvalidInput
 
 #: Status -> what it means, for every operation that does not say so itself.
 _EVERYWHERE: Final = {

@@ -18,17 +18,17 @@ from django.db import connection, transaction
 
 from workers import claiming, doorbell, orphans, questions, registration, transitions
 from workers.claiming import Look, Memory, Superseded
-from workers.crashpoints import step
-from workers.errors import SecretUnreadable
 from workers.handover import Handover, Publisher
 from workers.keeper import Keeper
-from workers.leases import ClaimedRun, Lease, Outcome
 from workers.reconciler import reconcile_once
 from workers.registration import Registration
 from workers.runner import Runner, Watch
 from workers.runtimes.base import Answering, Presence, Runtime
 from workers.scribe import Entry, Scribe
-from workers.states import Reason, State
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.errors import SecretUnreadable
+from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
+from workers.vocabulary.states import Reason, State
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from workers import references
-from workers.references import BadReference
+from workers.vocabulary import references
+from workers.vocabulary.references import BadReference
 
 
 @dataclass(frozen=True)

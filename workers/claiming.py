@@ -19,9 +19,9 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models import Sum
 
 from workers import limits, transitions
-from workers.leases import ClaimedRun, Lease
 from workers.models import Node, Shape
 from workers.placement import Candidate, NodeView, ShapeView, Usage, choose, obstacles
+from workers.vocabulary.leases import ClaimedRun, Lease
 
 #: Most shapes that one look takes candidates from, and most candidates of one shape.
 _SHAPES_PER_LOOK = 64

@@ -13,11 +13,11 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection
 
 from workers import policy, registries
-from workers.errors import SecretUnreadable
-from workers.leases import ClaimedRun
-from workers.references import Credentials
 from workers.runtimes.base import PrepareFailed
-from workers.states import Reason
+from workers.vocabulary.errors import SecretUnreadable
+from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.references import Credentials
+from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
 

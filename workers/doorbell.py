@@ -16,7 +16,7 @@ import structlog
 from django.conf import settings
 from django.db import transaction
 
-from workers.crashpoints import step
+from workers.vocabulary.crashpoints import step
 
 log = structlog.get_logger(__name__)
 CHANNEL = "gantry:ring"

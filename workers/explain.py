@@ -27,7 +27,7 @@ from workers.placement import (
     obstacles,
     quota_obstacle,
 )
-from workers.states import State
+from workers.vocabulary.states import State
 
 #: How far back a queue position is counted; beyond it the answer says "more than".
 _POSITION_LIMIT = 1000

@@ -21,8 +21,8 @@ from django.conf import settings
 
 from workers.addresses import AddressFailed, Deadline, Response, Target, open_url, parse, system_resolver
 from workers.addresses.http import MAX_REDIRECTS, Resolver
-from workers.errors import AddressRefused, EngineError, InvalidInput
-from workers.specs import HIDDEN
+from workers.vocabulary.errors import AddressRefused, EngineError, InvalidInput
+from workers.vocabulary.specs import HIDDEN
 
 #: Bytes in memory at once.
 PIECE: Final = 256 * 1024

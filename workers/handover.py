@@ -17,8 +17,8 @@ from typing import Any, Protocol
 import structlog
 from django.conf import settings
 
-from workers.crashpoints import step
-from workers.leases import Lease
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.leases import Lease
 
 log = structlog.get_logger(__name__)
 

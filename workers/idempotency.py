@@ -13,8 +13,8 @@ from typing import Any, Final, Protocol
 from django.db import OperationalError, connection, transaction
 from psycopg2 import errors as database_errors
 
-from workers.errors import IdempotencyConflict, InvalidInput, Unavailable
 from workers.models import IdempotencyKey
+from workers.vocabulary.errors import IdempotencyConflict, InvalidInput, Unavailable
 
 Answer = dict[str, Any]
 Create = Callable[[], tuple[int, Answer]]

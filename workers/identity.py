@@ -18,8 +18,8 @@ from django.conf import settings
 
 from workers import limits, policy
 from workers.bounds import NO_BOUNDS, Bounds
-from workers.errors import EngineError
 from workers.models import Membership, Tenant, Token
+from workers.vocabulary.errors import EngineError
 
 Via = Literal["token", "basic", "session", "network", "signature"]
 

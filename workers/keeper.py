@@ -15,10 +15,10 @@ from django.conf import settings
 from django.db import connection
 
 from workers import registration, running
-from workers.crashpoints import step
 from workers.registration import Registration
 from workers.runner import Watch
 from workers.runtimes.base import Runtime
+from workers.vocabulary.crashpoints import step
 
 log = structlog.get_logger(__name__)
 

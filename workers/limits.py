@@ -17,8 +17,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from workers.errors import InvalidInput, LimitReached
 from workers.models import Tenant
+from workers.vocabulary.errors import InvalidInput, LimitReached
 
 #: Key -> (the setting with its default, what it limits).
 KEYS: Final[dict[str, tuple[str, str]]] = {

@@ -11,10 +11,10 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from workers import transitions
-from workers.crashpoints import step
-from workers.leases import Lease, Outcome
 from workers.retries import backoff_s
-from workers.states import Reason, State
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.leases import Lease, Outcome
+from workers.vocabulary.states import Reason, State
 
 
 def close_node(node_id: int, message: str, *, removed: bool, limit: int = 500) -> int:

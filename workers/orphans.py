@@ -14,8 +14,8 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
-from workers.crashpoints import step
 from workers.runtimes.base import Runtime
+from workers.vocabulary.crashpoints import step
 
 log = structlog.get_logger(__name__)
 

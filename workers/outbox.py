@@ -17,10 +17,11 @@ import structlog
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from workers import addresses, doorbell, registry, signed_urls
-from workers.errors import InvalidInput
-from workers.registry import ENDED, RUNNING, CallbackFacts
-from workers.states import State
+from workers import addresses, doorbell, signed_urls
+from workers.vocabulary import families
+from workers.vocabulary.errors import InvalidInput
+from workers.vocabulary.families import ENDED, RUNNING, CallbackFacts
+from workers.vocabulary.states import State
 
 log = structlog.get_logger(__name__)
 
@@ -136,7 +137,7 @@ def _facts(row: tuple[Any, ...], event: str, sequence: int, by: str) -> Callback
 def render(facts: CallbackFacts, event: str) -> str:
     """The body as it is stored, signed and sent: the family's, or a minimal one when that cannot be had."""
     try:
-        body = registry.family(facts.family).callback(facts, event)
+        body = families.family(facts.family).callback(facts, event)
         return json.dumps(body, separators=(",", ":"))
     except Exception:
         log.exception("callback.render_failed", run=facts.run_id, family=facts.family, callback_event=event)

@@ -10,9 +10,9 @@ import signal
 
 from django.conf import settings
 
-from workers.leases import ClaimedRun, Outcome
 from workers.runtimes.base import Result
-from workers.states import Reason, State
+from workers.vocabulary.leases import ClaimedRun, Outcome
+from workers.vocabulary.states import Reason, State
 
 
 def lost_message(noun: str) -> str:

@@ -12,10 +12,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workers import references
 from workers.bounds import NO_BOUNDS, Bounds, check_folder
-from workers.errors import InvalidInput
 from workers.models import Tenant
+from workers.vocabulary import references
+from workers.vocabulary.errors import InvalidInput
 
 #: Key -> (default, what it opens).
 KEYS: Final[dict[str, tuple[bool, str]]] = {

@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from workers import limits, losses, retention, transitions
-from workers.crashpoints import step
+from workers.vocabulary.crashpoints import step
 
 log = structlog.get_logger(__name__)
 

@@ -21,9 +21,9 @@ from django.db import connection, transaction
 
 from workers import losses
 from workers.claiming import Superseded, check_ours
-from workers.crashpoints import step
 from workers.launcher import control
 from workers.models import Installation, Node
+from workers.vocabulary.crashpoints import step
 
 #: The Docker Engine's own id, among a node's attributes.
 ENGINE_ATTRIBUTE: Final = "engine_id"

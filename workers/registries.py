@@ -12,10 +12,11 @@ from typing import Final
 from django.db import connection, transaction
 from django.db.models.functions import Now
 
-from workers import references, secrets
-from workers.errors import InvalidInput, NotFound, SecretUnreadable
+from workers import secrets
 from workers.models import Registry, Secret
-from workers.references import BadReference, Credentials
+from workers.vocabulary import references
+from workers.vocabulary.errors import InvalidInput, NotFound, SecretUnreadable
+from workers.vocabulary.references import BadReference, Credentials
 
 #: Longest password: a key of a cloud's service account is a JSON document.
 LONGEST_PASSWORD: Final = 16 * 1024

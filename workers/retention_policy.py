@@ -12,8 +12,8 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from workers.errors import InvalidInput
 from workers.models import Tenant
+from workers.vocabulary.errors import InvalidInput
 
 KEYS: Final = ("runs_d", "logs_d")
 MOST: Final = 36_500

@@ -17,7 +17,7 @@ from typing import Final
 
 from django.conf import settings
 
-from workers.states import Reason
+from workers.vocabulary.states import Reason
 
 #: Another try makes no sense: the specification itself is at fault, or somebody ended it.
 FINAL_REASONS: Final = frozenset(

@@ -19,9 +19,6 @@ import structlog
 from django.db import InterfaceError, OperationalError, connection
 
 from workers import secrets
-from workers.crashpoints import step
-from workers.errors import SecretUnreadable
-from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs import store
 from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
@@ -29,7 +26,10 @@ from workers.outcomes import interpret, lost_message, unprepared_message
 from workers.retries import backoff_s, may_retry
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result, Runtime
 from workers.scribe import Entry, Scribe
-from workers.states import Reason, State
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.errors import SecretUnreadable
+from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
+from workers.vocabulary.states import Reason, State
 
 log = structlog.get_logger(__name__)
 

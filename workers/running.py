@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
 from workers import outbox
-from workers.leases import Lease
+from workers.vocabulary.leases import Lease
 
 
 def renew(cursor: CursorWrapper, leases: Sequence[Lease]) -> set[int]:

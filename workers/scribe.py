@@ -22,11 +22,11 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from django.db.backends.utils import CursorWrapper
 
 from workers import running, transitions
-from workers.crashpoints import step
-from workers.leases import Lease, Outcome
 from workers.logs import store
 from workers.logs.capture import Shipment
-from workers.states import State
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.leases import Lease, Outcome
+from workers.vocabulary.states import State
 
 log = structlog.get_logger(__name__)
 

@@ -1,6 +1,6 @@
 """Tenants, users, memberships and tokens: what operators' commands and /api/v1 call, one transaction each.
 
-Raises workers.errors. Must not import HTTP, views or what executes runs.
+Raises workers.vocabulary.errors. Must not import HTTP, views or what executes runs.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from workers import identity, limits, policy, retention_policy
-from workers.errors import Conflict, InvalidInput, NotFound
 from workers.models import Membership, Tenant, Token
-from workers.specs import ALL_CONTAINERS
+from workers.vocabulary.errors import Conflict, InvalidInput, NotFound
+from workers.vocabulary.specs import ALL_CONTAINERS
 
 FIRST_TENANT: Final = "default"
 FIRST_USER: Final = "admin"

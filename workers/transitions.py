@@ -21,8 +21,8 @@ from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
 from workers import outbox
-from workers.leases import ClaimedRun, Lease, NewRun, Outcome
-from workers.states import Reason, State
+from workers.vocabulary.leases import ClaimedRun, Lease, NewRun, Outcome
+from workers.vocabulary.states import Reason, State
 
 #: What a worker needs of a claimed run: fields of ClaimedRun after the lease, each with its expression.
 _CLAIMED = {

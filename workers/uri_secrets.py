@@ -13,7 +13,7 @@ from typing import Final
 
 from workers import secrets
 from workers.models import Secret
-from workers.specs import HIDDEN, ContainerSpec, ProcessSpec, Spec
+from workers.vocabulary.specs import HIDDEN, ContainerSpec, ProcessSpec, Spec
 
 PURPOSE: Final = "uri"
 #: Scheme, user name and password, the rest.

@@ -14,7 +14,7 @@ from typing import Final
 from django.db import connection
 
 from workers import limits
-from workers.states import FINAL
+from workers.vocabulary.states import FINAL
 
 #: Longest report in days.
 LONGEST_D: Final = 400

@@ -19,10 +19,10 @@ from jobs.saved.requests import TargetRequest
 from jobs.saved.services import locked, read
 from jobs.saved.wire import JobFacts
 from workers import policy, services
-from workers.errors import Conflict, EngineError
 from workers.models import Node
 from workers.placement import NODE_ATTRIBUTE
-from workers.specs import MIB, ExecSpec
+from workers.vocabulary.errors import Conflict, EngineError
+from workers.vocabulary.specs import MIB, ExecSpec
 
 FAMILY: Final = "jobs"
 

@@ -23,8 +23,8 @@ from workers.api.answers import answer
 from workers.api.callback_header import callback_header
 from workers.api.lists import array, as_text, encoded, listed
 from workers.api.logs import whole_log
-from workers.errors import InvalidInput
 from workers.identity import Identity
+from workers.vocabulary.errors import InvalidInput
 
 
 class JobsView(APIView):

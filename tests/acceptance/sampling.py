@@ -12,7 +12,7 @@ from django.db import connection
 from tests.integration.engine_rows import BOOKS
 from tests.support.engine import submit
 from workers.models import Run
-from workers.states import FINAL
+from workers.vocabulary.states import FINAL
 
 
 class Sampler:

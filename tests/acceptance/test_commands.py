@@ -25,8 +25,8 @@ from tests.support.session import POSTGRES, REDIS
 from workers import services
 from workers.models import Node, Run
 from workers.runtimes.launcher_records import DEFAULT_PATH
-from workers.specs import ProcessSpec
-from workers.states import Reason, State
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import Reason, State
 
 ROOT = os.geteuid() == 0
 

@@ -20,8 +20,8 @@ from tests.support.invariants import assert_invariants
 from tests.support.outside import listener
 from workers import registries, services, tenancy
 from workers.models import HostPort
-from workers.specs import ContainerSpec
-from workers.states import Reason, State
+from workers.vocabulary.specs import ContainerSpec
+from workers.vocabulary.states import Reason, State
 
 SETTINGS = {"GANTRY_REGISTRY_RETRY_S": "1"}
 

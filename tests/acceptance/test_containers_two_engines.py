@@ -24,7 +24,7 @@ from tests.support.invariants import (
     open_ledger,
 )
 from workers.models import Attempt
-from workers.states import State
+from workers.vocabulary.states import State
 
 RACKS = {"n1": "r1", "n2": "r2"}
 #: CPUs and MiB of each node.

@@ -20,7 +20,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from workers import services
 from workers.models import Attempt, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture

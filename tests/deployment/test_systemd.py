@@ -18,7 +18,7 @@ from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.machine import launcher
 from workers import services
-from workers.states import State
+from workers.vocabulary.states import State
 
 UNITS = ROOT / "deploy" / "systemd"
 

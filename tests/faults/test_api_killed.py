@@ -21,7 +21,7 @@ from tests.support.http import TaskClient, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.receivers import OPEN, Receivers
 from workers.models import Run
-from workers.states import FINAL, State
+from workers.vocabulary.states import FINAL, State
 
 
 def _kill_whole(api: Api) -> None:

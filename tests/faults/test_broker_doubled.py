@@ -22,7 +22,7 @@ from tests.support.outages import executed_by_celery
 from tests.support.session import REDIS
 from workers.doorbell import CHANNEL
 from workers.models import Attempt, Run
-from workers.states import State
+from workers.vocabulary.states import State
 
 QUEUE = "node.n1"
 

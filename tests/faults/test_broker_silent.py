@@ -17,7 +17,7 @@ from tests.support.http import TaskClient, percentile
 from tests.support.invariants import assert_invariants
 from tests.support.outages import redis_down, redis_silent, wait_broker_trusted, wait_broker_used
 from workers.models import Run
-from workers.states import State
+from workers.vocabulary.states import State
 
 #: Seconds beyond the baseline that a POST may take while Redis is silent (its clients give up after 0.5 s).
 BEYOND = 0.1

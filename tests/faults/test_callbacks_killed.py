@@ -28,9 +28,9 @@ from tests.support.machine import wait_dead
 from tests.support.outages import patiently, postgres_down, redis_down, redis_silent
 from tests.support.receivers import OPEN, Receivers, hang
 from workers import outbox, services
-from workers.crashpoints import CALLBACK_STEPS
 from workers.models import Callback, CallbackAttempt, CallbackReceiver, Deliverer, Run
-from workers.states import State
+from workers.vocabulary.crashpoints import CALLBACK_STEPS
+from workers.vocabulary.states import State
 
 
 def assert_told(them: Receivers, run_id: int, path: str) -> None:

@@ -32,7 +32,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, ledger_command, open_ledger
 from workers import services
 from workers.models import Node
-from workers.states import Reason
+from workers.vocabulary.states import Reason
 
 _AT_ONCE = 4
 

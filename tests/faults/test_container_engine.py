@@ -26,7 +26,7 @@ from tests.support.machine import alive
 from tests.support.proxy import Proxy
 from workers import services
 from workers.models import Attempt, Node
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture(autouse=True)

@@ -24,7 +24,7 @@ from tests.support.invariants import (
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive, kill
 from workers.models import Attempt, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
 from tests.support.machine import alive, wait_dead
 from workers.models import Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 def test_containers_are_newer_than_the_restored_database(

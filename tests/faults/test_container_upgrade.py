@@ -22,7 +22,7 @@ from tests.support.invariants import (
 from tests.support.releases import make_release
 from workers import services
 from workers.models import Node, Run
-from workers.states import State
+from workers.vocabulary.states import State
 
 
 @pytest.fixture(autouse=True)

@@ -18,7 +18,7 @@ from tests.support.invariants import assert_invariants, begins, ledger_command, 
 from workers import losses, transitions
 from workers.models import Attempt, Node, Run, RunEvent
 from workers.reconciler import reconcile_once
-from workers.states import FINAL, Reason, State
+from workers.vocabulary.states import FINAL, Reason, State
 
 
 def _at_once(work: Callable[[], int], times: int) -> list[int]:

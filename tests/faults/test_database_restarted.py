@@ -21,7 +21,7 @@ from tests.support.invariants import assert_invariants, assert_once, assert_trut
 from tests.support.outages import patiently, postgres_down, terminate_connections
 from tests.support.receivers import OPEN, Receivers
 from workers.models import Attempt, Run
-from workers.states import FINAL, State
+from workers.vocabulary.states import FINAL, State
 
 #: "The database does not answer" in the numbers of the tasks family.
 DATABASE = -2127552011

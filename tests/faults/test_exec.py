@@ -28,8 +28,8 @@ from tests.unit.launching import mark, sleepers
 from workers import services
 from workers.launcher import control
 from workers.models import Attempt
-from workers.specs import ExecSpec
-from workers.states import Reason, State
+from workers.vocabulary.specs import ExecSpec
+from workers.vocabulary.states import Reason, State
 
 
 def submit_exec(tenant_id: int, *argv: str, container: str = "box", spec: Any = None, **more: Any) -> int:

@@ -23,7 +23,7 @@ from tests.support.http import TaskClient
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from workers import services
 from workers.models import Attempt, Node, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 HOUR = 3600.0
 

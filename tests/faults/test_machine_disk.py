@@ -17,7 +17,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from workers import services
 from workers.models import Attempt, Node
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 HERE = {"rack_id": ["small"]}
 #: Fills the working folder to the last byte.

@@ -33,7 +33,7 @@ from tests.support.outages import (
     wait_broker_used,
 )
 from workers.models import Attempt, Run
-from workers.states import FINAL, State
+from workers.vocabulary.states import FINAL, State
 
 MIB = 2**20
 

@@ -38,8 +38,8 @@ from workers.models import Attempt
 from workers.runtimes import launcher_client
 from workers.runtimes.base import PrepareFailed, Presence
 from workers.runtimes.process import ProcessRuntime
-from workers.specs import ProcessSpec
-from workers.states import Reason, State
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture(autouse=True)

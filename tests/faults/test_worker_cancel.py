@@ -16,7 +16,7 @@ from tests.support.ledger import ticking_command, traces, wait_begun
 from tests.support.machine import alive, commands, started, wait_dead, wait_for_file
 from workers import doorbell, services
 from workers.models import Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @dataclass(frozen=True)

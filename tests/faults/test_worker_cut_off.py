@@ -32,7 +32,7 @@ from tests.support.machine import started
 from tests.support.proxy import Proxy, upstream_of, url_through
 from workers import services
 from workers.models import Attempt
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from tests.support.ledger import assert_no_overlap, ticking_command, traces, wai
 from tests.support.machine import alive, commands, launcher_pid, signal_all, started, wait_for_file
 from workers.launcher import control
 from workers.models import Attempt, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 #: The guard of a node that will be frozen kills early; the one of the survivor late, whatever the load.
 _VICTIM = {"GANTRY_NODE_LOST_AFTER_S": "14", "GANTRY_GUARD_MARGIN_S": "7"}

@@ -22,7 +22,7 @@ from tests.support.ledger import wait_begun
 from tests.support.machine import alive, commands, kill, launcher, launcher_pid, started
 from tests.support.receivers import OPEN, Receivers
 from workers.models import Attempt, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture(autouse=True)

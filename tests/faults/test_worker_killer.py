@@ -25,7 +25,7 @@ from tests.support.invariants import (
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive, started
 from workers.models import Attempt, Run
-from workers.states import FINAL, Reason, State
+from workers.vocabulary.states import FINAL, Reason, State
 
 _LIMIT = 3
 

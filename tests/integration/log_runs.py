@@ -8,11 +8,11 @@ from itertools import count
 from django.db import connection, transaction
 
 from workers import services, transitions
-from workers.leases import Lease, Outcome
 from workers.logs import store
 from workers.models import Node, Run, Tenant
-from workers.specs import ProcessSpec
-from workers.states import Reason, State
+from workers.vocabulary.leases import Lease, Outcome
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import Reason, State
 
 STDOUT, STDERR = 1, 2
 _numbers = count(1)

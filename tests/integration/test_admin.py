@@ -20,7 +20,7 @@ from tests.support.fixtures import Account
 from workers import tenancy
 from workers.admin import shown_url
 from workers.models import Deliverer, Node, Run, Tenant, Token
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 PASSWORD = "correct horse battery staple"
 

@@ -14,7 +14,7 @@ from tests.support.engine import submit
 from tests.support.fixtures import Account
 from workers.api import serializers
 from workers.models import Node, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
 

@@ -23,7 +23,7 @@ from workers.api import serializers_callbacks as shapes
 from workers.callbacks import signing
 from workers.callbacks.rows import digest
 from workers.models import Callback, CallbackSecret, Deliverer, DisabledUrl, LogChunk, Run, Secret
-from workers.states import State
+from workers.vocabulary.states import State
 
 URL = "http://client.example/hook"
 

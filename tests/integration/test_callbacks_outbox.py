@@ -12,9 +12,9 @@ from django.test.utils import CaptureQueriesContext
 from tasks_api import wire
 from tests.integration.engine_rows import World, cursor
 from workers import losses, outbox, transitions
-from workers.leases import Outcome
 from workers.models import Callback, Node, Run
-from workers.states import Reason, State
+from workers.vocabulary.leases import Outcome
+from workers.vocabulary.states import Reason, State
 
 pytestmark = pytest.mark.django_db
 URL = "http://client.example:8080/hook"

@@ -18,7 +18,7 @@ from workers import claiming, explain
 from workers.claiming import Look, Memory, Superseded
 from workers.models import Node, Run, Shape, Tenant
 from workers.placement import obstacles
-from workers.states import State
+from workers.vocabulary.states import State
 
 pytestmark = pytest.mark.django_db
 

@@ -17,7 +17,7 @@ from tests.integration.engine_rows import World, assert_books_balance
 from workers import claiming
 from workers.claiming import Memory
 from workers.models import Node, Run, Shape, Tenant
-from workers.states import State
+from workers.vocabulary.states import State
 
 pytestmark = pytest.mark.django_db
 

@@ -16,13 +16,13 @@ from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX
 from workers import claiming, explain, registration, running, services
 from workers.claiming import Memory
-from workers.leases import Lease
 from workers.models import Node, Run
 from workers.registration import Registration
 from workers.runtimes.engine import Address
 from workers.runtimes.engine import Engine as Client
-from workers.specs import ContainerSpec
-from workers.states import Reason, State
+from workers.vocabulary.leases import Lease
+from workers.vocabulary.specs import ContainerSpec
+from workers.vocabulary.states import Reason, State
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

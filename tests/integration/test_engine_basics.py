@@ -12,7 +12,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from workers import services
 from workers.models import Attempt, Run, RunEvent
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 def test_success_failure_and_output(cluster: Cluster, account: Account) -> None:

@@ -24,15 +24,15 @@ from tests.support.cluster import wait_until
 from tests.support.fixtures import Account
 from tests.support.session import POSTGRES
 from workers import node, questions, running, secrets, services, transitions
-from workers.leases import ClaimedRun, Lease, Outcome
 from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
 from workers.models import Attempt, NodeRequest, Run
 from workers.runner import Runner, Watch
 from workers.runtimes.base import Answering, Facts, PrepareFailed, Presence, Result
 from workers.scribe import Entry, Scribe
-from workers.specs import ExecSpec
-from workers.states import Reason, State
+from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
+from workers.vocabulary.specs import ExecSpec
+from workers.vocabulary.states import Reason, State
 
 
 class Silent:

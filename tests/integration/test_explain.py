@@ -16,7 +16,7 @@ from django.utils import timezone
 from tests.integration.engine_rows import World
 from workers import explain, services
 from workers.models import Node, Run, Tenant
-from workers.states import Reason
+from workers.vocabulary.states import Reason
 
 pytestmark = pytest.mark.django_db
 

@@ -19,7 +19,7 @@ from tests.support.cluster import wait_until
 from tests.support.engine import submit
 from tests.support.fixtures import Account
 from workers.models import Node
-from workers.states import State
+from workers.vocabulary.states import State
 
 
 @pytest.fixture(autouse=True)

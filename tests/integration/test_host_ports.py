@@ -14,8 +14,8 @@ from workers.claiming import Memory
 from workers.explain import explain_run
 from workers.models import HostPort, Node, Run, Shape, Tenant
 from workers.placement import ShapeView
-from workers.specs import ContainerSpec
-from workers.states import Reason, State
+from workers.vocabulary.specs import ContainerSpec
+from workers.vocabulary.states import Reason, State
 
 pytestmark = pytest.mark.django_db
 

@@ -18,9 +18,9 @@ from tests.integration.conftest import Api
 from tests.support.engine import submit
 from tests.support.fixtures import Account, make_account
 from workers import idempotency
-from workers.errors import Conflict, IdempotencyConflict, InvalidInput, Unavailable
 from workers.models import IdempotencyKey, Run, Tenant, Token
-from workers.states import State
+from workers.vocabulary.errors import Conflict, IdempotencyConflict, InvalidInput, Unavailable
+from workers.vocabulary.states import State
 
 TASK = {"taskName": "once", "commands": "true"}
 

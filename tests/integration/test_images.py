@@ -16,14 +16,14 @@ from tests.support import images as rig
 from tests.support.cluster import wait_until
 from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
-from workers.references import Credentials
 from workers.runtimes import images, pulling
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.container_config import Image
 from workers.runtimes.engine import Address, Engine
 from workers.runtimes.images import PullStopped
 from workers.runtimes.pulling import Cause
-from workers.states import Reason
+from workers.vocabulary.references import Credentials
+from workers.vocabulary.states import Reason
 
 MINE = Credentials(holder="1/127.0.0.1:5000/puller", username=USER, password=PASSWORD)
 

@@ -21,9 +21,9 @@ from tests.support.engine import run, submit, wait_final
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
 from workers import claiming, limits, services, tenancy, transitions
-from workers.errors import InvalidInput, LimitReached
 from workers.models import Run, Tenant, TenantLoad
-from workers.states import State
+from workers.vocabulary.errors import InvalidInput, LimitReached
+from workers.vocabulary.states import State
 
 TASK = {"taskName": "n", "commands": "true"}
 

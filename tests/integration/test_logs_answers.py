@@ -11,8 +11,8 @@ from django.test import RequestFactory
 
 from tests.integration.log_runs import STDERR, LoggedRun, running, submitted
 from workers.api.logs import log_response
-from workers.errors import InvalidInput, NotFound
-from workers.states import Reason, State
+from workers.vocabulary.errors import InvalidInput, NotFound
+from workers.vocabulary.states import Reason, State
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -16,10 +16,10 @@ from pytest_django import Settings
 from tests.integration.log_runs import STDERR, STDOUT, LoggedRun, running, submitted
 from workers import services
 from workers.api.logs import log_response
-from workers.errors import Unavailable
 from workers.logs import following
 from workers.logs.following import Beat, End, Event, Gap, NextAttempt, Output, Place
-from workers.states import Reason, State
+from workers.vocabulary.errors import Unavailable
+from workers.vocabulary.states import Reason, State
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -13,10 +13,10 @@ from tests.support.fixtures import Account
 from tests.unit.web_server import Server, plain
 from workers import retention, services
 from workers.api.logs import log_response
-from workers.errors import Conflict
 from workers.models import Attempt, LogChunk, Run, Secret
-from workers.specs import ProcessSpec
-from workers.states import Reason, State
+from workers.vocabulary.errors import Conflict
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import Reason, State
 
 KIB = 1024
 

@@ -16,11 +16,11 @@ from tests.support.cluster import ROOT, wait_until
 from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX
 from tests.support.outside import ADDRESS, METADATA, listener, outside, reach
-from workers import pulse
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import Address, Engine
 from workers.runtimes.networks import NETWORK, Networks
-from workers.states import Reason
+from workers.vocabulary import pulse
+from workers.vocabulary.states import Reason
 
 PORT = 7321
 

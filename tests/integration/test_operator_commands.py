@@ -21,8 +21,8 @@ from tests.integration.conftest import Api
 from tests.integration.test_idempotency import at_once
 from tests.support.fixtures import Account
 from workers import identity, policy, tenancy
-from workers.errors import InvalidInput
 from workers.models import Membership, Tenant, Token
+from workers.vocabulary.errors import InvalidInput
 
 GIVEN = "gnt_" + "g" * 43
 

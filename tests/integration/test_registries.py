@@ -14,8 +14,8 @@ from tests.integration.walk import rows
 from tests.support.fixtures import Account, make_account
 from workers import registries, secrets, tenancy
 from workers.api import serializers
-from workers.errors import SecretUnreadable
 from workers.models import Registry, Secret
+from workers.vocabulary.errors import SecretUnreadable
 
 CANARY = "canary-registry-password"
 PATH = "/api/v1/registries"

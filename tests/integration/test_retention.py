@@ -12,8 +12,8 @@ from pytest_django import Settings
 
 from tests.integration.log_runs import STDOUT, LoggedRun, running, submitted
 from workers import retention, services, tenancy
-from workers.errors import InvalidInput
 from workers.models import Attempt, IdempotencyKey, LogChunk, Node, NodeRequest, Run, RunEvent, Shape, Tenant
+from workers.vocabulary.errors import InvalidInput
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -11,8 +11,8 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 
 from workers import secrets
-from workers.errors import SecretUnreadable
 from workers.models import Secret, Tenant
+from workers.vocabulary.errors import SecretUnreadable
 
 pytestmark = pytest.mark.django_db
 

@@ -35,7 +35,7 @@ from workers import registries, services
 from workers.callbacks import signing
 from workers.callbacks.rows import digest
 from workers.models import Callback, DisabledUrl, IdempotencyKey, LogChunk, Node, Secret, Tenant, Token
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture

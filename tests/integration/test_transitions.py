@@ -15,9 +15,9 @@ from django.utils import timezone
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, row, snapshot
 from workers import running
-from workers.leases import Lease
 from workers.models import Attempt, Node, Run
-from workers.states import EDGES, State
+from workers.vocabulary.leases import Lease
+from workers.vocabulary.states import EDGES, State
 
 pytestmark = pytest.mark.django_db
 

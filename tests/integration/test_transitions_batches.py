@@ -7,9 +7,9 @@ from django.db import IntegrityError, connection, transaction
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, events, row, snapshot
 from workers import running, transitions
-from workers.leases import Lease, Outcome
 from workers.models import Node, Run, RunEvent
-from workers.states import State
+from workers.vocabulary.leases import Lease, Outcome
+from workers.vocabulary.states import State
 
 pytestmark = pytest.mark.django_db
 

@@ -18,9 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor
 from workers import claiming, transitions
-from workers.leases import Lease, Outcome
 from workers.models import Attempt, Node, Run, RunEvent
-from workers.states import FINAL, LEGAL, Reason, State
+from workers.vocabulary.leases import Lease, Outcome
+from workers.vocabulary.states import FINAL, LEGAL, Reason, State
 
 pytestmark = pytest.mark.django_db
 

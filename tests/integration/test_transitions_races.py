@@ -15,10 +15,10 @@ from django.utils import timezone
 from tests.integration.engine_rows import World, assert_books_balance, cursor, row, together
 from tests.support.cluster import wait_until
 from workers import claiming, running, services, transitions
-from workers.leases import ClaimedRun, Lease, Outcome
 from workers.models import Attempt, Node, Run, RunEvent
 from workers.scribe import Entry, Scribe
-from workers.states import State
+from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
+from workers.vocabulary.states import State
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

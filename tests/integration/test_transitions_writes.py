@@ -10,9 +10,9 @@ from django.utils import timezone
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, events, row, snapshot
 from workers import claiming, running
-from workers.leases import Lease
 from workers.models import Attempt, Node, Run
-from workers.states import Reason, State
+from workers.vocabulary.leases import Lease
+from workers.vocabulary.states import Reason, State
 
 pytestmark = pytest.mark.django_db
 

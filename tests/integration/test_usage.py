@@ -17,7 +17,7 @@ from tests.support.fixtures import Account
 from workers import limits, retention, usage
 from workers.api.serializers import UsageSerializer
 from workers.models import Run, UsageDay
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 def today() -> date:

@@ -11,7 +11,7 @@ from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
 from workers import policy, services
 from workers.models import Tenant
-from workers.specs import ContainerSpec
+from workers.vocabulary.specs import ContainerSpec
 
 #: How the engine is told whose a container is.
 RUN, NODE = "gantry.run", "gantry.node"

@@ -9,8 +9,8 @@ from django.db import connection, transaction
 from tests.support.cluster import wait_until
 from workers import services, transitions
 from workers.models import LogChunk, Run
-from workers.specs import ProcessSpec
-from workers.states import FINAL
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import FINAL
 
 
 def submit(

@@ -20,7 +20,7 @@ from pytest_django import Settings
 from tests.unit.web_server import Answer, Server, drip, hang, plain, redirect
 from workers.addresses import AddressFailed, Deadline, open_url
 from workers.addresses import http as addresses_http
-from workers.errors import AddressRefused, InvalidInput
+from workers.vocabulary.errors import AddressRefused, InvalidInput
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.unit.name_server import NameServer, Zone
 from tests.unit.web_server import Server, redirect
 from workers.addresses import AddressFailed, Deadline, open_url
 from workers.addresses import http as addresses_http
-from workers.errors import AddressRefused
+from workers.vocabulary.errors import AddressRefused
 
 
 @pytest.fixture

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from workers.docker_options import BadParameter
 from workers.runtimes.container_config import SANDBOX, Image, Place, create_body, published, ran_s
 from workers.runtimes.container_faults import refused_start
 from workers.runtimes.engine import Address, EngineRefused
-from workers.specs import ContainerSpec
-from workers.states import Reason
+from workers.vocabulary.docker_options import BadParameter
+from workers.vocabulary.specs import ContainerSpec
+from workers.vocabulary.states import Reason
 
 IMAGE = Image(id="sha256:abc", digest="r/x@sha256:def", user="", working_dir="/app")
 PLACE = Place({"gantry.run": "1"}, "/scratch/c1-1/sandbox")

@@ -1,11 +1,11 @@
-"""The named steps of ``workers.crashpoints``: those that the code passes are those that the lists name."""
+"""Crash points: the steps that the code passes are those that ``workers.vocabulary.crashpoints`` lists."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from workers.crashpoints import API_STEPS, CALLBACK_STEPS, STEPS
+from workers.vocabulary.crashpoints import API_STEPS, CALLBACK_STEPS, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 

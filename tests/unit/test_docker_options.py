@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.docker_options import BadParameter, parse
+from workers.vocabulary.docker_options import BadParameter, parse
 
 
 def one(key: str, value: str = "") -> object:

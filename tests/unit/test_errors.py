@@ -12,8 +12,8 @@ from django.test import RequestFactory
 from rest_framework import exceptions as drf
 
 from config import errors
-from workers import errors as engine
 from workers.identity import CredentialRefused, TenantRefused
+from workers.vocabulary import errors as engine
 
 
 @pytest.mark.parametrize(

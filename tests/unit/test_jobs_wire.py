@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from jobs.saved import errors, requests, wire
 from jobs.saved.wire import ExecutorFacts, Status, TargetFacts
-from workers.errors import InvalidInput
-from workers.states import Reason, State
+from workers.vocabulary.errors import InvalidInput
+from workers.vocabulary.states import Reason, State
 
 EXECUTOR = ExecutorFacts(1, UUID(int=1), 100, 100.5, "n", "sh -c 'echo a'", True, "root", [3, 1])
 

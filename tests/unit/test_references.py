@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from workers import references
-from workers.references import BadReference
+from workers.vocabulary import references
+from workers.vocabulary.references import BadReference
 
 ZEROS = "sha256:" + "0" * 64
 

@@ -8,7 +8,7 @@ import pytest
 from django.test import override_settings
 
 from workers.retries import FINAL_REASONS, backoff_s, may_retry
-from workers.states import Reason
+from workers.vocabulary.states import Reason
 
 
 @pytest.fixture(autouse=True)

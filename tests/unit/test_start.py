@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from config import start
-from workers import pulse
+from workers.vocabulary import pulse
 
 _COMPLETE = {
     "DATABASE_URL": "postgres://a:b@c/d",

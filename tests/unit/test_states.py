@@ -10,7 +10,7 @@ from types import ModuleType
 from django.conf import settings
 
 from workers import running, transitions
-from workers.states import EDGES, FINAL, LEGAL, Reason, State, is_final
+from workers.vocabulary.states import EDGES, FINAL, LEGAL, Reason, State, is_final
 
 ROOT = Path(__file__).resolve().parents[2]
 LIFECYCLE = (ROOT / "docs" / "lifecycle.md").read_text()

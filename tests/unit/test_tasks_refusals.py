@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tasks_api import codes, wire
 from tasks_api.submission import parse
 from tests.unit.test_tasks_submission import COMMANDS, EVERYTHING, container, task
-from workers.errors import InvalidInput
+from workers.vocabulary.errors import InvalidInput
 
 
 def refused(body: object, allowed: frozenset[str] = COMMANDS) -> tuple[int, str]:

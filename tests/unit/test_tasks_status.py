@@ -9,7 +9,7 @@ import pytest
 
 from tasks_api import status
 from tasks_api.status import Facts, TaskStatus
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 SUBMITTED = datetime(2016, 12, 8, 15, 58, 29, tzinfo=UTC)
 STARTED = datetime(2016, 12, 8, 15, 58, 30, tzinfo=UTC)

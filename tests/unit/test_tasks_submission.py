@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks_api.submission import parse
-from workers.specs import ContainerSpec, ProcessSpec
+from workers.vocabulary.specs import ContainerSpec, ProcessSpec
 
 COMMANDS = frozenset({"commands"})
 EVERYTHING = frozenset({"commands", "privileged", "host_network", "host_ports", "volumes", "parameters"})

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from tasks_api import codes, wire
 from tasks_api.status import Facts
 from tests.unit.test_tasks_status import ENDED, ended, facts, running
-from workers.errors import EngineError, InvalidInput
-from workers.states import Reason, State
+from workers.vocabulary.errors import EngineError, InvalidInput
+from workers.vocabulary.states import Reason, State
 
 # --- Ids ---------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from urllib.parse import urljoin
 from django.conf import settings
 
 from workers.addresses.guard import Address, Target, parse, permitted
-from workers.errors import AddressRefused, EngineError, InvalidInput
+from workers.vocabulary.errors import AddressRefused, EngineError, InvalidInput
 
 #: Host name -> addresses. Raises OSError.
 Resolver = Callable[[str], list[str]]

@@ -20,8 +20,8 @@ from django.utils.safestring import SafeString
 
 from workers import identity, limits, policy, retention_policy, usage
 from workers.admin.pages import AnyAdmin, ReadOnly
-from workers.errors import EngineError
 from workers.models import Membership, Registry, Tenant
+from workers.vocabulary.errors import EngineError
 
 T = TypeVar("T")
 

@@ -18,8 +18,8 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from workers import idempotency
-from workers.errors import InvalidInput
 from workers.identity import Identity
+from workers.vocabulary.errors import InvalidInput
 
 T = TypeVar("T")
 

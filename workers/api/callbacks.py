@@ -19,8 +19,8 @@ from workers.api.callback_header import checked
 from workers.api.runs import root_of
 from workers.api.tenants import checked as checked_body
 from workers.callbacks import operations, signing
-from workers.errors import InvalidInput
 from workers.models import Callback, CallbackAttempt, CallbackSecret, DisabledUrl
+from workers.vocabulary.errors import InvalidInput
 
 _LIST: Final = (
     "state", "url", "receiver", "family", "owner", "event", "created_after", "created_before",

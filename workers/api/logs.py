@@ -14,11 +14,11 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
 from workers import signed_urls
-from workers.errors import NotFound
 from workers.identity import CredentialRefused, Identity
 from workers.logs import store
 from workers.logs.answers import HEADERS, gap_line, respond
 from workers.models import Run
+from workers.vocabulary.errors import NotFound
 
 
 class LogRequest(Protocol):

@@ -14,8 +14,8 @@ from rest_framework.request import Request
 from workers import services
 from workers.api import schemas, shapes
 from workers.api.answers import ApiView, Page, answer, flag, known_parameters
-from workers.errors import NotFound
 from workers.models import Node
+from workers.vocabulary.errors import NotFound
 
 
 def with_silence(nodes: Any) -> Any:

@@ -13,8 +13,8 @@ from workers import audit, usage
 from workers.api import schemas_records as schemas
 from workers.api import shapes
 from workers.api.answers import ApiView, Page, answer, known_parameters, moment
-from workers.errors import InvalidInput
 from workers.models import AuditEntry
+from workers.vocabulary.errors import InvalidInput
 
 _DEFAULT_D: Final = 30
 

@@ -15,9 +15,9 @@ from workers.api import schemas, shapes
 from workers.api.answers import ApiView, Page, answer, created, known_parameters, moment
 from workers.api.callback_header import callback_header
 from workers.api.logs import log_response
-from workers.errors import InvalidInput
 from workers.models import Attempt, Run, RunEvent
-from workers.states import State
+from workers.vocabulary.errors import InvalidInput
+from workers.vocabulary.states import State
 
 _LIST: Final = (
     "family", "state", "kind", "node", "owner", "created_after", "created_before", "name",

@@ -11,7 +11,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
 from workers.api import serializers as s
-from workers.states import State
+from workers.vocabulary.states import State
 
 TENANT_HEADER: Final = OpenApiParameter(
     "X-Tenant-Id",

@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 from workers.identity import SCOPES
 from workers.models import Node
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @extend_schema_field(

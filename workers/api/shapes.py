@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from workers import registry as families
 from workers.api.answers import stamp
 from workers.models import Attempt, AuditEntry, Membership, Node, Registry, Run, RunEvent, Tenant, Token
 from workers.usage import FamilyUsage, Standing
+from workers.vocabulary import families
 
 
 def run(row: Run, root: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ from workers import tenancy
 from workers.api import schemas_tenancy as schemas
 from workers.api import serializers, shapes
 from workers.api.answers import ApiView, Page, answer, created, known_parameters
-from workers.errors import NotFound
 from workers.models import Membership, Tenant
+from workers.vocabulary.errors import NotFound
 
 
 def checked(serializer: Any) -> dict[str, Any]:

@@ -18,8 +18,8 @@ from workers import doorbell, outbox
 from workers.callbacks import sending, signing
 from workers.callbacks.rows import digest
 from workers.callbacks.schedule import Sent
-from workers.errors import Conflict, NotFound, Unavailable
 from workers.models import Callback, DisabledUrl
+from workers.vocabulary.errors import Conflict, NotFound, Unavailable
 
 #: Longest time of a check that a request waits for, in seconds (contract, "Addresses a client can name").
 TEST_S: Final = 10.0

@@ -19,13 +19,8 @@ import structlog
 from django.conf import settings
 
 from workers import fetch
-from workers.crashpoints import step
-from workers.docker_options import BadParameter
-from workers.errors import EngineError
 from workers.launcher import strays
-from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
-from workers.references import Credentials
 from workers.runtimes import container_config, exec_targets, images
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.container_config import NOFILE_MOST, Image, Place
@@ -39,8 +34,13 @@ from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 from workers.runtimes.folders import remove_tree, runs_root, scratch_root
 from workers.runtimes.networks import Networks
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
-from workers.specs import ContainerSpec
-from workers.states import Reason
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.docker_options import BadParameter
+from workers.vocabulary.errors import EngineError
+from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.references import Credentials
+from workers.vocabulary.specs import ContainerSpec
+from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from workers import docker_options
-from workers.docker_options import Options
-from workers.specs import ContainerSpec
+from workers.vocabulary import docker_options
+from workers.vocabulary.docker_options import Options
+from workers.vocabulary.specs import ContainerSpec
 
 #: Where a container finds its scratch folder: the path that programs written for Mesos know.
 SANDBOX: Final = "/mnt/mesos/sandbox"

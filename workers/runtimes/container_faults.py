@@ -13,7 +13,7 @@ from typing import Any, Final
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import EngineRefused
 from workers.runtimes.networks import NETWORK
-from workers.states import Reason
+from workers.vocabulary.states import Reason
 
 #: What another moment, or another node, may mend.
 _OURS: Final = re.compile(

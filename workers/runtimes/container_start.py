@@ -20,7 +20,7 @@ from workers.runtimes.container_track import Track
 from workers.runtimes.container_watch import AGAIN_S, Watcher
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 from workers.runtimes.rules import UPGRADE_S
-from workers.states import Reason
+from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
 

@@ -19,8 +19,8 @@ from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import Engine, EngineRefused
 from workers.runtimes.exec_conversation import Conversation, first_words
 from workers.runtimes.exec_track import ExecTrack
-from workers.specs import ExecSpec
-from workers.states import Reason
+from workers.vocabulary.specs import ExecSpec
+from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
 

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.specs import ALL_CONTAINERS
-from workers.states import Reason
+from workers.vocabulary.specs import ALL_CONTAINERS
+from workers.vocabulary.states import Reason
 
 #: Whoever carries one of these is Gantry's own: containers of runs, containers of the service.
 _OURS: Final = ("gantry.installation", "gantry.service")

@@ -18,9 +18,7 @@ from typing import Any
 
 import structlog
 
-from workers.crashpoints import step
 from workers.launcher import control
-from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
 from workers.logs.redaction import Redactor
 from workers.runtimes import exec_targets
@@ -35,8 +33,10 @@ from workers.runtimes.exec_track import ExecTrack
 from workers.runtimes.exec_watch import Watcher
 from workers.runtimes.folders import remove_tree, runs_root
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
-from workers.specs import ExecSpec
-from workers.states import Reason
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.specs import ExecSpec
+from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
 

@@ -22,12 +22,12 @@ from typing import Any, Final, Literal
 import structlog
 from django.conf import settings
 
-from workers.references import BadReference, Credentials, Reference, parse
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.container_config import Image
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 from workers.runtimes.pulling import Cause, Failure, shared
-from workers.states import Reason
+from workers.vocabulary.references import BadReference, Credentials, Reference, parse
+from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
 

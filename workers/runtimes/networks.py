@@ -25,11 +25,11 @@ from typing import Any, Final
 import structlog
 from django.conf import settings
 
-from workers import pulse
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
 from workers.runtimes.machine_lock import alone
-from workers.states import Reason
+from workers.vocabulary import pulse
+from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
 

@@ -18,18 +18,18 @@ import structlog
 from django.conf import settings
 
 from workers import fetch
-from workers.crashpoints import step
-from workers.errors import EngineError
 from workers.launcher import control
-from workers.leases import ClaimedRun
 from workers.logs.capture import SpoolReader
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.folders import remove_tree, runs_root, scratch_root
 from workers.runtimes.launcher_client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.launcher_records import StartRequest, fresh_environment
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
-from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, ProcessSpec
-from workers.states import Reason
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.errors import EngineError
+from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, ProcessSpec
+from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
 

@@ -24,8 +24,8 @@ from docker.utils.json_stream import json_stream
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
-from workers.references import Credentials, Reference
 from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.vocabulary.references import Credentials, Reference
 
 _MIB: Final = 1024 * 1024
 #: Longest part of a registry's own words that is shown.

@@ -20,7 +20,7 @@ from tests.contracts.jobs.conftest import (
 )
 from workers import explain
 from workers.models import Node, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 def result(api: Api, job: dict[str, Any], executor: str, ordinal: int = 0) -> dict[str, Any]:

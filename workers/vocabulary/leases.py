@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @dataclass(frozen=True, order=True)
