@@ -21,7 +21,7 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from config import errors
-from workers.identity import CredentialRefused
+from workers.tenants.identity import CredentialRefused
 from workers.vocabulary.errors import InvalidInput
 
 #: Status -> what it means, for every operation that does not say so itself.

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 
 from tasks_api import fields
 from tasks_api.codes import NotAllowed, Refused, Unsupported
-from workers.bounds import Bounds
+from workers.tenants.bounds import Bounds
 from workers.vocabulary import docker_options
 from workers.vocabulary.references import BadReference, parse
 from workers.vocabulary.specs import ContainerSpec

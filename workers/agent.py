@@ -16,10 +16,11 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
-from workers import claiming, doorbell, orphans, questions, registration, transitions
+from workers import claiming, orphans, questions, registration, transitions
 from workers.claiming import Look, Memory, Superseded
-from workers.handover import Handover, Publisher
 from workers.keeper import Keeper
+from workers.messages import doorbell
+from workers.messages.handover import Handover, Publisher
 from workers.reconciler import reconcile_once
 from workers.registration import Registration
 from workers.runner import Runner, Watch

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from workers import doorbell
+from workers.messages import doorbell
 from workers.models import NodeRequest
 
 #: How long a client's request may wait for nodes, in seconds.

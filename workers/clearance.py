@@ -12,8 +12,8 @@ from typing import Any, Final
 import structlog
 from django.db import InterfaceError, OperationalError, connection
 
-from workers import policy, registries
 from workers.runtimes.base import PrepareFailed
+from workers.tenants import policy, registries
 from workers.vocabulary.errors import SecretUnreadable
 from workers.vocabulary.leases import ClaimedRun
 from workers.vocabulary.references import Credentials

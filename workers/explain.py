@@ -15,8 +15,9 @@ from django.db import connection
 from django.db.models import F
 from django.db.models.functions import Now
 
-from workers import doorbell, outbox
+from workers.callbacks import outbox
 from workers.claiming import binding_quotas, shape_view
+from workers.messages import doorbell
 from workers.models import HostPort, Node, Run, Shape
 from workers.placement import (
     NODE_ATTRIBUTE,

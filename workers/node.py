@@ -18,7 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from workers import clearance, registration
 from workers.agent import Agent
-from workers.handover import CeleryPublisher
+from workers.messages.handover import CeleryPublisher
 from workers.placement import NODE_ATTRIBUTE
 from workers.registration import ENGINE_ATTRIBUTE, Capacity, Registration, register
 from workers.runtimes.base import Runtime

@@ -13,7 +13,8 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
-from workers import limits, losses, retention, transitions
+from workers import losses, retention, transitions
+from workers.tenants import limits
 from workers.vocabulary.crashpoints import step
 
 log = structlog.get_logger(__name__)

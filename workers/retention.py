@@ -1,9 +1,9 @@
 """Everything ends: deletes what is older than it is kept, in bounded batches.
 
-How long each tenant's runs and output are kept says ``workers.retention_policy``. Safe to run in several
-processes at once (SKIP LOCKED) and to interrupt at any time. Called by the reconciler every few seconds, so a
-round without work costs a few milliseconds, and by `manage.py prune`. Must not import services, claiming,
-agents or runtimes.
+How long each tenant's runs and output are kept says ``workers.tenants.retention_policy``. Safe to run in
+several processes at once (SKIP LOCKED) and to interrupt at any time. Called by the reconciler every few
+seconds, so a round without work costs a few milliseconds, and by `manage.py prune`. Must not import services,
+claiming, agents or runtimes.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
-from workers import audit, retention_policy
 from workers.models import Run, Secret
+from workers.tenants import audit, retention_policy
 
 #: Contract, "Idempotency": a key is remembered for 24 hours.
 IDEMPOTENCY_H: Final = 24

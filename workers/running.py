@@ -16,7 +16,7 @@ from typing import Any
 from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
-from workers import outbox
+from workers.callbacks import outbox
 from workers.vocabulary.leases import Lease
 
 

@@ -19,8 +19,8 @@ from tests.support.cluster import ROOT, Cluster, Process, free_port, test_databa
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import make_account
 from tests.support.receivers import OPEN, Receivers
-from workers import identity, tenancy
 from workers.models import Callback, Run
+from workers.tenants import identity, tenancy
 
 PASSWORD: Final = "canary-password correct horse"
 

@@ -18,8 +18,9 @@ from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
 from tests.support.invariants import assert_invariants
 from tests.support.outside import listener
-from workers import registries, services, tenancy
+from workers import services
 from workers.models import HostPort
+from workers.tenants import registries, tenancy
 from workers.vocabulary.specs import ContainerSpec
 from workers.vocabulary.states import Reason, State
 

@@ -16,7 +16,7 @@ from django.db import connection, transaction
 
 from tests.bench.rig import Rig, interleave
 from tests.support.cluster import free_port, wait_until
-from workers import outbox
+from workers.callbacks import outbox
 
 HEALTHY, HANGING = 1000, 50
 

@@ -20,7 +20,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.outages import executed_by_celery
 from tests.support.session import REDIS
-from workers.doorbell import CHANNEL
+from workers.messages.doorbell import CHANNEL
 from workers.models import Attempt, Run
 from workers.vocabulary.states import State
 

@@ -27,7 +27,8 @@ from tests.support.invariants import assert_invariants
 from tests.support.machine import wait_dead
 from tests.support.outages import patiently, postgres_down, redis_down, redis_silent
 from tests.support.receivers import OPEN, Receivers, hang
-from workers import outbox, services
+from workers import services
+from workers.callbacks import outbox
 from workers.models import Callback, CallbackAttempt, CallbackReceiver, Deliverer, Run
 from workers.vocabulary.crashpoints import CALLBACK_STEPS
 from workers.vocabulary.states import State

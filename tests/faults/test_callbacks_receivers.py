@@ -17,8 +17,7 @@ from tests.support.engine import submit, wait_final
 from tests.support.fixtures import Account
 from tests.support.http import percentile
 from tests.support.receivers import OPEN, Receivers, drip, drip_body, first, flood, hang, reset, status
-from workers import outbox
-from workers.callbacks import signing
+from workers.callbacks import outbox, signing
 from workers.models import Callback, CallbackReceiver, DisabledUrl
 
 

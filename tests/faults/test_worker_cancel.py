@@ -14,7 +14,8 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
 from tests.support.ledger import ticking_command, traces, wait_begun
 from tests.support.machine import alive, commands, started, wait_dead, wait_for_file
-from workers import doorbell, services
+from workers import services
+from workers.messages import doorbell
 from workers.models import Run
 from workers.vocabulary.states import Reason, State
 

@@ -2,7 +2,8 @@
 
 Each step of ``workers.vocabulary.crashpoints.STEPS`` belongs to at least one of the stories in
 ``crash_stories``, which makes the worker come by there. Afterwards: one execution per attempt, the right
-result, nothing left. A few steps are tested at once, each on a node of its own: most of the time is spent waiting.
+result, nothing left. A few steps are tested at once, each on a node of its own: most of the time is spent
+waiting.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from config.throttles import SharedBuckets
 from tests.integration.test_browsers import basic
 from tests.support.cluster import Api, Cluster, wait_until
 from tests.support.fixtures import Account, make_account
-from workers import tenancy
 from workers.models import Token
+from workers.tenants import tenancy
 
 PASSWORD = "correct horse battery staple"
 BODY = b'{"taskName": "slow", "commands": "true"}'

@@ -17,9 +17,9 @@ from config import login, peers
 from tests.contracts.tasks.conftest import Stage
 from tests.support.engine import submit
 from tests.support.fixtures import Account
-from workers import tenancy
 from workers.admin import shown_url
 from workers.models import Deliverer, Node, Run, Tenant, Token
+from workers.tenants import tenancy
 from workers.vocabulary.states import Reason, State
 
 PASSWORD = "correct horse battery staple"

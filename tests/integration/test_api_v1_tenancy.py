@@ -10,9 +10,9 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.integration.conftest import Api, keys
 from tests.support.fixtures import Account, make_account
-from workers import tenancy
 from workers.api import serializers
 from workers.models import Membership, Tenant, Token
+from workers.tenants import tenancy
 
 
 def test_operators_make_tenants_users_and_members(api: Api, operator: Account) -> None:

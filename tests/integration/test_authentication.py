@@ -16,8 +16,8 @@ from django.utils import timezone
 
 from config import authentication, peers
 from tests.support.fixtures import Account, make_account
-from workers import identity, tenancy
 from workers.models import Membership, Run, Tenant, Token
+from workers.tenants import identity, tenancy
 
 ME = "/api/v1/me"
 

@@ -11,7 +11,8 @@ from django.test.utils import CaptureQueriesContext
 
 from tasks_api import wire
 from tests.integration.engine_rows import World, cursor
-from workers import losses, outbox, transitions
+from workers import losses, transitions
+from workers.callbacks import outbox
 from workers.models import Callback, Node, Run
 from workers.vocabulary.leases import Outcome
 from workers.vocabulary.states import Reason, State

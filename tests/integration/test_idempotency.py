@@ -17,8 +17,8 @@ from tests.contracts.tasks.conftest import Stage
 from tests.integration.conftest import Api
 from tests.support.engine import submit
 from tests.support.fixtures import Account, make_account
-from workers import idempotency
 from workers.models import IdempotencyKey, Run, Tenant, Token
+from workers.tenants import idempotency
 from workers.vocabulary.errors import Conflict, IdempotencyConflict, InvalidInput, Unavailable
 from workers.vocabulary.states import State
 

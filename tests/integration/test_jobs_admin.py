@@ -11,7 +11,7 @@ from django.test.utils import CaptureQueriesContext
 
 from jobs.models import Executor, Job
 from tests.contracts.jobs.conftest import Api, Stage, _keys, member
-from workers import identity, tenancy
+from workers.tenants import identity, tenancy
 
 __all__ = ["_keys"]
 

@@ -20,8 +20,9 @@ from tests.support.cluster import Cluster, wait_until
 from tests.support.engine import run, submit, wait_final
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
-from workers import claiming, limits, services, tenancy, transitions
+from workers import claiming, services, transitions
 from workers.models import Run, Tenant, TenantLoad
+from workers.tenants import limits, tenancy
 from workers.vocabulary.errors import InvalidInput, LimitReached
 from workers.vocabulary.states import State
 

@@ -20,8 +20,8 @@ from django.db import connection
 from tests.integration.conftest import Api
 from tests.integration.test_idempotency import at_once
 from tests.support.fixtures import Account
-from workers import identity, policy, tenancy
 from workers.models import Membership, Tenant, Token
+from workers.tenants import identity, policy, tenancy
 from workers.vocabulary.errors import InvalidInput
 
 GIVEN = "gnt_" + "g" * 43

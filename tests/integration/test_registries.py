@@ -12,9 +12,10 @@ from tests.integration.conftest import Api, keys
 from tests.integration.engine_rows import together
 from tests.integration.walk import rows
 from tests.support.fixtures import Account, make_account
-from workers import registries, secrets, tenancy
+from workers import secrets
 from workers.api import serializers
 from workers.models import Registry, Secret
+from workers.tenants import registries, tenancy
 from workers.vocabulary.errors import SecretUnreadable
 
 CANARY = "canary-registry-password"

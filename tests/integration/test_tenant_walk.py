@@ -31,10 +31,11 @@ from tests.integration.walk import (
 )
 from tests.support.engine import submit
 from tests.support.fixtures import make_account
-from workers import registries, services
+from workers import services
 from workers.callbacks import signing
 from workers.callbacks.rows import digest
 from workers.models import Callback, DisabledUrl, IdempotencyKey, LogChunk, Node, Secret, Tenant, Token
+from workers.tenants import registries
 from workers.vocabulary.states import Reason, State
 
 

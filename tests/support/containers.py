@@ -9,8 +9,9 @@ from typing import Any
 from tests.support.cluster import wait_until
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
-from workers import policy, services
+from workers import services
 from workers.models import Tenant
+from workers.tenants import policy
 from workers.vocabulary.specs import ContainerSpec
 
 #: How the engine is told whose a container is.

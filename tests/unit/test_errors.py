@@ -12,7 +12,7 @@ from django.test import RequestFactory
 from rest_framework import exceptions as drf
 
 from config import errors
-from workers.identity import CredentialRefused, TenantRefused
+from workers.tenants.identity import CredentialRefused, TenantRefused
 from workers.vocabulary import errors as engine
 
 

@@ -17,8 +17,8 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from workers import idempotency
-from workers.identity import Identity
+from workers.tenants import idempotency
+from workers.tenants.identity import Identity
 from workers.vocabulary.errors import InvalidInput
 
 T = TypeVar("T")

@@ -13,11 +13,10 @@ from django.http import StreamingHttpResponse
 from rest_framework.authentication import BaseAuthentication
 from rest_framework.request import Request
 
-from workers import signed_urls
-from workers.identity import CredentialRefused, Identity
-from workers.logs import store
+from workers.logs import signed_urls, store
 from workers.logs.answers import HEADERS, gap_line, respond
 from workers.models import Run
+from workers.tenants.identity import CredentialRefused, Identity
 from workers.vocabulary.errors import NotFound
 
 

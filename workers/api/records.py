@@ -9,11 +9,11 @@ from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from workers import audit, usage
 from workers.api import schemas_records as schemas
 from workers.api import shapes
 from workers.api.answers import ApiView, Page, answer, known_parameters, moment
 from workers.models import AuditEntry
+from workers.tenants import audit, usage
 from workers.vocabulary.errors import InvalidInput
 
 _DEFAULT_D: Final = 30

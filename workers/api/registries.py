@@ -11,12 +11,12 @@ from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from workers import registries
 from workers.api import schemas_registries as schemas
 from workers.api import serializers, shapes
 from workers.api.answers import ApiView, Page, answer, known_parameters
 from workers.api.tenants import checked
 from workers.models import Registry
+from workers.tenants import registries
 
 
 class RegistriesView(ApiView):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from drf_spectacular.utils import extend_schema_field
 from rest_framework import serializers
 
-from workers.identity import SCOPES
 from workers.models import Node
+from workers.tenants.identity import SCOPES
 from workers.vocabulary.states import Reason, State
 
 
@@ -22,7 +22,7 @@ from workers.vocabulary.states import Reason, State
     }
 )
 class PolicyField(serializers.DictField):
-    """A tenant's policy: keys of ``workers.policy``, which checks them: true, false or a list of texts."""
+    """A tenant's policy: true, false or a list of texts by key; ``workers.tenants.policy`` checks them."""
 
 
 class ErrorBodySerializer(serializers.Serializer[object]):

@@ -10,7 +10,7 @@ from typing import Any
 
 from workers.api.answers import stamp
 from workers.models import Attempt, AuditEntry, Membership, Node, Registry, Run, RunEvent, Tenant, Token
-from workers.usage import FamilyUsage, Standing
+from workers.tenants.usage import FamilyUsage, Standing
 from workers.vocabulary import families
 
 

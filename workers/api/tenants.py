@@ -12,11 +12,11 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
-from workers import tenancy
 from workers.api import schemas_tenancy as schemas
 from workers.api import serializers, shapes
 from workers.api.answers import ApiView, Page, answer, created, known_parameters
 from workers.models import Membership, Tenant
+from workers.tenants import tenancy
 from workers.vocabulary.errors import NotFound
 
 

@@ -14,13 +14,14 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
-from workers import secrets, tenancy
+from workers import secrets
 from workers.api import schemas_tenancy as schemas
 from workers.api import serializers, shapes
 from workers.api.answers import ApiView, Page, answer, created, known_parameters
 from workers.api.tenants import checked
-from workers.identity import Identity
 from workers.models import Membership, Token
+from workers.tenants import tenancy
+from workers.tenants.identity import Identity
 
 
 class MeView(ApiView):

@@ -21,11 +21,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from workers import doorbell
 from workers.callbacks import rows, schedule, sending, signing
 from workers.callbacks.rows import Due, Lane, Receiver
 from workers.callbacks.schedule import Decision, Sent
-from workers.handover import Handover, Publisher
+from workers.messages import doorbell
+from workers.messages.handover import Handover, Publisher
 from workers.vocabulary import pulse
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import SecretUnreadable

@@ -16,9 +16,9 @@ from typing import Any, Final, Literal
 
 from django.conf import settings
 
-from workers import limits, policy
-from workers.bounds import NO_BOUNDS, Bounds
 from workers.models import Membership, Tenant, Token
+from workers.tenants import limits, policy
+from workers.tenants.bounds import NO_BOUNDS, Bounds
 from workers.vocabulary.errors import EngineError
 
 Via = Literal["token", "basic", "session", "network", "signature"]

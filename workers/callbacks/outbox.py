@@ -17,7 +17,9 @@ import structlog
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
 
-from workers import addresses, doorbell, signed_urls
+from workers import addresses
+from workers.logs import signed_urls
+from workers.messages import doorbell
 from workers.vocabulary import families
 from workers.vocabulary.errors import InvalidInput
 from workers.vocabulary.families import ENDED, RUNNING, CallbackFacts

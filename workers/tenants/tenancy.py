@@ -19,8 +19,8 @@ from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from workers import identity, limits, policy, retention_policy
 from workers.models import Membership, Tenant, Token
+from workers.tenants import identity, limits, policy, retention_policy
 from workers.vocabulary.errors import Conflict, InvalidInput, NotFound
 from workers.vocabulary.specs import ALL_CONTAINERS
 

@@ -13,7 +13,7 @@ from typing import Final
 
 from django.db import connection
 
-from workers import limits
+from workers.tenants import limits
 from workers.vocabulary.states import FINAL
 
 #: Longest report in days.

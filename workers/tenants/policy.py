@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from workers.bounds import NO_BOUNDS, Bounds, check_folder
 from workers.models import Tenant
+from workers.tenants.bounds import NO_BOUNDS, Bounds, check_folder
 from workers.vocabulary import references
 from workers.vocabulary.errors import InvalidInput
 
