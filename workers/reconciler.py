@@ -13,7 +13,8 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
-from workers import losses, retention, transitions
+from workers import retention
+from workers.runs import losses, transitions
 from workers.tenants import limits
 from workers.vocabulary.crashpoints import step
 

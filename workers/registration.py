@@ -19,10 +19,10 @@ from typing import IO, Final
 from django.conf import settings
 from django.db import connection, transaction
 
-from workers import losses
-from workers.claiming import Superseded, check_ours
 from workers.launcher import control
 from workers.models import Installation, Node
+from workers.runs import losses
+from workers.scheduling.claiming import Superseded, check_ours
 from workers.vocabulary.crashpoints import step
 
 #: The Docker Engine's own id, among a node's attributes.

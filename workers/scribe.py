@@ -21,9 +21,9 @@ import structlog
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from workers import running, transitions
 from workers.logs import store
 from workers.logs.capture import Shipment
+from workers.runs import running, transitions
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.states import State

@@ -16,11 +16,11 @@ import structlog
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
-from workers import losses, transitions, uri_secrets
 from workers.asking import ask
-from workers.explain import explain_run
 from workers.messages import doorbell
 from workers.models import Node, Run, Shape
+from workers.runs import losses, transitions, uri_secrets
+from workers.scheduling.explain import explain_run
 from workers.tenants import limits
 from workers.vocabulary.errors import Conflict, NotFound
 from workers.vocabulary.leases import NewRun

@@ -16,8 +16,9 @@ from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, open_ledger
 from tests.support.ledger import assert_no_overlap, ticking_command
-from workers import services, transitions
+from workers import services
 from workers.models import Attempt, Node, Run
+from workers.runs import transitions
 from workers.vocabulary.states import Reason, State
 
 RACKS = {"n1": "r1", "n2": "r2", "n3": "r3"}

@@ -7,9 +7,10 @@ from itertools import count
 
 from django.db import connection, transaction
 
-from workers import services, transitions
+from workers import services
 from workers.logs import store
 from workers.models import Node, Run, Tenant
+from workers.runs import transitions
 from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import Reason, State

@@ -11,9 +11,9 @@ from django.test.utils import CaptureQueriesContext
 
 from tasks_api import wire
 from tests.integration.engine_rows import World, cursor
-from workers import losses, transitions
 from workers.callbacks import outbox
 from workers.models import Callback, Node, Run
+from workers.runs import losses, transitions
 from workers.vocabulary.leases import Outcome
 from workers.vocabulary.states import Reason, State
 

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from pytest_django import Settings
 
 from tests.integration.engine_rows import World, assert_books_balance, row
-from workers import claiming, explain
-from workers.claiming import Look, Memory, Superseded
 from workers.models import Node, Run, Shape, Tenant
-from workers.placement import obstacles
+from workers.scheduling import claiming, explain
+from workers.scheduling.claiming import Look, Memory, Superseded
+from workers.scheduling.placement import obstacles
 from workers.vocabulary.states import State
 
 pytestmark = pytest.mark.django_db

@@ -14,9 +14,9 @@ import pytest
 from django.db import connection
 
 from tests.integration.engine_rows import World, assert_books_balance
-from workers import claiming
-from workers.claiming import Memory
 from workers.models import Node, Run, Shape, Tenant
+from workers.scheduling import claiming
+from workers.scheduling.claiming import Memory
 from workers.vocabulary.states import State
 
 pytestmark = pytest.mark.django_db

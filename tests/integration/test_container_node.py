@@ -14,12 +14,14 @@ from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX
-from workers import claiming, explain, registration, running, services
-from workers.claiming import Memory
+from workers import registration, services
 from workers.models import Node, Run
 from workers.registration import Registration
+from workers.runs import running
 from workers.runtimes.engine import Address
 from workers.runtimes.engine import Engine as Client
+from workers.scheduling import claiming, explain
+from workers.scheduling.claiming import Memory
 from workers.vocabulary.leases import Lease
 from workers.vocabulary.specs import ContainerSpec
 from workers.vocabulary.states import Reason, State

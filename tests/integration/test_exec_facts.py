@@ -23,11 +23,12 @@ from tests.contracts.jobs.conftest import Stage
 from tests.support.cluster import wait_until
 from tests.support.fixtures import Account
 from tests.support.session import POSTGRES
-from workers import node, questions, running, secrets, services, transitions
+from workers import node, questions, secrets, services
 from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
 from workers.models import Attempt, NodeRequest, Run
 from workers.runner import Runner, Watch
+from workers.runs import running, transitions
 from workers.runtimes.base import Answering, Facts, PrepareFailed, Presence, Result
 from workers.scribe import Entry, Scribe
 from workers.vocabulary.leases import ClaimedRun, Lease, Outcome

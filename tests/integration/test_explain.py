@@ -14,8 +14,9 @@ import pytest
 from django.utils import timezone
 
 from tests.integration.engine_rows import World
-from workers import explain, services
+from workers import services
 from workers.models import Node, Run, Tenant
+from workers.scheduling import explain
 from workers.vocabulary.states import Reason
 
 pytestmark = pytest.mark.django_db

@@ -9,11 +9,13 @@ from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, together
-from workers import claiming, losses, services
-from workers.claiming import Memory
-from workers.explain import explain_run
+from workers import services
 from workers.models import HostPort, Node, Run, Shape, Tenant
-from workers.placement import ShapeView
+from workers.runs import losses
+from workers.scheduling import claiming
+from workers.scheduling.claiming import Memory
+from workers.scheduling.explain import explain_run
+from workers.scheduling.placement import ShapeView
 from workers.vocabulary.specs import ContainerSpec
 from workers.vocabulary.states import Reason, State
 

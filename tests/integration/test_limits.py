@@ -20,8 +20,10 @@ from tests.support.cluster import Cluster, wait_until
 from tests.support.engine import run, submit, wait_final
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
-from workers import claiming, services, transitions
+from workers import services
 from workers.models import Run, Tenant, TenantLoad
+from workers.runs import transitions
+from workers.scheduling import claiming
 from workers.tenants import limits, tenancy
 from workers.vocabulary.errors import InvalidInput, LimitReached
 from workers.vocabulary.states import State
@@ -210,7 +212,7 @@ def test_others_go_on_and_the_explanation_says_why() -> None:
         "blocked_by": [],
         "remedy": "wait for one of them to end, or ask an operator for a higher limit (running_runs)",
     }
-    from workers import explain
+    from workers.scheduling import explain
 
     assert explain.why_waiting([world.shape.pk])[world.shape.pk].startswith("your tenant runs 2 of 2")
     limit("default", running_runs=0)

@@ -14,8 +14,8 @@ from django.db import IntegrityError
 from django.utils import timezone
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, row, snapshot
-from workers import running
 from workers.models import Attempt, Node, Run
+from workers.runs import running
 from workers.vocabulary.leases import Lease
 from workers.vocabulary.states import EDGES, State
 

@@ -6,8 +6,8 @@ import pytest
 from django.db import IntegrityError, connection, transaction
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, events, row, snapshot
-from workers import running, transitions
 from workers.models import Node, Run, RunEvent
+from workers.runs import running, transitions
 from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.states import State
 

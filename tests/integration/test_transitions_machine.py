@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor
-from workers import claiming, transitions
 from workers.models import Attempt, Node, Run, RunEvent
+from workers.runs import transitions
+from workers.scheduling import claiming
 from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.states import FINAL, LEGAL, Reason, State
 

@@ -9,8 +9,9 @@ from django.conf import settings
 from django.utils import timezone
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, events, row, snapshot
-from workers import claiming, running
 from workers.models import Attempt, Node, Run
+from workers.runs import running
+from workers.scheduling import claiming
 from workers.vocabulary.leases import Lease
 from workers.vocabulary.states import Reason, State
 

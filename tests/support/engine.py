@@ -7,8 +7,9 @@ from typing import Any
 from django.db import connection, transaction
 
 from tests.support.cluster import wait_until
-from workers import services, transitions
+from workers import services
 from workers.models import LogChunk, Run
+from workers.runs import transitions
 from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import FINAL
 

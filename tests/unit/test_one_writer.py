@@ -1,4 +1,4 @@
-"""A lint of our own: nothing but workers/transitions.py writes a run's state.
+"""A lint of our own: nothing but workers/runs/transitions.py writes a run's state.
 
 It reads every module of the project. SQL is found in string literals, f-strings included; Django's ways of
 writing are found as calls and assignments. It cannot see a statement that is put together at run time from

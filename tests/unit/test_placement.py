@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.unit.placing import NOW_US, PROFILE, URGENT, Situation, a_node, a_shape, queue, situations
-from workers.placement import Choice, Usage
+from workers.scheduling.placement import Choice, Usage
 
 
 @PROFILE

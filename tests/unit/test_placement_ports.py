@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.unit.placing import a_node, a_shape
-from workers.placement import Candidate, Choice, NodeView, ShapeView, choose, obstacles
+from workers.scheduling.placement import Candidate, Choice, NodeView, ShapeView, choose, obstacles
 
 NOW_US = 1_000_000_000
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from django.test import override_settings
 
-from workers.retries import FINAL_REASONS, backoff_s, may_retry
+from workers.runs.retries import FINAL_REASONS, backoff_s, may_retry
 from workers.vocabulary.states import Reason
 
 

@@ -9,7 +9,7 @@ from types import ModuleType
 
 from django.conf import settings
 
-from workers import running, transitions
+from workers.runs import running, transitions
 from workers.vocabulary.states import EDGES, FINAL, LEGAL, Reason, State, is_final
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -1,4 +1,4 @@
-"""Runs and what belongs to them. Only ``workers.transitions`` writes a run's state."""
+"""Runs and what belongs to them. Only ``workers.runs.transitions`` writes a run's state."""
 
 from __future__ import annotations
 

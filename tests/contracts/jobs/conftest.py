@@ -16,8 +16,8 @@ from django.db import connection, transaction
 
 from jobs.models import Target
 from tests.contracts.tasks import conftest as tasks
-from workers import running, transitions
 from workers.models import LogChunk, Node, Tenant
+from workers.runs import running, transitions
 from workers.tenants import identity, tenancy
 from workers.vocabulary.leases import ClaimedRun, Outcome
 from workers.vocabulary.states import Reason, State

@@ -18,8 +18,8 @@ from tests.contracts.jobs.conftest import (
     error,
     ok,
 )
-from workers import explain
 from workers.models import Node, Run
+from workers.scheduling import explain
 from workers.vocabulary.states import Reason, State
 
 

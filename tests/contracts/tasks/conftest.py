@@ -15,8 +15,8 @@ import pytest
 from django.db import connection, transaction
 from django.test import Client
 
-from workers import running, transitions
 from workers.models import Node, Run, Tenant
+from workers.runs import running, transitions
 from workers.tenants import identity, tenancy
 from workers.vocabulary.leases import ClaimedRun, Outcome
 from workers.vocabulary.states import Reason, State

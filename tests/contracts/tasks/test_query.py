@@ -12,8 +12,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tests.contracts.tasks.conftest import UNKNOWN, Api, Stage, error
-from workers import claiming, explain, services
+from workers import services
 from workers.models import Run
+from workers.scheduling import claiming, explain
 from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import Reason, State
 

@@ -10,8 +10,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from workers import transitions
-from workers.retries import backoff_s
+from workers.runs import transitions
+from workers.runs.retries import backoff_s
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.states import Reason, State

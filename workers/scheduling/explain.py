@@ -16,10 +16,10 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from workers.callbacks import outbox
-from workers.claiming import binding_quotas, shape_view
 from workers.messages import doorbell
 from workers.models import HostPort, Node, Run, Shape
-from workers.placement import (
+from workers.scheduling.claiming import binding_quotas, shape_view
+from workers.scheduling.placement import (
     NODE_ATTRIBUTE,
     NodeView,
     Obstacle,

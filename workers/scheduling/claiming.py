@@ -18,9 +18,9 @@ from django.db import IntegrityError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Sum
 
-from workers import transitions
 from workers.models import Node, Shape
-from workers.placement import Candidate, NodeView, ShapeView, Usage, choose, obstacles
+from workers.runs import transitions
+from workers.scheduling.placement import Candidate, NodeView, ShapeView, Usage, choose, obstacles
 from workers.tenants import limits
 from workers.vocabulary.leases import ClaimedRun, Lease
 
