@@ -21,10 +21,10 @@ from workers.agent import Agent
 from workers.messages.handover import CeleryPublisher
 from workers.registration import ENGINE_ATTRIBUTE, Capacity, Registration, register
 from workers.runtimes.base import Runtime
-from workers.runtimes.container import ContainerRuntime
-from workers.runtimes.engine import Address, Engine
-from workers.runtimes.execution import ExecRuntime
-from workers.runtimes.process import ProcessRuntime
+from workers.runtimes.container.runtime import ContainerRuntime
+from workers.runtimes.engine.client import Address, Engine
+from workers.runtimes.exec.runtime import ExecRuntime
+from workers.runtimes.process.runtime import ProcessRuntime
 from workers.scheduling.placement import NODE_ATTRIBUTE
 
 log = structlog.get_logger(__name__)

@@ -24,7 +24,7 @@ from tests.support.invariants import assert_invariants
 from tests.support.session import POSTGRES, REDIS
 from workers import services
 from workers.models import Node, Run
-from workers.runtimes.launcher_records import DEFAULT_PATH
+from workers.runtimes.process.records import DEFAULT_PATH
 from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import Reason, State
 

@@ -35,9 +35,9 @@ from tests.support.machine import (
 from workers import secrets, services
 from workers.launcher import control
 from workers.models import Attempt
-from workers.runtimes import launcher_client
 from workers.runtimes.base import PrepareFailed, Presence
-from workers.runtimes.process import ProcessRuntime
+from workers.runtimes.process import client as launcher_client
+from workers.runtimes.process.runtime import ProcessRuntime
 from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import Reason, State
 

@@ -18,8 +18,8 @@ from workers import registration, services
 from workers.models import Node, Run
 from workers.registration import Registration
 from workers.runs import running
-from workers.runtimes.engine import Address
-from workers.runtimes.engine import Engine as Client
+from workers.runtimes.engine.client import Address
+from workers.runtimes.engine.client import Engine as Client
 from workers.scheduling import claiming, explain
 from workers.scheduling.claiming import Memory
 from workers.vocabulary.leases import Lease

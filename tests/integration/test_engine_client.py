@@ -27,9 +27,9 @@ from tests.support import images as rig
 from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
 from tests.support.proxy import Proxy
-from workers.runtimes import images
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.engine import Address, Channel, Engine, EngineAway, EngineRefused
+from workers.runtimes.engine import images
+from workers.runtimes.engine.client import Address, Channel, Engine, EngineAway, EngineRefused
 
 _ATTACH = {"stream": True, "stdout": True, "stderr": True}
 

@@ -16,12 +16,11 @@ from tests.support import images as rig
 from tests.support.cluster import wait_until
 from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
-from workers.runtimes import images, pulling
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.container_config import Image
-from workers.runtimes.engine import Address, Engine
-from workers.runtimes.images import PullStopped
-from workers.runtimes.pulling import Cause
+from workers.runtimes.engine import images, pulling
+from workers.runtimes.engine.client import Address, Engine
+from workers.runtimes.engine.image import Image, PullStopped
+from workers.runtimes.engine.pulling import Cause
 from workers.vocabulary.references import Credentials
 from workers.vocabulary.states import Reason
 

@@ -17,8 +17,8 @@ from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX
 from tests.support.outside import ADDRESS, METADATA, listener, outside, reach
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.engine import Address, Engine
-from workers.runtimes.networks import NETWORK, Networks
+from workers.runtimes.engine.client import Address, Engine
+from workers.runtimes.engine.networks import NETWORK, Networks
 from workers.vocabulary import pulse
 from workers.vocabulary.states import Reason
 
@@ -229,8 +229,8 @@ def test_in_the_engines_network_without_its_processes(engine: Rig, link: Engine)
     """A process that does not see the engine's, as in a container, knows by the bridge where it is."""
     script = (
         "import django; django.setup();"
-        "from workers.runtimes.engine import Address, Engine;"
-        "from workers.runtimes.networks import Networks;"
+        "from workers.runtimes.engine.client import Address, Engine;"
+        "from workers.runtimes.engine.networks import Networks;"
         "print(Networks(Engine(Address.from_environment()), guard_file='').look() or 'guarded')"
     )
     apart = ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", script]

@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from workers.launcher import control
-from workers.runtimes.launcher_client import LauncherClient
-from workers.runtimes.launcher_records import Exit, RunState, StartRequest, fresh_environment
+from workers.runtimes.process.client import LauncherClient
+from workers.runtimes.process.records import Exit, RunState, StartRequest, fresh_environment
 
 ROOT = os.geteuid() == 0
 MODES = ("namespaces", "uids") if ROOT else ("none",)

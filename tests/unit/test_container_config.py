@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from workers.runtimes.container_config import SANDBOX, Image, Place, create_body, published, ran_s
-from workers.runtimes.container_faults import refused_start
-from workers.runtimes.engine import Address, EngineRefused
+from workers.runtimes.container.config import SANDBOX, Place, create_body, published, ran_s
+from workers.runtimes.container.faults import refused_start
+from workers.runtimes.engine.client import Address, EngineRefused
+from workers.runtimes.engine.image import Image
 from workers.vocabulary.docker_options import BadParameter
 from workers.vocabulary.specs import ContainerSpec
 from workers.vocabulary.states import Reason

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.runtimes.container_output import Spool
-from workers.runtimes.container_stream import CutError, LogStream
+from workers.runtimes.container.output import Spool
+from workers.runtimes.container.stream import CutError, LogStream
 
 
 def stamp(number: int) -> bytes:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.support.cluster import wait_until
-from workers.runtimes import container_track
-from workers.runtimes.container_track import Track
+from workers.runtimes.container import track as container_track
+from workers.runtimes.container.track import Track
 
 
 def test_it_is_looked_at_now_and_then_without_a_word_from_the_engine(

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.unit.test_exec_stream import WORD, frame
-from workers.runtimes import exec_track
-from workers.runtimes.engine_link import Channel
-from workers.runtimes.exec_track import ExecTrack
+from workers.runtimes.engine.link import Channel
+from workers.runtimes.exec import track as exec_track
+from workers.runtimes.exec.track import ExecTrack
 
 
 class Wire(Channel):

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.cluster import wait_until
 from tests.unit.launching import mark, sleepers
-from workers.runtimes import exec_scripts
+from workers.runtimes.exec import scripts
 
 SHELLS = [["busybox", "sh"], ["dash"], ["bash", "--posix"]]
 
@@ -32,7 +32,7 @@ def run(
     """
     name = f"unit-{time.time_ns()}"
     process = subprocess.Popen(
-        [*shell, *exec_scripts.wrapper(name)[1:]],
+        [*shell, *scripts.wrapper(name)[1:]],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -54,7 +54,7 @@ def run(
     reader = threading.Thread(target=read)
     reader.start()
     with process:
-        stdin.write(exec_scripts.introduction("~", argv))
+        stdin.write(scripts.introduction("~", argv))
         stdin.flush()
         wait_until(ready or ended, why="requests can be made")
         for request in requests:
@@ -101,14 +101,14 @@ def test_output_of_more_than_a_chunk(shell: list[str], tmp_path: Path) -> None:
     last, said = Path(f"/tmp/.{name}.1"), tmp_path / "said"
     with said.open("wb") as out:
         process = subprocess.Popen(
-            [*shell, *exec_scripts.wrapper(name)[1:]],
+            [*shell, *scripts.wrapper(name)[1:]],
             stdin=subprocess.PIPE,
             stdout=out,
             stderr=subprocess.DEVNULL,
             env={"PATH": "/usr/bin:/bin"},
         )
     assert process.stdin is not None
-    process.stdin.write(exec_scripts.introduction("~", ["head", "-c", str(size), "/dev/zero"]))
+    process.stdin.write(scripts.introduction("~", ["head", "-c", str(size), "/dev/zero"]))
     process.stdin.flush()
     # Partial reads make chunks smaller: there may be more than two of them.
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from workers.runtimes.exec_stream import ExecStream, Lines
+from workers.runtimes.exec.stream import ExecStream, Lines
 
 WORD = b"\x1eabab"
 

@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from tests.unit.web_server import Server, hang, plain, redirect
 from workers.addresses import Target
-from workers.fetch import FetchFailed, Limits, fetch_uris, file_name
+from workers.runtimes.fetch import FetchFailed, Limits, fetch_uris, file_name
 from workers.vocabulary.errors import AddressRefused
 
 MIB = 1024 * 1024

@@ -13,9 +13,10 @@ import pytest
 
 from tests.unit.launching import MODES, PATIENCE, Node, eventually, node, stands
 from workers.launcher import control
-from workers.runtimes import launcher_client, launcher_link
-from workers.runtimes.launcher_client import LauncherClient, LauncherUnavailableError
-from workers.runtimes.launcher_records import Exit, Hello, Started, StreamEnd
+from workers.runtimes.process import client as launcher_client
+from workers.runtimes.process import link as launcher_link
+from workers.runtimes.process.client import LauncherClient, LauncherUnavailableError
+from workers.runtimes.process.records import Exit, Hello, Started, StreamEnd
 
 __all__ = ["node"]  # the fixture
 

@@ -13,7 +13,7 @@ import pytest
 from tests.unit.launching import Node, node
 from workers.launcher import control
 from workers.launcher.guard import Guard
-from workers.runtimes.launcher_client import LauncherError
+from workers.runtimes.process.client import LauncherError
 
 __all__ = ["node"]  # the fixture
 

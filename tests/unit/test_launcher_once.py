@@ -14,8 +14,8 @@ import pytest
 
 from tests.unit.launching import Node, eventually, node
 from workers.launcher import control
-from workers.runtimes.launcher_client import LauncherClient, LauncherError
-from workers.runtimes.launcher_records import RunState, StartRequest
+from workers.runtimes.process.client import LauncherClient, LauncherError
+from workers.runtimes.process.records import RunState, StartRequest
 
 __all__ = ["node"]  # the fixture
 

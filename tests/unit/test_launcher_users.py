@@ -19,7 +19,7 @@ import pytest
 from tests.unit.launching import PATIENCE, ROOT, Node, eventually, node
 from workers.launcher import control
 from workers.launcher.uids import Uids
-from workers.runtimes.launcher_client import LauncherError
+from workers.runtimes.process.client import LauncherError
 
 __all__ = ["node"]  # the fixture
 

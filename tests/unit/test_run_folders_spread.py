@@ -40,10 +40,10 @@ import sys
 from pathlib import Path
 import django
 django.setup()
-from workers.runtimes.container import ContainerRuntime
-from workers.runtimes.engine import Address, Engine
-from workers.runtimes.execution import ExecRuntime
-from workers.runtimes.process import ProcessRuntime
+from workers.runtimes.container.runtime import ContainerRuntime
+from workers.runtimes.engine.client import Address, Engine
+from workers.runtimes.exec.runtime import ExecRuntime
+from workers.runtimes.process.runtime import ProcessRuntime
 node, engine = Path(sys.argv[1]), Engine(Address.parse("unix:///nowhere"))
 for _ in range(2):  # a worker's start, and its next one
     ProcessRuntime(node)

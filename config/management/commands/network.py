@@ -15,8 +15,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from workers.runtimes.engine import Address, Engine
-from workers.runtimes.networks import Networks
+from workers.runtimes.engine.client import Address, Engine
+from workers.runtimes.engine.networks import Networks
 from workers.vocabulary import pulse
 
 

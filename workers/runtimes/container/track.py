@@ -18,8 +18,8 @@ import structlog
 
 from workers.launcher import control, strays
 from workers.runtimes.base import Result
-from workers.runtimes.container_config import Image
-from workers.runtimes.container_output import Spool
+from workers.runtimes.container.output import Spool
+from workers.runtimes.engine.image import Image
 from workers.vocabulary.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL
 
 log = structlog.get_logger(__name__)

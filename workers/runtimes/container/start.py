@@ -15,10 +15,10 @@ from typing import Any, Final
 import structlog
 
 from workers.runtimes.base import PrepareFailed, Result
-from workers.runtimes.container_faults import refused_start
-from workers.runtimes.container_track import Track
-from workers.runtimes.container_watch import AGAIN_S, Watcher
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.container.faults import refused_start
+from workers.runtimes.container.track import Track
+from workers.runtimes.container.watch import AGAIN_S, Watcher
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.runtimes.rules import UPGRADE_S
 from workers.vocabulary.states import Reason
 

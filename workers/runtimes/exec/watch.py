@@ -13,10 +13,10 @@ from typing import Final
 import structlog
 
 from workers.runtimes.base import PrepareFailed, Result
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.runtimes.exec_conversation import AGAIN_S, Conversation, first_words
-from workers.runtimes.exec_kill import Killer
-from workers.runtimes.exec_track import ExecTrack
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+from workers.runtimes.exec.conversation import AGAIN_S, Conversation, first_words
+from workers.runtimes.exec.kill import Killer
+from workers.runtimes.exec.track import ExecTrack
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from typing import Final
 import structlog
 
 from workers.launcher import strays
-from workers.runtimes.container_start import LABEL
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.container.start import LABEL
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 
 log = structlog.get_logger(__name__)
 

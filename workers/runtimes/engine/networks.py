@@ -26,7 +26,7 @@ import structlog
 from django.conf import settings
 
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.runtimes.machine_lock import alone
 from workers.vocabulary import pulse
 from workers.vocabulary.states import Reason

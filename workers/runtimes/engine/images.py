@@ -23,9 +23,9 @@ import structlog
 from django.conf import settings
 
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.container_config import Image
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.runtimes.pulling import Cause, Failure, shared
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+from workers.runtimes.engine.image import Image
+from workers.runtimes.engine.pulling import Cause, Failure, shared
 from workers.vocabulary.references import BadReference, Credentials, Reference, parse
 from workers.vocabulary.states import Reason
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.vocabulary.specs import ALL_CONTAINERS
 from workers.vocabulary.states import Reason
 

@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from workers.launcher import control
 from workers.logs.capture import STDOUT
-from workers.runtimes.container_track import Track
-from workers.runtimes.engine_link import Channel
-from workers.runtimes.exec_scripts import BLOCK
-from workers.runtimes.exec_stream import ExecStream, Lines
+from workers.runtimes.container.track import Track
+from workers.runtimes.engine.link import Channel
+from workers.runtimes.exec.scripts import BLOCK
+from workers.runtimes.exec.stream import ExecStream, Lines
 
 #: Seconds between two looks for new output: from quick, while something comes, to slow.
 _POLL_S: Final = (0.02, 1.0)

@@ -13,12 +13,12 @@ from typing import Any, Final
 import structlog
 
 from workers.launcher import strays
-from workers.runtimes import container_config
 from workers.runtimes.base import Result
-from workers.runtimes.container_events import Events
-from workers.runtimes.container_stream import CutError, Follower, LogStream
-from workers.runtimes.container_track import Track
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.container.config import ran_s
+from workers.runtimes.container.events import Events
+from workers.runtimes.container.stream import CutError, Follower, LogStream
+from workers.runtimes.container.track import Track
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 
 log = structlog.get_logger(__name__)
 
@@ -199,7 +199,7 @@ class Watcher:
             code=code,
             killed=request.why if request is not None and request.effective(code) else None,
             oom=bool(state.get("OOMKilled")) or track.name in self._events.out_of_memory,
-            ran_s=container_config.ran_s(state),
+            ran_s=ran_s(state),
         )
 
     # --- stopping ------------------------------------------------------------------------------------

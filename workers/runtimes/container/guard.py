@@ -14,7 +14,7 @@ from typing import Final
 
 from workers.launcher import control
 from workers.launcher.guard import Guard
-from workers.runtimes.engine import Engine
+from workers.runtimes.engine.client import Engine
 
 _PROGRAM: Final = str(Path(control.__file__).with_name("__main__.py"))
 

@@ -17,13 +17,13 @@ from typing import Final
 import structlog
 from django.conf import settings
 
-from workers import fetch
 from workers.launcher import control
 from workers.logs.capture import SpoolReader
+from workers.runtimes import fetch
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.folders import remove_tree, runs_root, scratch_root
-from workers.runtimes.launcher_client import LauncherClient, LauncherError, LauncherUnavailableError
-from workers.runtimes.launcher_records import StartRequest, fresh_environment
+from workers.runtimes.process.client import LauncherClient, LauncherError, LauncherUnavailableError
+from workers.runtimes.process.records import StartRequest, fresh_environment
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import EngineError

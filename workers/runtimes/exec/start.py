@@ -14,11 +14,11 @@ from typing import Final
 import structlog
 
 from workers.launcher import control, execs
-from workers.runtimes import exec_scripts
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.engine import Engine, EngineRefused
-from workers.runtimes.exec_conversation import Conversation, first_words
-from workers.runtimes.exec_track import ExecTrack
+from workers.runtimes.engine.client import Engine, EngineRefused
+from workers.runtimes.exec import scripts
+from workers.runtimes.exec.conversation import Conversation, first_words
+from workers.runtimes.exec.track import ExecTrack
 from workers.vocabulary.specs import ExecSpec
 from workers.vocabulary.states import Reason
 
@@ -56,7 +56,7 @@ class Starter:
             "Env": [f"{name}={value}" for name, value in environment.items()],
             "Privileged": spec.privileged,
             # Without a shell nobody could read the command from a stream.
-            "Cmd": [*spec.argv, *secrets] if track.plain else exec_scripts.wrapper(mark),
+            "Cmd": [*spec.argv, *secrets] if track.plain else scripts.wrapper(mark),
         }
         if spec.working_dir:
             body["WorkingDir"] = spec.working_dir
@@ -68,7 +68,7 @@ class Starter:
         track.begun_at = control.boottime()
         try:
             introduction = (
-                b"" if track.plain else exec_scripts.introduction(track.plan["word"], [*spec.argv, *secrets])
+                b"" if track.plain else scripts.introduction(track.plan["word"], [*spec.argv, *secrets])
             )
             opened = self._talk.begin(track, track.plan["exec"], introduction)
         except EngineRefused as error:

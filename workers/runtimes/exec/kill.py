@@ -10,8 +10,8 @@ import time
 from typing import Any, Final
 
 from workers.launcher import control, execs
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.runtimes.exec_track import ExecTrack
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+from workers.runtimes.exec.track import ExecTrack
 
 #: How long the wrapper's answer to a signal is waited for.
 _SIGNAL_S: Final = 5.0

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.engine import EngineRefused
-from workers.runtimes.networks import NETWORK
+from workers.runtimes.engine.client import EngineRefused
+from workers.runtimes.engine.networks import NETWORK
 from workers.vocabulary.states import Reason
 
 #: What another moment, or another node, may mend.

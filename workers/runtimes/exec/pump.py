@@ -11,8 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.runtimes.exec_track import ExecTrack
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+from workers.runtimes.exec.track import ExecTrack
 
 logger = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from workers.launcher import control
-from workers.runtimes.launcher_link import BrokenLinkError, Link, connect, spawn
-from workers.runtimes.launcher_records import Exit, Hello, RunState, StartRequest
+from workers.runtimes.process.link import BrokenLinkError, Link, connect, spawn
+from workers.runtimes.process.records import Exit, Hello, RunState, StartRequest
 
 logger = logging.getLogger(__name__)
 

@@ -21,15 +21,8 @@ import requests
 from docker.errors import APIError, DockerException, NotFound
 from urllib3.response import HTTPResponse
 
-from workers.runtimes.engine_errors import (
-    FAILURES,
-    EngineAway,
-    EngineRefused,
-    is_unsent,
-    said,
-    words_of,
-)
-from workers.runtimes.engine_link import Address, Channel, adapter_for, connection_for, tls_of
+from workers.runtimes.engine.errors import FAILURES, EngineAway, EngineRefused, is_unsent, said, words_of
+from workers.runtimes.engine.link import Address, Channel, adapter_for, connection_for, tls_of
 
 __all__ = ["Address", "Answer", "Channel", "Engine", "EngineAway", "EngineRefused"]
 

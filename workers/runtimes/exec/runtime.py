@@ -1,7 +1,7 @@
 """Commands inside running containers of the node: docker exec, made killable and durable.
 
 Names: control folder <node>/execs/<run>-<attempt>; in the container files .<mark>.* of a writable folder. A
-wrapper in the container (``exec_scripts``) keeps output and exit code there until they are stored, so that
+wrapper in the container (``scripts``) keeps output and exit code there until they are stored, so that
 the next worker finds them; where there is no shell the engine's own exec is all there is, and the host's view
 of the processes ends it (docs/decisions/0065). An exec is created in ``prepare`` and started once: the engine
 refuses to start one twice. Must not import the database or Celery.
@@ -21,16 +21,16 @@ import structlog
 from workers.launcher import control
 from workers.logs.capture import SpoolReader
 from workers.logs.redaction import Redactor
-from workers.runtimes import exec_targets
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
-from workers.runtimes.container_guard import GuardKeeper
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.runtimes.exec_conversation import AGAIN_S, Conversation
-from workers.runtimes.exec_kill import Killer
-from workers.runtimes.exec_pump import Pulse, Pump
-from workers.runtimes.exec_start import Starter, refused
-from workers.runtimes.exec_track import ExecTrack
-from workers.runtimes.exec_watch import Watcher
+from workers.runtimes.container.guard import GuardKeeper
+from workers.runtimes.engine import targets
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+from workers.runtimes.exec.conversation import AGAIN_S, Conversation
+from workers.runtimes.exec.kill import Killer
+from workers.runtimes.exec.pump import Pulse, Pump
+from workers.runtimes.exec.start import Starter, refused
+from workers.runtimes.exec.track import ExecTrack
+from workers.runtimes.exec.watch import Watcher
 from workers.runtimes.folders import remove_tree, runs_root
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
 from workers.vocabulary.crashpoints import step
@@ -66,11 +66,11 @@ class ExecRuntime:
         self._kill_after = float("inf")
 
     def lookups(self) -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
-        return {"containers": lambda payload: exec_targets.running(self._engine, payload)}
+        return {"containers": lambda payload: targets.running(self._engine, payload)}
 
     def engine_names(self) -> tuple[str, str]:
         """The engine's own id, and what its Swarm calls it; empty where there is none, or no answer."""
-        return exec_targets.engine_names(self._engine)
+        return targets.engine_names(self._engine)
 
     # --- names ---------------------------------------------------------------------------------------
 
@@ -129,7 +129,7 @@ class ExecRuntime:
         try:
             if track.launched:
                 return  # start adopts it
-            found = exec_targets.find(self._engine, spec.container, spec.selectors)
+            found = targets.find(self._engine, spec.container, spec.selectors)
             track.folder.mkdir(mode=0o700, exist_ok=True)
             track.save_plan(
                 container=found["Id"],

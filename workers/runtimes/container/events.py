@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Final
 
 from workers.logs.capture import STREAMS
-from workers.runtimes.container_output import Spool
-from workers.runtimes.engine_link import Channel
+from workers.runtimes.container.output import Spool
+from workers.runtimes.engine.link import Channel
 
 logger = logging.getLogger(__name__)
 

@@ -18,21 +18,22 @@ from pathlib import Path
 import structlog
 from django.conf import settings
 
-from workers import fetch
 from workers.launcher import strays
 from workers.logs.capture import SpoolReader
-from workers.runtimes import container_config, exec_targets, images
+from workers.runtimes import fetch
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
-from workers.runtimes.container_config import NOFILE_MOST, Image, Place
-from workers.runtimes.container_events import Events
-from workers.runtimes.container_guard import GuardKeeper
-from workers.runtimes.container_remains import kill, listed, remove
-from workers.runtimes.container_start import LABEL, Starter
-from workers.runtimes.container_track import Track
-from workers.runtimes.container_watch import AGAIN_S, Watcher
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.container.config import NOFILE_MOST, Place, create_body, published
+from workers.runtimes.container.events import Events
+from workers.runtimes.container.guard import GuardKeeper
+from workers.runtimes.container.remains import kill, listed, remove
+from workers.runtimes.container.start import LABEL, Starter
+from workers.runtimes.container.track import Track
+from workers.runtimes.container.watch import AGAIN_S, Watcher
+from workers.runtimes.engine import images, targets
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+from workers.runtimes.engine.image import Image
+from workers.runtimes.engine.networks import Networks
 from workers.runtimes.folders import remove_tree, runs_root, scratch_root
-from workers.runtimes.networks import Networks
 from workers.runtimes.rules import attempts_named, read_spec, space_trouble
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.docker_options import BadParameter
@@ -80,7 +81,7 @@ class ContainerRuntime:
 
     def engine_names(self) -> tuple[str, str]:
         """The engine's own id, and what its Swarm calls it; empty where there is none, or no answer."""
-        return exec_targets.engine_names(self._engine)
+        return targets.engine_names(self._engine)
 
     # --- names ---------------------------------------------------------------------------------------
 
@@ -177,7 +178,7 @@ class ContainerRuntime:
             self._adopt_or_give_back(track)
         else:
             try:
-                body = container_config.create_body(spec, track.image, self._place(run, spec, track.image))
+                body = create_body(spec, track.image, self._place(run, spec, track.image))
             except BadParameter as error:
                 raise PrepareFailed(Reason.CREATE, str(error)) from error
             fresh = self._starter.create(track, body)
@@ -237,7 +238,7 @@ class ContainerRuntime:
     def _tell_ports(self, track: Track, spec: ContainerSpec) -> None:
         with contextlib.suppress(EngineAway, EngineRefused):
             if found := self._engine.inspect(track.name):
-                track.note(container_config.published(spec, found))
+                track.note(published(spec, found))
 
     # --- while it runs -------------------------------------------------------------------------------
 

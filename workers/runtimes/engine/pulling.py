@@ -24,7 +24,7 @@ from docker.utils.json_stream import json_stream
 from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.vocabulary.references import Credentials, Reference
 
 _MIB: Final = 1024 * 1024

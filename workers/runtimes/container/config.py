@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from workers.runtimes.engine.image import Image
 from workers.vocabulary import docker_options
 from workers.vocabulary.docker_options import Options
 from workers.vocabulary.specs import ContainerSpec
@@ -24,19 +25,6 @@ NOFILE_MOST: Final = 65_536
 #: How the engine keeps output until it is read: not in json-file, which replaces what is not UTF-8.
 _LOG: Final = {"Type": "local", "Config": {"max-size": "32m", "max-file": "4", "compress": "false"}}
 _MIB: Final = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class Image:
-    """An image that is on the node. ``id`` is what runs, ``digest`` what it is called in its registry (or the
-    id), ``note`` something a person should know about how it was got."""
-
-    id: str
-    digest: str
-    user: str = ""
-    working_dir: str = ""
-    has_command: bool = True
-    note: str = ""
 
 
 @dataclass(frozen=True)

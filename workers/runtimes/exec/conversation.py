@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from workers.runtimes import exec_scripts
-from workers.runtimes.container_stream import Follower
-from workers.runtimes.engine import Engine, EngineAway, EngineRefused
-from workers.runtimes.exec_track import ExecTrack
+from workers.runtimes.container.stream import Follower
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+from workers.runtimes.exec import scripts
+from workers.runtimes.exec.track import ExecTrack
 
 #: Between two questions to an engine that does not answer, or that has not yet made up its mind.
 AGAIN_S: Final = 1.0
@@ -76,7 +76,7 @@ class Conversation:
                 "AttachStderr": True,
                 "User": track.plan.get("user") or "",
                 "Privileged": bool(track.plan.get("privileged")),
-                "Cmd": exec_scripts.reader(track.plan["mark"], track.files),
+                "Cmd": scripts.reader(track.plan["mark"], track.files),
             },
         )
         return self.begin(track, made["Id"], f"{track.plan['word']}\n".encode(), reading=True)
