@@ -224,7 +224,8 @@ GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 # --- Families: name -> module with the hooks that the engine calls (workers.vocabulary.families) -------
 
 GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks"}
-#: What families delete of their own when it is old: functions limit -> {what: how many} (workers.retention).
+#: What families delete of their own when it is old: functions limit -> {what: how many}
+#: (workers.upkeep.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune"]
 
 

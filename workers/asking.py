@@ -1,7 +1,7 @@
 """Questions of the API to nodes: a request row and a ring, a bounded wait, an honest answer when it is late.
 
 The web process knows no engine. Call it outside of a transaction: a node cannot see what is not committed.
-Must not import services, families or the worker's side; ``workers.questions`` is the other end.
+Must not import services, families or the worker's side; ``workers.node.questions`` is the other end.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from workers import agent
 from workers.callbacks import deliverer
+from workers.node import agent
 from workers.vocabulary.leases import Lease
 
 

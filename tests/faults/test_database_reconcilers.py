@@ -16,8 +16,8 @@ from tests.support.engine import submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
 from workers.models import Attempt, Node, Run, RunEvent
-from workers.reconciler import reconcile_once
 from workers.runs import losses, transitions
+from workers.upkeep.reconciler import reconcile_once
 from workers.vocabulary.states import FINAL, Reason, State
 
 

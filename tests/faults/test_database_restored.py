@@ -17,7 +17,7 @@ from tests.support.ledger import assert_no_overlap, ticking_command
 from tests.support.machine import alive, started, wait_dead
 from workers import services
 from workers.models import Attempt, Installation, Node, Run
-from workers.registration import Capacity, DatabaseSetBack, heartbeat, register
+from workers.node.registration import Capacity, DatabaseSetBack, heartbeat, register
 from workers.vocabulary.states import Reason, State
 
 

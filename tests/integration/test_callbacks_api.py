@@ -382,7 +382,7 @@ def test_admin_shows_no_secret_of_a_url_and_replays(
 
 
 def test_callbacks_go_with_their_runs(run_id: int) -> None:
-    from workers import retention
+    from workers.upkeep import retention
 
     Callback.objects.all()[0].attempts.create(status=200, ms=1)
     with connection.cursor() as cursor:

@@ -14,9 +14,10 @@ from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX
-from workers import registration, services
+from workers import services
 from workers.models import Node, Run
-from workers.registration import Registration
+from workers.node import registration
+from workers.node.registration import Registration
 from workers.runs import running
 from workers.runtimes.engine.client import Address
 from workers.runtimes.engine.client import Engine as Client

@@ -23,14 +23,15 @@ from tests.contracts.jobs.conftest import Stage
 from tests.support.cluster import wait_until
 from tests.support.fixtures import Account
 from tests.support.session import POSTGRES
-from workers import node, questions, secrets, services
+from workers import secrets, services
 from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
 from workers.models import Attempt, NodeRequest, Run
-from workers.runner import Runner, Watch
+from workers.node import process, questions
+from workers.node.runner import Runner, Watch
+from workers.node.scribe import Entry, Scribe
 from workers.runs import running, transitions
 from workers.runtimes.base import Answering, Facts, PrepareFailed, Presence, Result
-from workers.scribe import Entry, Scribe
 from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
 from workers.vocabulary.specs import ExecSpec
 from workers.vocabulary.states import Reason, State
@@ -298,8 +299,8 @@ def test_questions_go_to_the_runtime_that_answers_them(db: None, account: Accoun
 
 def test_a_node_has_its_name_as_an_attribute_that_nobody_can_take(settings: Any) -> None:
     settings.GANTRY_NODE_ATTRIBUTES = ["rack_id=r1", "node=other"]
-    assert node.attributes()["node"] == django_settings.GANTRY_NODE_NAME
-    assert node.attributes()["rack_id"] == "r1"
+    assert process.attributes()["node"] == django_settings.GANTRY_NODE_NAME
+    assert process.attributes()["rack_id"] == "r1"
 
 
 def test_cancel_all_is_the_tenants_own(db: None, account: Account, stranger: Account) -> None:

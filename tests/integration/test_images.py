@@ -19,7 +19,8 @@ from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine import images, pulling
 from workers.runtimes.engine.client import Address, Engine
-from workers.runtimes.engine.image import Image, PullStopped
+from workers.runtimes.engine.image import Image
+from workers.runtimes.engine.images import PullStopped
 from workers.runtimes.engine.pulling import Cause
 from workers.vocabulary.references import Credentials
 from workers.vocabulary.states import Reason

@@ -10,9 +10,9 @@ from django.db import connection
 from jobs.models import Executor, Job, Target
 from jobs.saved import retention
 from tests.contracts.jobs.conftest import Api, Stage, _keys, member
-from workers import retention as engine
 from workers.models import Run, Secret
 from workers.tenants import identity
+from workers.upkeep import retention as engine
 
 __all__ = ["_keys"]
 

@@ -11,9 +11,10 @@ from tests.support.cluster import Cluster
 from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.unit.web_server import Server, plain
-from workers import retention, services
+from workers import services
 from workers.api.logs import log_response
 from workers.models import Attempt, LogChunk, Run, Secret
+from workers.upkeep import retention
 from workers.vocabulary.errors import Conflict
 from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import Reason, State

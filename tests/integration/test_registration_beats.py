@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from django.db import connection
 
-from workers import registration
-from workers.registration import Capacity, Registration
+from workers.node import registration
+from workers.node.registration import Capacity, Registration
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -11,9 +11,10 @@ from django.db import connection, transaction
 from pytest_django import Settings
 
 from tests.integration.log_runs import STDOUT, LoggedRun, running, submitted
-from workers import retention, services
+from workers import services
 from workers.models import Attempt, IdempotencyKey, LogChunk, Node, NodeRequest, Run, RunEvent, Shape, Tenant
 from workers.tenants import tenancy
+from workers.upkeep import retention
 from workers.vocabulary.errors import InvalidInput
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -16,9 +16,9 @@ from tests.integration.engine_rows import World, assert_books_balance, cursor, r
 from tests.support.cluster import wait_until
 from workers import services
 from workers.models import Attempt, Node, Run, RunEvent
+from workers.node.scribe import Entry, Scribe
 from workers.runs import running, transitions
 from workers.scheduling import claiming
-from workers.scribe import Entry, Scribe
 from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
 from workers.vocabulary.states import State
 

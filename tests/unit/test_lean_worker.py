@@ -43,7 +43,7 @@ def started(**_):
     print(*sys.modules, flush=True)
     os._exit(0)
 
-import workers.runner
+import workers.node.runner
 from config.celery import app
 app.finalize()
 worker_init.connect(started, weak=False)
@@ -71,5 +71,5 @@ def test_a_worker_loads_no_page(program: str, tmp_path: os.PathLike[str]) -> Non
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
-    assert "workers.runner" in loaded or "workers.callbacks.deliverer" in loaded
+    assert "workers.node.runner" in loaded or "workers.callbacks.deliverer" in loaded
     assert loaded.isdisjoint(_PAGES)

@@ -6,7 +6,7 @@ import pytest
 from pytest_django.fixtures import Settings
 
 from tests.support.claimed import claimed_run
-from workers.agent import _suspect
+from workers.node.agent import _suspect
 
 
 @pytest.fixture(autouse=True)

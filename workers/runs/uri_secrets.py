@@ -1,6 +1,6 @@
 """User names and passwords in a run's ``uris``: kept as secrets, ``***`` in the specification.
 
-They are the run's own (``Secret.run``) and wiped when it has ended (``workers.retention``);
+They are the run's own (``Secret.run``) and wiped when it has ended (``workers.upkeep.retention``);
 ``workers.runtimes.fetch`` puts them back. What else stands in an address, its query included, stays in the
 specification. Must not import services, runtimes or families.
 """

@@ -22,10 +22,10 @@ from workers import secrets
 from workers.logs import store
 from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
-from workers.outcomes import interpret, lost_message, unprepared_message
+from workers.node.outcomes import interpret, lost_message, unprepared_message
+from workers.node.scribe import Entry, Scribe
 from workers.runs.retries import backoff_s, may_retry
 from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result, Runtime
-from workers.scribe import Entry, Scribe
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import SecretUnreadable
 from workers.vocabulary.leases import ClaimedRun, Lease, Outcome

@@ -16,18 +16,18 @@ from django.conf import settings
 from django.db import Error as DatabaseError
 from django.db import connection, transaction
 
-from workers import orphans, questions, registration
-from workers.keeper import Keeper
 from workers.messages import doorbell
 from workers.messages.handover import Handover, Publisher
-from workers.reconciler import reconcile_once
-from workers.registration import Registration
-from workers.runner import Runner, Watch
+from workers.node import orphans, questions, registration
+from workers.node.keeper import Keeper
+from workers.node.registration import Registration
+from workers.node.runner import Runner, Watch
+from workers.node.scribe import Entry, Scribe
 from workers.runs import transitions
 from workers.runtimes.base import Answering, Presence, Runtime
 from workers.scheduling import claiming
 from workers.scheduling.claiming import Look, Memory, Superseded
-from workers.scribe import Entry, Scribe
+from workers.upkeep.reconciler import reconcile_once
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import SecretUnreadable
 from workers.vocabulary.leases import ClaimedRun, Lease, Outcome

@@ -16,10 +16,10 @@ import structlog
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from workers import clearance, registration
-from workers.agent import Agent
 from workers.messages.handover import CeleryPublisher
-from workers.registration import ENGINE_ATTRIBUTE, Capacity, Registration, register
+from workers.node import clearance, registration
+from workers.node.agent import Agent
+from workers.node.registration import ENGINE_ATTRIBUTE, Capacity, Registration, register
 from workers.runtimes.base import Runtime
 from workers.runtimes.container.runtime import ContainerRuntime
 from workers.runtimes.engine.client import Address, Engine

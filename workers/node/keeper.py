@@ -14,9 +14,9 @@ import structlog
 from django.conf import settings
 from django.db import connection
 
-from workers import registration
-from workers.registration import Registration
-from workers.runner import Watch
+from workers.node import registration
+from workers.node.registration import Registration
+from workers.node.runner import Watch
 from workers.runs import running
 from workers.runtimes.base import Runtime
 from workers.vocabulary.crashpoints import step

@@ -13,9 +13,9 @@ import structlog
 from django.conf import settings
 from django.db import connection, transaction
 
-from workers import retention
 from workers.runs import losses, transitions
 from workers.tenants import limits
+from workers.upkeep import retention
 from workers.vocabulary.crashpoints import step
 
 log = structlog.get_logger(__name__)
