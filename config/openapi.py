@@ -82,7 +82,7 @@ class Credentials(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 class SignedUrl(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """The log URLs of callbacks, which need no token."""
 
-    target_class = "workers.api.logs.SignedLogUrl"
+    target_class = "workers.api.runs.logs.SignedLogUrl"
     name = "signedUrl"
 
     def get_security_definition(self, auto_schema: Any) -> Any:

@@ -20,7 +20,7 @@ from rest_framework.views import APIView
 
 from tasks_api import schema, services, wire
 from workers.api.callback_header import callback_header
-from workers.api.logs import SignedLogUrl, log_response
+from workers.api.runs.logs import SignedLogUrl, log_response
 from workers.tenants import idempotency
 from workers.tenants.identity import Identity
 

@@ -21,7 +21,7 @@ from jobs.saved.wire import JobFacts, Status
 from workers.api.answers import answer
 from workers.api.callback_header import callback_header
 from workers.api.lists import array, as_text, encoded, listed
-from workers.api.logs import whole_log
+from workers.api.runs.logs import whole_log
 from workers.tenants import idempotency
 from workers.tenants.identity import Identity
 from workers.vocabulary.errors import InvalidInput

@@ -12,7 +12,8 @@ from tests.contracts.tasks.conftest import Stage
 from tests.integration.conftest import Api, keys
 from tests.support.engine import submit
 from tests.support.fixtures import Account
-from workers.api import serializers
+from workers.api.nodes.serializers import NodeSerializer
+from workers.api.runs import serializers
 from workers.models import Node, Run
 from workers.vocabulary.states import Reason, State
 
@@ -256,7 +257,7 @@ def test_nodes(api: Api, account: Account, operator: Account, stage: Stage) -> N
     stage.start(run_id)
     status, body, _ = api(account, "GET", "/api/v1/nodes")
     assert status == 200
-    assert set(body[0]) == keys(serializers.NodeSerializer)
+    assert set(body[0]) == keys(NodeSerializer)
     body[0].pop("heartbeat_at")
     assert body == [
         {

@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.integration.conftest import Api, keys
 from tests.support.fixtures import Account, make_account
-from workers.api import serializers
+from workers.api.tenancy import serializers
 from workers.models import Membership, Tenant, Token
 from workers.tenants import tenancy
 

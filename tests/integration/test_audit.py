@@ -19,7 +19,7 @@ from tests.integration.conftest import Api, keys
 from tests.integration.test_browsers import basic
 from tests.support.cluster import Cluster
 from tests.support.fixtures import Account, make_account
-from workers.api.serializers import AuditEntrySerializer
+from workers.api.records.serializers import AuditEntrySerializer
 from workers.models import AuditEntry, Run, Token
 from workers.tenants import audit
 from workers.upkeep import retention

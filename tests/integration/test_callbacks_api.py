@@ -18,7 +18,7 @@ from tests.integration.conftest import Api, keys
 from tests.support.engine import submit
 from tests.support.fixtures import Account, make_account
 from tests.support.receivers import Receivers, hang, status
-from workers.api import serializers_callbacks as shapes
+from workers.api.callbacks import serializers as shapes
 from workers.callbacks import signing
 from workers.callbacks.rows import digest
 from workers.logs import signed_urls

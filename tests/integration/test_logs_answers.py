@@ -10,7 +10,7 @@ from django.http import StreamingHttpResponse
 from django.test import RequestFactory
 
 from tests.integration.log_runs import STDERR, LoggedRun, running, submitted
-from workers.api.logs import log_response
+from workers.api.runs.logs import log_response
 from workers.vocabulary.errors import InvalidInput, NotFound
 from workers.vocabulary.states import Reason, State
 

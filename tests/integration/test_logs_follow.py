@@ -15,7 +15,7 @@ from pytest_django import Settings
 
 from tests.integration.log_runs import STDERR, STDOUT, LoggedRun, running, submitted
 from workers import services
-from workers.api.logs import log_response
+from workers.api.runs.logs import log_response
 from workers.logs import following
 from workers.logs.following import Beat, End, Event, Gap, NextAttempt, Output, Place
 from workers.vocabulary.errors import Unavailable

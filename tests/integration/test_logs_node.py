@@ -12,7 +12,7 @@ from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.unit.web_server import Server, plain
 from workers import services
-from workers.api.logs import log_response
+from workers.api.runs.logs import log_response
 from workers.models import Attempt, LogChunk, Run, Secret
 from workers.upkeep import retention
 from workers.vocabulary.errors import Conflict

@@ -13,7 +13,7 @@ from tests.integration.engine_rows import together
 from tests.integration.walk import rows
 from tests.support.fixtures import Account, make_account
 from workers import secrets
-from workers.api import serializers
+from workers.api.registries import serializers
 from workers.models import Registry, Secret
 from workers.tenants import registries, tenancy
 from workers.vocabulary.errors import SecretUnreadable

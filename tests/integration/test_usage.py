@@ -14,7 +14,7 @@ from pytest_django import Settings
 from tests.integration.conftest import Api, keys
 from tests.integration.engine_rows import World
 from tests.support.fixtures import Account
-from workers.api.serializers import UsageSerializer
+from workers.api.records.serializers import UsageSerializer
 from workers.models import Run, UsageDay
 from workers.tenants import limits, usage
 from workers.upkeep import retention

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-WRITER = ROOT / "workers" / "transitions.py"
+WRITER = ROOT / "workers" / "runs" / "transitions.py"
 #: The column's owner, and those whose state column is another thing.
 TABLE = "workers_run"
 MODELS = {"Run", "Task"}

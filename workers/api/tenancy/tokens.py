@@ -15,10 +15,8 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
 from workers import secrets
-from workers.api import schemas_tenancy as schemas
-from workers.api import serializers, shapes
-from workers.api.answers import ApiView, Page, answer, created, known_parameters
-from workers.api.tenants import checked
+from workers.api.answers import ApiView, Page, answer, checked, created, known_parameters
+from workers.api.tenancy import schema, serializers, shapes
 from workers.models import Membership, Token
 from workers.tenants import tenancy
 from workers.tenants.identity import Identity
@@ -27,7 +25,7 @@ from workers.tenants.identity import Identity
 class MeView(ApiView):
     """/api/v1/me"""
 
-    @extend_schema(**schemas.ME)
+    @extend_schema(**schema.ME)
     def get(self, request: Request) -> HttpResponse:
         """Who the presented credentials are, and what they may do."""
         who = self.who()
@@ -78,7 +76,7 @@ def _limits(who: Identity, scopes: list[str], expires_in_s: int | None) -> int |
 class TokensView(ApiView):
     """/api/v1/tokens"""
 
-    @extend_schema(**schemas.TOKENS)
+    @extend_schema(**schema.TOKENS)
     def get(self, request: Request) -> HttpResponse:
         """One's own tokens, the newest first; ended ones too."""
         known_parameters(request, ("user", "limit", "cursor"))
@@ -89,7 +87,7 @@ class TokensView(ApiView):
             rows = rows.filter(pk__lt=last)
         return page.answer(request, list(rows[: page.limit + 1]), shapes.token, lambda row: row.pk)
 
-    @extend_schema(**schemas.TOKEN_CREATE)
+    @extend_schema(**schema.TOKEN_CREATE)
     def post(self, request: Request) -> HttpResponse:
         """Make a token."""
         wanted = checked(serializers.NewTokenSerializer(data=request.data))
@@ -114,7 +112,7 @@ class TokensView(ApiView):
 class TokenView(ApiView):
     """/api/v1/tokens/{id}"""
 
-    @extend_schema(**schemas.TOKEN_REVOKE)
+    @extend_schema(**schema.TOKEN_REVOKE)
     def delete(self, request: Request, token_id: int) -> HttpResponse:
         """End a token."""
         who = self.who()

@@ -12,8 +12,8 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from workers import services
-from workers.api import schemas, shapes
 from workers.api.answers import ApiView, Page, answer, flag, known_parameters
+from workers.api.nodes import schema, shapes
 from workers.models import Node
 from workers.vocabulary.errors import NotFound
 
@@ -41,7 +41,7 @@ def _one(name: str) -> dict[str, Any]:
 class NodesView(ApiView):
     """/api/v1/nodes"""
 
-    @extend_schema(**schemas.NODES)
+    @extend_schema(**schema.NODES)
     def get(self, request: Request) -> HttpResponse:
         """All nodes by name."""
         known_parameters(request, ("limit", "cursor"))
@@ -57,12 +57,12 @@ class NodeView(ApiView):
 
     scopes: ClassVar[dict[str, str]] = {"GET": "read", "DELETE": "operate"}
 
-    @extend_schema(**schemas.NODE)
+    @extend_schema(**schema.NODE)
     def get(self, request: Request, name: str) -> HttpResponse:
         """One node."""
         return answer(_one(name))
 
-    @extend_schema(**schemas.NODE_REMOVE)
+    @extend_schema(**schema.NODE_REMOVE)
     def delete(self, request: Request, name: str) -> HttpResponse:
         """Take a node out for good."""
         services.remove_node(name, force=flag(request, "force"))
@@ -74,7 +74,7 @@ class NodeDrainView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.NODE_DRAIN)
+    @extend_schema(**schema.NODE_DRAIN)
     def post(self, request: Request, name: str) -> HttpResponse:
         """Let a node finish what it has and take nothing new."""
         services.set_node_mode(name, Node.Mode.DRAINING)
@@ -86,7 +86,7 @@ class NodeUndrainView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.NODE_UNDRAIN)
+    @extend_schema(**schema.NODE_UNDRAIN)
     def post(self, request: Request, name: str) -> HttpResponse:
         """Let a drained node take work again."""
         services.set_node_mode(name, Node.Mode.READY, force=flag(request, "force"))

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about /api/v1/callbacks. As ``workers.api.schemas``."""
+"""What the OpenAPI document says about /api/v1/callbacks. As ``workers.api.schema``."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any, Final
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 
-from workers.api import serializers as s
-from workers.api import serializers_callbacks as c
-from workers.api.schemas import KEY, PAGE, asked, operation, shown
+from workers.api.callbacks import serializers as s
+from workers.api.schema import KEY, PAGE, asked, operation, shown
+from workers.api.serializers import ErrorSerializer
 
 EXAMPLE: Final[dict[str, Any]] = {
     "id": 31,
@@ -63,7 +63,7 @@ CALLBACKS: Final = operation(
     "callbacks_list",
     _TAG,
     "List callbacks, the newest first",
-    {200: c.CallbackSerializer(many=True)},
+    {200: s.CallbackSerializer(many=True)},
     parameters=[
         OpenApiParameter("state", str, enum=["due", "delivered", "dead", "disabled"]),
         OpenApiParameter("url", str, description="The whole URL."),
@@ -82,7 +82,7 @@ CALLBACK: Final = operation(
     "callbacks_retrieve",
     _TAG,
     "One callback with its body and attempts",
-    {200: c.CallbackDetailSerializer, 404: s.ErrorSerializer},
+    {200: s.CallbackDetailSerializer, 404: ErrorSerializer},
     parameters=[_ID, _ALL],
     examples=[shown("a callback", DETAIL_EXAMPLE)],
 )
@@ -90,7 +90,7 @@ REPLAY: Final = operation(
     "callbacks_replay",
     _TAG,
     "Send a callback again, under the same webhook-id",
-    {200: c.CallbackDetailSerializer, 404: s.ErrorSerializer, 409: s.ErrorSerializer},
+    {200: s.CallbackDetailSerializer, 404: ErrorSerializer, 409: ErrorSerializer},
     parameters=[_ID, _ALL],
     examples=[shown("due again", AGAIN_EXAMPLE)],
 )
@@ -98,9 +98,9 @@ REPLAY_RANGE: Final = operation(
     "callbacks_replay_range",
     _TAG,
     "Send again the callbacks of a time range, the dead ones without a state",
-    {200: c.ReplayedSerializer},
+    {200: s.ReplayedSerializer},
     parameters=[_ALL],
-    request=c.ReplayRangeSerializer,
+    request=s.ReplayRangeSerializer,
     examples=[
         asked(
             "an outage",
@@ -113,8 +113,8 @@ TEST: Final = operation(
     "callbacks_test",
     _TAG,
     "Send a signed ping to a URL now",
-    {200: c.CallbackTestedSerializer},
-    request=c.CallbackTestSerializer,
+    {200: s.CallbackTestedSerializer},
+    request=s.CallbackTestSerializer,
     examples=[
         asked("my receiver", {"url": "https://client.example/hooks/gantry"}),
         shown(
@@ -134,7 +134,7 @@ DISABLED: Final = operation(
     "callbacks_disabled_list",
     _TAG,
     "List URLs that answered 410",
-    {200: c.DisabledUrlSerializer(many=True)},
+    {200: s.DisabledUrlSerializer(many=True)},
     parameters=[*PAGE, _ALL],
     examples=[shown("a disabled URL", DISABLED_EXAMPLE)],
 )
@@ -142,7 +142,7 @@ ENABLE: Final = operation(
     "callbacks_disabled_enable",
     _TAG,
     "Let callbacks go to a URL again",
-    {200: c.DisabledUrlSerializer, 404: s.ErrorSerializer},
+    {200: s.DisabledUrlSerializer, 404: ErrorSerializer},
     parameters=[_DISABLED_ID, _ALL],
     examples=[shown("enabled", DISABLED_EXAMPLE)],
 )
@@ -150,7 +150,7 @@ SECRETS: Final = operation(
     "callbacks_secrets_list",
     _TAG,
     "List the tenant's callback secrets, without their values",
-    {200: c.CallbackSecretSerializer(many=True)},
+    {200: s.CallbackSecretSerializer(many=True)},
     parameters=PAGE,
     examples=[shown("a secret", SECRET_EXAMPLE)],
 )
@@ -158,7 +158,7 @@ SECRET_CREATE: Final = operation(
     "callbacks_secrets_create",
     _TAG,
     "Make a callback secret; its value is shown in this answer only",
-    {201: c.CallbackSecretWithValueSerializer, 409: s.ErrorSerializer},
+    {201: s.CallbackSecretWithValueSerializer, 409: ErrorSerializer},
     parameters=[KEY],
     examples=[
         shown("made", {**SECRET_EXAMPLE, "secret": "whsec_..."}, "201"),
@@ -168,7 +168,7 @@ SECRET_REVOKE: Final = operation(
     "callbacks_secrets_revoke",
     _TAG,
     "End a callback secret",
-    {200: c.CallbackSecretSerializer, 404: s.ErrorSerializer},
+    {200: s.CallbackSecretSerializer, 404: ErrorSerializer},
     parameters=[_SECRET_ID],
     examples=[shown("ended", {**SECRET_EXAMPLE, "revoked_at": "2026-12-01T08:00:00.000000Z"})],
 )

@@ -1,7 +1,4 @@
-"""What the OpenAPI document says about each route of /api/v1, with examples: arguments of ``extend_schema``.
-
-Must not import views, services or models.
-"""
+"""What the OpenAPI document says about /api/v1/runs. As ``workers.api.schema``."""
 
 from __future__ import annotations
 
@@ -10,38 +7,13 @@ from typing import Any, Final
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
-from workers.api import serializers as s
+from workers.api.runs import serializers as s
+from workers.api.schema import ALL, CALLBACK_HEADER, KEY, PAGE, operation, shown
+from workers.api.serializers import ErrorSerializer
 from workers.vocabulary.states import State
 
-TENANT_HEADER: Final = OpenApiParameter(
-    "X-Tenant-Id",
-    str,
-    OpenApiParameter.HEADER,
-    description="The tenant that the request acts for; without it the user's default tenant.",
-)
-KEY: Final = OpenApiParameter(
-    "Idempotency-Key",
-    str,
-    OpenApiParameter.HEADER,
-    description="The same key and body within 24 hours create one thing and get one answer.",
-)
-CALLBACK_HEADER: Final = OpenApiParameter(
-    "X-Callback-Url",
-    str,
-    OpenApiParameter.HEADER,
-    description="http or https; told when an attempt starts and when it ends (docs/callbacks.md).",
-)
-ALL: Final = OpenApiParameter(
-    "all_tenants", bool, description="1: every tenant's runs; needs the scope operate."
-)
 _RUN_ID: Final = OpenApiParameter("run_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
-_NODE: Final = OpenApiParameter("name", str, OpenApiParameter.PATH, description="The node's name.")
-PAGE: Final = [
-    OpenApiParameter(
-        "limit", int, description="1 to 1000, 100 without. A Link header with rel=next leads on."
-    ),
-    OpenApiParameter("cursor", str, description="Where the page begins: from the Link header."),
-]
+
 
 #: What each status means here; the statuses that every operation may answer are added by config.openapi.
 _NOT_FOUND: Final = OpenApiExample(
@@ -50,6 +22,7 @@ _NOT_FOUND: Final = OpenApiExample(
     response_only=True,
     status_codes=["404"],
 )
+
 
 RUN_EXAMPLE: Final[dict[str, Any]] = {
     "id": 17,
@@ -71,6 +44,8 @@ RUN_EXAMPLE: Final[dict[str, Any]] = {
     "cancel_requested_at": None,
     "url": "http://localhost:8000/api/v1/runs/17",
 }
+
+
 DETAIL_EXAMPLE: Final[dict[str, Any]] = {
     **RUN_EXAMPLE,
     "attempts": [
@@ -99,22 +74,8 @@ DETAIL_EXAMPLE: Final[dict[str, Any]] = {
         }
     ],
 }
-NODE_EXAMPLE: Final[dict[str, Any]] = {
-    "name": "node-a",
-    "swarm_node_id": None,
-    "state": "ready",
-    "attributes": {"hostname": "node-a", "rack_id": "r1"},
-    "runtimes": ["process"],
-    "cpus": 4.0,
-    "cpus_free": 3.0,
-    "mem_mb": 8192,
-    "mem_mb_free": 7680,
-    "running": 1,
-    "heartbeat_at": "2026-11-22T10:00:00.000000Z",
-    "version": "0.1.0",
-    "draining": False,
-    "trouble": None,
-}
+
+
 EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
     "state": "PENDING",
     "since": "2026-11-22T10:00:00.000000Z",
@@ -132,35 +93,6 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
     "position": 0,
     "estimate": None,
 }
-
-
-def shown(name: str, value: object, status: str = "200") -> OpenApiExample:
-    return OpenApiExample(name, value=value, response_only=True, status_codes=[status])
-
-
-def asked(name: str, value: object) -> OpenApiExample:
-    return OpenApiExample(name, value=value, request_only=True)
-
-
-def operation(
-    name: str,
-    tag: str,
-    summary: str,
-    responses: dict[Any, Any],
-    *,
-    parameters: list[Any] | None = None,
-    request: Any = None,
-    examples: list[OpenApiExample] | None = None,
-) -> dict[str, Any]:
-    return {
-        "operation_id": name,
-        "tags": [tag],
-        "summary": summary,
-        "parameters": [TENANT_HEADER, *(parameters or [])],
-        "request": request,
-        "responses": responses,
-        "examples": examples or [],
-    }
 
 
 RUNS: Final = operation(
@@ -182,15 +114,21 @@ RUNS: Final = operation(
     ],
     examples=[shown("a run", RUN_EXAMPLE)],
 )
+
+
 _RUN: Final = [_RUN_ID, ALL]
+
+
 RUN: Final = operation(
     "runs_retrieve",
     "runs",
     "One run with its attempts and events",
-    {200: s.RunDetailSerializer, 404: s.ErrorSerializer},
+    {200: s.RunDetailSerializer, 404: ErrorSerializer},
     parameters=_RUN,
     examples=[shown("a run", DETAIL_EXAMPLE), _NOT_FOUND],
 )
+
+
 LOGS: Final = operation(
     "runs_logs",
     "runs",
@@ -199,7 +137,7 @@ LOGS: Final = operation(
         (200, "text/plain"): OpenApiTypes.STR,
         (206, "text/plain"): OpenApiTypes.STR,
         (200, "text/event-stream"): OpenApiTypes.STR,
-        404: s.ErrorSerializer,
+        404: ErrorSerializer,
     },
     parameters=[
         *_RUN,
@@ -213,11 +151,13 @@ LOGS: Final = operation(
         OpenApiParameter("Range", str, OpenApiParameter.HEADER, description="bytes=0-99, of one stream."),
     ],
 )
+
+
 CANCEL: Final = operation(
     "runs_cancel",
     "runs",
     "Cancel a run",
-    {200: s.CancelledSerializer, 404: s.ErrorSerializer, 409: s.ErrorSerializer},
+    {200: s.CancelledSerializer, 404: ErrorSerializer, 409: ErrorSerializer},
     parameters=_RUN,
     examples=[
         shown(
@@ -232,65 +172,23 @@ CANCEL: Final = operation(
         )
     ],
 )
+
+
 RETRY: Final = operation(
     "runs_retry",
     "runs",
     "Run an ended run once more, as a new run",
-    {201: s.RunSerializer, 404: s.ErrorSerializer, 409: s.ErrorSerializer},
+    {201: s.RunSerializer, 404: ErrorSerializer, 409: ErrorSerializer},
     parameters=[*_RUN, KEY, CALLBACK_HEADER],
     examples=[shown("the new run", RUN_EXAMPLE, "201")],
 )
+
+
 EXPLAIN: Final = operation(
     "runs_explain",
     "runs",
     "Why is a run where it is?",
-    {200: s.ExplanationSerializer, 404: s.ErrorSerializer},
+    {200: s.ExplanationSerializer, 404: ErrorSerializer},
     parameters=_RUN,
     examples=[shown("a waiting run", EXPLANATION_EXAMPLE)],
-)
-
-NODES: Final = operation(
-    "nodes_list",
-    "nodes",
-    "List nodes",
-    {200: s.NodeSerializer(many=True)},
-    parameters=PAGE,
-    examples=[shown("a node", NODE_EXAMPLE)],
-)
-NODE: Final = operation(
-    "nodes_retrieve",
-    "nodes",
-    "One node",
-    {200: s.NodeSerializer, 404: s.ErrorSerializer},
-    parameters=[_NODE],
-    examples=[shown("a node", NODE_EXAMPLE)],
-)
-NODE_REMOVE: Final = operation(
-    "nodes_remove",
-    "nodes",
-    "Take a node out for good; its worker stops what runs there",
-    {200: s.NodeSerializer, 404: s.ErrorSerializer},
-    parameters=[
-        _NODE,
-        OpenApiParameter(
-            "force", bool, description="1: nothing runs there any more; close its runs at once."
-        ),
-    ],
-    examples=[shown("removed", {**NODE_EXAMPLE, "state": "removed"})],
-)
-NODE_DRAIN: Final = operation(
-    "nodes_drain",
-    "nodes",
-    "Let a node finish what it has and take nothing new",
-    {200: s.NodeSerializer, 404: s.ErrorSerializer, 409: s.ErrorSerializer},
-    parameters=[_NODE],
-    examples=[shown("draining", {**NODE_EXAMPLE, "state": "draining", "draining": True})],
-)
-NODE_UNDRAIN: Final = operation(
-    "nodes_undrain",
-    "nodes",
-    "Let a drained node take work again",
-    {200: s.NodeSerializer, 404: s.ErrorSerializer, 409: s.ErrorSerializer},
-    parameters=[_NODE, OpenApiParameter("force", bool, description="1: also a node that was removed.")],
-    examples=[shown("ready", NODE_EXAMPLE)],
 )

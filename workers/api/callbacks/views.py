@@ -11,13 +11,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from workers import secrets
-from workers.api import schemas_callbacks as schemas
-from workers.api import serializers_callbacks as serializers
-from workers.api import shapes_callbacks as shapes
-from workers.api.answers import ApiView, Page, answer, created, known_parameters, moment
+from workers.api.answers import ApiView, Page, answer, created, known_parameters, moment, root_of
+from workers.api.answers import checked as checked_body
 from workers.api.callback_header import checked
-from workers.api.runs import root_of
-from workers.api.tenants import checked as checked_body
+from workers.api.callbacks import schema, serializers, shapes
 from workers.callbacks import operations, signing
 from workers.models import Callback, CallbackAttempt, CallbackSecret, DisabledUrl
 from workers.vocabulary.errors import InvalidInput
@@ -77,7 +74,7 @@ def _attempts(callback_ids: list[int]) -> dict[int, list[CallbackAttempt]]:
 class CallbacksView(ApiView):
     """/api/v1/callbacks"""
 
-    @extend_schema(**schemas.CALLBACKS)
+    @extend_schema(**schema.CALLBACKS)
     def get(self, request: Request) -> HttpResponse:
         """The tenant's callbacks, the newest first."""
         known_parameters(request, _LIST)
@@ -97,7 +94,7 @@ class CallbacksView(ApiView):
 class CallbackView(ApiView):
     """/api/v1/callbacks/{id}"""
 
-    @extend_schema(**schemas.CALLBACK)
+    @extend_schema(**schema.CALLBACK)
     def get(self, request: Request, callback_id: int) -> HttpResponse:
         """One callback with its body and attempts."""
         row = operations.find(self.tenant_id(), callback_id)
@@ -109,7 +106,7 @@ class CallbackReplayView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.REPLAY)
+    @extend_schema(**schema.REPLAY)
     def post(self, request: Request, callback_id: int) -> HttpResponse:
         """Send one again, under the same webhook-id."""
         row = operations.replay(self.tenant_id(), callback_id)
@@ -121,7 +118,7 @@ class CallbacksReplayView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.REPLAY_RANGE)
+    @extend_schema(**schema.REPLAY_RANGE)
     def post(self, request: Request) -> HttpResponse:
         """Send again what a time range holds."""
         wanted = checked_body(serializers.ReplayRangeSerializer(data=request.data))
@@ -143,7 +140,7 @@ class CallbacksReplayView(ApiView):
 class CallbackTestView(ApiView):
     """/api/v1/callbacks/test"""
 
-    @extend_schema(**schemas.TEST)
+    @extend_schema(**schema.TEST)
     def post(self, request: Request) -> HttpResponse:
         """Send one signed ping to a URL now; the answer says what came of it."""
         url = checked(checked_body(serializers.CallbackTestSerializer(data=request.data))["url"], "url")
@@ -163,7 +160,7 @@ class CallbackTestView(ApiView):
 class DisabledUrlsView(ApiView):
     """/api/v1/callbacks/disabled"""
 
-    @extend_schema(**schemas.DISABLED)
+    @extend_schema(**schema.DISABLED)
     def get(self, request: Request) -> HttpResponse:
         """URLs that answered 410, the newest first."""
         known_parameters(request, ("limit", "cursor", "all_tenants"))
@@ -179,7 +176,7 @@ class DisabledUrlsView(ApiView):
 class DisabledUrlEnableView(ApiView):
     """/api/v1/callbacks/disabled/{id}/enable"""
 
-    @extend_schema(**schemas.ENABLE)
+    @extend_schema(**schema.ENABLE)
     def post(self, request: Request, disabled_id: int) -> HttpResponse:
         """Let callbacks go to a URL again."""
         return answer(shapes.disabled(operations.enable(self.tenant_id(), disabled_id)))
@@ -188,7 +185,7 @@ class DisabledUrlEnableView(ApiView):
 class CallbackSecretsView(ApiView):
     """/api/v1/callbacks/secrets"""
 
-    @extend_schema(**schemas.SECRETS)
+    @extend_schema(**schema.SECRETS)
     def get(self, request: Request) -> HttpResponse:
         """The tenant's secrets without their values, the newest first."""
         known_parameters(request, ("limit", "cursor"))
@@ -198,7 +195,7 @@ class CallbackSecretsView(ApiView):
             rows = rows.filter(pk__lt=last)
         return page.answer(request, list(rows[: page.limit + 1]), shapes.secret, lambda row: row.pk)
 
-    @extend_schema(**schemas.SECRET_CREATE)
+    @extend_schema(**schema.SECRET_CREATE)
     def post(self, request: Request) -> HttpResponse:
         """Make a secret that signs beside the one in use."""
         who = self.who()
@@ -220,7 +217,7 @@ class CallbackSecretView(ApiView):
 
     scopes: ClassVar[dict[str, str]] = {"DELETE": "submit"}
 
-    @extend_schema(**schemas.SECRET_REVOKE)
+    @extend_schema(**schema.SECRET_REVOKE)
     def delete(self, request: Request, secret_id: int) -> HttpResponse:
         """End a secret."""
         return answer(shapes.secret(signing.revoke(self.who().tenant_id, secret_id)))

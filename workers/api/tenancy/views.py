@@ -12,18 +12,11 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 
-from workers.api import schemas_tenancy as schemas
-from workers.api import serializers, shapes
-from workers.api.answers import ApiView, Page, answer, created, known_parameters
+from workers.api.answers import ApiView, Page, answer, checked, created, known_parameters
+from workers.api.tenancy import schema, serializers, shapes
 from workers.models import Membership, Tenant
 from workers.tenants import tenancy
 from workers.vocabulary.errors import NotFound
-
-
-def checked(serializer: Any) -> dict[str, Any]:
-    """What the body says, checked; null is the same as absent."""
-    serializer.is_valid(raise_exception=True)
-    return {name: value for name, value in serializer.validated_data.items() if value is not None}
 
 
 class TenantsView(ApiView):
@@ -31,7 +24,7 @@ class TenantsView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.TENANTS)
+    @extend_schema(**schema.TENANTS)
     def get(self, request: Request) -> HttpResponse:
         """All tenants by name."""
         known_parameters(request, ("limit", "cursor"))
@@ -39,7 +32,7 @@ class TenantsView(ApiView):
         rows = Tenant.objects.filter(name__gt=page.cursor).order_by("name")
         return page.answer(request, list(rows[: page.limit + 1]), shapes.tenant, lambda row: row.name)
 
-    @extend_schema(**schemas.TENANT_CREATE)
+    @extend_schema(**schema.TENANT_CREATE)
     def post(self, request: Request) -> HttpResponse:
         """Make a tenant."""
         wanted = checked(serializers.NewTenantSerializer(data=request.data))
@@ -63,7 +56,7 @@ class TenantView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.TENANT)
+    @extend_schema(**schema.TENANT)
     def get(self, request: Request, name: str) -> HttpResponse:
         """One tenant."""
         row = Tenant.objects.filter(name=name).first()
@@ -71,7 +64,7 @@ class TenantView(ApiView):
             raise NotFound(f"there is no tenant {name}")
         return answer(shapes.tenant(row))
 
-    @extend_schema(**schemas.TENANT_CHANGE)
+    @extend_schema(**schema.TENANT_CHANGE)
     def patch(self, request: Request, name: str) -> HttpResponse:
         """Change what is given."""
         wanted = checked(serializers.TenantChangeSerializer(data=request.data))
@@ -95,7 +88,7 @@ class MembersView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.MEMBERS)
+    @extend_schema(**schema.MEMBERS)
     def get(self, request: Request, name: str) -> HttpResponse:
         """The tenant's users by name."""
         known_parameters(request, ("limit", "cursor"))
@@ -114,14 +107,14 @@ class MemberView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.MEMBER_PUT)
+    @extend_schema(**schema.MEMBER_PUT)
     def put(self, request: Request, name: str, user: str) -> HttpResponse:
         """Put a user into the tenant."""
         wanted = checked(serializers.MemberChangeSerializer(data=request.data))
         row = tenancy.add_member(name, user, default=wanted.get("default", False))
         return answer({"user": user, "default": row.is_default})
 
-    @extend_schema(**schemas.MEMBER_REMOVE)
+    @extend_schema(**schema.MEMBER_REMOVE)
     def delete(self, request: Request, name: str, user: str) -> HttpResponse:
         """Take a user out of the tenant."""
         tenancy.remove_member(name, user)
@@ -142,7 +135,7 @@ class UsersView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.USERS)
+    @extend_schema(**schema.USERS)
     def get(self, request: Request) -> HttpResponse:
         """All users by name."""
         known_parameters(request, ("limit", "cursor"))
@@ -150,7 +143,7 @@ class UsersView(ApiView):
         rows = _users().filter(username__gt=page.cursor).order_by("username")
         return page.answer(request, list(rows[: page.limit + 1]), _user, lambda row: row.get_username())
 
-    @extend_schema(**schemas.USER_CREATE)
+    @extend_schema(**schema.USER_CREATE)
     def post(self, request: Request) -> HttpResponse:
         """Make a user."""
         wanted = checked(serializers.NewUserSerializer(data=request.data))
@@ -179,7 +172,7 @@ class UserView(ApiView):
 
     scopes: ClassVar[dict[str, str]] = {"GET": "operate", "PATCH": "operate"}
 
-    @extend_schema(**schemas.USER)
+    @extend_schema(**schema.USER)
     def get(self, request: Request, user: str) -> HttpResponse:
         """One user."""
         row = _users().filter(username=user).first()
@@ -187,7 +180,7 @@ class UserView(ApiView):
             raise NotFound(f"there is no user {user}")
         return answer(_user(row))
 
-    @extend_schema(**schemas.USER_CHANGE)
+    @extend_schema(**schema.USER_CHANGE)
     def patch(self, request: Request, user: str) -> HttpResponse:
         """Switch a user off or on."""
         wanted = checked(serializers.UserChangeSerializer(data=request.data))

@@ -11,10 +11,8 @@ from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from workers.api import schemas_registries as schemas
-from workers.api import serializers, shapes
-from workers.api.answers import ApiView, Page, answer, known_parameters
-from workers.api.tenants import checked
+from workers.api.answers import ApiView, Page, answer, checked, known_parameters
+from workers.api.registries import schema, serializers, shapes
 from workers.models import Registry
 from workers.tenants import registries
 
@@ -24,7 +22,7 @@ class RegistriesView(ApiView):
 
     scopes: ClassVar[dict[str, str]] = {"GET": "read"}
 
-    @extend_schema(**schemas.REGISTRIES)
+    @extend_schema(**schema.REGISTRIES)
     def get(self, request: Request) -> HttpResponse:
         """The tenant's registries by name."""
         known_parameters(request, ("limit", "cursor"))
@@ -38,14 +36,14 @@ class RegistryView(ApiView):
 
     scopes: ClassVar[dict[str, str]] = {"PUT": "submit", "DELETE": "submit"}
 
-    @extend_schema(**schemas.REGISTRY_PUT)
+    @extend_schema(**schema.REGISTRY_PUT)
     def put(self, request: Request, registry: str) -> HttpResponse:
         """Store or replace credentials."""
         wanted = checked(serializers.RegistryChangeSerializer(data=request.data))
         row = registries.put(self.who().tenant_id, registry, wanted["username"], wanted["password"])
         return answer(shapes.registry(row))
 
-    @extend_schema(**schemas.REGISTRY_REMOVE)
+    @extend_schema(**schema.REGISTRY_REMOVE)
     def delete(self, request: Request, registry: str) -> HttpResponse:
         """Forget credentials; the password is deleted at once."""
         return answer(shapes.registry(registries.remove(self.who().tenant_id, registry)))

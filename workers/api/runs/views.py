@@ -11,10 +11,10 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
 from workers import services
-from workers.api import schemas, shapes
-from workers.api.answers import ApiView, Page, answer, created, known_parameters, moment
+from workers.api.answers import ApiView, Page, answer, created, known_parameters, moment, root_of
 from workers.api.callback_header import callback_header
-from workers.api.logs import log_response
+from workers.api.runs import schema, shapes
+from workers.api.runs.logs import log_response
 from workers.models import Attempt, Run, RunEvent
 from workers.vocabulary.errors import InvalidInput
 from workers.vocabulary.states import State
@@ -31,11 +31,6 @@ _SHOWN: Final = (
 )  # fmt: skip
 #: Most attempts and events that a detail shows; the newest ones.
 DETAIL_MOST: Final = 1000
-
-
-def root_of(request: Request) -> str:
-    """Scheme and host that the client used."""
-    return f"{request.scheme}://{request.get_host()}"
 
 
 def chosen(request: Request, runs: QuerySet[Run]) -> QuerySet[Run]:
@@ -69,7 +64,7 @@ def chosen(request: Request, runs: QuerySet[Run]) -> QuerySet[Run]:
 class RunsView(ApiView):
     """/api/v1/runs"""
 
-    @extend_schema(**schemas.RUNS)
+    @extend_schema(**schema.RUNS)
     def get(self, request: Request) -> HttpResponse:
         """The tenant's runs, the newest first."""
         known_parameters(request, _LIST)
@@ -87,7 +82,7 @@ class RunsView(ApiView):
 class RunView(ApiView):
     """/api/v1/runs/{id}"""
 
-    @extend_schema(**schemas.RUN)
+    @extend_schema(**schema.RUN)
     def get(self, request: Request, run_id: int) -> HttpResponse:
         """One run with its attempts and events."""
         row = services.find(self.tenant_id(), run_id)
@@ -101,7 +96,7 @@ class RunView(ApiView):
 class RunLogsView(ApiView):
     """/api/v1/runs/{id}/logs"""
 
-    @extend_schema(**schemas.LOGS)
+    @extend_schema(**schema.LOGS)
     def get(self, request: Request, run_id: int) -> HttpResponseBase:
         """What the run wrote: whole, a range, or as it comes."""
         return log_response(request, services.find(self.tenant_id(), run_id))
@@ -110,7 +105,7 @@ class RunLogsView(ApiView):
 class RunCancelView(ApiView):
     """/api/v1/runs/{id}/cancel"""
 
-    @extend_schema(**schemas.CANCEL)
+    @extend_schema(**schema.CANCEL)
     def post(self, request: Request, run_id: int) -> HttpResponse:
         """Cancel a waiting run at once; ask the node of a running one to stop it."""
         tenant_id = self.tenant_id()
@@ -129,7 +124,7 @@ class RunCancelView(ApiView):
 class RunRetryView(ApiView):
     """/api/v1/runs/{id}/retry"""
 
-    @extend_schema(**schemas.RETRY)
+    @extend_schema(**schema.RETRY)
     def post(self, request: Request, run_id: int) -> HttpResponse:
         """Run an ended run once more, as a new run."""
         tenant_id, root = self.tenant_id(), root_of(request)
@@ -146,7 +141,7 @@ class RunRetryView(ApiView):
 class RunExplainView(ApiView):
     """/api/v1/runs/{id}/explain"""
 
-    @extend_schema(**schemas.EXPLAIN)
+    @extend_schema(**schema.EXPLAIN)
     def get(self, request: Request, run_id: int) -> HttpResponse:
         """Why the run is where it is, the strongest reason first."""
         return answer(services.explain(self.tenant_id(), run_id))

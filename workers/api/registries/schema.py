@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about registries. As ``workers.api.schemas``."""
+"""What the OpenAPI document says about registries. As ``workers.api.schema``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from drf_spectacular.utils import OpenApiParameter
 
-from workers.api import serializers as s
-from workers.api.schemas import PAGE, TENANT_HEADER, asked, operation, shown
+from workers.api.registries import serializers as s
+from workers.api.schema import PAGE, TENANT_HEADER, asked, operation, shown
+from workers.api.serializers import ErrorSerializer
 
 REGISTRY_EXAMPLE: Final[dict[str, Any]] = {
     "registry": "registry.example:5000",
@@ -45,7 +46,7 @@ REGISTRY_REMOVE: Final = operation(
     "registries_remove",
     "registries",
     "Forget the credentials for a registry",
-    {200: s.RegistrySerializer, 404: s.ErrorSerializer},
+    {200: s.RegistrySerializer, 404: ErrorSerializer},
     parameters=[TENANT_HEADER, _REGISTRY],
     examples=[shown("forgotten", REGISTRY_EXAMPLE)],
 )

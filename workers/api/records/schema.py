@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about limits, usage and the audit log. As ``workers.api.schemas``."""
+"""What the OpenAPI document says about limits, usage and the audit log. As ``workers.api.schema``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Final
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 
-from workers.api import serializers as s
-from workers.api.schemas import ALL, PAGE, operation, shown
+from workers.api.records import serializers as s
+from workers.api.schema import ALL, PAGE, operation, shown
 
 STANDING_EXAMPLE: Final[dict[str, Any]] = {
     "waiting_runs": {"used": 120, "limit": 5000},

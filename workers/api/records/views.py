@@ -9,9 +9,8 @@ from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from workers.api import schemas_records as schemas
-from workers.api import shapes
 from workers.api.answers import ApiView, Page, answer, known_parameters, moment
+from workers.api.records import schema, shapes
 from workers.models import AuditEntry
 from workers.tenants import audit, usage
 from workers.vocabulary.errors import InvalidInput
@@ -28,7 +27,7 @@ def _day(request: Request, name: str) -> date | None:
 class LimitsView(ApiView):
     """/api/v1/limits"""
 
-    @extend_schema(**schemas.LIMITS)
+    @extend_schema(**schema.LIMITS)
     def get(self, request: Request) -> HttpResponse:
         """What the tenant may have, and what it has."""
         known_parameters(request, ())
@@ -38,7 +37,7 @@ class LimitsView(ApiView):
 class UsageView(ApiView):
     """/api/v1/usage"""
 
-    @extend_schema(**schemas.USAGE)
+    @extend_schema(**schema.USAGE)
     def get(self, request: Request) -> HttpResponse:
         """What the tenant used from one day to another, both included."""
         known_parameters(request, ("from", "to", "all_tenants"))
@@ -61,7 +60,7 @@ class AuditView(ApiView):
 
     required_scope = "operate"
 
-    @extend_schema(**schemas.AUDIT)
+    @extend_schema(**schema.AUDIT)
     def get(self, request: Request) -> HttpResponse:
         """Changing calls, the newest first."""
         known_parameters(request, ("tenant", "user", "method", "after", "before", "limit", "cursor"))

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says about tenants, users, members and tokens. As ``workers.api.schemas``."""
+"""What the OpenAPI document says about tenants, users, members and tokens. As ``workers.api.schema``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any, Final
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 
-from workers.api import serializers as s
-from workers.api.schemas import KEY, PAGE, asked, operation, shown
+from workers.api.schema import KEY, PAGE, asked, operation, shown
+from workers.api.serializers import ErrorSerializer
+from workers.api.tenancy import serializers as s
 
 TOKEN_EXAMPLE: Final[dict[str, Any]] = {
     "id": 3,
@@ -69,7 +70,7 @@ TOKEN_CREATE: Final = operation(
     "tokens_create",
     "identity",
     "Make a token; its value is shown in this answer only",
-    {201: s.TokenWithValueSerializer, 409: s.ErrorSerializer},
+    {201: s.TokenWithValueSerializer, 409: ErrorSerializer},
     parameters=[KEY],
     request=s.NewTokenSerializer,
     examples=[
@@ -84,7 +85,7 @@ TOKEN_REVOKE: Final = operation(
     "tokens_revoke",
     "identity",
     "End a token",
-    {200: s.TokenSerializer, 404: s.ErrorSerializer},
+    {200: s.TokenSerializer, 404: ErrorSerializer},
     parameters=[_TOKEN_ID],
     examples=[shown("ended", {**TOKEN_EXAMPLE, "revoked_at": "2026-12-01T08:00:00.000000Z"})],
 )
@@ -101,7 +102,7 @@ TENANT_CREATE: Final = operation(
     "tenants_create",
     "tenancy",
     "Make a tenant",
-    {201: s.TenantSerializer, 409: s.ErrorSerializer},
+    {201: s.TenantSerializer, 409: ErrorSerializer},
     parameters=[KEY],
     request=s.NewTenantSerializer,
     examples=[
@@ -115,7 +116,7 @@ TENANT: Final = operation(
     "tenants_retrieve",
     "tenancy",
     "One tenant",
-    {200: s.TenantSerializer, 404: s.ErrorSerializer},
+    {200: s.TenantSerializer, 404: ErrorSerializer},
     parameters=[_TENANT_NAME],
     examples=[shown("a tenant", TENANT_EXAMPLE)],
 )
@@ -123,7 +124,7 @@ TENANT_CHANGE: Final = operation(
     "tenants_update",
     "tenancy",
     "Change a tenant's title, policy, limits, retention, or whether it is active",
-    {200: s.TenantSerializer, 404: s.ErrorSerializer},
+    {200: s.TenantSerializer, 404: ErrorSerializer},
     parameters=[_TENANT_NAME],
     request=s.TenantChangeSerializer,
     examples=[asked("forbid commands", {"policy": {"commands": False}}), shown("changed", TENANT_EXAMPLE)],
@@ -132,7 +133,7 @@ MEMBERS: Final = operation(
     "members_list",
     "tenancy",
     "The users of a tenant",
-    {200: s.MemberSerializer(many=True), 404: s.ErrorSerializer},
+    {200: s.MemberSerializer(many=True), 404: ErrorSerializer},
     parameters=[_TENANT_NAME, *PAGE],
     examples=[shown("a member", {"user": "ann", "default": True})],
 )
@@ -140,7 +141,7 @@ MEMBER_PUT: Final = operation(
     "members_put",
     "tenancy",
     "Put a user into a tenant",
-    {200: s.MemberSerializer, 404: s.ErrorSerializer},
+    {200: s.MemberSerializer, 404: ErrorSerializer},
     parameters=[_TENANT_NAME, _USER_NAME],
     request=s.MemberChangeSerializer,
     examples=[
@@ -152,7 +153,7 @@ MEMBER_REMOVE: Final = operation(
     "members_remove",
     "tenancy",
     "Take a user out of a tenant",
-    {200: s.MemberSerializer, 404: s.ErrorSerializer},
+    {200: s.MemberSerializer, 404: ErrorSerializer},
     parameters=[_TENANT_NAME, _USER_NAME],
     examples=[shown("no member any more", {"user": "ann", "default": False})],
 )
@@ -168,7 +169,7 @@ USER_CREATE: Final = operation(
     "users_create",
     "tenancy",
     "Make a user",
-    {201: s.UserSerializer, 404: s.ErrorSerializer, 409: s.ErrorSerializer},
+    {201: s.UserSerializer, 404: ErrorSerializer, 409: ErrorSerializer},
     parameters=[KEY],
     request=s.NewUserSerializer,
     examples=[asked("in a tenant", {"name": "ann", "tenants": ["lab"]}), shown("made", USER_EXAMPLE, "201")],
@@ -177,7 +178,7 @@ USER: Final = operation(
     "users_retrieve",
     "tenancy",
     "One user",
-    {200: s.UserSerializer, 404: s.ErrorSerializer},
+    {200: s.UserSerializer, 404: ErrorSerializer},
     parameters=[_USER_NAME],
     examples=[shown("a user", USER_EXAMPLE)],
 )
@@ -185,7 +186,7 @@ USER_CHANGE: Final = operation(
     "users_update",
     "tenancy",
     "Switch a user off or on",
-    {200: s.UserSerializer, 404: s.ErrorSerializer},
+    {200: s.UserSerializer, 404: ErrorSerializer},
     parameters=[_USER_NAME],
     request=s.UserChangeSerializer,
     examples=[asked("off", {"active": False}), shown("changed", {**USER_EXAMPLE, "active": False})],
