@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.walk import rows
+from tests.integration.api.walk import rows
 from tests.support import images as rig
 from tests.support.cluster import Cluster, wait_until
 from tests.support.engine import output, run, wait_final, wait_started

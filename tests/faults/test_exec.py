@@ -24,7 +24,7 @@ from tests.support.invariants import (
 )
 from tests.support.jobs import box
 from tests.support.machine import kill
-from tests.unit.launching import mark, sleepers
+from tests.unit.launcher.launching import mark, sleepers
 from workers import services
 from workers.launcher import control
 from workers.models import Attempt

@@ -26,7 +26,7 @@ from tests.support.invariants import (
     open_ledger,
 )
 from tests.support.machine import launcher_pid, signal_all
-from tests.unit.launching import Node, node
+from tests.unit.launcher.launching import Node, node
 from workers.launcher import control
 from workers.models import Node as NodeRow
 from workers.models import RunEvent
