@@ -227,6 +227,8 @@ GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks"}
 #: What families delete of their own when it is old: functions limit -> {what: how many}
 #: (workers.upkeep.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune"]
+#: What families look after every few seconds: name -> dotted path of a Duty (workers.upkeep.duties).
+GANTRY_DUTIES: dict[str, str] = {}
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:

@@ -27,6 +27,7 @@ from workers.runs import transitions
 from workers.runtimes.base import Answering, Presence, Runtime
 from workers.scheduling import claiming
 from workers.scheduling.claiming import Look, Memory, Superseded
+from workers.upkeep.duties import Rota
 from workers.upkeep.reconciler import reconcile_once
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import SecretUnreadable
@@ -100,6 +101,7 @@ class Agent:
             ("heartbeat", self._beat_forever),
             ("ticker", self._tick_forever),
             ("reconciler", self._reconcile_forever),
+            ("duties", self._duties_forever),
             ("ring", self._listen),
         ):
             threading.Thread(target=self._guarded(work), name=name, daemon=True).start()
@@ -353,6 +355,13 @@ class Agent:
             reconcile_once()
             connection.close()
             self.detaching.wait(settings.GANTRY_RECONCILE_S)
+
+    def _duties_forever(self) -> None:
+        rota = Rota()
+        while not self.detaching.is_set():
+            rest_s = rota.turn()
+            connection.close()
+            self.detaching.wait(rest_s)
 
     def _listen(self) -> None:
         doorbell.listen(self.wake, self.detaching, lambda _: None)
