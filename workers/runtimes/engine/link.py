@@ -23,7 +23,9 @@ from docker.transport.unixconn import UnixHTTPConnection, UnixHTTPConnectionPool
 from requests.adapters import HTTPAdapter
 from requests.utils import DEFAULT_CA_BUNDLE_PATH
 from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPSConnectionPool
 from urllib3.exceptions import ConnectTimeoutError
+from urllib3.util.ssl_ import create_urllib3_context
 
 DEFAULT_ADDRESS: Final = "unix:///var/run/docker.sock"
 #: What the SDK calls every engine behind a unix socket.
@@ -138,11 +140,28 @@ class _OnePool(UnixHTTPAdapter):  # type: ignore[misc]
         return pool
 
 
+class _Secure(HTTPSConnection):
+    """TLS by the same rules on every Python: chain and name. From 3.13 on the default also refuses what is made
+    by Docker's own instructions, for want of an extension."""
+
+    def connect(self) -> None:
+        if self.ssl_context is None:
+            self.ssl_context = create_urllib3_context()
+            self.ssl_context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+        super().connect()
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _Secure
+
+
 class _Wakeful(HTTPAdapter):
     """TCP that notices a peer which is gone."""
 
     def init_poolmanager(self, *args: Any, **given: Any) -> None:
         super().init_poolmanager(*args, socket_options=_KEEPALIVE, **given)
+        classes = self.poolmanager.pool_classes_by_scheme
+        self.poolmanager.pool_classes_by_scheme = {**classes, "https": _SecurePool}
 
 
 def adapter_for(address: Address, connect_s: float) -> HTTPAdapter:
@@ -161,7 +180,7 @@ def connection_for(address: Address, connect_s: float) -> Any:
         return HTTPConnection(address.host, address.port, **given)
     files = _Files.of(address)
     certificate, key = files.client or (None, None)
-    return HTTPSConnection(
+    return _Secure(
         address.host,
         address.port,
         cert_file=certificate,
