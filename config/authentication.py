@@ -2,7 +2,7 @@
 
 Tried in this order: Authorization (Bearer, Basic), X-Token, the admin's session, a trusted network. A
 credential that is given and wrong ends it: nothing weaker is tried. A token that is remembered costs no SQL
-(``workers.identity``). Must not import views.
+(``workers.tenants.identity``). Must not import views.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from structlog.contextvars import bind_contextvars
 
 from config import bodies, peers, throttles
 from config.negotiation import take_chunked
-from workers import identity
-from workers.identity import SCOPES, CredentialRefused, Identity, TenantRefused, Via
+from workers.tenants import identity
+from workers.tenants.identity import SCOPES, CredentialRefused, Identity, TenantRefused, Via
 
 if TYPE_CHECKING:  # rest_framework.views loads this module while it loads itself
     from rest_framework.views import APIView

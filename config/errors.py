@@ -31,8 +31,8 @@ from django.utils.module_loading import import_string
 from rest_framework import exceptions as drf
 
 from config.bodies import TooManyBodies
-from workers import errors as engine
-from workers.identity import CredentialRefused, TenantRefused
+from workers.tenants.identity import CredentialRefused, TenantRefused
+from workers.vocabulary import errors as engine
 
 log = structlog.get_logger(__name__)
 

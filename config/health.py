@@ -21,7 +21,8 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from config import checks, metrics
-from workers import doorbell, outbox
+from workers.callbacks import outbox
+from workers.messages import doorbell
 
 #: Longest wait for the broker, in seconds: a silent one must not make this page late.
 PING_S: Final = 0.3

@@ -21,8 +21,8 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from config import errors
-from workers.errors import InvalidInput
-from workers.identity import CredentialRefused
+from workers.tenants.identity import CredentialRefused
+from workers.vocabulary.errors import InvalidInput
 
 #: Status -> what it means, for every operation that does not say so itself.
 _EVERYWHERE: Final = {
@@ -82,7 +82,7 @@ class Credentials(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-ca
 class SignedUrl(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """The log URLs of callbacks, which need no token."""
 
-    target_class = "workers.api.logs.SignedLogUrl"
+    target_class = "workers.api.runs.logs.SignedLogUrl"
     name = "signedUrl"
 
     def get_security_definition(self, auto_schema: Any) -> Any:

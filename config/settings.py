@@ -203,8 +203,8 @@ SPECTACULAR_SETTINGS = {
     "SCHEMA_PATH_PREFIX": r"/(v1|api/v1|api)",
     "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
     "ENUM_NAME_OVERRIDES": {
-        "RunState": "workers.states.State",
-        "RunReason": "workers.states.Reason",
+        "RunState": "workers.vocabulary.states.State",
+        "RunReason": "workers.vocabulary.states.Reason",
         "NodeState": ["ready", "draining", "removed", "silent"],
         "CallbackState": "workers.models.callbacks.Callback.State",
         "ReplayState": ["dead", "delivered", "disabled"],
@@ -221,11 +221,14 @@ GANTRY_BODIES_AT_ONCE = env.int("GANTRY_BODIES_AT_ONCE", default=8)
 #: How many log followers one API process serves at once; the next one gets 503 with Retry-After.
 GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 
-# --- Families: name -> module with the hooks that the engine calls (workers.registry) ------------------
+# --- Families: name -> module with the hooks that the engine calls (workers.vocabulary.families) -------
 
 GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks"}
-#: What families delete of their own when it is old: functions limit -> {what: how many} (workers.retention).
+#: What families delete of their own when it is old: functions limit -> {what: how many}
+#: (workers.upkeep.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune"]
+#: What families look after every few seconds: name -> dotted path of a Duty (workers.upkeep.duties).
+GANTRY_DUTIES: dict[str, str] = {}
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:

@@ -42,7 +42,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "manage": ("DATABASE_URL",),
     "health": (),
 }
-#: What shows that it lives by a file (workers.pulse), and the setting that names it.
+#: What shows that it lives by a file (workers.vocabulary.pulse), and the setting that names it.
 _PULSES: Final = {"callbacks": "GANTRY_CALLBACKS_PULSE", "network": "GANTRY_NETWORK_GUARD"}
 #: Exit code (EX_CONFIG): a supervisor need not try again.
 _CONFIG: Final = 78

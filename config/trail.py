@@ -14,7 +14,7 @@ from django.utils import timezone
 from structlog.contextvars import get_contextvars
 
 from config import errors, peers
-from workers import audit
+from workers.tenants import audit
 
 #: Parameters that name things by number.
 _IDS: Final = ("taskId", "taskIds")

@@ -10,7 +10,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup(set_prefix=False)
 
 from config import bodies  # noqa: E402  after Django's setup
-from workers import audit  # noqa: E402
+from workers.tenants import audit  # noqa: E402
 
 
 class ApiRequest(WSGIRequest):

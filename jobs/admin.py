@@ -19,7 +19,7 @@ from jobs.saved import reading, wire
 from jobs.saved.requests import words
 from workers import services
 from workers.admin import ReadOnly
-from workers.errors import EngineError
+from workers.vocabulary.errors import EngineError
 
 #: Most targets and starts on a page.
 _SHOWN = 100

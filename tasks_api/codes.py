@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from workers.errors import InvalidInput, NotFound
+from workers.vocabulary.errors import InvalidInput, NotFound
 
 MISSING: Final = -2127552257
 MALFORMED: Final = -2127552007

@@ -10,10 +10,10 @@ from collections.abc import Collection, Sequence
 
 from tasks_api import fields
 from tasks_api.codes import NotAllowed, Refused, Unsupported
-from workers import docker_options
-from workers.bounds import Bounds
-from workers.references import BadReference, parse
-from workers.specs import ContainerSpec
+from workers.tenants.bounds import Bounds
+from workers.vocabulary import docker_options
+from workers.vocabulary.references import BadReference, parse
+from workers.vocabulary.specs import ContainerSpec
 
 #: Ports from the first to the second, both included.
 Ranges = Sequence[tuple[int, int]]

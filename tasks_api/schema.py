@@ -12,7 +12,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
 from tasks_api import serializers as shapes
-from workers.api.schemas import CALLBACK_HEADER, EXPLANATION_EXAMPLE, KEY, TENANT_HEADER
+from workers.api.runs.schema import EXPLANATION_EXAMPLE
+from workers.api.schema import CALLBACK_HEADER, KEY, TENANT_HEADER
 
 TAGS: Final = ["tasks"]
 

@@ -14,7 +14,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
-from workers.api.serializers import ExplanationSerializer
+from workers.api.runs.serializers import ExplanationSerializer
 
 STATUS_HELP = (
     "NOT_START -1, STAGING 0, RUNNING 1, FINISHED 2, FAILED 3, LOST 4, ERROR 5, KILLED 6, UNREACHABLE 7, "

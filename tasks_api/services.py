@@ -16,8 +16,9 @@ from tasks_api import status, wire
 from tasks_api.codes import NoSuchRecord, NoSuchTask
 from tasks_api.models import FAMILY, Task
 from tasks_api.wire import Facts, TaskRequest
-from workers import explain, services
-from workers.states import State, is_final
+from workers import services
+from workers.scheduling import explain
+from workers.vocabulary.states import State, is_final
 
 #: One row per task, in the order of ``Facts``. Raw SQL: this is half of the family's traffic, and the spec
 #: (environment, uris) stays in the database.

@@ -31,7 +31,7 @@ from datetime import datetime
 from enum import IntEnum
 from typing import Final, NamedTuple
 
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 class TaskStatus(IntEnum):

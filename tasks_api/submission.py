@@ -23,8 +23,8 @@ from typing import Final
 from tasks_api import containers, fields
 from tasks_api.codes import Malformed, Missing, NotAllowed
 from tasks_api.containers import Ranges, check
-from workers.bounds import NO_BOUNDS, Bounds
-from workers.specs import ContainerSpec, ProcessSpec
+from workers.tenants.bounds import NO_BOUNDS, Bounds
+from workers.vocabulary.specs import ContainerSpec, ProcessSpec
 
 CPU_DEFAULT, CPU_LEAST, CPU_MOST = 1.0, 0.1, 16.0
 MEM_DEFAULT, MEM_LEAST, MEM_MOST = 512, 256, 16384

@@ -19,10 +19,10 @@ from rest_framework.request import Request
 from rest_framework.views import APIView
 
 from tasks_api import schema, services, wire
-from workers import idempotency
 from workers.api.callback_header import callback_header
-from workers.api.logs import SignedLogUrl, log_response
-from workers.identity import Identity
+from workers.api.runs.logs import SignedLogUrl, log_response
+from workers.tenants import idempotency
+from workers.tenants.identity import Identity
 
 
 def answer(body: object, status: int = 200) -> HttpResponse:

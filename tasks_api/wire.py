@@ -16,8 +16,8 @@ from tasks_api.codes import BadIds, Missing, NotAllowed
 from tasks_api.fields import kind, show
 from tasks_api.status import Facts, TaskStatus
 from tasks_api.submission import TaskRequest, parse
-from workers.registry import CallbackFacts
-from workers.states import State
+from workers.vocabulary.families import CallbackFacts
+from workers.vocabulary.states import State
 
 __all__ = [
     "IDS_MOST",
@@ -151,7 +151,7 @@ def render_reconcile(ids: list[int], results: Mapping[int, tuple[bool, str]]) ->
     }
 
 
-# --- Hooks: config.errors and workers.registry call these ---------------------------------------------
+# --- Hooks: config.errors and workers.vocabulary.families call these ------------------------------------
 
 
 def render_error(status: int, code: str, message: str, field: str | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Questions of the API to nodes: a request row and a ring, a bounded wait, an honest answer when it is late.
 
 The web process knows no engine. Call it outside of a transaction: a node cannot see what is not committed.
-Must not import services, families or the worker's side; ``workers.questions`` is the other end.
+Must not import services, families or the worker's side; ``workers.node.questions`` is the other end.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from workers import doorbell
+from workers.messages import doorbell
 from workers.models import NodeRequest
 
 #: How long a client's request may wait for nodes, in seconds.

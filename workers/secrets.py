@@ -16,8 +16,8 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from workers.errors import SecretUnreadable
 from workers.models import Secret
+from workers.vocabulary.errors import SecretUnreadable
 
 _HOW_TO_MAKE_ONE: Final = (
     "make one with: python -c 'from cryptography.fernet import Fernet; print(Fernet.generate_key().decode())'"

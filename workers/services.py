@@ -16,14 +16,16 @@ import structlog
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
 
-from workers import doorbell, limits, losses, transitions, uri_secrets
 from workers.asking import ask
-from workers.errors import Conflict, NotFound
-from workers.explain import explain_run
-from workers.leases import NewRun
+from workers.messages import doorbell
 from workers.models import Node, Run, Shape
-from workers.specs import Spec
-from workers.states import State, is_final
+from workers.runs import losses, transitions, uri_secrets
+from workers.scheduling.explain import explain_run
+from workers.tenants import limits
+from workers.vocabulary.errors import Conflict, NotFound
+from workers.vocabulary.leases import NewRun
+from workers.vocabulary.specs import Spec
+from workers.vocabulary.states import State, is_final
 
 #: (tenant, kind, cpu_m, mem_mb, constraints, host ports) -> (shape id, monotonic time); shapes never change.
 ShapeKey = tuple[int, str, int, int, str, tuple[str, ...]]

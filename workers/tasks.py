@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from celery import shared_task
 
-from workers import agent
 from workers.callbacks import deliverer
-from workers.leases import Lease
+from workers.node import agent
+from workers.vocabulary.leases import Lease
 
 
 @shared_task(name="gantry.execute", ignore_result=True)

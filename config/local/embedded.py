@@ -35,8 +35,8 @@ class EmbeddedServer(ABC):
     """A server in a folder of its own. Any process of the same account may call any method at any time."""
 
     title: ClassVar[str]
-    #: The program's name as the kernel shows it.
-    program: ClassVar[str]
+    #: The program's names as the kernel may show it.
+    programs: ClassVar[frozenset[str]]
     #: Signals that the server takes for "finish cleanly" and for "stop now".
     stop_signals: ClassVar[dict[Stop, signal.Signals]]
     #: Where the unix socket is: 0700, in the server's folder or, for a long path, below /tmp/gantry-<uid>.
@@ -85,7 +85,7 @@ class EmbeddedServer(ABC):
     @property
     def pids(self) -> list[int]:
         """The server's processes, the first started first."""
-        return processes_in(self.working_folder, self.program, self.mark)
+        return processes_in(self.working_folder, self.programs, self.mark)
 
     @property
     @abstractmethod

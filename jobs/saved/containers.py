@@ -15,11 +15,11 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from jobs.saved.wire import JobFacts
-from workers import policy
 from workers.asking import CONTAINERS, WAIT_S, ask
-from workers.errors import Conflict
 from workers.models import Node
-from workers.specs import ExecSpec
+from workers.tenants import policy
+from workers.vocabulary.errors import Conflict
+from workers.vocabulary.specs import ExecSpec
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from workers.errors import InvalidInput, NotFound
+from workers.vocabulary.errors import InvalidInput, NotFound
 
 
 class NameTaken(InvalidInput):

@@ -1,11 +1,14 @@
-"""What the engine asks of the saved jobs family (``workers.registry``). Pure: no database, no HTTP."""
+"""What the engine asks of the saved jobs family (``workers.vocabulary.families``).
+
+Pure: no database, no HTTP.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
-from workers.registry import ENDED, CallbackFacts
-from workers.states import Reason, State
+from workers.vocabulary.families import ENDED, CallbackFacts
+from workers.vocabulary.states import Reason, State
 
 
 def owner_id(job_id: object, executor: int) -> str:

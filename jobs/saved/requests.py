@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from jobs.saved.errors import NoSuchExecutor, NoSuchJob
-from workers.errors import InvalidInput
+from workers.vocabulary.errors import InvalidInput
 
 NAME_MOST: Final = 128
 APP_MOST: Final = 255

@@ -1,7 +1,7 @@
 """Everything ends: old executors, deleted jobs without any, secrets that nothing needs any more.
 
-Called by ``workers.retention`` (GANTRY_PRUNERS) in bounded rounds; safe in several processes at once. Must
-not import services or views.
+Called by ``workers.upkeep.retention`` (GANTRY_PRUNERS) in bounded rounds; safe in several processes at once.
+Must not import services or views.
 """
 
 from __future__ import annotations

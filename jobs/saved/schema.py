@@ -12,7 +12,8 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, OpenApiResponse
 
 from jobs.saved import serializers as shapes
-from workers.api.schemas import EXPLANATION_EXAMPLE, KEY, TENANT_HEADER
+from workers.api.runs.schema import EXPLANATION_EXAMPLE
+from workers.api.schema import KEY, TENANT_HEADER
 
 TAGS: Final = ["jobs"]
 

@@ -10,7 +10,7 @@ from rest_framework import serializers
 
 from jobs.saved import requests
 from jobs.saved.wire import Status
-from workers.api.serializers import ExplanationSerializer
+from workers.api.runs.serializers import ExplanationSerializer
 
 
 class JobErrorSerializer(serializers.Serializer[object]):

@@ -19,7 +19,7 @@ from jobs.saved.errors import NameTaken, NoSuchJob
 from jobs.saved.requests import JobRequest
 from jobs.saved.wire import ENDED, ExecutorFacts, JobFacts, TargetFacts
 from workers import secrets, services
-from workers.errors import EngineError
+from workers.vocabulary.errors import EngineError
 
 #: What ``workers.secrets`` calls our secrets.
 PURPOSE: Final = "jobs.SecretArgs"

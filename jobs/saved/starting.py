@@ -18,11 +18,12 @@ from jobs.saved.containers import Planned
 from jobs.saved.requests import TargetRequest
 from jobs.saved.services import locked, read
 from jobs.saved.wire import JobFacts
-from workers import policy, services
-from workers.errors import Conflict, EngineError
+from workers import services
 from workers.models import Node
-from workers.placement import NODE_ATTRIBUTE
-from workers.specs import MIB, ExecSpec
+from workers.scheduling.placement import NODE_ATTRIBUTE
+from workers.tenants import policy
+from workers.vocabulary.errors import Conflict, EngineError
+from workers.vocabulary.specs import MIB, ExecSpec
 
 FAMILY: Final = "jobs"
 
@@ -83,8 +84,8 @@ def start(
 ) -> JobFacts:
     """Start a job in each planned container: a new executor, the last one of the job that is returned.
 
-    ``allowed``: keys of ``workers.policy`` that are on. ``retry_of``: the executor whose failures this
-    repeats, with the job as it is now: an edit may be what mends it. ``callback_url`` is told of each
+    ``allowed``: keys of ``workers.tenants.policy`` that are on. ``retry_of``: the executor whose failures
+    this repeats, with the job as it is now: an edit may be what mends it. ``callback_url`` is told of each
     target's start and end.
     """
     with transaction.atomic():

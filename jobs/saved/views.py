@@ -18,13 +18,13 @@ from rest_framework.views import APIView
 from jobs.saved import reading, requests, schema, services, starting, wire
 from jobs.saved.errors import NoSuchContainer, NoSuchJob
 from jobs.saved.wire import JobFacts, Status
-from workers import idempotency
 from workers.api.answers import answer
 from workers.api.callback_header import callback_header
 from workers.api.lists import array, as_text, encoded, listed
-from workers.api.logs import whole_log
-from workers.errors import InvalidInput
-from workers.identity import Identity
+from workers.api.runs.logs import whole_log
+from workers.tenants import idempotency
+from workers.tenants.identity import Identity
+from workers.vocabulary.errors import InvalidInput
 
 
 class JobsView(APIView):

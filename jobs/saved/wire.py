@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 from jobs.saved import requests
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 #: Output of a result, in bytes; all of it is in the log.
 OUTPUT_MOST: Final = 64 * 1024

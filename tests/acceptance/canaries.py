@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import httpx
 
-from tests.integration.test_browsers import basic
+from tests.integration.config.test_browsers import basic
 from tests.support.cluster import Api, Cluster, Process
 from tests.support.fixtures import Account
 from tests.support.receivers import Receivers

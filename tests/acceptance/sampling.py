@@ -13,7 +13,7 @@ from tests.integration.engine_rows import BOOKS
 from tests.support.engine import submit
 from tests.support.waiting import limit
 from workers.models import Run
-from workers.states import FINAL
+from workers.vocabulary.states import FINAL
 
 
 class Sampler:

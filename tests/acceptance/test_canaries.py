@@ -21,8 +21,8 @@ from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import make_account
 from tests.support.receivers import OPEN, Receivers
 from tests.support.waiting import limit, wait_until
-from workers import identity, tenancy
 from workers.models import Callback, Run
+from workers.tenants import identity, tenancy
 
 PASSWORD: Final = "canary-password correct horse"
 

@@ -25,9 +25,9 @@ from tests.support.session import POSTGRES, REDIS
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node, Run
-from workers.runtimes.launcher_records import DEFAULT_PATH
-from workers.specs import ProcessSpec
-from workers.states import Reason, State
+from workers.runtimes.process.records import DEFAULT_PATH
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import Reason, State
 
 ROOT = os.geteuid() == 0
 

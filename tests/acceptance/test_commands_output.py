@@ -22,8 +22,8 @@ from workers import services
 from workers.logs import answers, following, store
 from workers.logs.capture import CHUNK
 from workers.models import Attempt
-from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, MIB, ProcessSpec
-from workers.states import State
+from workers.vocabulary.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, MIB, ProcessSpec
+from workers.vocabulary.states import State
 
 STDOUT, STDERR = 1, 2
 

@@ -17,8 +17,8 @@ from tests.support.invariants import assert_invariants
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Run
-from workers.specs import ContainerSpec
-from workers.states import Reason, State
+from workers.vocabulary.specs import ContainerSpec
+from workers.vocabulary.states import Reason, State
 
 
 def reasons(tenant_id: int, run_id: int) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.walk import rows
+from tests.integration.api.walk import rows
 from tests.support import images as rig
 from tests.support.cluster import Cluster
 from tests.support.engine import output, run, wait_final, wait_started
@@ -19,10 +19,11 @@ from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
 from tests.support.invariants import assert_invariants
 from tests.support.outside import listener
 from tests.support.waiting import wait_until
-from workers import registries, services, tenancy
+from workers import services
 from workers.models import HostPort
-from workers.specs import ContainerSpec
-from workers.states import Reason, State
+from workers.tenants import registries, tenancy
+from workers.vocabulary.specs import ContainerSpec
+from workers.vocabulary.states import Reason, State
 
 SETTINGS = {"GANTRY_REGISTRY_RETRY_S": "1"}
 

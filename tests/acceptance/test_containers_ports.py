@@ -12,7 +12,7 @@ from tests.support.invariants import assert_invariants
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt
-from workers.states import State
+from workers.vocabulary.states import State
 
 
 def test_a_host_port_is_given_once_on_a_node(

@@ -25,7 +25,7 @@ from tests.support.invariants import (
 )
 from tests.support.waiting import limit
 from workers.models import Attempt
-from workers.states import State
+from workers.vocabulary.states import State
 
 RACKS = {"n1": "r1", "n2": "r2"}
 #: CPUs and MiB of each node.

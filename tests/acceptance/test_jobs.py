@@ -16,7 +16,7 @@ from tests.support.invariants import assert_invariants
 from tests.support.jobs import JobClient, box, open_all
 from tests.support.machine import with_children
 from tests.support.waiting import limit, wait_until
-from tests.unit.launching import mark, sleepers
+from tests.unit.launcher.launching import mark, sleepers
 from workers.models import Node, Run
 
 SECRET = "correct horse 'battery\nstaple"

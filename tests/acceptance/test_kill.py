@@ -21,7 +21,7 @@ from tests.support.waiting import wait_until
 from workers import services
 from workers.launcher import control
 from workers.models import Attempt, Run
-from workers.states import FINAL, Reason, State
+from workers.vocabulary.states import FINAL, Reason, State
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from tests.support.engine import submit
 from tests.support.fixtures import Account, make_account
 from tests.support.waiting import limit
 from workers.models import LogChunk, Secret, Tenant
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 CANARY: Final = "canary-51c3"
 CHECKS: Final = [

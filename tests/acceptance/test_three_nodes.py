@@ -18,9 +18,10 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, open_ledger
 from tests.support.ledger import assert_no_overlap, ticking_command
 from tests.support.waiting import limit, wait_until
-from workers import services, transitions
+from workers import services
 from workers.models import Attempt, Node, Run
-from workers.states import Reason, State
+from workers.runs import transitions
+from workers.vocabulary.states import Reason, State
 
 RACKS = {"n1": "r1", "n2": "r2", "n3": "r3"}
 

@@ -17,7 +17,7 @@ from django.db import connection, transaction
 from tests.bench.rig import Rig, interleave
 from tests.support.cluster import free_port
 from tests.support.waiting import wait_until
-from workers import outbox
+from workers.callbacks import outbox
 
 HEALTHY, HANGING = 1000, 50
 

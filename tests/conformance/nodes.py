@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from workers.leases import ClaimedRun, Lease
 from workers.runtimes.base import Runtime
-from workers.runtimes.container import ContainerRuntime
-from workers.runtimes.engine import Address, Engine
-from workers.runtimes.execution import ExecRuntime
-from workers.runtimes.process import ProcessRuntime
+from workers.runtimes.container.runtime import ContainerRuntime
+from workers.runtimes.engine.client import Address, Engine
+from workers.runtimes.exec.runtime import ExecRuntime
+from workers.runtimes.process.runtime import ProcessRuntime
+from workers.vocabulary.leases import ClaimedRun, Lease
 
 #: The installation and the node that a test's containers are labelled with.
 INSTALLATION, NODE = "conformance", "n1"

@@ -30,11 +30,11 @@ from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
 from tests.support.waiting import limit, wait_until
 from workers.launcher import control
-from workers.leases import ClaimedRun
 from workers.logs.capture import STREAMS
 from workers.runtimes.base import PrepareFailed, Presence, Result, Runtime
-from workers.specs import ContainerSpec, ExecSpec, ProcessSpec, Spec
-from workers.states import Reason
+from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.specs import ContainerSpec, ExecSpec, ProcessSpec, Spec
+from workers.vocabulary.states import Reason
 
 #: Seconds for anything that takes a fraction of one on a quiet machine.
 PATIENCE = 90.0

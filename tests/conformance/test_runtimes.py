@@ -21,7 +21,7 @@ from tests.conformance.subjects import (
     subject,
 )
 from tests.support.waiting import wait_until
-from tests.unit.launching import mark, napping, sleepers
+from tests.unit.launcher.launching import mark, napping, sleepers
 from workers.launcher import control
 from workers.logs.capture import STDERR, STDOUT
 from workers.runtimes.base import PrepareFailed, Presence

@@ -19,7 +19,7 @@ from tests.support.fixtures import Account
 from tests.support.machine import launcher
 from tests.support.waiting import wait_until
 from workers import services
-from workers.states import State
+from workers.vocabulary.states import State
 
 UNITS = ROOT / "deploy" / "systemd"
 

@@ -17,9 +17,9 @@ from tests.support.ledger import wait_begun
 from tests.support.machine import alive, kill, launcher_pid, started, wait_dead
 from tests.support.waiting import wait_until
 from workers import services
-from workers.crashpoints import STEPS
 from workers.models import Attempt, Node
-from workers.states import Reason, State
+from workers.vocabulary.crashpoints import STEPS
+from workers.vocabulary.states import Reason, State
 
 #: Longer than what the runner tells in one go, so that start and first output are commits of their own.
 _A_WHILE = "sleep 2"

@@ -21,7 +21,7 @@ from tests.support.invariants import assert_invariants, assert_once, assert_trut
 from tests.support.receivers import OPEN, Receivers
 from tests.support.waiting import limit, wait_until
 from workers.models import Run
-from workers.states import FINAL, State
+from workers.vocabulary.states import FINAL, State
 
 
 def _kill_whole(api: Api) -> None:

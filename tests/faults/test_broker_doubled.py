@@ -21,9 +21,9 @@ from tests.support.invariants import assert_invariants, assert_once, assert_trut
 from tests.support.outages import executed_by_celery
 from tests.support.session import REDIS
 from tests.support.waiting import wait_until
-from workers.doorbell import CHANNEL
+from workers.messages.doorbell import CHANNEL
 from workers.models import Attempt, Run
-from workers.states import State
+from workers.vocabulary.states import State
 
 QUEUE = "node.n1"
 

@@ -22,7 +22,7 @@ from tests.support.outages import (
 )
 from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
-from workers.states import FINAL, State
+from workers.vocabulary.states import FINAL, State
 
 
 def _ended() -> int:

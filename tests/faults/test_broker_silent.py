@@ -20,7 +20,7 @@ from tests.support.outages import redis_down, redis_silent, wait_broker_trusted,
 from tests.support.session import REDIS
 from tests.support.waiting import wait_until
 from workers.models import Run
-from workers.states import State
+from workers.vocabulary.states import State
 
 
 def _assert_says_so(client: TaskClient, node: Process) -> None:

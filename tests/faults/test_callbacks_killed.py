@@ -28,10 +28,11 @@ from tests.support.machine import wait_dead
 from tests.support.outages import patiently, postgres_down, redis_down, redis_silent
 from tests.support.receivers import OPEN, Receivers, hang, held
 from tests.support.waiting import limit, wait_until
-from workers import outbox, services
-from workers.crashpoints import CALLBACK_STEPS
+from workers import services
+from workers.callbacks import outbox
 from workers.models import Callback, CallbackAttempt, CallbackReceiver, Deliverer, Run
-from workers.states import State
+from workers.vocabulary.crashpoints import CALLBACK_STEPS
+from workers.vocabulary.states import State
 
 
 def assert_told(them: Receivers, run_id: int, path: str) -> None:

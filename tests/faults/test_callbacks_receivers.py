@@ -16,8 +16,7 @@ from tests.support.engine import submit, wait_final
 from tests.support.fixtures import Account
 from tests.support.receivers import OPEN, Receivers, drip, drip_body, first, flood, hang, reset, status
 from tests.support.waiting import wait_until
-from workers import outbox
-from workers.callbacks import signing
+from workers.callbacks import outbox, signing
 from workers.models import Callback, CallbackReceiver, DisabledUrl
 
 

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, RunEvent
 from workers.services import Cancellation
-from workers.states import FINAL, State
+from workers.vocabulary.states import FINAL, State
 
 #: Where the worker waits while the cancel comes -> may the container begin? Only once it is cleared to.
 _PHASES = {

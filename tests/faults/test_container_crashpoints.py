@@ -33,7 +33,7 @@ from tests.support.invariants import assert_invariants, ledger_command, open_led
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node
-from workers.states import Reason
+from workers.vocabulary.states import Reason
 
 _AT_ONCE = 4
 

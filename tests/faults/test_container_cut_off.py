@@ -32,9 +32,9 @@ from tests.support.ledger import CONTAINER, assert_no_overlap, ticking_command
 from tests.support.outages import patiently, postgres_down, restart_redis
 from tests.support.proxy import Proxy, upstream_of, url_through
 from tests.support.waiting import wait_until
-from workers.clearance import DATABASE_AWAY
 from workers.models import Attempt, Run
-from workers.states import Reason, State
+from workers.node.clearance import DATABASE_AWAY
+from workers.vocabulary.states import Reason, State
 
 #: The guard of the node that will be lost kills early; the one of the survivor late, whatever the load.
 _VICTIM = {"GANTRY_NODE_LOST_AFTER_S": "16", "GANTRY_GUARD_MARGIN_S": "8"}

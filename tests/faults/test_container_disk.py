@@ -20,7 +20,7 @@ from tests.support.invariants import assert_invariants, assert_once, assert_trut
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 _NAME = "small"
 #: Executes the rest with a /proc of its own: the engine's shows other process numbers.

@@ -27,7 +27,7 @@ from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from tests.support.ledger import wait_begun
 from tests.support.machine import alive, kill
 from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture(autouse=True)

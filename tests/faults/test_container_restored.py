@@ -17,7 +17,7 @@ from tests.support.invariants import assert_invariants, begins, ledger_command, 
 from tests.support.machine import alive, wait_dead
 from tests.support.waiting import wait_until
 from workers.models import Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 def test_containers_are_newer_than_the_restored_database(

@@ -23,7 +23,7 @@ from tests.support.releases import make_release
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node, Run
-from workers.states import State
+from workers.vocabulary.states import State
 
 
 @pytest.fixture(autouse=True)

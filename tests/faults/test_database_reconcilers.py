@@ -16,10 +16,10 @@ from tests.support.engine import submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
 from tests.support.waiting import wait_until
-from workers import losses, transitions
 from workers.models import Attempt, Node, Run, RunEvent
-from workers.reconciler import reconcile_once
-from workers.states import FINAL, Reason, State
+from workers.runs import losses, transitions
+from workers.upkeep.reconciler import reconcile_once
+from workers.vocabulary.states import FINAL, Reason, State
 
 
 def _at_once(work: Callable[[], int], times: int) -> list[int]:

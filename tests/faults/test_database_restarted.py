@@ -22,7 +22,7 @@ from tests.support.outages import patiently, postgres_down, terminate_connection
 from tests.support.receivers import OPEN, Receivers
 from tests.support.waiting import limit, wait_until
 from workers.models import Attempt, Run
-from workers.states import FINAL, State
+from workers.vocabulary.states import FINAL, State
 
 #: "The database does not answer" in the numbers of the tasks family.
 DATABASE = -2127552011

@@ -18,8 +18,8 @@ from tests.support.machine import alive, started, wait_dead
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Installation, Node, Run
-from workers.registration import Capacity, DatabaseSetBack, heartbeat, register
-from workers.states import Reason, State
+from workers.node.registration import Capacity, DatabaseSetBack, heartbeat, register
+from workers.vocabulary.states import Reason, State
 
 
 def _gated(ledger: Path, name: str, gate: Path, code: int = 0) -> str:

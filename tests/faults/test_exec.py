@@ -25,12 +25,12 @@ from tests.support.invariants import (
 from tests.support.jobs import box
 from tests.support.machine import kill, wait_for_file
 from tests.support.waiting import wait_until
-from tests.unit.launching import mark, sleepers
+from tests.unit.launcher.launching import mark, sleepers
 from workers import services
 from workers.launcher import control
 from workers.models import Attempt
-from workers.specs import ExecSpec
-from workers.states import Reason, State
+from workers.vocabulary.specs import ExecSpec
+from workers.vocabulary.states import Reason, State
 
 
 def submit_exec(tenant_id: int, *argv: str, container: str = "box", spec: Any = None, **more: Any) -> int:

@@ -24,7 +24,7 @@ from tests.support.invariants import assert_invariants, assert_once, assert_trut
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 HOUR = 3600.0
 

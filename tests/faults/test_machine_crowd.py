@@ -18,7 +18,7 @@ from tests.support.engine import submit, wait_final
 from tests.support.fixtures import make_account
 from tests.support.invariants import assert_invariants, begins, open_ledger
 from workers.models import Attempt, Run, RunEvent
-from workers.states import State
+from workers.vocabulary.states import State
 
 #: Runs of 0.1 CPU that the node holds at once.
 PLACES = 16

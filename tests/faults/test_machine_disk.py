@@ -18,7 +18,7 @@ from tests.support.invariants import assert_invariants, assert_once, assert_trut
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 HERE = {"rack_id": ["small"]}
 #: Fills the working folder to the last byte.

@@ -11,7 +11,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from tests.support.waiting import wait_until
 from workers.models import Node
-from workers.states import State
+from workers.vocabulary.states import State
 
 
 def test_told_to_stop_while_it_starts(cluster: Cluster, account: Account, shared_folder: Path) -> None:

@@ -34,7 +34,7 @@ from tests.support.outages import (
 )
 from tests.support.waiting import limit, wait_until
 from workers.models import Attempt, Run
-from workers.states import FINAL, State
+from workers.vocabulary.states import FINAL, State
 
 MIB = 2**20
 

@@ -36,11 +36,11 @@ from tests.support.waiting import wait_until
 from workers import secrets, services
 from workers.launcher import control
 from workers.models import Attempt
-from workers.runtimes import launcher_client
 from workers.runtimes.base import PrepareFailed, Presence
-from workers.runtimes.process import ProcessRuntime
-from workers.specs import ProcessSpec
-from workers.states import Reason, State
+from workers.runtimes.process import client as launcher_client
+from workers.runtimes.process.runtime import ProcessRuntime
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture(autouse=True)

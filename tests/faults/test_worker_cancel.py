@@ -20,7 +20,7 @@ from tests.support.session import POSTGRES
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node, RunEvent
 from workers.services import Cancellation
-from workers.states import FINAL, Reason, State
+from workers.vocabulary.states import FINAL, Reason, State
 
 
 def test_cancel_races_the_start_and_the_end(cluster: Cluster, account: Account, shared_folder: Path) -> None:

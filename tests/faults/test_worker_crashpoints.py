@@ -1,8 +1,9 @@
 """Fault 4: the worker dies before and after each commit and each external effect, and is started again.
 
-Each step of ``workers.crashpoints.STEPS`` belongs to at least one of the stories in ``crash_stories``, which
-makes the worker come by there. Afterwards: one execution per attempt, the right result, nothing left. A few
-steps are tested at once, each on a node of its own: most of the time is spent waiting.
+Each step of ``workers.vocabulary.crashpoints.STEPS`` belongs to at least one of the stories in
+``crash_stories``, which makes the worker come by there. Afterwards: one execution per attempt, the right
+result, nothing left. A few steps are tested at once, each on a node of its own: most of the time is spent
+waiting.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from tests.faults.crash_stories import ALONE, TOGETHER, Case, Stage, names_of, p
 from tests.support.cluster import Cluster
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, open_ledger
-from workers.crashpoints import STEPS
+from workers.vocabulary.crashpoints import STEPS
 
 #: Cases that run at the same time.
 _AT_ONCE = 4

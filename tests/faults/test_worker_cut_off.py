@@ -33,7 +33,7 @@ from tests.support.proxy import Proxy, upstream_of, url_through
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ from tests.support.machine import alive, commands, launcher_pid, signal_all, sta
 from tests.support.waiting import wait_until
 from workers.launcher import control
 from workers.models import Attempt, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 #: The guard of a node that will be frozen kills early; the one of the survivor late, whatever the load.
 _VICTIM = {"GANTRY_NODE_LOST_AFTER_S": "14", "GANTRY_GUARD_MARGIN_S": "7"}

@@ -26,11 +26,11 @@ from tests.support.invariants import (
 )
 from tests.support.machine import launcher_pid, signal_all
 from tests.support.waiting import wait_until
-from tests.unit.launching import Node, node
+from tests.unit.launcher.launching import Node, node
 from workers.launcher import control
 from workers.models import Node as NodeRow
 from workers.models import RunEvent
-from workers.runtimes.launcher_client import LauncherError
+from workers.runtimes.process.client import LauncherError
 
 __all__ = ["node"]  # the fixture
 

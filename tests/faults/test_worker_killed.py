@@ -23,7 +23,7 @@ from tests.support.machine import alive, commands, kill, launcher, launcher_pid,
 from tests.support.receivers import OPEN, Receivers
 from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture(autouse=True)

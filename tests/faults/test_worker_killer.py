@@ -25,7 +25,7 @@ from tests.support.ledger import wait_begun
 from tests.support.machine import alive, started
 from tests.support.waiting import limit, wait_until
 from workers.models import Attempt, Run
-from workers.states import FINAL, Reason, State
+from workers.vocabulary.states import FINAL, Reason, State
 
 _LIMIT = 3
 

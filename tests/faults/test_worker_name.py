@@ -20,7 +20,7 @@ from tests.support.invariants import assert_invariants, assert_once, assert_trut
 from tests.support.machine import started, wait_dead
 from tests.support.waiting import wait_until
 from workers.models import Node
-from workers.states import State
+from workers.vocabulary.states import State
 
 
 def _refused(process: Process, *words: str) -> None:

@@ -24,8 +24,8 @@ from tests.support.waiting import wait_until
 from workers import services
 from workers.launcher import control
 from workers.models import Attempt, Node, Run
-from workers.specs import ProcessSpec
-from workers.states import Reason, State
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import Reason, State
 
 
 @pytest.fixture(autouse=True)

@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from workers import running, transitions
-from workers.leases import ClaimedRun, Lease, NewRun, Outcome
 from workers.models import Node, Run, RunEvent, Shape, Tenant
-from workers.states import Reason, State
+from workers.runs import running, transitions
+from workers.vocabulary.leases import ClaimedRun, Lease, NewRun, Outcome
+from workers.vocabulary.states import Reason, State
 
 T = TypeVar("T")
 

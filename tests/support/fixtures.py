@@ -109,7 +109,9 @@ def _fresh_caches() -> None:
     """Process-wide caches outlive a test's rows: forget them."""
     from config import throttles
     from tests.support.session import REDIS
-    from workers import audit, claiming, explain, identity, services
+    from workers import services
+    from workers.scheduling import claiming, explain
+    from workers.tenants import audit, identity
 
     identity.forget()
     audit._waiting.clear()
@@ -125,7 +127,8 @@ def _fresh_caches() -> None:
 @pytest.fixture
 def remembered(settings: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What is remembered for seconds is so for the whole test: for where queries are counted."""
-    from workers import claiming, limits, policy
+    from workers.scheduling import claiming
+    from workers.tenants import limits, policy
 
     settings.TOKEN_CACHE_S = 600
     for module, name in (

@@ -22,8 +22,8 @@ from tests.support.engines import Engine
 from tests.support.receivers import Receivers
 from tests.support.waiting import wait_until
 from workers.models import Attempt, Callback, Node, Run, RunEvent
-from workers.registry import ENDED
-from workers.states import FINAL, LEGAL, State
+from workers.vocabulary.families import ENDED
+from workers.vocabulary.states import FINAL, LEGAL, State
 
 
 def ledger_command(ledger: Path, name: str, body: str = "", code: int = 0) -> str:

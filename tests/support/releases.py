@@ -25,7 +25,7 @@ def make_release(
         _change(control, r"^PROTOCOL = \d+", f"PROTOCOL = {launcher_protocol}")
     if process_spec is not None:
         kind = '    KIND: ClassVar[str] = "process"'
-        specs = tree / "workers" / "specs.py"
+        specs = tree / "workers" / "vocabulary" / "specs.py"
         _change(specs, f"^{re.escape(kind)}$", f"{kind}\n    VERSION: ClassVar[int] = {process_spec}")
     return tree
 

@@ -15,7 +15,7 @@ import structlog
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from workers.errors import AddressRefused, InvalidInput
+from workers.vocabulary.errors import AddressRefused, InvalidInput
 
 log = structlog.get_logger(__name__)
 

@@ -17,8 +17,8 @@ from django.utils.safestring import SafeString
 
 from workers.admin.pages import FamilyFilter, ReadOnly, Replayers, instant, shown_url
 from workers.callbacks import operations
-from workers.errors import EngineError
 from workers.models import Callback, CallbackAttempt, Deliverer, DisabledUrl
+from workers.vocabulary.errors import EngineError
 
 
 @admin.register(Callback)

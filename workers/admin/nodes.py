@@ -13,8 +13,8 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from workers.admin.pages import ReadOnly
-from workers.api import shapes
-from workers.api.nodes import with_silence
+from workers.api.nodes import shapes
+from workers.api.nodes.views import with_silence
 from workers.models import Node
 
 

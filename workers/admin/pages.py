@@ -18,7 +18,7 @@ from django.http import HttpRequest
 from django.utils.functional import cached_property
 
 from workers import addresses
-from workers.errors import EngineError
+from workers.vocabulary.errors import EngineError
 
 if TYPE_CHECKING:  # Django's classes take no parameter at run time
     AnyAdmin = admin.ModelAdmin[Any]

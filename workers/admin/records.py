@@ -12,9 +12,9 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from workers import tenancy
 from workers.admin.pages import FixedFilter, ReadOnly
 from workers.models import AuditEntry, Token
+from workers.tenants import tenancy
 
 
 @admin.register(Token)

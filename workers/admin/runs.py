@@ -15,9 +15,9 @@ from django.utils.safestring import SafeString
 
 from workers import services
 from workers.admin.pages import FamilyFilter, ReadOnly, instant, shown_uri
-from workers.errors import EngineError
-from workers.explain import before
 from workers.models import Attempt, Run, RunEvent
+from workers.scheduling.explain import before
+from workers.vocabulary.errors import EngineError
 
 
 @admin.register(Run)

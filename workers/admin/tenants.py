@@ -18,10 +18,10 @@ from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from workers import identity, limits, policy, retention_policy, usage
 from workers.admin.pages import AnyAdmin, ReadOnly
-from workers.errors import EngineError
 from workers.models import Membership, Registry, Tenant
+from workers.tenants import identity, limits, policy, retention_policy, usage
+from workers.vocabulary.errors import EngineError
 
 T = TypeVar("T")
 

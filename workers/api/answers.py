@@ -17,9 +17,9 @@ from rest_framework.exceptions import PermissionDenied
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from workers import idempotency
-from workers.errors import InvalidInput
-from workers.identity import Identity
+from workers.tenants import idempotency
+from workers.tenants.identity import Identity
+from workers.vocabulary.errors import InvalidInput
 
 T = TypeVar("T")
 
@@ -141,3 +141,14 @@ def moment(request: Request, name: str) -> datetime | None:
         return found.astimezone(UTC)
     except OverflowError:
         raise InvalidInput(f"{name} is {text[:40]!r}: it is out of range", field=name) from None
+
+
+def root_of(request: Request) -> str:
+    """Scheme and host that the client used."""
+    return f"{request.scheme}://{request.get_host()}"
+
+
+def checked(serializer: Any) -> dict[str, Any]:
+    """What the body says, checked; null is the same as absent."""
+    serializer.is_valid(raise_exception=True)
+    return {name: value for name, value in serializer.validated_data.items() if value is not None}

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Final, Protocol
 
 from workers import addresses
-from workers.errors import InvalidInput
+from workers.vocabulary.errors import InvalidInput
 
 LONGEST: Final = 2048
 

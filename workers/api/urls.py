@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from django.urls import path
 
-from workers.api import callbacks, nodes, records, registries, runs, tenants, tokens
+from workers.api.callbacks import views as callbacks
+from workers.api.nodes import views as nodes
+from workers.api.records import views as records
+from workers.api.registries import views as registries
+from workers.api.runs import views as runs
+from workers.api.tenancy import tokens
+from workers.api.tenancy import views as tenants
 
 urlpatterns = [
     path("runs", runs.RunsView.as_view()),

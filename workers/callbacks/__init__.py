@@ -1,5 +1,6 @@
-"""Delivery of callbacks. Rows come from ``workers.outbox``; here they are signed, sent and decided.
+"""Callbacks: rows that a transition owes are written, signed, sent and decided here.
 
+    outbox     writes them, in the transaction that owes them
     schedule   what an answer means and when the next try is due; pure
     signing    Standard Webhooks: a tenant's secrets, headers
     sending    one HTTP request under the guard
@@ -7,5 +8,5 @@
     deliverer  the process: lanes, hand-over, heartbeat
     operations what the API and the admin do: replay, enable, secrets, test
 
-Must not import families, agents or runtimes.
+Must not import families, and nothing of the engine above it.
 """

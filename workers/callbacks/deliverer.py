@@ -21,14 +21,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from workers import doorbell, pulse
 from workers.callbacks import rows, schedule, sending, signing
 from workers.callbacks.rows import Due, Lane, Receiver
 from workers.callbacks.schedule import Decision, Sent
-from workers.crashpoints import step
-from workers.errors import SecretUnreadable
-from workers.handover import Handover, Publisher
-from workers.leases import Lease
+from workers.messages import doorbell
+from workers.messages.handover import Handover, Publisher
+from workers.vocabulary import pulse
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.errors import SecretUnreadable
+from workers.vocabulary.leases import Lease
 
 log = structlog.get_logger(__name__)
 

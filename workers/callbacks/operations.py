@@ -14,12 +14,12 @@ from typing import Final
 from django.conf import settings
 from django.db import connection, transaction
 
-from workers import doorbell, outbox
-from workers.callbacks import sending, signing
+from workers.callbacks import outbox, sending, signing
 from workers.callbacks.rows import digest
 from workers.callbacks.schedule import Sent
-from workers.errors import Conflict, NotFound, Unavailable
+from workers.messages import doorbell
 from workers.models import Callback, DisabledUrl
+from workers.vocabulary.errors import Conflict, NotFound, Unavailable
 
 #: Longest time of a check that a request waits for, in seconds (contract, "Addresses a client can name").
 TEST_S: Final = 10.0

@@ -15,8 +15,8 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from workers.callbacks.schedule import Decision, Sent
-from workers.crashpoints import step
-from workers.leases import Lease
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.leases import Lease
 
 #: Receivers that accepted the last time, those of which nothing is known, those that timed out.
 Lane = Literal["known", "new", "slow"]

@@ -15,7 +15,7 @@ from workers import addresses
 from workers.addresses.http import Resolver
 from workers.callbacks import signing
 from workers.callbacks.schedule import Sent, retry_after_s
-from workers.errors import AddressRefused, InvalidInput
+from workers.vocabulary.errors import AddressRefused, InvalidInput
 
 PURPOSE: Final = "callback"
 #: So much of an answer is read, and no longer than this: what it says does not matter.

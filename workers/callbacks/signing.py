@@ -20,8 +20,8 @@ from django.db.models import QuerySet
 from django.db.models.functions import Now
 
 from workers import secrets
-from workers.errors import Conflict, NotFound, SecretUnreadable
 from workers.models import CallbackSecret, Tenant
+from workers.vocabulary.errors import Conflict, NotFound, SecretUnreadable
 
 PREFIX: Final = "whsec_"
 MOST: Final = 2

@@ -18,11 +18,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from workers.errors import InvalidInput, NotFound
 from workers.logs import events, following, store
 from workers.models import Run
-from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, MIB
-from workers.states import Reason
+from workers.vocabulary.errors import InvalidInput, NotFound
+from workers.vocabulary.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, MIB
+from workers.vocabulary.states import Reason
 
 Answer = tuple[int, dict[str, str], Iterator[bytes]]
 

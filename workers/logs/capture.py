@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from workers.logs.redaction import Redactor
-from workers.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL
+from workers.vocabulary.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL
 
 STDOUT: Final = 1
 STDERR: Final = 2

@@ -16,9 +16,9 @@ from typing import Final
 from django.conf import settings
 from django.db import connection
 
-from workers.errors import Unavailable
 from workers.logs import store
-from workers.states import is_final
+from workers.vocabulary.errors import Unavailable
+from workers.vocabulary.states import is_final
 
 FAST_S: Final = 0.1
 SLOW_S: Final = 1.0

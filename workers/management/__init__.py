@@ -1,0 +1,1 @@
+"""Commands of manage.py for operators; ``speaking`` is how they answer people and programs."""

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import OperationalError
 
-from workers.errors import EngineError
+from workers.vocabulary.errors import EngineError
 
 #: What to do when the database does not answer, for whoever called manage.py in a folder of ``make up``.
 _WHERE = 'DATABASE_URL says where the database is. Of a service started by make up: make manage ARGS="..."'

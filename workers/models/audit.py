@@ -1,4 +1,7 @@
-"""Who changed what: one row for each changing call. Written by ``workers.audit`` only, never changed."""
+"""Who changed what: one row for each changing call.
+
+Written by ``workers.tenants.audit`` only, never changed.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Callbacks: notifications owed to clients, their attempts, and who receives and delivers them.
 
-Rows are made by ``workers.outbox`` in the transaction that owes them, and delivered by ``workers.callbacks``.
+Rows are made by ``workers.callbacks.outbox`` in the transaction that owes them, and delivered by
+``workers.callbacks``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What tenants show private registries. Stored and read by ``workers.registries`` only."""
+"""What tenants show private registries. Stored and read by ``workers.tenants.registries`` only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs and what belongs to them. Only ``workers.transitions`` writes a run's state."""
+"""Runs and what belongs to them. Only ``workers.runs.transitions`` writes a run's state."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from django.db.models.functions import Now
 
 from workers.models.nodes import Node
 from workers.models.tenancy import Tenant
-from workers.states import FINAL, Reason, State
+from workers.vocabulary.states import FINAL, Reason, State
 
 
 class Shape(models.Model):

@@ -17,12 +17,12 @@ class Tenant(models.Model):
     #: May this tenant run commands on a node that cannot give each run a user of its own?
     #: True only for the first tenant: its members and the worker's account are the same people.
     trusted_with_worker_account = models.BooleanField(default=False)
-    #: What an operator has opened for this tenant, e.g. {"commands": false}. Keys: workers.policy.
+    #: What an operator has opened for this tenant, e.g. {"commands": false}. Keys: workers.tenants.policy.
     policy = models.JSONField(default=dict, blank=True)
-    #: Other limits than the installation's, e.g. {"waiting_runs": 500}. Keys: workers.limits.
+    #: Other limits than the installation's, e.g. {"waiting_runs": 500}. Keys: workers.tenants.limits.
     limits = models.JSONField(default=dict, blank=True, db_default={})
     #: Other times than the installation's, e.g. {"runs_d": 30, "families": {"tasks": {"logs_d": 3}}}.
-    #: Keys: workers.retention_policy.
+    #: Keys: workers.tenants.retention_policy.
     retention = models.JSONField(default=dict, blank=True, db_default={})
     created_at = models.DateTimeField(db_default=Now(), editable=False)
 

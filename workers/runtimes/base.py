@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol, runtime_checkable
 
-from workers.leases import ClaimedRun
 from workers.logs.capture import Shipment
-from workers.states import Reason
+from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.states import Reason
 
 
 class Presence(Enum):

@@ -13,7 +13,6 @@ import os
 import shutil
 import stat
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -91,18 +90,25 @@ def remove_tree(folder: Path) -> None:
 
     What the folder lies in is not touched: the commands of other runs pass through it.
     """
+    try:
+        shutil.rmtree(folder, onerror=_unless_gone)
+    except PermissionError:
+        _unlock(folder)
+        shutil.rmtree(folder, onerror=_unless_gone)
 
-    def mend(function: Callable[[str], object], path: str, info: object) -> None:
-        at = Path(path)
-        with contextlib.suppress(OSError):
-            if at != folder:
-                at.parent.chmod(0o700)
-            if not at.is_symlink():
-                at.chmod(0o700)
-            function(path)
-            return
-        error = info[1] if isinstance(info, tuple) else None
-        if isinstance(error, OSError) and error.errno not in (errno.ENOENT, errno.ENOTEMPTY):
-            raise error
 
-    shutil.rmtree(folder, onerror=mend)
+def _unless_gone(_function: object, _path: str, info: tuple[object, BaseException, object]) -> None:
+    if not isinstance(info[1], OSError) or info[1].errno not in (errno.ENOENT, errno.ENOTEMPTY):
+        raise info[1]
+
+
+def _unlock(folder: Path) -> None:
+    """Give an ordinary user, as whom its commands ran, every right in its folders again."""
+    with contextlib.suppress(OSError):
+        folder.chmod(0o700)
+    for above, names, _ in os.walk(folder):
+        for name in names:
+            at = Path(above, name)
+            with contextlib.suppress(OSError):
+                if not at.is_symlink():
+                    at.chmod(0o700)

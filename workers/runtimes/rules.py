@@ -12,10 +12,10 @@ from typing import Final, TypeVar
 
 from django.conf import settings
 
-from workers.leases import ClaimedRun
 from workers.runtimes.base import PrepareFailed
-from workers.specs import NewerSpecError, Spec
-from workers.states import Reason
+from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.specs import NewerSpecError, Spec
+from workers.vocabulary.states import Reason
 
 #: Seconds until what needs a newer worker, or an operator's hand, is offered again.
 UPGRADE_S: Final = 30.0

@@ -14,7 +14,7 @@ from kombu import Queue
 from config.celery import app
 from config.management.celery_process import DETACH_S, Leaving, require_worker_role, run_celery
 from workers.callbacks.deliverer import Deliverer, threads_most
-from workers.handover import CallbackPublisher
+from workers.messages.handover import CallbackPublisher
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 

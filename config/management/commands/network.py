@@ -15,9 +15,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from workers import pulse
-from workers.runtimes.engine import Address, Engine
-from workers.runtimes.networks import Networks
+from workers.runtimes.engine.client import Address, Engine
+from workers.runtimes.engine.networks import Networks
+from workers.vocabulary import pulse
 
 
 class Command(BaseCommand):

@@ -13,8 +13,8 @@ from kombu import Queue
 
 from config.celery import app
 from config.management.celery_process import DETACH_S, STOPS, Leaving, require_worker_role, run_celery
-from workers import node
-from workers.registration import NameTaken
+from workers.node import process
+from workers.node.registration import NameTaken
 
 
 class Command(BaseCommand):
@@ -26,7 +26,7 @@ class Command(BaseCommand):
         # From its registration on a worker says goodbye when it is told to stop, also before Celery listens.
         signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
         try:
-            agent, held = node.build(app)
+            agent, held = process.build(app)
         except NameTaken as error:
             raise CommandError(str(error)) from error
         connection.close()

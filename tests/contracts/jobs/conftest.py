@@ -16,10 +16,11 @@ from django.db import connection, transaction
 
 from jobs.models import Target
 from tests.contracts.tasks import conftest as tasks
-from workers import identity, running, tenancy, transitions
-from workers.leases import ClaimedRun, Outcome
 from workers.models import LogChunk, Node, Tenant
-from workers.states import Reason, State
+from workers.runs import running, transitions
+from workers.tenants import identity, tenancy
+from workers.vocabulary.leases import ClaimedRun, Outcome
+from workers.vocabulary.states import Reason, State
 
 #: The seed's own job, without its privilege.
 BODY: dict[str, Any] = {

@@ -10,8 +10,8 @@ import pytest
 from jobs.saved import hooks
 from tests.contracts.jobs.conftest import Api, Stage, error, ok
 from workers.models import Run
-from workers.registry import ENDED, RUNNING, CallbackFacts
-from workers.states import Reason, State
+from workers.vocabulary.families import ENDED, RUNNING, CallbackFacts
+from workers.vocabulary.states import Reason, State
 
 URL = "http://receiver.example/hook"
 NOW = datetime(2026, 11, 25, tzinfo=UTC)

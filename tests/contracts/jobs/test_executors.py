@@ -18,9 +18,9 @@ from tests.contracts.jobs.conftest import (
     ok,
 )
 from tests.support.waiting import limit
-from workers import explain
 from workers.models import Node, Run
-from workers.states import Reason, State
+from workers.scheduling import explain
+from workers.vocabulary.states import Reason, State
 
 
 def result(api: Api, job: dict[str, Any], executor: str, ordinal: int = 0) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import pytest
 from jobs.saved import requests, schema, serializers, wire
 from tests.contracts.generated import generated_client
 from tests.contracts.jobs.conftest import BODY, NOBODY, Api, Stage, member
-from tests.unit.test_jobs_wire import EXECUTOR, target
-from workers.errors import InvalidInput
-from workers.states import State
+from tests.unit.jobs.test_wire import EXECUTOR, target
+from workers.vocabulary.errors import InvalidInput
+from workers.vocabulary.states import State
 
 
 def fields(serializer: Any) -> set[str]:

@@ -20,8 +20,8 @@ from tests.contracts.jobs.conftest import (
 )
 from workers import secrets
 from workers.models import Node, Run, Secret
-from workers.specs import ExecSpec
-from workers.states import Reason, State
+from workers.vocabulary.specs import ExecSpec
+from workers.vocabulary.states import Reason, State
 
 #: What a result has before it is finished.
 PLAIN = {"NodeId", "ContainerId", "Status", "JobName", "StartTime", "EndTime"}

@@ -17,8 +17,8 @@ from tests.contracts.jobs.conftest import (
     error,
     ok,
 )
-from workers import questions
 from workers.models import Node, NodeRequest
+from workers.node import questions
 
 
 def _told(answer: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def _told(answer: dict[str, Any], payload: dict[str, Any]) -> dict[str, Any]:
 
 
 class Answering(threading.Thread):
-    """The part of the nodes' agents that answers questions, as ``workers.agent`` does."""
+    """The part of the nodes' agents that answers questions, as ``workers.node.agent`` does."""
 
     def __init__(self, told: dict[str, Any], *, deaf: str = "") -> None:
         super().__init__(daemon=True)

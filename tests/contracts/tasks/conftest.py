@@ -15,10 +15,11 @@ import pytest
 from django.db import connection, transaction
 from django.test import Client
 
-from workers import identity, running, tenancy, transitions
-from workers.leases import ClaimedRun, Outcome
 from workers.models import Node, Run, Tenant
-from workers.states import Reason, State
+from workers.runs import running, transitions
+from workers.tenants import identity, tenancy
+from workers.vocabulary.leases import ClaimedRun, Outcome
+from workers.vocabulary.states import Reason, State
 
 #: Any 64-bit integer is a valid question; this is the seed's.
 UNKNOWN = 806769905152840693

@@ -10,8 +10,8 @@ from django.test import override_settings
 from django.utils import timezone
 
 from tests.contracts.tasks.conftest import UNKNOWN, Api, count, error
-from workers import identity, tenancy
 from workers.models import Token
+from workers.tenants import identity, tenancy
 
 ROUTES = [
     ("GET", "/v1/tasks?taskIds=1"),

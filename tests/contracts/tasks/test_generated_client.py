@@ -12,7 +12,7 @@ import pytest
 
 from tests.contracts.generated import generated_client
 from tests.contracts.tasks.conftest import Api, Stage, member
-from workers.states import State
+from workers.vocabulary.states import State
 
 pytestmark = pytest.mark.django_db(transaction=True)
 

@@ -8,7 +8,7 @@ import pytest
 
 from tests.contracts.tasks.conftest import UNKNOWN, Api, Stage, error
 from workers.models import Run
-from workers.states import Reason, State
+from workers.vocabulary.states import Reason, State
 
 
 def killed(answer: Any) -> dict[str, Any]:

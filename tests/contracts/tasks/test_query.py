@@ -12,10 +12,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tests.contracts.tasks.conftest import UNKNOWN, Api, Stage, error
-from workers import claiming, explain, services
+from workers import services
 from workers.models import Run
-from workers.specs import ProcessSpec
-from workers.states import Reason, State
+from workers.scheduling import claiming, explain
+from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.states import Reason, State
 
 DATE = re.compile(
     r"(Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec) [1-9]\d?, \d{4} ([1-9]|1[0-2]):\d\d:\d\d [AP]M"

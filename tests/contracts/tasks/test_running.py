@@ -14,7 +14,7 @@ import pytest
 from tests.contracts.tasks.conftest import Api, member
 from tests.support.cluster import PATIENT, Cluster
 from tests.support.waiting import wait_until
-from workers import tenancy
+from workers.tenants import tenancy
 
 
 @pytest.fixture

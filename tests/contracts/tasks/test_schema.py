@@ -14,8 +14,8 @@ from tasks_api import schema, serializers, wire
 from tasks_api.submission import parse
 from tests.contracts.tasks.conftest import Api
 from tests.contracts.tasks.test_submit import RUN_COMMANDS, RUN_CONTAINER
-from tests.unit.test_tasks_status import ended, facts
-from workers.states import State
+from tests.unit.tasks_api.test_status import ended, facts
+from workers.vocabulary.states import State
 
 EVERYTHING = frozenset({"commands", "privileged", "host_network", "host_ports", "volumes", "parameters"})
 

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.contracts.tasks.conftest import Api, count, error, member, spec_of
-from workers import identity, tenancy
 from workers.models import Run
+from workers.tenants import identity, tenancy
 
 #: Both requests of the seed, with its own blanks and tabs.
 SEED = Path(__file__).parent / "seed"

@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from workers import restore
 from workers.management.speaking import SpeakingCommand
+from workers.upkeep import restore
 
 
 class Command(SpeakingCommand):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from workers import tenancy
 from workers.management.speaking import SpeakingCommand
+from workers.tenants import tenancy
 
 
 class Command(SpeakingCommand):

@@ -6,9 +6,9 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from workers import policy, tenancy
-from workers.api import shapes
+from workers.api.tenancy import shapes
 from workers.management.speaking import SpeakingCommand
+from workers.tenants import policy, tenancy
 
 
 class Command(SpeakingCommand):

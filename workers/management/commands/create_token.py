@@ -6,10 +6,10 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from workers import tenancy
-from workers.api import shapes
-from workers.identity import SCOPES
+from workers.api.tenancy import shapes
 from workers.management.speaking import SpeakingCommand
+from workers.tenants import tenancy
+from workers.tenants.identity import SCOPES
 
 
 class Command(SpeakingCommand):

@@ -8,10 +8,10 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db import transaction
 
-from workers import tenancy
-from workers.api import shapes
+from workers.api.tenancy import shapes
 from workers.management.speaking import SpeakingCommand
 from workers.models import Membership
+from workers.tenants import tenancy
 
 
 class Command(SpeakingCommand):

@@ -8,7 +8,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandParser
 
-from workers import retention, retention_policy
+from workers.tenants import retention_policy
+from workers.upkeep import retention
 
 
 class Command(BaseCommand):

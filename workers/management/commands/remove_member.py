@@ -6,8 +6,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from workers import tenancy
 from workers.management.speaking import SpeakingCommand
+from workers.tenants import tenancy
 
 
 class Command(SpeakingCommand):

@@ -7,9 +7,9 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import CommandParser
 
-from workers import tenancy
-from workers.api import shapes
+from workers.api.tenancy import shapes
 from workers.management.speaking import SpeakingCommand
+from workers.tenants import tenancy
 
 
 class Command(SpeakingCommand):

@@ -1,0 +1,278 @@
+"""Clients that mean harm, against real API processes: guessing, slow and huge requests, stolen sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import socket
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import httpx
+import pytest
+from django.test import Client
+from django.utils import timezone
+from pytest_django import Settings
+
+from config import bodies, login
+from config.throttles import SharedBuckets
+from tests.integration.config.test_browsers import basic
+from tests.support.cluster import Api, Cluster
+from tests.support.fixtures import Account, make_account
+from tests.support.waiting import wait_until
+from workers.models import Token
+from workers.tenants import tenancy
+
+PASSWORD = "correct horse battery staple"
+BODY = b'{"taskName": "slow", "commands": "true"}'
+
+
+# --- Guessing -------------------------------------------------------------------------------------------
+
+
+def attempt(browser: httpx.Client, password: str, **headers: str) -> httpx.Response:
+    token = browser.get("/admin/login/").cookies.get("csrftoken") or browser.cookies["csrftoken"]
+    form = {"username": "root", "password": password, "csrfmiddlewaretoken": token}
+    return browser.post("/admin/login/", data=form, headers=headers)
+
+
+def test_passwords_and_tokens_are_guessed_slowly_whichever_process_is_asked(cluster: Cluster) -> None:
+    tenancy.create_user("root", password=PASSWORD, superuser=True)
+    account = make_account("default")
+    apis = [cluster.api(threads=2) for _ in range(2)]
+
+    def tries(password: str) -> Iterator[httpx.Response]:
+        """One after the other, at each process in turn, until one is refused: that is the last."""
+        for api in itertools.cycle(apis):
+            with httpx.Client(base_url=api.url, timeout=60) as browser:
+                answer = attempt(browser, password)
+            yield answer
+            if answer.status_code == 429:
+                return
+
+    began = time.monotonic()
+    *guesses, refused = tries("wrong")
+    # One in 30 s comes back: on a slow machine, on which each takes seconds, it takes more of them.
+    most = 10 + (time.monotonic() - began) / 30 + 1
+    if any("throttle.redis_away" in api.text() for api in apis):
+        most += 20  # each process counted by itself for a while
+    assert {answer.status_code for answer in guesses} == {200}
+    assert 10 <= len(guesses) <= most, "ten for both processes together"
+    assert int(refused.headers["retry-after"]) > 0
+    right = refused
+    for _ in range(10):
+        with httpx.Client(base_url=apis[0].url, timeout=60) as browser:
+            right = attempt(browser, PASSWORD)
+        if right.status_code == 429:
+            break
+        list(tries("wrong"))  # one had come back meanwhile
+    assert right.status_code == 429
+
+    passed = 0
+    with httpx.Client(timeout=60) as anybody:
+        # A credential a second comes back: on a slow machine it takes more of them.
+        for number in range(1000):
+            url = f"{apis[number % 2].url}/api/v1/me"
+            if anybody.get(url, headers={"X-Token": f"gnt_{number}"}).status_code == 429:
+                break
+            passed += 1
+    assert 60 <= passed < 1000
+    for headers in (account.headers, basic(account.user, account.token)):
+        assert httpx.get(f"{apis[0].url}/api/v1/me", headers=headers, timeout=60).status_code == 200
+
+
+def test_one_name_is_guessed_slowly_from_many_addresses(
+    client: Client, db: None, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(login, "_names", SharedBuckets("test-name", 3, 0.01))
+    tenancy.create_user("root", password=PASSWORD, superuser=True)
+    settings.GANTRY_TRUSTED_PROXIES = ["127.0.0.1/32"]
+
+    def guess(number: int, name: str = "root", password: str = "wrong") -> int:
+        form = {"username": name, "password": password}
+        return client.post(
+            "/admin/login/", form, headers={"X-Forwarded-For": f"198.51.100.{number}"}
+        ).status_code
+
+    assert [guess(number) for number in range(5)] == [200, 200, 200, 429, 429]
+    assert guess(9, " ROOT ") == 429
+    assert guess(9, "somebody else") == 200
+    monkeypatch.setattr(login, "_names", SharedBuckets("test-name-2", 3, 0.01))
+    assert [guess(9), guess(9), guess(9, password=PASSWORD)] == [200, 200, 302]
+    assert guess(9) == 200, "a success begins anew"
+
+
+def test_a_token_that_ended_ends_in_every_process(cluster: Cluster) -> None:
+    account, other = make_account("default"), make_account("default")
+    apis = [cluster.api(threads=2) for _ in range(2)]
+
+    def status(api: Api, who: Account) -> int:
+        return httpx.get(f"{api.url}/api/v1/me", headers=who.headers, timeout=60).status_code
+
+    assert {status(api, who) for api in apis for who in (account, other)} == {200}
+    tenancy.revoke_token(Token.objects.get(user__username=account.user).pk)
+    soon = timezone.now() + timedelta(seconds=0.5)
+    Token.objects.filter(user__username=other.user).update(expires_at=soon)
+    wait_until(
+        lambda: {status(api, who) for api in apis for who in (account, other)} == {401},
+        why="both end in both processes",
+    )
+
+
+# --- Sessions ---------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_was_planted_is_not_the_one_after_the_login(
+    client: Client, db: None, settings: Settings
+) -> None:
+    tenancy.create_user("root", password=PASSWORD, superuser=True)
+    session = client.session
+    session["planted"] = "yes"
+    session.save()
+    planted = session.session_key or ""
+    client.cookies[settings.SESSION_COOKIE_NAME] = planted
+    answer = client.post("/admin/login/", {"username": "root", "password": PASSWORD, "next": "/admin/"})
+    assert answer.status_code == 302
+    cookie = answer.cookies[settings.SESSION_COOKIE_NAME]
+    assert cookie.value != planted
+    assert (cookie["httponly"], cookie["samesite"], cookie["path"]) == (True, "Strict", "/")
+    thief = Client()
+    thief.cookies[settings.SESSION_COOKIE_NAME] = planted
+    assert thief.get("/api/v1/me").status_code == 401
+    # After the logout the old cookie opens nothing.
+    kept = Client()
+    kept.cookies[settings.SESSION_COOKIE_NAME] = cookie.value
+    assert kept.get("/admin/").status_code == 200
+    client.post("/admin/logout/")
+    assert kept.get("/admin/").status_code == 302
+
+
+def test_behind_tls_cookies_travel_over_tls_only(cluster: Cluster) -> None:
+    tenancy.create_user("root", password=PASSWORD, superuser=True)
+    api = cluster.api(threads=2, GANTRY_HTTPS="1")
+    with httpx.Client(base_url=api.url, headers={"X-Forwarded-Proto": "https"}, timeout=60) as browser:
+        page = browser.get("/admin/login/")
+        token = page.cookies["csrftoken"]
+        # httpx keeps a Secure cookie to itself on http://: send it by hand.
+        form = {"username": "root", "password": PASSWORD, "csrfmiddlewaretoken": token}
+        own = {"Cookie": f"csrftoken={token}", "Referer": api.url.replace("http:", "https:") + "/admin/"}
+        answer = browser.post("/admin/login/", data=form, headers=own)
+        assert answer.status_code == 302, answer.text
+        for line in answer.headers.get_list("set-cookie"):
+            assert "Secure" in line
+            assert "SameSite=Strict" in line
+        assert page.headers["strict-transport-security"]
+    plain = httpx.get(f"{api.url}/admin/login/", timeout=60)
+    assert (plain.status_code, plain.headers["location"][:8]) == (301, "https://")
+
+
+# --- Slow and huge requests ---------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def slow_client(api: Api, account: Account, head: str, sent: bytes) -> Iterator[socket.socket]:
+    """A client that announces a body and stops after ``sent``."""
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as wire:
+        lines = [
+            "POST /v1/tasks HTTP/1.1", f"Host: {host}:{port}", f"Authorization: Bearer {account.token}", head,
+        ]  # fmt: skip
+        wire.sendall("\r\n".join([*lines, "", ""]).encode() + sent)
+        yield wire
+
+
+def post(api: Api, account: Account) -> httpx.Response:
+    return httpx.post(f"{api.url}/v1/tasks", content=BODY, headers=account.headers, timeout=60)
+
+
+def test_clients_that_stop_sending_harm_their_own_tenant_only(cluster: Cluster) -> None:
+    account, other = make_account("default"), make_account("other")
+    api = cluster.api(threads=6, GANTRY_BODIES_AT_ONCE="4")
+    with contextlib.ExitStack() as held:
+        for head, sent in (
+            ("Content-Length: 100", b'{"task'),
+            ("Transfer-Encoding: chunked", b"5\r\nab"),
+            ("Content-Length: 100", b""),
+            ("Content-Length: 100", b""),
+        ):
+            held.enter_context(slow_client(api, account, head, sent))
+        wait_until(lambda: post(api, account).status_code == 503, every_s=0.1, why="its places are taken")
+        refused = post(api, account)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert "slow to send" in refused.json()["message"]
+        assert post(api, other).status_code == 200
+        assert (
+            httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers, timeout=60).status_code == 200
+        )
+        # A second tenant that does the same leaves threads for what has no body.
+        for _ in range(3):
+            held.enter_context(slow_client(api, other, "Content-Length: 100", b"{"))
+        wait_until(lambda: post(api, other).status_code == 503, every_s=0.1, why="its places are taken")
+        assert httpx.get(f"{api.url}/healthz", timeout=60).status_code == 200
+        assert (
+            httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers, timeout=60).status_code == 200
+        )
+    # They have hung up.
+    wait_until(
+        lambda: post(api, account).status_code == post(api, other).status_code == 200, why="places are free"
+    )
+
+
+def test_the_gate_counts_by_tenant_and_in_all(settings: Settings) -> None:
+    settings.GANTRY_BODIES_AT_ONCE = 3
+    gate = bodies.Gate()
+    with gate.through("a"), gate.through("b"):
+        with pytest.raises(bodies.TooManyBodies), gate.through("a", 0.01):
+            pass
+        with gate.through("c"), pytest.raises(bodies.TooManyBodies), gate.through("d", 0.01):
+            pass
+        with gate.through("d"):
+            pass
+    assert (gate._all, gate._of) == (0, {})
+    with pytest.raises(KeyError), gate.through("a"):
+        raise KeyError
+    with gate.through("a", 0.01):
+        assert gate._of == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [["X-Big: " + "x" * 600_000], [f"X-{number}: y" for number in range(5000)], ["X" * 70_000 + ": y"]],
+)
+def test_huge_headers_are_refused_and_harm_nobody(cluster: Cluster, lines: list[str]) -> None:
+    account = make_account("default")
+    api = cluster.api(threads=2)
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    with socket.create_connection((host, int(port)), timeout=60) as wire:
+        data = b""
+        with contextlib.suppress(OSError):
+            wire.sendall("\r\n".join(["GET /api/v1/me HTTP/1.1", "Host: x", *lines, "", ""]).encode())
+        with contextlib.suppress(OSError):
+            data = wire.recv(4096)
+    assert not data or data.split(b" ")[1].startswith(b"4"), data[:100]
+    assert post(api, account).status_code == 200
+
+
+def _login(api: Api) -> httpx.Response:
+    """A stranger's whole form."""
+    cookies = {"Cookie": f"csrftoken={'c' * 32}", "Content-Type": "application/x-www-form-urlencoded"}
+    return httpx.post(f"{api.url}/admin/login/", content=b"username=x", headers=cookies, timeout=60)
+
+
+def test_the_admins_login_is_no_way_around_it(cluster: Cluster) -> None:
+    """Its form is read before anybody is known: strangers have a turn of their own, and not all of them."""
+    account = make_account("default")
+    api = cluster.api(threads=4, GANTRY_BODIES_AT_ONCE="2")
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    with contextlib.ExitStack() as held:
+        for _ in range(2):
+            wire = held.enter_context(socket.create_connection((host, int(port)), timeout=60))
+            wire.sendall(
+                f"POST /admin/login/ HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 50\r\n"
+                "Content-Type: application/x-www-form-urlencoded\r\n"
+                f"Cookie: csrftoken={'c' * 32}\r\n\r\n".encode()
+            )
+        wait_until(lambda: _login(api).status_code == 503, why="no stranger's form is read any more")
+        assert httpx.get(f"{api.url}/healthz", timeout=60).status_code == 200
+        assert post(api, account).status_code == 200

@@ -1,0 +1,82 @@
+"""Duties of families: found by name, done in their rhythm, none held up by another's failure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.utils.module_loading import import_string
+from structlog.testing import capture_logs
+
+from workers.upkeep.duties import Duty, Rota
+from workers.vocabulary import families
+
+looks: list[str] = []
+
+
+def _look(name: str, done: int = 0) -> dict[str, int]:
+    looks.append(name)
+    return {"admitted": done, "left": 0}
+
+
+def _fails() -> dict[str, int]:
+    looks.append("broken")
+    raise RuntimeError("its provider lies")
+
+
+NOW = Duty(0.0, lambda: _look("now", 3))
+HOURLY = Duty(3600.0, lambda: _look("hourly"))
+BROKEN = Duty(0.0, _fails)
+
+
+@pytest.fixture
+def registered(settings: Any) -> Any:
+    looks.clear()
+    return lambda *names: setattr(settings, "GANTRY_DUTIES", {name: f"{__name__}.{name}" for name in names})
+
+
+def test_what_is_due_is_done_and_told(registered: Any) -> None:
+    registered("NOW", "HOURLY")
+    rota = Rota()
+    with capture_logs() as told:
+        assert [rota.turn(), rota.turn()] == [0.0, 0.0]
+    assert looks == ["now", "hourly", "now"]
+    assert told == [{"event": "duty.done", "log_level": "info", "duty": "NOW", "admitted": 3}] * 2
+
+
+def test_the_next_turn_comes_when_the_next_duty_is_due(registered: Any) -> None:
+    registered("HOURLY")
+    rota = Rota()
+    rest = rota.turn()
+    assert 3000 < rest <= 3600
+    assert rota.turn() <= rest, "and looking again does not put it off"
+    assert looks == ["hourly"]
+
+
+def test_one_that_fails_holds_up_no_other(registered: Any) -> None:
+    registered("BROKEN", "NOW")
+    rota = Rota()
+    with capture_logs() as told:
+        rota.turn()
+        rota.turn()
+    assert looks == ["broken", "now", "broken", "now"]
+    assert [entry["duty"] for entry in told if entry["event"] == "duty.failed"] == ["BROKEN", "BROKEN"]
+
+
+def test_nothing_registered_is_nothing_to_do(registered: Any) -> None:
+    registered()
+    assert Rota().turn() > 60
+    assert looks == []
+
+
+def test_a_duty_that_is_not_there_is_named(settings: Any) -> None:
+    settings.GANTRY_DUTIES = {"admission": "queues.admission.DUTY"}
+    with pytest.raises(ImportError, match="queues"):
+        Rota()
+
+
+def test_what_the_installation_registers_can_be_found() -> None:
+    assert all(isinstance(import_string(dotted), Duty) for dotted in settings.GANTRY_DUTIES.values())
+    assert all(callable(import_string(dotted)) for dotted in settings.GANTRY_PRUNERS)
+    assert all(callable(families.family(name).callback) for name in settings.GANTRY_FAMILIES)

@@ -1,0 +1,1 @@
+"""/api/v1: the machines on which workers run."""

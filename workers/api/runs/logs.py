@@ -1,0 +1,96 @@
+"""The one view of a log, for /api/v1/runs/{id}/logs and every family's own route.
+
+The caller has authenticated the client and found the run. Parameters: see ``workers.logs.answers``. Must not
+import families.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+from django.http import StreamingHttpResponse
+from rest_framework.authentication import BaseAuthentication
+from rest_framework.request import Request
+
+from workers.logs import signed_urls, store
+from workers.logs.answers import HEADERS, gap_line, respond
+from workers.models import Run
+from workers.tenants.identity import CredentialRefused, Identity
+from workers.vocabulary.errors import NotFound
+
+
+class LogRequest(Protocol):
+    """What is needed of a request: Django's and the REST framework's both have it."""
+
+    @property
+    def GET(self) -> Any: ...  # noqa: N802 Django's name
+    @property
+    def headers(self) -> Any: ...
+    @property
+    def method(self) -> str | None: ...
+    @property
+    def path(self) -> str: ...
+
+
+def log_response(request: LogRequest, run: Run) -> StreamingHttpResponse:
+    """The log of ``run`` as the request wants it; raises the engine's errors.
+
+    Below /api/ follow=1 is answered with server-sent events, elsewhere only when Accept asks for them.
+    """
+    params = {name: request.GET[name] for name in request.GET}
+    if request.method == "HEAD":
+        params |= {"follow": "0", "wait": "0"}  # whoever asks for headers does not wait
+    sse = request.path.startswith("/api/")
+    status, headers, body = respond(params, request.headers, run, sse=sse)
+    if request.method == "HEAD":
+        body = iter(())
+    return StreamingHttpResponse(body, status=status, headers=headers)
+
+
+def whole_log(
+    request: LogRequest, name: str, run_id: int | None, *, stream: int | None = None, text: str = ""
+) -> StreamingHttpResponse:
+    """Everything that the last attempt of a run has written by now, as a file called ``name``; else ``text``.
+
+    ``name`` goes into a header: the caller has made it harmless. Memory is about ``store.BATCH``.
+    """
+    body: Iterator[bytes] = iter([text.encode()] if text else [])
+    if run_id is not None:
+        run = Run.objects.only("id", "attempt", "spec").get(pk=run_id)
+        body = store.read(run.pk, run.attempt, stream, gap=gap_line(run))
+    if request.method == "HEAD":
+        body = iter(())
+    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
+    return StreamingHttpResponse(body, headers=headers)
+
+
+class SignedLogUrl(BaseAuthentication):
+    """A log URL that a callback carried: its signature is the credential, for this path and stream only.
+
+    For views of one run's log, whose route names the run as its only parameter.
+    """
+
+    def authenticate(self, request: Request) -> tuple[Any, Any] | None:
+        given = request.query_params
+        if "signature" not in given:
+            return None
+        problem = signed_urls.check(
+            request.path, given.get("stream", ""), given.get("expires", ""), given["signature"]
+        )
+        if problem == "expired":
+            raise CredentialRefused("token_expired", "the signed URL has expired: present a token instead")
+        if problem:
+            raise CredentialRefused(
+                "token_invalid",
+                "the signature does not fit this path, stream and expiry: use the URL as it was",
+            )
+        (run_id,) = (request.parser_context or {})["kwargs"].values()
+        owner = Run.objects.filter(pk=run_id).values_list("tenant_id", "tenant__name").first()
+        if owner is None:
+            raise NotFound(f"there is no run {run_id}")
+        found = Identity(owner[0], owner[1], None, "signed-url", frozenset(("read",)), "signature")
+        return found, found
+
+    def authenticate_header(self, request: Request) -> str:
+        return "Bearer"

@@ -1,0 +1,1 @@
+"""/api/v1: tenants, users, members and tokens."""

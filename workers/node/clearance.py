@@ -1,0 +1,55 @@
+"""Asked on the node before a container is prepared: may it still run, and what is shown to its registry?
+
+The policy was checked at submission, in the family's words; an operator may have changed it since. The only
+part of preparing a run that needs the database. Must not import services or claiming.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Final
+
+import structlog
+from django.db import InterfaceError, OperationalError, connection
+
+from workers.runtimes.base import PrepareFailed
+from workers.tenants import policy, registries
+from workers.vocabulary.errors import SecretUnreadable
+from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.references import Credentials
+from workers.vocabulary.states import Reason
+
+log = structlog.get_logger(__name__)
+
+#: Why an attempt was given back before it started.
+DATABASE_AWAY: Final = "the database did not answer its node before the start"
+
+
+def clear(run: ClaimedRun) -> Credentials | None:
+    """The credentials for its image, if its tenant has any. Raises PrepareFailed.
+
+    Keeps no connection: there are fewer than runs.
+    """
+    try:
+        if refused := policy.refusal(policy.of(run.tenant_id), run.kind, _resolved(run.spec)):
+            raise PrepareFailed(Reason.REJECTED, f"Container was not started: {refused}")
+        return registries.for_image(run.tenant_id, str(run.spec.get("image", "")))
+    except SecretUnreadable as error:
+        raise PrepareFailed(
+            Reason.IMAGE, f"Its image is not pulled: {error.message}", ours=True, wait_s=30.0
+        ) from error
+    except (OperationalError, InterfaceError) as error:
+        # The driver's text names paths, hosts and users: it is for the log only.
+        log.warning("clearance.database_away", run=run.lease.run_id, error=str(error).strip())
+        raise PrepareFailed(Reason.RUNTIME, DATABASE_AWAY, ours=True) from error
+    finally:
+        connection.close()
+
+
+def _resolved(spec: dict[str, Any]) -> dict[str, Any]:
+    """With the folders of its volumes as they lie on this node: a link may lead out of those allowed."""
+    volumes = [
+        {**item, "host_path": os.path.realpath(str(item.get("host_path", "")))}
+        for item in spec.get("volumes") or ()
+    ]
+    return {**spec, "volumes": volumes}

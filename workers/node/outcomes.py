@@ -1,0 +1,74 @@
+"""A runtime's result as an outcome: state, reason and a message for a person. Pure.
+
+The user's own failure is told apart from ours, and "killed by us" from "ended by itself": exit code 137 alone
+says nothing. Must not import the database or runtimes' SDKs.
+"""
+
+from __future__ import annotations
+
+import signal
+
+from django.conf import settings
+
+from workers.runtimes.base import Result
+from workers.vocabulary.leases import ClaimedRun, Outcome
+from workers.vocabulary.states import Reason, State
+
+
+def lost_message(noun: str) -> str:
+    """What a person is told when nobody can know how the work ended."""
+    return (
+        f"{noun} is gone and left no exit code (the machine or its launcher stopped): its outcome is unknown"
+    )
+
+
+def unprepared_message(noun: str) -> str:
+    """What a person is told of a run that is not tried again: workers die of it before it even starts."""
+    return f"{noun} was not started: its worker died {settings.GANTRY_MAX_CRASHES} times while preparing it"
+
+
+def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool) -> Outcome:
+    """How an attempt ended. ``noun`` begins the message: "Command exited with status 3"."""
+    code = result.code if result.code is not None else 128 + result.signal if result.signal else None
+    state, reason, message = State.FAILED, Reason.EXIT_CODE, f"{noun} exited with status {code}"
+    if result.lost:
+        reason, message = Reason.LOST, lost_message(noun)
+    elif result.error is not None:
+        reason, message = Reason.CREATE, f"{noun} could not be started: {result.error}"
+    elif result.killed == "cancel":
+        state, reason = State.CANCELLED, Reason.OPERATOR if operator else Reason.NONE
+        message = f"{noun} was killed by {'an operator' if operator else 'request'}"
+    elif result.killed is not None:
+        reason, message = _killed(run, noun, result.killed)
+    elif result.oom:
+        reason, message = Reason.OOM, f"{message} (out of memory)"
+    elif result.signal:
+        message = f"{message} ({_signal_name(result.signal)})"
+    elif code == 0:
+        state, reason = State.SUCCEEDED, Reason.NONE
+    return Outcome(run.lease, state, reason, message, code)
+
+
+def _killed(run: ClaimedRun, noun: str, why: str) -> tuple[Reason, str]:
+    """We stopped it, and not because somebody asked to cancel it."""
+    if why == "timeout":
+        return Reason.TIMEOUT, f"{noun} ran longer than its limit of {run.timeout_s} s and was killed"
+    if why == "guard":
+        cut_off = settings.GANTRY_NODE_LOST_AFTER_S - settings.GANTRY_GUARD_MARGIN_S
+        return Reason.UNREACHABLE, (
+            f"{noun} was killed by its node's guard: the node was cut off from the database for {cut_off} s"
+        )
+    if why == "node_gone":
+        return Reason.NODE_GONE, f"{noun} was killed: its node was removed"
+    if why == "crashes":
+        return Reason.LOST, (
+            f"{noun} was killed: its worker died {settings.GANTRY_MAX_CRASHES} times while it ran"
+        )
+    return Reason.RUNTIME, f"{noun} was killed: {why}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,399 @@
+"""One run on this node, readable from top to bottom: prepare -> start -> watch -> collect -> finish.
+
+``execute`` is called in a thread of Celery's pool or of the local pool. It holds no database connection
+while it waits; everything it tells goes through the scribe. It may be left at any moment (the worker stops,
+or dies): whatever was started goes on, and the next worker adopts it under the same name.
+Must not import services, families or Celery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import structlog
+from django.db import InterfaceError, OperationalError, connection
+
+from workers import secrets
+from workers.logs import store
+from workers.logs.capture import Shipment
+from workers.logs.redaction import Redactor
+from workers.node.outcomes import interpret, lost_message, unprepared_message
+from workers.node.scribe import Entry, Scribe
+from workers.runs.retries import backoff_s, may_retry
+from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result, Runtime
+from workers.vocabulary.crashpoints import step
+from workers.vocabulary.errors import SecretUnreadable
+from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
+from workers.vocabulary.states import Reason, State
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+#: A command that ends within this is written to the database once, as started and ended.
+_BRIEF_S = 0.03
+#: How often output of a running attempt is shipped, in seconds.
+_SHIP_S = 0.5
+#: How often the run's message is changed while it is being prepared, in seconds.
+_TELL_S = 1.0
+#: Until a runtime that could not tell is asked again, in seconds.
+_AGAIN_S = 1.0
+
+
+@dataclass
+class Watch:
+    """A run in this worker's hands. The agent sets the flags, the runner looks at them."""
+
+    run: ClaimedRun
+    #: When the database last confirmed its lease (``Keeper.as_of``); the guard refuses to start on old news.
+    as_of: float
+    cancel: threading.Event = field(default_factory=threading.Event)
+    operator: bool = False
+    #: The lease was taken away: write nothing more.
+    fenced: threading.Event = field(default_factory=threading.Event)
+    #: Another reason to stop it than a cancel, as given to the runtime: "node_gone", "crashes".
+    stop_why: str = ""
+    handed_at: float = field(default_factory=time.monotonic)
+    #: Its end is being written: a lease that cannot be renewed any more says nothing.
+    closing: bool = False
+    #: True once something of it may run: a cancel then stops it without waiting for the runner's next look.
+    started: bool = False
+
+    @property
+    def lease(self) -> Lease:
+        return self.run.lease
+
+
+class Detached(Exception):
+    """The worker stops, or the lease is gone: leave everything as it is."""
+
+
+class Runner:
+    """Executes runs with the node's runtimes."""
+
+    def __init__(self, runtimes: dict[str, Runtime], scribe: Scribe, detaching: threading.Event) -> None:
+        self._runtimes = runtimes
+        self._scribe = scribe
+        self._detaching = detaching
+
+    def execute(self, watch: Watch) -> None:
+        """Bring one claimed run to its end. Never raises for anything that the run itself does."""
+        run = watch.run
+        structlog.contextvars.bind_contextvars(
+            run=run.lease.run_id, attempt=run.lease.attempt, tenant=run.tenant, family=run.family
+        )
+        runtime = self._runtimes[run.kind]
+        try:
+            self._execute(watch, runtime)
+        except Detached:
+            log.info("run.left", reason="lease taken away" if watch.fenced.is_set() else "worker stops")
+        finally:
+            structlog.contextvars.clear_contextvars()
+
+    def _execute(self, watch: Watch, runtime: Runtime) -> None:
+        if not self._read_secrets(watch, runtime):
+            return
+        run = watch.run
+        presence = self._presence(watch, runtime) if run.adopted else Presence.ABSENT
+        if presence is Presence.LOST or (
+            run.started_ago is not None and presence in (Presence.ABSENT, Presence.PREPARED)
+        ):
+            self._end_lost(watch, runtime)
+            return
+        if presence in (Presence.ABSENT, Presence.PREPARED) and not self._start(watch, runtime):
+            return
+        watch.started = True
+        started_at = time.monotonic() - _ran_for(run, presence)
+        output = runtime.output(run, self._shipped(watch) if run.adopted else {})
+        result = self._watch(watch, runtime, output, started_at)
+        self._finish(watch, runtime, output, result)
+
+    def _read_secrets(self, watch: Watch, runtime: Runtime) -> bool:
+        """Put the spec's secrets into the run's hands; False when it ended because one cannot be read.
+
+        Without them the output of what runs already cannot be cleaned: then the error goes through, the
+        attempt is left as it is and is taken over again when its lease has run out.
+        """
+        wanted = watch.run.spec.get("secret_ids")
+        if not wanted:
+            return True
+        try:
+            texts = self._asked(watch, lambda: secrets.reveal_all(wanted))
+        except SecretUnreadable as error:
+            if watch.run.adopted:
+                raise
+            return self._never_started(watch, runtime, State.FAILED, Reason.CREATE, error.message)
+        watch.run = replace(watch.run, secrets=tuple(texts))
+        return True
+
+    def _presence(self, watch: Watch, runtime: Runtime) -> Presence:
+        """What is there of an adopted run; waits for whoever can tell."""
+        while (presence := runtime.presence(watch.run)) is Presence.UNKNOWN:
+            if watch.fenced.is_set() or self._detaching.wait(_AGAIN_S):
+                raise Detached
+        return presence
+
+    def _shipped(self, watch: Watch) -> dict[int, int]:
+        """Where the output of an adopted run goes on."""
+        return self._asked(watch, lambda: store.shipped(watch.lease.run_id, watch.lease.attempt))
+
+    def _asked(self, watch: Watch, question: Callable[[], T]) -> T:
+        """What the database says, however long it is away. Keeps no connection: there are fewer than runs."""
+        while True:
+            try:
+                return question()
+            except (OperationalError, InterfaceError) as error:
+                log.warning("run.database_away", error=str(error).strip())
+            finally:
+                with contextlib.suppress(Exception):
+                    connection.close()
+            if watch.fenced.is_set() or self._detaching.wait(1.0):
+                raise Detached
+
+    def _start(self, watch: Watch, runtime: Runtime) -> bool:
+        """Prepare and start; False when the run ended or went back to the queue before anything ran."""
+        run = watch.run
+        if watch.cancel.is_set() or run.cancel_requested:
+            return self._never_started(
+                watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
+            )
+        if self._detaching.is_set() or watch.fenced.is_set():
+            return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+        if watch.stop_why == "crashes":
+            message = unprepared_message(runtime.noun)
+            return self._never_started(watch, runtime, State.FAILED, Reason.LOST, message)
+        if watch.stop_why == "node_gone":
+            return self._give_back(watch, runtime, "its node was removed before it was started", 0.0)
+        try:
+            step("runner.before_prepare")
+            runtime.prepare(run, lambda: self._unwanted(watch), self._teller(watch))
+            step("runner.after_prepare")
+            if not self._may_start(watch, runtime):
+                return False
+            step("runner.before_start")
+            watch.started = True
+            runtime.start(run, watch.as_of)
+            step("runner.after_start")
+        except PrepareFailed as failure:
+            if watch.fenced.is_set():
+                raise Detached from failure
+            left = self._detaching.is_set() and not watch.cancel.is_set()  # it may have failed for that
+            if failure.ours or left:
+                log.warning("run.given_back", message=failure.message)
+                return self._give_back(watch, runtime, failure.message, failure.wait_s)
+            state = State.CANCELLED if watch.cancel.is_set() else State.FAILED
+            return self._never_started(watch, runtime, state, failure.reason, failure.message)
+        return True
+
+    def _may_start(self, watch: Watch, runtime: Runtime) -> bool:
+        """Ask right before the start; False when the run ended or went back to the queue instead.
+
+        The agent may hear of a cancel later than its client is told that it is accepted. From the answer on
+        the run counts as running: a cancel that is committed later kills it.
+        """
+        if told := runtime.facts(watch.run).told:
+            self._scribe.write(Entry("facts", watch.lease, facts=told))
+        question = Entry("may_start", watch.lease)
+        answer = self._scribe.write(question)
+        while not self._unwanted(watch):
+            with contextlib.suppress(TimeoutError):  # while the database is away
+                if not answer.result(timeout=0.5):
+                    watch.fenced.set()
+                elif question.cancel:
+                    watch.operator = watch.operator or question.cancel == "operator"
+                    watch.cancel.set()
+                    log.info("run.cancel_heard", by="runner", operator=watch.operator)
+                break
+        if watch.fenced.is_set():
+            raise Detached
+        if watch.cancel.is_set():
+            return self._never_started(
+                watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
+            )
+        if self._detaching.is_set():
+            return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+        return True
+
+    def _unwanted(self, watch: Watch) -> bool:
+        """Nobody waits for the end of its preparation any more."""
+        return watch.cancel.is_set() or watch.fenced.is_set() or self._detaching.is_set()
+
+    def _teller(self, watch: Watch) -> Callable[[str], None]:
+        """Writes what is being prepared to the run's message, at most once a second, waiting for nothing."""
+        told_at = float("-inf")
+
+        def tell(message: str) -> None:
+            nonlocal told_at
+            now = time.monotonic()
+            if now - told_at >= _TELL_S:
+                told_at = now
+                self._scribe.write(Entry("told", watch.lease, message=message))
+
+        return tell
+
+    def _watch(self, watch: Watch, runtime: Runtime, output: Output, started_at: float) -> Result:
+        """Wait for the end; ship output, honour cancels and the time limit meanwhile."""
+        run = watch.run
+        result = runtime.wait(run, _BRIEF_S if run.started_ago is None else 0.0)
+        if result is None and run.started_ago is None:
+            facts = runtime.facts(run)
+            message = _noted(f"{runtime.noun} is running", facts)
+            self._scribe.write(
+                Entry("started", run.lease, since=started_at, message=message, facts=facts.told)
+            )
+        deadline = started_at + run.timeout_s if run.timeout_s else None
+        stopped = ""
+        while result is None:
+            if watch.fenced.is_set() or self._detaching.is_set():
+                raise Detached
+            why = self._why_stop(watch, deadline)
+            if why and why != stopped:
+                log.info("run.stopping", why=why, grace_s=run.grace_s)
+                step("runner.before_stop")
+                runtime.stop(run, why, run.grace_s)
+                step("runner.after_stop")
+                stopped = stopped or why
+            self._ship(watch, output)
+            wait = (
+                _SHIP_S
+                if deadline is None or stopped
+                else max(0.0, min(_SHIP_S, deadline - time.monotonic()))
+            )
+            result = runtime.wait(run, wait)
+        step("runner.after_exit")
+        return result
+
+    @staticmethod
+    def _why_stop(watch: Watch, deadline: float | None) -> str:
+        if watch.stop_why:
+            return watch.stop_why
+        if watch.cancel.is_set() or watch.run.cancel_requested:
+            return "cancel"
+        return "timeout" if deadline is not None and time.monotonic() >= deadline else ""
+
+    def _ship(self, watch: Watch, output: Output) -> None:
+        shipment = output.pending()
+        if (shipment.chunks or shipment.stale) and self._stored(watch, shipment):
+            output.mark(shipment)
+
+    def _stored(self, watch: Watch, shipment: Shipment) -> bool:
+        """Store output while it runs. Waits for it: output is read no faster than it can be stored."""
+        return self._written(Entry("log", watch.lease, shipment=shipment))
+
+    def _written(self, entry: Entry) -> bool:
+        """Wait for the commit, however long the database is away; False when the lease was not ours."""
+        done = self._scribe.write(entry)
+        while True:
+            try:
+                return done.result(timeout=0.5)
+            except TimeoutError:
+                if self._detaching.is_set():
+                    raise Detached from None
+
+    def _rest(self, watch: Watch, output: Output) -> Shipment:
+        """What is left of the output after the end; all but the last part is stored at once."""
+        shipment = output.pending(final=True)
+        while shipment.more:
+            if not self._stored(watch, shipment):
+                watch.fenced.set()
+                raise Detached
+            output.mark(shipment)
+            shipment = output.pending(final=True)
+        return shipment
+
+    def _finish(self, watch: Watch, runtime: Runtime, output: Output, result: Result) -> None:
+        """Store the rest of the output and the end in one commit, then clean up."""
+        shipment = self._rest(watch, output)
+        outcome = interpret(
+            watch.run, runtime.noun, result, operator=watch.operator or watch.run.operator_cancel
+        )
+        outcome = replace(outcome, message=_noted(outcome.message, runtime.facts(watch.run)))
+        self._end(
+            watch, runtime, _with_facts(outcome, shipment, None if result.error else result.ran_s), shipment
+        )
+
+    def _end_lost(self, watch: Watch, runtime: Runtime) -> None:
+        run = watch.run
+        state = State.CANCELLED if run.cancel_requested else State.FAILED
+        output = runtime.output(run, self._shipped(watch))
+        shipment = self._rest(watch, output)
+        outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun))
+        self._end(watch, runtime, _with_facts(outcome, shipment, None), shipment)
+
+    def _never_started(
+        self, watch: Watch, runtime: Runtime, state: State, reason: Reason, message: str
+    ) -> bool:
+        if state is State.CANCELLED and (watch.operator or watch.run.operator_cancel):
+            reason = Reason.OPERATOR
+        self._end(watch, runtime, Outcome(watch.lease, state, reason, message), None)
+        return False
+
+    def _give_back(self, watch: Watch, runtime: Runtime, message: str, backoff: float) -> bool:
+        outcome = Outcome(watch.lease, State.FAILED, Reason.DROPPED, message, backoff_s=backoff)
+        self._close(watch, runtime, Entry("release", watch.lease, outcome))
+        return False
+
+    def _end(self, watch: Watch, runtime: Runtime, outcome: Outcome, rest: Shipment | None) -> None:
+        """Finish, or queue the next try when one is left and another try may mend the failure."""
+        run = watch.run
+        again = (
+            outcome.state is State.FAILED
+            and may_retry(outcome.reason)
+            and run.retries_left > 0
+            and not watch.cancel.is_set()
+        )
+        if again:
+            outcome = replace(outcome, backoff_s=backoff_s(outcome.reason, run.lease.attempt))
+        self._close(
+            watch, runtime, Entry("retry" if again else "finish", watch.lease, outcome, shipment=rest)
+        )
+
+    def _close(self, watch: Watch, runtime: Runtime, entry: Entry) -> None:
+        watch.closing = True
+        if entry.outcome is not None:
+            message = _masked(entry.outcome.message, watch.run.secrets)
+            told = runtime.facts(watch.run).told
+            entry.outcome = replace(entry.outcome, message=message, facts=told)
+        if not self._written(entry):
+            watch.fenced.set()
+            raise Detached
+        if (outcome := entry.outcome) is not None:
+            log.info(
+                "run.ended" if entry.what == "finish" else f"run.{entry.what}",
+                state=str(outcome.state),
+                reason=str(outcome.reason),
+                exit_code=outcome.exit_code,
+            )
+        runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
+        step("runner.after_cleanup")
+
+
+def _ran_for(run: ClaimedRun, presence: Presence) -> float:
+    """Seconds since its start. One that its worker did not live to record came soon after the claim.
+
+    A time limit that began with each adoption could be put off for ever.
+    """
+    if run.started_ago is not None:
+        return run.started_ago
+    return run.claimed_ago if presence in (Presence.RUNNING, Presence.EXITED) else 0.0
+
+
+def _masked(text: str, hidden: tuple[str, ...]) -> str:
+    """A message without the run's secrets: an engine may quote what it was asked to execute."""
+    if not hidden:
+        return text
+    mask = Redactor(secret.encode() for secret in hidden)
+    return mask.replace(text.encode(), last=True)[0].decode()
+
+
+def _noted(message: str, facts: Facts) -> str:
+    return f"{message} ({facts.note})" if facts.note else message
+
+
+def _with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Outcome:
+    return replace(outcome, started_ago=ran_s, log_bytes=shipment.log_bytes, log_truncated=shipment.truncated)

@@ -1,0 +1,64 @@
+"""What is left of attempts on an engine: which containers there are, and their end.
+
+Must not import Django, the database or Celery.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+
+from workers.launcher import strays
+from workers.runtimes.container.start import LABEL
+from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+
+log = structlog.get_logger(__name__)
+
+#: How long somebody else's removal of the same container is waited for.
+_PATIENCE_S: Final = 10.0
+
+
+def listed(engine: Engine, ours: Mapping[str, str]) -> set[str]:
+    """The "<run>-<attempt>" of every container with these labels; none when the engine does not say."""
+    wanted = [f"{name}={value}" for name, value in ours.items()]
+    try:
+        there = engine.call(lambda docker: docker.containers(all=True, filters={"label": wanted}))
+    except (EngineAway, EngineRefused) as error:
+        log.warning("container.not_listed", error=str(error))
+        return set()
+    labels = [item.get("Labels") or {} for item in there]
+    return {f"{each.get(f'{LABEL}run', '')}-{each.get(f'{LABEL}attempt', '')}" for each in labels}
+
+
+def kill(engine: Engine, name: str) -> None:
+    """End what runs of a container, also if its engine has forgotten that it was started."""
+    with contextlib.suppress(EngineAway, EngineRefused):
+        found = engine.inspect(name, timeout_s=10.0)
+        if found is None:
+            return
+        if found["State"]["Status"] != "created":
+            engine.call(lambda docker: docker.kill(name, "KILL"), timeout_s=10.0)
+        elif problem := strays.end(str(found["Id"])):
+            log.warning("container.not_ended", container=name, why=problem)
+
+
+def remove(engine: Engine, name: str) -> str:
+    """Remove a container and its anonymous volumes; why it is still there, empty when it is gone."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            engine.call(lambda docker: docker.remove_container(name, force=True, v=True))
+            return ""
+        except EngineRefused as error:
+            if error.status == 404:
+                return ""
+            # 409: somebody is removing it at this moment
+            if error.status != 409 or time.monotonic() > deadline:
+                return str(error)
+        except EngineAway as error:
+            return str(error)
+        time.sleep(0.2)
