@@ -172,6 +172,10 @@ class Containers(Subject):
         name = f"{run.lease.run_id}-{run.lease.attempt}"
         return [found for found in self.engine.containers() if name in found["Name"]]
 
+    def put(self, run: ClaimedRun, name: str) -> None:
+        (found,), api = self.containers(run), self.engine.client.api
+        api.exec_start(api.exec_create(found["Id"], ["touch", name])["Id"])
+
     def left(self) -> list[str]:
         return [*super().left(), *(found["Name"] for found in self.engine.containers())]
 
