@@ -1,0 +1,1 @@
+"""How the whole suite is run and judged: `make test`."""
