@@ -17,8 +17,6 @@ from typing import Any
 
 import pytest
 
-from tests.support import passes
-
 #: Of what a failed test printed, so much from the end.
 _TAIL = 6000
 
@@ -58,6 +56,9 @@ class Outcomes:
         self._add(broken="pytest", text=str(excrepr))
 
     def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        # Not before pytest has loaded it as a plugin, or its assertions would not be rewritten.
+        from tests.support import passes
+
         if not session.config.option.collectonly:
             for place in passes.plan(session.config):
                 self._add(planned=asdict(place))

@@ -22,6 +22,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from types import FrameType
 
+from tests.support.seeds import seed
 from tests.tools import flaky, judge
 
 #: pytest, and how each of its processes is called; the tests of the judge have others.
@@ -85,11 +86,6 @@ def _end(child: subprocess.Popen[bytes], number: int) -> None:
 
 def _interrupt(number: int, _: FrameType | None) -> None:
     raise Interrupted(number)
-
-
-def seed() -> int:
-    """Of everything random in the tests: the day, unless GANTRY_TEST_SEED says otherwise."""
-    return int(os.environ.get("GANTRY_TEST_SEED") or datetime.now(UTC).strftime("%Y%m%d"))
 
 
 def main(arguments: list[str]) -> int:
