@@ -40,7 +40,7 @@ manage: venv ## a management command of the running service: make manage ARGS="c
 .PHONY: test
 test: venv-dev ## every test but the long ones, on servers that the tests start themselves
 	@sh config/local/debian.sh
-	$(PY) -m pytest -m "not long" -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(PY) -m tests.tools.run $(WORKERS) -m "not long" $(ARGS)
 
 .PHONY: test-long
 test-long: venv-dev ## scale, soak and full repetitions; hours

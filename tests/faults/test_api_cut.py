@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import random
 import socket
 import struct
 import threading
@@ -26,6 +25,7 @@ from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_body, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from tests.support.seeds import dice
 from tests.support.session import POSTGRES
 from workers.models import IdempotencyKey, Run
 
@@ -109,7 +109,7 @@ def test_cut_at_the_commit(cluster: Cluster, account: Account, shared_folder: Pa
 
 def test_cut_at_any_moment(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches what the certain moment does not show: half a request, a cut before or after the commit."""
-    chance = random.Random(6)
+    chance = dice("cuts")
     ledger = open_ledger(shared_folder)
     cluster.node()
     api = cluster.api()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import tempfile
@@ -148,32 +147,6 @@ def _empty_broker(request: pytest.FixtureRequest) -> None:
         from tests.support.session import REDIS
 
         REDIS.client(60.0).flushall()
-
-
-#: From quick to slow.
-_FOLDERS = ("unit", "integration", "contracts", "conformance", "acceptance", "deployment", "faults")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order: quick tests first, processes later, so that a mistake shows early.
-
-    Side by side (pytest-xdist) everything is mixed instead: quick tests compute, slow ones wait, and at the
-    end no worker is left with all the slow ones.
-    """
-
-    def rank(item: pytest.Item) -> int:
-        return next((n for n, name in enumerate(_FOLDERS) if name in item.path.parts), len(_FOLDERS))
-
-    items.sort(key=rank)
-    if hasattr(config, "workerinput"):
-        by_folder = [list(group) for _, group in itertools.groupby(items, rank)]
-        placed = [
-            # The slowest are through a little before the end.
-            ((n + 1) / len(group) * (1 - rank(item) / 50), item)
-            for group in by_folder
-            for n, item in enumerate(group)
-        ]
-        items[:] = [item for _, item in sorted(placed, key=lambda pair: pair[0])]
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -280,9 +280,7 @@ class Machine(RuleBasedStateMachine):
 def explore(examples: int, steps: int) -> None:
     run_state_machine_as_test(
         Machine,
-        settings=settings(
-            max_examples=examples, stateful_step_count=steps, deadline=None, database=None, derandomize=True
-        ),
+        settings=settings(max_examples=examples, stateful_step_count=steps, deadline=None, database=None),
     )
 
 

@@ -114,7 +114,6 @@ def test_many_shapes_of_one_tenant_do_not_hide_another_tenant(world: World) -> N
     max_examples=60,
     deadline=None,
     database=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example empties the tables itself
 )
 @given(

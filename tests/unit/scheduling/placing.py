@@ -16,8 +16,8 @@ AGING_US = 300_000_000
 #: Ranks at or below this are urgent: high priority, or normal work that has waited for the aging time.
 URGENT = NOW_US - AGING_US
 
-#: The same examples each time: a failure in CI is one that a person can repeat.
-settings.register_profile("placement", deadline=None, database=None, derandomize=True, max_examples=120)
+#: Other examples every day (tests.support.seeds): a failure in CI is one that a person can repeat.
+settings.register_profile("placement", deadline=None, database=None, max_examples=120)
 PROFILE = settings.get_profile("placement")
 
 Queues = list[tuple[ShapeView, list[Candidate]]]
