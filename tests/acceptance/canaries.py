@@ -16,6 +16,7 @@ from tests.integration.config.test_browsers import basic
 from tests.support.cluster import Api, Cluster, Process
 from tests.support.fixtures import Account
 from tests.support.receivers import Receivers
+from tests.support.waiting import limit
 from workers import secrets
 from workers.models import Run
 
@@ -63,7 +64,9 @@ class Stage:
 
 def ask(stage: Stage, method: str, path: str, body: Any = None, **more: Any) -> httpx.Response:
     headers = {**stage.account.headers, **more.pop("headers", {})}
-    answer = httpx.request(method, stage.api.url + path, json=body, headers=headers, timeout=60, **more)
+    answer = httpx.request(
+        method, stage.api.url + path, json=body, headers=headers, timeout=limit(60), **more
+    )
     stage.answers.append(f"{answer.headers} {answer.text}")
     return answer
 
@@ -139,11 +142,11 @@ def plant(stage: Stage) -> None:
         stage.api.url + "/v1/tasks",
         content=b'{"env": {"A": "canary-broken"',
         headers=stage.account.headers,
-        timeout=60,
+        timeout=limit(60),
     )
     stage.answers.append(broken.text)
     refused = "/v1/tasks?password=canary-refused"
-    httpx.post(stage.api.url + refused, headers=stage.account.headers, timeout=60)
+    httpx.post(stage.api.url + refused, headers=stage.account.headers, timeout=limit(60))
 
 
 def plant_secrets(stage: Stage) -> None:

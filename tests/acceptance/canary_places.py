@@ -19,8 +19,8 @@ from django.db import connection
 
 from jobs.models import Executor
 from tests.acceptance.canaries import FLOWER, MARK, Stage
-from tests.support.cluster import wait_until
 from tests.support.session import REDIS
+from tests.support.waiting import limit, wait_until
 from workers.models import AuditEntry, Callback
 
 
@@ -64,14 +64,17 @@ def _page(browser: httpx.Client, path: str) -> str:
 
 def in_flower(stage: Stage) -> str:
     """Its pages and its API."""
-    with httpx.Client(base_url=stage.flower_url, auth=("gantry", FLOWER), timeout=60) as browser:
+    with httpx.Client(base_url=stage.flower_url, auth=("gantry", FLOWER), timeout=limit(60)) as browser:
         paths = ("/", "/tasks", "/broker", "/api/workers?refresh=1", "/api/tasks", "/api/queues/length")
         found = [browser.get(path).text for path in paths]
         assert re.search(r"redis(\+socket)?://", found[2]), "the page of the broker names it"
         # It asks the workers each time, and gives them a second to answer.
         refresh = "/api/workers?refresh=1"
         names = wait_until(lambda: list(browser.get(refresh).json()), why="Flower knows a worker")
-        found += [str(wait_until(partial(_page, browser, f"/worker/{name}"))) for name in names]
+        found += [
+            str(wait_until(partial(_page, browser, f"/worker/{name}"), why=f"Flower asks {name}"))
+            for name in names
+        ]
         found += [browser.get(f"/task/{uuid}").text for uuid in re.findall(r'"uuid": "([^"]+)"', found[4])]
     text = "\n".join(found)
     return text + (MARK if "workers.tasks" in text or "execute" in text else "")
@@ -96,7 +99,7 @@ def in_admin(stage: Stage) -> str:
 
 
 def _get(stage: Stage, path: str, headers: dict[str, str]) -> httpx.Response:
-    return httpx.get(stage.api.url + path, headers=headers, timeout=60)
+    return httpx.get(stage.api.url + path, headers=headers, timeout=limit(60))
 
 
 def in_api(stage: Stage) -> str:
@@ -180,11 +183,11 @@ def monitor(lines: list[str]) -> Iterator[None]:
     ready = threading.Event()
     thread = threading.Thread(target=collect, daemon=True)
     thread.start()
-    assert ready.wait(60)
+    assert ready.wait(limit(60))
     try:
         yield
     finally:
         stop.set()
         REDIS.client(60.0).ping()
-        thread.join(60)
+        thread.join(limit(60))
     assert not failed, failed

@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 from typing import Final
 
 import httpx
@@ -15,10 +16,11 @@ from cryptography.fernet import Fernet
 
 from tests.acceptance.canaries import ALLOWED, FLOWER, MARK, Stage, plant
 from tests.acceptance.canary_places import PLACES, in_redis, monitor
-from tests.support.cluster import ROOT, Cluster, Process, free_port, test_database_url, wait_until
+from tests.support.cluster import ROOT, Cluster, Process, free_port, test_database_url
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import make_account
 from tests.support.receivers import OPEN, Receivers
+from tests.support.waiting import limit, wait_until
 from workers.models import Callback, Run
 from workers.tenants import identity, tenancy
 
@@ -41,7 +43,7 @@ def start_flower(cluster: Cluster) -> tuple[Process, str]:
         with socket.socket() as probe:
             return probe.connect_ex(("127.0.0.1", port)) == 0
 
-    wait_until(listens, 60, why="Flower listens")
+    wait_until(listens, why="Flower listens", see=flower.tail)
     return flower, f"http://127.0.0.1:{port}"
 
 
@@ -57,7 +59,7 @@ def test_secrets_are_found_nowhere(cluster: Cluster) -> None:
         account = make_account("default", trusted=True)
         operator = make_account("default", scopes=identity.SCOPES)
         tenancy.create_user("root", password=PASSWORD, superuser=True)
-        browser = held.enter_context(httpx.Client(base_url=api.url, follow_redirects=True, timeout=60))
+        browser = held.enter_context(httpx.Client(base_url=api.url, follow_redirects=True, timeout=limit(60)))
         token = browser.get("/admin/login/").cookies["csrftoken"]
         login = {"username": "root", "password": PASSWORD, "csrfmiddlewaretoken": token, "next": "/admin/"}
         assert "Log out" in browser.post("/admin/login/", data=login).text
@@ -65,7 +67,7 @@ def test_secrets_are_found_nowhere(cluster: Cluster) -> None:
         plant(stage)
         ended = [run.pk for run in Run.objects.exclude(kind="exec")]
         wait_final(*ended, timeout_s=90)
-        wait_until(lambda: Callback.objects.filter(state="delivered").count() == 2, 60, why="callbacks came")
+        wait_until(lambda: Callback.objects.filter(state="delivered").count() == 2, why="callbacks came")
         texts = {name: place(stage) for name, place in PLACES.items()}
         # Looking at pages leaves traces of its own: what holds traces is looked at last.
         texts |= {name: PLACES[name](stage) for name in ("database", "logs", "audit")}
@@ -84,7 +86,7 @@ def test_secrets_are_found_nowhere(cluster: Cluster) -> None:
             assert stage.planted[what] in texts[name], f"{what} is not in {name} any more: shorten the list"
 
 
-def test_keys_are_changed_while_work_runs_and_waits(cluster: Cluster) -> None:
+def test_keys_are_changed_while_work_runs_and_waits(cluster: Cluster, shared_folder: Path) -> None:
     """The drill: old key; new and old key, rotated; new key alone. Work that runs and waits goes on."""
 
     old, new = (Fernet.generate_key().decode() for _ in range(2))
@@ -111,7 +113,9 @@ def test_keys_are_changed_while_work_runs_and_waits(cluster: Cluster) -> None:
     )
     read = f"from workers import secrets; print(secrets.reveal({stored}))"
     worker = cluster.node(GANTRY_SECRET_KEYS=old, cpus=0.1)
-    running = submit(account.tenant_id, "sleep 6; echo end")
+    gate = shared_folder / "gate"
+    gate.touch()
+    running = submit(account.tenant_id, f"while test -e {gate}; do sleep 0.1; done; echo end")
     wait_started(running)
     waiting = submit(account.tenant_id, "echo waited")
     for keys in ((new, old), (new,)):
@@ -127,6 +131,8 @@ def test_keys_are_changed_while_work_runs_and_waits(cluster: Cluster) -> None:
                 check=False,
             )
             assert "1 encrypted with the first key" in told.stdout, told.stderr
+    assert (run(running).state, run(waiting).attempt) == ("RUNNING", 0)
+    gate.unlink()
     wait_final(running, waiting)
     assert [(run(run_id).state, run(run_id).attempt) for run_id in (running, waiting)] == [
         ("SUCCEEDED", 1)

@@ -17,11 +17,12 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import PATIENT, Cluster, spare_neighbours, wait_until
+from tests.support.cluster import PATIENT, Cluster, spare_neighbours
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
 from tests.support.session import POSTGRES, REDIS
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node, Run
 from workers.runtimes.process.records import DEFAULT_PATH
@@ -110,11 +111,16 @@ def test_nothing_of_its_folder_is_left(cluster: Cluster, account: Account) -> No
 # --- its own user -------------------------------------------------------------------------------------------
 
 
-def test_each_run_is_a_user_of_its_own(cluster: Cluster, account: Account) -> None:
+def test_each_run_is_a_user_of_its_own(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: two runs of one user, who could kill each other; a run that is root or could become it."""
     cluster.node()
     ask = "id -u; id -G; grep -E 'NoNewPrivs|CapEff|CapPrm|CapBnd' /proc/self/status"
-    run_ids = [submit(account.tenant_id, f"{ask}; sleep 1") for _ in range(4)]
+    gate = shared_folder / "gate"
+    hold = f"until test -e {gate}; do sleep 0.1; done"  # all are there at the same time
+    run_ids = [submit(account.tenant_id, f"{ask}; {hold}") for _ in range(4)]
+    for run_id in run_ids:
+        wait_started(run_id)
+    gate.touch()
     told = [lines(run_id) for run_id in run_ids]
     uids = [int(item[0]) for item in told]
     if ROOT:
@@ -228,10 +234,13 @@ def test_other_runs_are_closed(plain_cluster: Cluster, account: Account, strange
     assert_invariants(plain_cluster)
 
 
-def test_a_command_reaches_no_process_but_its_own(cluster: Cluster, account: Account) -> None:
+def test_a_command_reaches_no_process_but_its_own(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
     """Catches: a command that can stop, trace or read its worker, launcher, shim or a neighbour."""
     worker = cluster.node()
-    neighbour = submit(account.tenant_id, "sleep 3; echo lived")
+    gate = shared_folder / "gate"
+    neighbour = submit(account.tenant_id, f"until test -e {gate}; do sleep 0.1; done; echo lived")
     wait_started(neighbour)
     # Never as root, should the isolation be broken: this would take the machine with it.
     murder = 'test "$(id -u)" -gt 65535 || exit 9; kill -9 1; kill -STOP 1; kill -9 -1'
@@ -241,6 +250,7 @@ def test_a_command_reaches_no_process_but_its_own(cluster: Cluster, account: Acc
     found = open_doors(account.tenant_id, *doors)
     assert not ROOT or found == []
     wait_final(assassin)
+    gate.touch()
     assert lines(neighbour) == ["lived"]
     assert worker.alive
     assert_invariants(cluster)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from django.db.models import F
 from django.db.models.functions import Now
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Run
 from workers.vocabulary.specs import ContainerSpec
@@ -93,21 +96,47 @@ def test_a_run_that_waits_for_its_next_try_holds_nothing(
 def test_a_time_limit_counts_for_each_try_and_is_a_failure_like_others(
     cluster: Cluster, account: Account
 ) -> None:
-    """Catches: one limit for all tries together, waiting that counts, a limit that ends the tries."""
+    """Catches: a limit that ends the tries, or is known by another reason."""
     cluster.node(cpus=1)
-    blocker = submit(account.tenant_id, "sleep 4", cpu=1)
-    run_id = submit(account.tenant_id, "echo up; sleep 600", cpu=1, timeout_s=3, retries=1, grace_s=0)
-    wait_final(blocker)
+    run_id = submit(account.tenant_id, "echo up; sleep 600", cpu=1, timeout_s=4, retries=1, grace_s=0)
     (ended,) = wait_final(run_id)
     assert (ended.state, ended.reason, ended.attempt) == (State.FAILED, Reason.TIMEOUT, 2)
-    assert ended.message == "Command ran longer than its limit of 3 s and was killed"
+    assert ended.message == "Command ran longer than its limit of 4 s and was killed"
     for attempt in Attempt.objects.filter(run_id=run_id):
         assert attempt.reason == Reason.TIMEOUT
-        assert attempt.started_at is not None
-        assert attempt.finished_at is not None
-        # The two moments are two clocks' and two transactions': a little less than the limit is within it.
-        assert 2 <= (attempt.finished_at - attempt.started_at).total_seconds() < 90
         assert output(run_id, attempt=attempt.number) == b"up\n"
+    assert_invariants(cluster)
+
+
+def test_a_time_limit_counts_neither_waiting_nor_earlier_tries(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """It has waited for an hour, and its first try took another one: far more than its limit."""
+    cluster.node(cpus=1)
+    gates = [shared_folder / f"gate-{number}" for number in range(3)]
+    until = "until test -e {}; do sleep 0.05; done"
+    blocker = submit(account.tenant_id, until.format(gates[0]), cpu=1)
+    wait_started(blocker)
+    script = f"case $HOME in *-1) {until.format(gates[1])}; exit 7;; esac; {until.format(gates[2])}"
+    run_id = submit(account.tenant_id, script, cpu=1, timeout_s=1800, retries=1)
+    hour = timedelta(hours=1)
+    Run.objects.filter(pk=run_id).update(created_at=F("created_at") - hour)
+    gates[0].touch()
+    wait_started(run_id)
+    first = Attempt.objects.filter(run_id=run_id, number=1)
+    gates[1].touch()
+    wait_until(lambda: first.get().finished_at is not None, why="the first try ends")
+    first.update(
+        claimed_at=F("claimed_at") - hour,
+        started_at=F("started_at") - hour,
+        finished_at=F("finished_at") - hour,
+    )
+    second = Attempt.objects.filter(run_id=run_id, number=2)
+    wait_until(lambda: [item.started_at for item in second if item.started_at], why="the second try starts")
+    gates[2].touch()
+    (ended,) = wait_final(run_id)
+    assert (ended.state, ended.exit_code, ended.attempt) == (State.SUCCEEDED, 0, 2)
+    assert first.get().reason == Reason.EXIT_CODE
     assert_invariants(cluster)
 
 

@@ -11,13 +11,14 @@ import pytest
 
 from tests.integration.api.walk import rows
 from tests.support import images as rig
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
 from tests.support.invariants import assert_invariants
 from tests.support.outside import listener
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import HostPort
 from workers.tenants import registries, tenancy
@@ -54,7 +55,7 @@ def test_private_images(
     rig.forget(engine, name)
     registries.put(account.tenant_id, closed.address, USER, PASSWORD)
     node = cluster.node(settings={**engine.env, **SETTINGS})
-    kept = submit(account, "sleep", "60", image=name, force_pull=True)
+    kept = submit(account, "sleep", "600", image=name, force_pull=True)
     wait_started(kept)
     inspected = json.dumps(engine.containers())
     theirs = [submit(stranger, "true", image=name, force_pull=force) for force in (True, False)]
@@ -101,6 +102,8 @@ def test_a_fixed_port_is_held_by_one(engine: Engine, cluster: Cluster, account: 
     second = submit(account, *serve, ports=ports)
     told = wait_until(
         lambda: [reason for reason in reasons(account, second) if reason["code"] == "host_port"],
+        why="explain names the port",
+        see=lambda: reasons(account, second),
     )
     assert told[0]["message"] == "host port 8099/tcp is taken on node n1 by another of your runs"
 
@@ -110,10 +113,10 @@ def test_a_fixed_port_is_held_by_one(engine: Engine, cluster: Cluster, account: 
             return link.recv(16) == b"reached\n"
         return False
 
-    wait_until(answers)
+    wait_until(answers, why="the first one answers")
     services.cancel(account.tenant_id, first)
     wait_started(second)
-    wait_until(answers)
+    wait_until(answers, why="the second one answers")
     assert list(HostPort.objects.values_list("run", "port")) == [(second, "8099/tcp")]
     services.cancel(account.tenant_id, second)
     wait_final(first, second)
@@ -143,9 +146,11 @@ def test_where_the_network_cannot_be_guarded(engine: Engine, cluster: Cluster, a
     waiting = submit(account, "true")
     told = wait_until(
         lambda: [reason for reason in reasons(account, waiting) if "network" in reason["message"]],
+        why="explain names the network",
+        see=lambda: reasons(account, waiting),
     )
     assert "the engine's network gantry" in told[0]["message"]
-    wait_until(lambda: "network.unguarded" in node.text())
+    node.wait_said("network.unguarded")
     assert run(waiting).state == State.PENDING
     engine.client.api.remove_network("gantry")
     (row,) = wait_final(waiting)

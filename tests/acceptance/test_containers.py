@@ -13,13 +13,14 @@ import httpx
 import pytest
 
 from tests.support import images
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.containers import container_of, containers_of
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient
 from tests.support.images import AS_APP, BUSYBOX
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Tenant
 
 SEED = Path(__file__).parent.parent / "contracts" / "tasks" / "seed" / "run_container.json"
@@ -73,7 +74,7 @@ class User:
             found = self.task(task_id)
             return found if found["taskStatus"] in FINAL else None
 
-        found = wait_until(final, timeout_s, why=f"task {task_id} ends")
+        found = wait_until(final, timeout_s, why=f"task {task_id} ends", see=lambda: self.task(task_id))
         return found["taskStatus"], found["message"]
 
     def log(self, task_id: int, stream: str = "stdout") -> str:
@@ -329,7 +330,7 @@ def test_without_an_engine_containers_wait_and_say_why(cluster: Cluster, account
                 item["message"] for item in client.explain(task_id)["reasons"] if "ngine" in item["message"]
             ]
 
-        wait_until(told, why=f"explain names the engine: {client.explain(task_id)}")
+        wait_until(told, why="explain names the engine", see=lambda: client.explain(task_id))
         quick = client.submit("echo commands run")
         wait_until(
             lambda: client.http.get(f"/v1/tasks/{quick}").json()["data"]["taskStatus"] == 2,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-
 from tests.acceptance.test_containers_two_engines import RACKS, two_nodes
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.containers import container_of, open_policy, submit_container
 from tests.support.engine import run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt
 from workers.vocabulary.states import State
@@ -33,7 +32,12 @@ def test_a_host_port_is_given_once_on_a_node(
         engine = there[_node(each)]
         box = container_of(engine, each)
         assert _answer(engine, 18080).strip() == box["Config"]["Hostname"]
-    time.sleep(1.0)  # and it is not only late
+    # It is not only late: both nodes have taken what came after it.
+    later = [
+        submit_container(account.tenant_id, "true", constraints={"rack_id": [rack]})
+        for rack in RACKS.values()
+    ]
+    wait_final(*later)
     assert (run(waiting).state, run(waiting).attempt) == (State.PENDING, 0)
     assert "18080" in str(services.explain(account.tenant_id, waiting)["reasons"])
     services.cancel(account.tenant_id, running[0])

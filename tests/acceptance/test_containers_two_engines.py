@@ -23,6 +23,7 @@ from tests.support.invariants import (
     ledger_command,
     open_ledger,
 )
+from tests.support.waiting import limit
 from workers.models import Attempt
 from workers.vocabulary.states import State
 
@@ -50,7 +51,7 @@ class EngineWatch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._thread.join(90)
+        self._thread.join(limit(90))
         if kind is None:
             assert self.wrong == []
             assert self.samples > 10, f"only {self.samples} samples: they prove nothing"

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import threading
-import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from tests.support.jobs import JobClient, box, open_all
 from tests.support.machine import with_children
+from tests.support.waiting import limit, wait_until
 from tests.unit.launcher.launching import mark, sleepers
 from workers.models import Node, Run
 
@@ -125,19 +126,25 @@ def test_fifty_targets_and_one_that_hangs(
         job = jobs.save(f'sh -c "{script}"')
         executor = jobs.start(job, *[where[n % 10] for n in range(49)], (hang, "n1"))
         wait_until(
-            lambda: jobs.statuses(job, executor).count("RUNNING") == 50, 250, 0.3, "all run at the same time"
+            lambda: jobs.statuses(job, executor).count("RUNNING") == 50,
+            250,
+            0.3,
+            "all run at the same time",
+            lambda: Counter(jobs.statuses(job, executor)),
         )
         gate.touch()
         wait_until(
-            lambda: jobs.statuses(job, executor).count("FINISHED") == 49, 250, 0.3, "49 end beside the one"
+            lambda: jobs.statuses(job, executor).count("FINISHED") == 49,
+            250,
+            0.3,
+            "49 end beside the one",
+            lambda: Counter(jobs.statuses(job, executor)),
         )
         wait_until(lambda: len(sleepers(number)) >= 3, why="the last one hangs")
         assert jobs.statuses(job, executor)[-1] == "RUNNING"
-        began = time.monotonic()
         jobs.ok("POST", f"/{job}/cancel/{executor}")
         hung = jobs.ended(job, executor)[-1]
         assert (hung["Status"], "killed by request" in hung["E"]) == ("RUNNING_FAILED", True)
-        assert time.monotonic() - began < 90
         assert sleepers(number) == []
         engines[0].client.api.exec_start(engines[0].client.api.exec_create(hang, ["rm", "/hang"])["Id"])
         jobs.ok("POST", f"/{job}/retry/{executor}")
@@ -204,7 +211,7 @@ class Peak:
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
-        self._thread.join(60)
+        self._thread.join(limit(60))
 
     def grown_mb(self) -> float:
         return max(most - first for most, first in zip(self._most, self._first, strict=True)) / 1024

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import os
 import random
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, spare_neighbours, wait_until
-from tests.support.engine import output, run, submit, wait_final, wait_started
+from tests.support.cluster import Cluster, spare_neighbours
+from tests.support.engine import output, run, states, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import services
+from workers.launcher import control
 from workers.models import Attempt, Run
-from workers.vocabulary.states import Reason, State
+from workers.vocabulary.states import FINAL, Reason, State
 
 
 @pytest.fixture
@@ -67,26 +68,49 @@ def escaping(marker: str, *names: str) -> str:
     return f"trap '' TERM HUP INT\n{lines}\necho up\nwhile :; do sleep {marker}; done"
 
 
+def stops(
+    cluster: Cluster, run_id: int, meanwhile: Callable[[], object] = bool
+) -> set[tuple[str, float, float]]:
+    """Wait for the end of a run: every request to stop it that its shim was given.
+
+    That is (why, when, when to KILL), read from the run's control folder for as long as that is there: the
+    grace period at least.
+    """
+    folder = control.run_dir(str(cluster.folder / "n1" / "launcher"), f"{run_id}-1")
+    seen: set[tuple[str, float, float]] = set()
+
+    def ended() -> bool:
+        if found := control.stop_request(control.read_stop(folder)):
+            seen.add(found)
+        meanwhile()
+        return run(run_id).state in FINAL
+
+    wait_until(ended, 90, 0.02, f"run {run_id} ends", lambda: states(run_id))
+    return seen
+
+
 def test_nothing_survives_the_grace_period(cluster: Cluster, account: Account, marker: str) -> None:
     """The issue's fourth proof: a shell that ignores TERM, with grandchildren in sessions of their own."""
     cluster.node()
-    run_id = submit(account.tenant_id, escaping(marker), grace_s=2)
+    run_id = submit(account.tenant_id, escaping(marker), grace_s=4)
     wait_until(lambda: output(run_id) == b"up\n", why="all have been started")
     wait_until(lambda: len(alive(marker)) > len(ESCAPES), why="all of them live")
-    asked = time.monotonic()
+    asked = control.boottime()
     answer = services.cancel(account.tenant_id, run_id)
     assert answer.accepted
     assert answer.state in (State.RUNNING, State.CANCELLED), "or it has ended by it when the answer is given"
-    (ended,) = wait_final(run_id)
-    took = time.monotonic() - asked
+    ((why, at, deadline),) = stops(cluster, run_id)
     assert alive(marker) == [], "the run is recorded as ended, and something of it lives"
+    ended = run(run_id)
     assert (ended.state, ended.reason, ended.message) == (
         State.CANCELLED,
         "",
         "Command was killed by request",
     )
-    assert took >= 1.9, "it was not given its grace period"
-    assert took < 2 + 20, f"the end came {took:.1f} s after the kill, its grace period is 2 s"
+    assert why == "cancel"
+    assert asked <= at <= control.boottime()
+    assert deadline - at == pytest.approx(4), "it was not given its grace period"
+    assert control.boottime() >= deadline, "it was not given all of it"
     assert_invariants(cluster)
 
 
@@ -115,15 +139,13 @@ def test_a_command_that_takes_leave_politely_is_let(cluster: Cluster, account: A
     run_id = submit(
         account.tenant_id,
         "trap 'echo cleaning; sleep 1; echo cleaned; exit 9' TERM; echo up; while :; do sleep 0.1; done",
-        grace_s=200,
+        grace_s=3600,
     )
     wait_until(lambda: output(run_id) == b"up\n", why="it is up")
-    asked = time.monotonic()
     services.cancel(account.tenant_id, run_id)
     (ended,) = wait_final(run_id)
     assert output(run_id) == b"up\ncleaning\ncleaned\n"
     assert (ended.state, ended.exit_code) == (State.CANCELLED, 9)
-    assert time.monotonic() - asked < 100, "the whole grace period was waited for"
     assert_invariants(cluster)
 
 
@@ -134,7 +156,7 @@ def test_grandchildren_are_asked_too(cluster: Cluster, account: Account) -> None
     run_id = submit(
         account.tenant_id,
         f"trap 'wait; echo parent cleaned; exit 0' TERM; setsid sh -c '{child}' & wait",
-        grace_s=200,
+        grace_s=3600,
     )
     wait_until(lambda: output(run_id) == b"child up\n", why="the child is up")
     services.cancel(account.tenant_id, run_id)
@@ -151,14 +173,8 @@ def test_a_second_kill_does_not_lengthen_or_shorten_the_grace_period(
     cluster.node()
     run_id = submit(account.tenant_id, f"trap '' TERM; echo up; while :; do sleep {marker}; done", grace_s=3)
     wait_until(lambda: output(run_id) == b"up\n", why="it is up")
-    asked = time.monotonic()
-
-    def again() -> bool:
-        answer = services.cancel(account.tenant_id, run_id)
-        return answer.already_final
-
-    wait_until(again, 60, every_s=0.2, why="it ends although it is killed again and again")
-    assert 2.9 <= time.monotonic() - asked < 3 + 20
+    requests = stops(cluster, run_id, lambda: services.cancel(account.tenant_id, run_id))
+    assert len(requests) == 1, f"another end of the grace period: {requests}"
     assert Run.objects.filter(pk=run_id, state=State.CANCELLED).exists()
     assert alive(marker) == []
     assert_invariants(cluster)
@@ -181,15 +197,19 @@ def test_a_fork_bomb_ends(cluster: Cluster, account: Account, marker: str, grace
     assert_invariants(cluster)
 
 
-def test_the_neighbour_lives(cluster: Cluster, account: Account, marker: str) -> None:
+def test_the_neighbour_lives(cluster: Cluster, account: Account, marker: str, shared_folder: Path) -> None:
     """Catches: a kill that reaches another run of the same node."""
     cluster.node()
     victim = submit(account.tenant_id, escaping(marker, "own session", "stopped"), grace_s=0)
-    other = submit(account.tenant_id, "setsid sleep 2 & wait; echo lived")
+    gate = shared_folder / "gate"
+    other = submit(
+        account.tenant_id, f"setsid sh -c 'until test -e {gate}; do sleep 0.1; done' & wait; echo lived"
+    )
     wait_until(lambda: output(victim) == b"up\n", why="it is up")
     wait_started(other)
     services.cancel(account.tenant_id, victim)
     wait_final(victim)
+    gate.touch()
     (ended,) = wait_final(other)
     assert (ended.state, output(other)) == (State.SUCCEEDED, b"lived\n")
     assert alive(marker) == []
@@ -207,7 +227,7 @@ STOPS: dict[str, tuple[Callable[[int, int], object], dict[str, object]]] = {
         {
             "state": State.FAILED,
             "reason": Reason.TIMEOUT,
-            "message": "Command ran longer than its limit of 8 s and was killed",
+            "message": "Command ran longer than its limit of 15 s and was killed",
         },
     ),
 }
@@ -217,7 +237,7 @@ STOPS: dict[str, tuple[Callable[[int, int], object], dict[str, object]]] = {
 def test_others_kill_as_thoroughly(cluster: Cluster, account: Account, marker: str, who: str) -> None:
     """Catches: a time limit or an operator's kill that is less thorough than a client's."""
     cluster.node()
-    timeout_s = 8 if who == "its time limit" else None
+    timeout_s = 15 if who == "its time limit" else None
     run_id = submit(account.tenant_id, escaping(marker), grace_s=1, timeout_s=timeout_s)
     wait_until(lambda: output(run_id) == b"up\n", why="it is up")
     stop, expected = STOPS[who]

@@ -10,11 +10,12 @@ import subprocess
 import pytest
 
 from tests.support import images
-from tests.support.cluster import ROOT, Cluster, wait_until
+from tests.support.cluster import ROOT, Cluster
 from tests.support.engine import output
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.jobs import box, open_all
+from tests.support.waiting import limit, wait_until
 from workers.models import Run
 
 
@@ -39,7 +40,12 @@ class Reader:
         for word, meaning in self.words.items():
             command = re.sub(rf"\b{word}\b", meaning, command)
         done = subprocess.run(
-            ["/bin/sh", "-c", command], env=self.env, capture_output=True, text=True, timeout=150, check=True
+            ["/bin/sh", "-c", command],
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=limit(150),
+            check=True,
         )
         return done.stdout
 

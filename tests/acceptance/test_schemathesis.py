@@ -29,6 +29,7 @@ from tests.contracts.tasks.conftest import Stage
 from tests.support.cluster import Cluster
 from tests.support.engine import submit
 from tests.support.fixtures import Account, make_account
+from tests.support.waiting import limit
 from workers.models import LogChunk, Secret, Tenant
 from workers.vocabulary.states import Reason, State
 
@@ -100,7 +101,7 @@ class Caller:
         for name in ("X-Tenant-Id", "Idempotency-Key"):
             if case.headers and luck.random() < 0.7:
                 case.headers.pop(name, None)
-        answer = case.call(base_url=self.url, session=self.session, timeout=60)
+        answer = case.call(base_url=self.url, session=self.session, timeout=limit(60))
         case.validate_response(answer, checks=CHECKS)
         self.statuses[answer.status_code // 100] += 1
         self.reached[case.operation.label] += answer.status_code // 100 == 2

@@ -11,11 +11,13 @@ from django.db import connection, transaction
 from pytest_django.fixtures import Settings
 
 from tests.acceptance.sampling import Sampler, Stream
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.beats import now
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, open_ledger
 from tests.support.ledger import assert_no_overlap, ticking_command
+from tests.support.waiting import limit, wait_until
 from workers import services
 from workers.models import Attempt, Node, Run
 from workers.runs import transitions
@@ -186,8 +188,8 @@ def test_priority_1_passes_a_long_queue(cluster: Cluster, account: Account, shar
     wait_final(urgent)
     asked, served = run(urgent).created_at, claimed_at(urgent)
     between = Attempt.objects.filter(run_id__in=queue, claimed_at__gt=asked, claimed_at__lt=served).count()
-    # Whatever became free while it was submitted; a node looks for all that fits at once.
-    assert between <= 4, f"{between} normal tasks went before it"
+    # Of three nodes that look at the same moment one gets it; the others take four of the queue each.
+    assert between <= 8, f"{between} normal tasks went before it"
     cancel_all(queue)
     assert_invariants(cluster)
 
@@ -198,9 +200,8 @@ def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
 ) -> None:
     """Catches starvation: small tasks take each CPU that becomes free, a whole node never does by itself.
 
-    Bound: the time of being passed over (2 s here) plus the longest small task, as long as it took on this
-    machine, plus room.
-    Meanwhile the other nodes go on, and no reservation exceeds capacity.
+    Once it has been passed over for 2 s a node is kept for it: from then on that takes no small task until
+    the large one has started there, and the others go on. No reservation exceeds capacity.
     """
     cluster.env["GANTRY_RESERVE_AFTER_S"] = "2"
     three_nodes(cluster)
@@ -210,19 +211,24 @@ def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
         wait_until(lambda: stream.ended >= 24, why="the stream flows")
         tenant = account if owner == "same tenant" else stranger
         large = submit(tenant.tenant_id, "echo large", cpu=4)
+        kept = wait_until(
+            lambda: list(Node.objects.filter(reserved_for=large)) or run(large).attempt,
+            every_s=0.01,
+            why="a node is kept for it, unless it starts at once",
+        )
+        moment = now()
         (ended,) = wait_final(large)
-        waited = (claimed_at(large) - ended.created_at).total_seconds()
-        small = Attempt.objects.filter(run_id__in=stream.run_ids, finished_at__isnull=False)
-        longest = max(row.finished_at - row.claimed_at for row in small if row.finished_at).total_seconds()
+        small = Attempt.objects.filter(run_id__in=stream.run_ids)
+        if isinstance(kept, list):
+            assert [node.name for node in kept] == [node_of(large)]
+            meanwhile = small.filter(node=kept[0], claimed_at__range=(moment, claimed_at(large)))
+            assert not meanwhile.exists(), "its node took small tasks all the same"
         there = Run.objects.filter(pk__in=stream.run_ids, created_at__lt=claimed_at(large))
         waiting = there.exclude(attempts__claimed_at__lt=claimed_at(large)).count()
-        elsewhere = Attempt.objects.filter(
-            claimed_at__range=(ended.created_at, claimed_at(large)), run_id__in=stream.run_ids
-        ).exclude(node__name=node_of(large))
+        elsewhere = small.filter(claimed_at__range=(ended.created_at, claimed_at(large)))
         assert ended.state == State.SUCCEEDED
-        assert waited < 2 + longest + 20, f"it waited {waited:.1f} s, a small one lasts {longest:.1f} s"
         assert waiting > 10, "the stream ran dry: this proves nothing"
-        assert elsewhere.count() > 4, "the other nodes stood still for it"
+        assert elsewhere.exclude(node__name=node_of(large)).exists(), "the other nodes stood still for it"
     cancel_all(stream.run_ids)
     assert_invariants(cluster)
 
@@ -308,7 +314,7 @@ def test_a_removed_node_may_not_come_back_until_an_operator_says_so(
     services.remove_node("n1")
     first.terminate()
     again = cluster.node(wait=False)
-    assert again.popen.wait(60) != 0
+    assert again.popen.wait(limit(60)) != 0
     assert (
         "node n1 was removed by an operator: undrain it with force=1 first, or use another name"
         in again.text()
@@ -328,7 +334,11 @@ def test_a_silent_node_is_told_of_and_its_work_goes_elsewhere(
         3,
         20,
     )  # as the nodes have it: explain reads them
-    cluster.env |= {"GANTRY_NODE_LOST_AFTER_S": "20", "GANTRY_GUARD_MARGIN_S": "4"}
+    cluster.env |= {
+        "GANTRY_LEASE_S": "3",
+        "GANTRY_NODE_LOST_AFTER_S": "20",
+        "GANTRY_GUARD_MARGIN_S": "4",
+    }
     ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
     gate.touch()
     nodes = three_nodes(cluster)

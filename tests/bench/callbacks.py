@@ -15,7 +15,8 @@ from typing import Any
 from django.db import connection, transaction
 
 from tests.bench.rig import Rig, interleave
-from tests.support.cluster import free_port, wait_until
+from tests.support.cluster import free_port
+from tests.support.waiting import wait_until
 from workers.callbacks import outbox
 
 HEALTHY, HANGING = 1000, 50

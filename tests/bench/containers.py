@@ -18,9 +18,10 @@ from django.db import connection
 
 from tests.bench.rig import Client, Rig, interleave
 from tests.support import images
-from tests.support.cluster import Process, wait_until
+from tests.support.cluster import Process
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
+from tests.support.waiting import wait_until
 
 AT_ONCE = 8
 _WATCHED = 64

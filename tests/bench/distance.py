@@ -15,8 +15,9 @@ from typing import Any
 import psycopg2
 
 from tests.bench.rig import Rig, interleave
-from tests.support.cluster import Process, free_port, wait_until
+from tests.support.cluster import Process, free_port
 from tests.support.proxy import upstream_of, url_at
+from tests.support.waiting import wait_until
 
 _FAR, _NEAR = signal.SIGUSR2, signal.SIGUSR1
 

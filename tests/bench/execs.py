@@ -17,9 +17,9 @@ from django.db import connection
 from tests.bench.containers import AT_ONCE, in_threads
 from tests.bench.rig import Client, Rig, interleave
 from tests.support import images
-from tests.support.cluster import wait_until
 from tests.support.engines import Engine
 from tests.support.jobs import box
+from tests.support.waiting import wait_until
 
 _NODE = "execs"
 _WORDS = ["sh", "-c", "echo said; true"]

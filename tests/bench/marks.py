@@ -17,7 +17,7 @@ from django.db import connection
 from tests.bench import containers, distance, execs
 from tests.bench.peer_urls import TABLE
 from tests.bench.rig import Client, Rig, interleave, wrk
-from tests.support.cluster import wait_until
+from tests.support.waiting import wait_until
 
 TASK = {"taskName": "bench", "commands": "true", "resources": {"cpu": 0.1, "mem": 256}}
 ITEM = {"name": "bench", "command": "true", "cpu": 0.1}

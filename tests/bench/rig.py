@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.support.cluster import ROOT, Process, free_port, wait_until
+from tests.support.cluster import ROOT, Process, free_port
+from tests.support.waiting import wait_until
 
 TOKEN = "gnt_benchbenchbenchbenchbenchbenchbenchbench"
 #: The environment as it is.

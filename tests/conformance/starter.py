@@ -23,7 +23,7 @@ def main() -> None:
     runtime.prepare(run, lambda: False, lambda said: None)
     runtime.start(run, control.boottime())
     os.write(1, b"started\n")
-    time.sleep(600)
+    time.sleep(600)  # pace: until it is killed
 
 
 if __name__ == "__main__":

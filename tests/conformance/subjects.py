@@ -25,9 +25,10 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.conformance.nodes import claimed, make_runtime
-from tests.support.cluster import ROOT, kill_under, wait_until
+from tests.support.cluster import ROOT, kill_under
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
+from tests.support.waiting import limit, wait_until
 from workers.launcher import control
 from workers.logs.capture import STREAMS
 from workers.runtimes.base import PrepareFailed, Presence, Result, Runtime
@@ -100,7 +101,7 @@ class Subject(abc.ABC):
         with worker.stdout:
             told = worker.stdout.readline()
         worker.send_signal(signal.SIGKILL)
-        worker.wait(60)
+        worker.wait(limit(60))
         assert told == b"started\n", told
 
     # --- what is there -------------------------------------------------------------------------------
@@ -119,6 +120,11 @@ class Subject(abc.ABC):
         attempt = f"{run.lease.run_id}-{run.lease.attempt}"
         (found,) = (self.node / "scratch").glob(f"*{attempt}/**/{name}")
         return found.read_text()
+
+    def put(self, run: ClaimedRun, name: str) -> None:
+        """Make a file in the working folder of a run that has been started."""
+        (place,) = (self.node / "scratch").glob(f"*{run.lease.run_id}-{run.lease.attempt}")
+        (place / name).touch()
 
     def close(self) -> None:
         for runtime in self._made:
@@ -216,6 +222,9 @@ class Execs(Subject):
     def written(self, run: ClaimedRun, name: str) -> str:
         return self.inside("cat", name)
 
+    def put(self, run: ClaimedRun, name: str) -> None:
+        self.inside("touch", name)
+
     def left(self) -> list[str]:
         files = self.inside("sh", "-c", "ls -d /tmp/.[!.]* /dev/shm/.[!.]* /var/tmp/.[!.]* 2>/dev/null")
         busy = []
@@ -261,12 +270,9 @@ def start(runtime: Runtime, run: ClaimedRun) -> None:
 
 def ended(runtime: Runtime, run: ClaimedRun, timeout_s: float = PATIENCE) -> Result:
     """Wait for the end, in short waits as the runner does."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        result = runtime.wait(run, 0.5)
-        if result is not None:
-            return result
-    raise AssertionError(f"it has not ended: {runtime.presence(run)}")
+    return wait_until(
+        lambda: runtime.wait(run, 0.5), timeout_s, 0.0, "it ends", lambda: runtime.presence(run)
+    )
 
 
 def finished(runtime: Runtime, run: ClaimedRun) -> tuple[Result, dict[int, bytes]]:
@@ -323,7 +329,7 @@ class Collected:
             self.some()
             return what in self.text()[stream]
 
-        wait_until(said, PATIENCE, why=f"it says {what!r}")
+        wait_until(said, PATIENCE, why=f"it says {what!r}", see=self.text)
 
     def text(self) -> dict[int, bytes]:
         return {

@@ -7,10 +7,10 @@ import contextlib
 import pytest
 
 from tests.support import images
-from tests.support.cluster import wait_until
 from tests.support.engines import Engine
 from tests.support.images import AS_APP, BUSYBOX, Registry
 from tests.support.machine import alive
+from tests.support.waiting import wait_until
 
 
 def _sleeper(engine: Engine, name: str) -> str:

@@ -20,7 +20,7 @@ from tests.conformance.subjects import (
     start,
     subject,
 )
-from tests.support.cluster import wait_until
+from tests.support.waiting import wait_until
 from tests.unit.launcher.launching import mark, napping, sleepers
 from workers.launcher import control
 from workers.logs.capture import STDERR, STDOUT
@@ -29,24 +29,30 @@ from workers.runtimes.base import PrepareFailed, Presence
 __all__ = ["subject"]  # the fixture
 
 
+#: Ends when the test says so: ``subject.put(run, "go")``.
+_UNTIL = "until test -e go; do sleep 0.1; done"
+
+
 # --- ends ---------------------------------------------------------------------------------------------------
 
 
 def test_success_and_every_presence_on_the_way(subject: Subject) -> None:
     """Catches a presence that is guessed, and a cleanup that leaves something."""
-    runtime, run = subject.runtime(), subject.run("echo begun; sleep 4; echo over")
+    runtime, run = subject.runtime(), subject.run(f"echo begun; sleep 1; {_UNTIL}; echo over")
     assert gone(runtime, run)
     runtime.prepare(run, lambda: False, lambda said: None)
     assert runtime.presence(run) in (Presence.PREPARED, Presence.ABSENT), "nothing was executed"
+    before = control.boottime()
     start(runtime, run)
     assert runtime.presence(run) is Presence.RUNNING
     assert runtime.wait(run, 0.0) is None
+    subject.put(run, "go")
     result = ended(runtime, run)
     assert (result.code, result.signal, result.killed, result.error, result.oom, result.lost) == (
         *(0, None, None, None),
         *(False, False),
     )
-    assert 3.9 < result.ran_s < PATIENCE
+    assert 0.9 < result.ran_s < control.boottime() - before
     assert runtime.presence(run) is Presence.EXITED
     assert ended(runtime, run) == result, "asked again it says something else"
     collected = Collected(runtime, run)
@@ -197,8 +203,12 @@ def test_output_beyond_the_cap_keeps_head_and_tail(subject: Subject) -> None:
     runtime, run = subject.runtime(), subject.run(script)
     start(runtime, run)
     collected = Collected(runtime, run)
-    while runtime.wait(run, 0.1) is None:
+
+    def over() -> bool:
         collected.some()
+        return runtime.wait(run, 0.1) is not None
+
+    wait_until(over, 2 * PATIENCE, 0.0, "it ends", lambda: collected.log_bytes)
     assert ended(runtime, run).code == 0
     collected.rest()
     told = collected.text()
@@ -249,7 +259,7 @@ def test_started_twice_runs_once(subject: Subject) -> None:
 def test_the_next_worker_adopts_what_runs(subject: Subject) -> None:
     """Catches a run that is begun anew, killed or lost when its worker is killed; output lost or doubled."""
     number = mark()
-    run = subject.run(f"echo one; sleep {number} & sleep 8; echo two; kill $!; exit 5")
+    run = subject.run(f"echo one; sleep {number} & {_UNTIL}; echo two; kill %1; exit 5")
     subject.start_and_die(run)
     runtime, again = subject.runtime(), adopted(run)
     before = wait_until(lambda: napping(number), PATIENCE, why="it is up")
@@ -261,6 +271,7 @@ def test_the_next_worker_adopts_what_runs(subject: Subject) -> None:
     start(third, again)  # adopts
     assert napping(number) == before
     rest = Collected(third, again, first.shipped())
+    subject.put(again, "go")
     assert ended(third, again).code == 5
     rest.rest()
     assert first.text()[STDOUT] + rest.text()[STDOUT] == b"one\ntwo\n"

@@ -22,10 +22,11 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from tests.support import images, standins
-from tests.support.cluster import wait_until
+from tests.support.containers import containers_of
 from tests.support.deployment import Deployment
 from tests.support.engines import Engine
 from tests.support.outside import ADDRESS, METADATA, listener, outside
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.timeout(1200), pytest.mark.xdist_group("compose")]
 
@@ -197,7 +198,9 @@ def _call_back(deployment: Deployment) -> None:
     assert status == 201, made
     with _receiver(deployment, made["secret"]) as (url, got):
         told = _submit(deployment, "echo told", callbackUrl=url)
-        wait_until(lambda: len(got) == 2, 120, why=f"two callbacks come: {got}\n{deployment.logs()}")
+        wait_until(
+            lambda: len(got) == 2, 120, why="two callbacks come", see=lambda: f"{got}\n{deployment.logs()}"
+        )
     assert [(each["taskId"], each["result"]) for each in got] == [(told, "RUNNING"), (told, "FINISHED")]
     log = got[1]["logs"][0]
     assert log.startswith("https://gantry.example/v1/tasks/")
@@ -231,7 +234,12 @@ def _replace_the_worker(deployment: Deployment) -> None:
     """As docs/operations.md says: containers outlive the container of their worker, commands do not."""
     lost = _submit(deployment, "echo begun; sleep 600")
     retried = _submit(deployment, 'case "$HOME" in *-1) sleep 600;; esac; echo again', retry=1)
-    kept = _submit(deployment, None, container=_BUSYBOX, args=["sh", "-c", "echo one; sleep 30; echo two"])
+    kept = _submit(
+        deployment,
+        None,
+        container=_BUSYBOX,
+        args=["sh", "-c", "echo one; until test -e /tmp/go; do sleep 1; done; echo two"],
+    )
     for task_id in (lost, retried, kept):
         _wait(deployment, task_id, _RUNNING)
     before = deployment.container("worker")["Id"]
@@ -241,6 +249,8 @@ def _replace_the_worker(deployment: Deployment) -> None:
     assert _log(deployment, lost) == "begun\n", "what it had written is kept"
     _wait(deployment, retried, _FINISHED)
     assert _log(deployment, retried) == "again\n"
+    api, (box,) = deployment.engine.client.api, containers_of(deployment.engine, kept)
+    api.exec_start(api.exec_create(box["Id"], ["touch", "/tmp/go"])["Id"])
     _wait(deployment, kept, _FINISHED)
     assert _log(deployment, kept) == "one\ntwo\n"
     _, runs = deployment.call("GET", f"/api/v1/runs/{kept}")

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from config import start
-from tests.support.cluster import PATIENT, ROOT, Cluster, wait_until
+from tests.support.cluster import PATIENT, ROOT, Cluster
 from tests.support.containers import submit_container
 from tests.support.engine import output, submit, wait_final
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.machine import launcher
+from tests.support.waiting import wait_until
 from workers import services
 from workers.vocabulary.states import State
 

@@ -10,11 +10,12 @@ from typing import ClassVar
 
 from django.db import connection
 
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.invariants import assert_once, assert_truth, ledger_command
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive, kill, launcher_pid, started, wait_dead
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node
 from workers.vocabulary.crashpoints import STEPS

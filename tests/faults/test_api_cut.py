@@ -20,13 +20,14 @@ import httpx
 import pytest
 from django.db import connection
 
-from tests.support.cluster import Api, Cluster, wait_until
+from tests.support.cluster import Api, Cluster
 from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_body, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.seeds import dice
 from tests.support.session import POSTGRES
+from tests.support.waiting import limit, wait_until
 from workers.models import IdempotencyKey, Run
 
 
@@ -63,7 +64,9 @@ class Wire:
             f"Content-Type: application/json\r\nIdempotency-Key: {key}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         self._message = head.encode() + body
-        self._socket = socket.create_connection((str(address.hostname), int(address.port or 80)), timeout=60)
+        self._socket = socket.create_connection(
+            (str(address.hostname), int(address.port or 80)), timeout=limit(60)
+        )
 
     def send(self, share: float = 1.0) -> None:
         """Send the first part of the request; 1.0 is all of it."""
@@ -120,7 +123,7 @@ def test_cut_at_any_moment(cluster: Cluster, account: Account, shared_folder: Pa
             command = ledger_command(ledger, name)
             wire = Wire(api, account, name, command)
             wire.send(chance.choice([0.5, 0.99, 1.0, 1.0, 1.0]))
-            time.sleep(chance.random() * 0.012)  # somewhere between the accept and the answer
+            time.sleep(chance.random() * 0.012)  # pace: somewhere between the accept and the answer
             wire.cut()
             names[name] = client.submit(command, key=name)
     wait_final(*names.values())
@@ -143,7 +146,7 @@ def test_half_a_request_is_none(cluster: Cluster, account: Account) -> None:
 
 
 def _together(start: threading.Barrier, key: str, command: str, client: TaskClient) -> httpx.Response:
-    start.wait(60)
+    start.wait(limit(60))
     return client.post(command, key=key)
 
 

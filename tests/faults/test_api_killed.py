@@ -8,18 +8,18 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import time
 from pathlib import Path
 
 import httpx
 import pytest
 
-from tests.support.cluster import Api, Cluster, wait_until
+from tests.support.cluster import Api, Cluster
 from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.receivers import OPEN, Receivers
+from tests.support.waiting import limit, wait_until
 from workers.models import Run
 from workers.vocabulary.states import FINAL, State
 
@@ -27,7 +27,7 @@ from workers.vocabulary.states import FINAL, State
 def _kill_whole(api: Api) -> None:
     """kill -9 of the server and its workers at once, as the end of a machine or container would do."""
     os.killpg(api.pid, signal.SIGKILL)
-    api.popen.wait(60)
+    api.popen.wait(limit(60))
 
 
 def test_killed_between_commit_and_ring(cluster: Cluster, account: Account, shared_folder: Path) -> None:
@@ -83,19 +83,20 @@ class Submitter(threading.Thread):
 
     def _submit(self, name: str) -> int:
         command = ledger_command(self._ledger, name)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
+
+        def answered() -> httpx.Response | None:
             api = next(p for p in reversed(self._cluster.processes) if isinstance(p, Api))
             try:
                 with TaskClient(api, self._account, 20) as client:
-                    answer = client.post(command, key=name, callbackUrl=self._them.url(f"/{name}"))
+                    return client.post(command, key=name, callbackUrl=self._them.url(f"/{name}"))
             except httpx.TransportError:
                 self.resent += 1
-                time.sleep(0.1)  # nobody is there: a client waits a little
-                continue
-            assert answer.status_code == 200, answer.text
-            return task_id(answer)
-        raise AssertionError("no answer within 120 s")
+                return None
+
+        # It is asked for None: an httpx.Response is false when it is an error.
+        (answer,) = wait_until(lambda: (found := answered()) is not None and (found,), 120, 0.1, name)
+        assert answer.status_code == 200, answer.text
+        return task_id(answer)
 
 
 def _kill_again_and_again(
@@ -121,7 +122,7 @@ def _kill_again_and_again(
         for client in clients:
             client.stopping.set()
         for client in clients:
-            client.join(130)
+            client.join(limit(130))
     assert [client.failure for client in clients] == ["", "", ""]
     assert sum(client.resent for client in clients) > 0, "no kill hit a client: it proved nothing"
     names = {name: run_id for client in clients for name, run_id in client.accepted.items()}

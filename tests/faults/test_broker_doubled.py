@@ -13,13 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from config.celery import app
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.outages import executed_by_celery
 from tests.support.seeds import dice
 from tests.support.session import REDIS
+from tests.support.waiting import wait_until
 from workers.messages.doorbell import CHANNEL
 from workers.models import Attempt, Run
 from workers.vocabulary.states import State
@@ -101,7 +102,7 @@ def test_every_ring_and_every_message_doubled(
                 command = ledger_command(ledger, name, "sleep 0.1" if n % 3 else "", code)
                 names[name] = submit(account.tenant_id, command, retries=1 if code else 0)
                 known.append(names[name])
-                time.sleep(0.01)
+                time.sleep(0.01)  # pace: the load
             ended = wait_final(*known, timeout_s=120)
         again = known * 2
         dice("copies in another order").shuffle(again)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import submit, wait_final
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
@@ -20,6 +20,7 @@ from tests.support.outages import (
     wait_broker_trusted,
     wait_broker_used,
 )
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
 from workers.vocabulary.states import FINAL, State
 

@@ -19,14 +19,15 @@ from django.test import Client
 
 from tests.contracts.tasks.conftest import Stage
 from tests.faults.test_callbacks_receivers import owe, wait_states
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import submit, wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient
 from tests.support.invariants import assert_invariants
 from tests.support.machine import wait_dead
 from tests.support.outages import patiently, postgres_down, redis_down, redis_silent
-from tests.support.receivers import OPEN, Receivers, hang
+from tests.support.receivers import OPEN, Receivers, hang, held
+from tests.support.waiting import limit, wait_until
 from workers import services
 from workers.callbacks import outbox
 from workers.models import Callback, CallbackAttempt, CallbackReceiver, Deliverer, Run
@@ -46,19 +47,24 @@ def assert_told(them: Receivers, run_id: int, path: str) -> None:
     assert accepted.count() == 2, "each is recorded as accepted once"
 
 
+def lease_runs_out() -> None:
+    """Of every receiver, now: what the holder would have to live through, frozen or dead."""
+    CallbackReceiver.objects.filter(lease_until__isnull=False).update(lease_until=Now())
+
+
 @pytest.mark.parametrize("step", CALLBACK_STEPS)
 def test_it_dies_at_a_step(cluster: Cluster, account: Account, them: Receivers, step: str) -> None:
     """Catches what is lost, or sent under another id, because the process died between two effects."""
     mark = cluster.folder / "crashed"
     stage = Stage()
     crash = {"GANTRY_CRASH_AT": step, "GANTRY_CRASH_ONCE": str(mark)}
-    brief = {"GANTRY_CALLBACK_LEASE_S": "4", "GANTRY_CALLBACK_TIMEOUT_S": "2.5"}
     # Not waited for: at the first step it dies with its first look, perhaps before anybody saw its heartbeat.
-    dying = cluster.callbacks(wait=False, settings={**OPEN, **crash, **brief})
+    dying = cluster.callbacks(wait=False, settings={**OPEN, **crash})
     run_id = submit(account.tenant_id, "true", callback_url=them.url("/a"))
     run = stage.start(run_id)
     wait_dead(dying, 90)
     assert mark.exists(), f"it died of something else:\n{dying.text()[-2000:]}"
+    lease_runs_out()
     stage.finish(run, State.SUCCEEDED, exit_code=0)
     cluster.callbacks(settings=OPEN)
     wait_states(delivered=2)
@@ -86,20 +92,21 @@ def test_the_api_dies_before_it_rings(cluster: Cluster, account: Account, them: 
 def test_a_frozen_one_is_replaced_and_writes_nothing_afterwards(
     cluster: Cluster, account: Account, them: Receivers
 ) -> None:
-    them.answers["/h"] = hang(3)
-    first = cluster.callbacks(
-        "c1", settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "3", "GANTRY_CALLBACK_LEASE_S": "5"}
-    )
+    gate = threading.Event()
+    them.answers["/h"] = held(gate)
+    first = cluster.callbacks("c1", settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "300"})
     owe(account.tenant_id, [them.url("/h")])
     wait_until(lambda: them.at("/h"), why="it is being sent")
     first.freeze()
     try:
-        del them.answers["/h"]
+        them.answers.clear()
+        lease_runs_out()
         cluster.callbacks("c2", settings=OPEN)
         wait_states(delivered=1)
     finally:
+        gate.set()  # the first one is told that it was taken, and may not write it down
         first.thaw()
-    wait_until(lambda: "callbacks.lease_taken" in first.text(), why="it notices that its lease is gone")
+    first.wait_said("callbacks.lease_taken")
     row = Callback.objects.get()
     assert (row.state, row.attempts_made, row.attempts.count()) == ("delivered", 1, 1)
     assert len(set(them.ids("/h"))) == 1
@@ -111,7 +118,7 @@ def test_another_takes_over_from_a_dead_one_and_its_absence_is_told(
     """Catches receivers that stay leased by the dead until something restarts, a silence nobody names."""
     them.answers["/h"] = hang()
     first = cluster.callbacks(
-        "c1", settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "4", "GANTRY_CALLBACK_LEASE_S": "6"}
+        "c1", settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "8", "GANTRY_CALLBACK_LEASE_S": "12"}
     )
     run_id = submit(account.tenant_id, "true", callback_url=them.url("/h"))
     stage = Stage()
@@ -128,7 +135,7 @@ def test_another_takes_over_from_a_dead_one_and_its_absence_is_told(
     stage.finish(run, State.SUCCEEDED, exit_code=0)
     Deliverer.objects.update(heartbeat_at=Now() - timedelta(seconds=outbox.SILENT_S + 10))
     warnings = client.get("/readyz").json()["warnings"]
-    assert any("nobody delivers them (none has been heard for 4" in text for text in warnings), warnings
+    assert any("nobody delivers them (none has been heard for " in text for text in warnings), warnings
     assert "start manage.py callbacks" in str(services.explain(account.tenant_id, run_id)["reasons"])
     cluster.callbacks("c3", settings=OPEN)
     wait_states(delivered=2)
@@ -154,7 +161,7 @@ def test_several_deliver_together_and_nothing_twice(
 
 def test_without_the_broker_it_goes_on(cluster: Cluster, account: Account, them: Receivers) -> None:
     worker = cluster.callbacks(settings=OPEN)
-    wait_until(lambda: "broker.back" in worker.text(), why="it uses the broker")
+    worker.wait_said("broker.back")
     owe(account.tenant_id, [them.url("/before")])
     wait_states(delivered=1)
     with redis_down():
@@ -170,32 +177,31 @@ def test_without_the_broker_it_goes_on(cluster: Cluster, account: Account, them:
 
 def test_the_database_goes_away_while_it_sends(cluster: Cluster, account: Account, them: Receivers) -> None:
     """What was sent while nobody could record it is sent again, under the same id."""
-    them.answers["/slow"] = hang(2)
-    settings = {**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "4", "GANTRY_CALLBACK_LEASE_S": "20"}
-    cluster.callbacks(settings=settings)
+    gate = threading.Event()
+    them.answers["/slow"] = held(gate)
+    worker = cluster.callbacks(settings={**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "300"})
     owe(account.tenant_id, [them.url("/slow")])
     wait_until(lambda: them.at("/slow"), why="it is being sent")
     with postgres_down():
-        time.sleep(2.5)
-        them.answers.clear()
+        gate.set()
+        wait_until(lambda: not them.waiting(), why="it is answered while nobody can record it")
+    lease_runs_out()  # of who may still try to
     wait_until(
         patiently(lambda: Callback.objects.filter(state="delivered").count() == 1), 90, why="it is delivered"
     )
     assert len(set(them.ids("/slow"))) == 1
+    assert worker.alive
 
 
-def test_it_stops_within_five_seconds_and_gives_back(
-    cluster: Cluster, account: Account, them: Receivers
-) -> None:
-    """TERM while one hangs: the process ends, and the next one goes on at once, before the lease is over."""
+def test_it_stops_while_one_hangs_and_gives_back(cluster: Cluster, account: Account, them: Receivers) -> None:
+    """TERM while one hangs, as it would for an hour: the process ends, and the next one goes on, long before
+    the lease is over. (How soon it ends is measured: mark 16.)"""
     them.answers["/h"] = hang()
-    settings = {**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "30", "GANTRY_CALLBACK_LEASE_S": "120"}
+    settings = {**OPEN, "GANTRY_CALLBACK_TIMEOUT_S": "3600", "GANTRY_CALLBACK_LEASE_S": "7200"}
     worker = cluster.callbacks(settings=settings)
     owe(account.tenant_id, [them.url("/h")])
     wait_until(lambda: them.at("/h"), why="it is being sent")
-    began = time.monotonic()
     assert worker.terminate() == 0
-    assert time.monotonic() - began < 20, "5 s, and what a loaded machine adds; it hangs for 30"
     assert Deliverer.objects.get().detached
     them.answers.clear()
     cluster.callbacks(settings=settings)
@@ -214,6 +220,7 @@ def test_killed_again_and_again_under_load(cluster: Cluster, account: Account, t
             if stopping.wait(1.5):
                 return
             current[0].kill()
+            lease_runs_out()
             current[0] = cluster.callbacks(wait=False, settings=OPEN)
         connection.close()
 
@@ -224,8 +231,9 @@ def test_killed_again_and_again_under_load(cluster: Cluster, account: Account, t
         for number in range(40):
             path = f"/r/{number}"
             runs[path] = submit(account.tenant_id, "sleep 0.1", callback_url=them.url(path, number % 7))
-            time.sleep(0.1)
-        killer.join(120)
+            time.sleep(0.1)  # pace: the load
+        killer.join(limit(120))
+        assert not killer.is_alive()
     finally:
         stopping.set()
     wait_final(*runs.values())

@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 from django.db import connection
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.containers import container_of, happened, submit_container
 from tests.support.engine import cancel_unheard, output, run, wait_final, wait_started
 from tests.support.engines import Engine
@@ -20,6 +20,7 @@ from tests.support.invariants import assert_invariants, assert_once, begins, led
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive
 from tests.support.seeds import dice
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, RunEvent
 from workers.services import Cancellation
@@ -140,7 +141,7 @@ def _race(engine: Engine, cluster: Cluster, account: Account, folder: Path, *, r
             racer.run_id = submit_container(account.tenant_id, command, share=folder, retries=1)
             if racer.of == "end":
                 wait_until(lambda: begins(ledger).get(racer.name), 60, 0.005, why=f"{racer.name} begins")
-            time.sleep(racer.cancel_after_s)  # the race itself
+            time.sleep(racer.cancel_after_s)  # pace: the race itself
             racer.answer = services.cancel(account.tenant_id, racer.run_id)
         finally:
             connection.close()

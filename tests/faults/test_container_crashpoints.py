@@ -24,12 +24,13 @@ from tests.faults.crash_stories import (
     stopped,
     taken_over,
 )
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.containers import container_of, containers_of, submit_container
 from tests.support.engine import wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, ledger_command, open_ledger
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node
 from workers.vocabulary.states import Reason

@@ -15,7 +15,7 @@ from tests.support.beats import (
     wait_let_go,
     wait_retried,
 )
-from tests.support.cluster import Cluster, frozen, test_database_url, wait_until
+from tests.support.cluster import Cluster, frozen, test_database_url
 from tests.support.containers import container_of, submit_container
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
@@ -31,6 +31,7 @@ from tests.support.invariants import (
 from tests.support.ledger import CONTAINER, assert_no_overlap, ticking_command
 from tests.support.outages import patiently, postgres_down, restart_redis
 from tests.support.proxy import Proxy, upstream_of, url_through
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
 from workers.node.clearance import DATABASE_AWAY
 from workers.vocabulary.states import Reason, State

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.containers import submit_container
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node
 from workers.vocabulary.states import Reason, State
@@ -68,11 +69,13 @@ def test_a_container_fills_the_disk(
     dies or goes on taking work, space that is never given back."""
     ledger = open_ledger(shared_folder)
     disk = Disk(mortal_engine, cluster, 64)
+    go, full = shared_folder / "go", shared_folder / "full"
     quiet = submit_container(
-        account.tenant_id, ledger_command(ledger, "quiet", "sleep 6", 5), share=shared_folder
+        account.tenant_id,
+        ledger_command(ledger, "quiet", f"until test -e {full}; do sleep 0.1; done", 5),
+        share=shared_folder,
     )
     wait_started(quiet)
-    go = shared_folder / "go"
     hold = f"until test -e {go}; do cat /dev/zero >> big 2>/dev/null; sleep 0.2; done"
     if by == "files":
         command = f"cat /dev/zero > big 2>/dev/null; code=$?; {hold}; exit $code"
@@ -86,6 +89,7 @@ def test_a_container_fills_the_disk(
         lambda: "MiB free in" in str(services.explain(account.tenant_id, waiting)["reasons"]),
         why="explain says why it waits",
     )
+    full.touch()
     wait_final(quiet)
     assert disk.free_mb() < 1, "the bystander ended on a full disk, else this proves nothing"
     assert_truth(ledger, "quiet", quiet, 5)
@@ -98,5 +102,5 @@ def test_a_container_fills_the_disk(
     assert (after.state, after.attempt, output(waiting)) == (State.SUCCEEDED, 1, b"here\n")
     assert_once(ledger, {"quiet": quiet})
     assert disk.node.alive
-    wait_until(lambda: not disk.left_over(), why=f"I4: {disk.left_over()}")
+    wait_until(lambda: not disk.left_over(), why="I4 nothing is left", see=disk.left_over)
     assert_invariants(cluster, engines=[mortal_engine])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.containers import container_of, containers_of, happened, submit_container
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.engines import Engine
@@ -24,6 +24,7 @@ from tests.support.invariants import (
 from tests.support.ledger import CONTAINER, note, traces, wait_begun
 from tests.support.machine import alive
 from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node
 from workers.vocabulary.states import Reason, State

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from django.utils import timezone
 
-from tests.support.cluster import Cluster, pids_under, wait_until
+from tests.support.cluster import Cluster, pids_under
 from tests.support.containers import container_of, containers_of, happened, submit_container
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
@@ -23,6 +23,7 @@ from tests.support.invariants import (
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive, kill
 from tests.support.seeds import dice
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
 from workers.vocabulary.states import Reason, State
 

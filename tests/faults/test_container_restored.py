@@ -8,13 +8,14 @@ from pathlib import Path
 from django.core.management import call_command
 
 from tests.support.backup import dump, restore
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.containers import container_of, containers_of, happened, submit_container
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
 from tests.support.machine import alive, wait_dead
+from tests.support.waiting import wait_until
 from workers.models import Run
 from workers.vocabulary.states import Reason, State
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.containers import container_of, happened, submit_container
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
@@ -20,6 +20,7 @@ from tests.support.invariants import (
     open_ledger,
 )
 from tests.support.releases import make_release
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node, Run
 from workers.vocabulary.states import State

@@ -11,10 +11,11 @@ from typing import Any
 from django.db import connection, transaction
 from pytest_django.fixtures import Settings
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Node, Run, RunEvent
 from workers.runs import losses, transitions
 from workers.upkeep.reconciler import reconcile_once

@@ -13,13 +13,14 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.cluster import Api, Cluster, wait_until
+from tests.support.cluster import Api, Cluster
 from tests.support.engine import submit, wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.outages import patiently, postgres_down, terminate_connections
 from tests.support.receivers import OPEN, Receivers
+from tests.support.waiting import limit, wait_until
 from workers.models import Attempt, Run
 from workers.vocabulary.states import FINAL, State
 
@@ -57,15 +58,23 @@ class Client(threading.Thread):
             self.failure = repr(error)
 
 
-def _outage(turn: int) -> None:
-    """One fault of the database, in turn: a stop of some length, or a burst of ended connections."""
+def _failures(clients: list[Client]) -> list[str]:
+    return [client.failure for client in clients if client.failure]
+
+
+def _outage(turn: int, clients: list[Client]) -> None:
+    """One fault of the database, in turn: a stop until a client notices, or a burst of ended connections."""
     if turn % 2 == 0:
         with postgres_down():
-            time.sleep(0.4 * (turn % 3))
+            before = sum(len(client.refused) for client in clients)
+            wait_until(
+                lambda: sum(len(client.refused) for client in clients) > before or _failures(clients),
+                why="a client is refused",
+            )
     else:
         for _ in range(5):
             terminate_connections()
-            time.sleep(0.15)  # the rhythm of the fault
+            time.sleep(0.15)  # pace: the rhythm of the fault
 
 
 def _fault_while_clients_submit(
@@ -80,19 +89,19 @@ def _fault_while_clients_submit(
         client.start()
 
     def accepted() -> int:
-        assert not [client.failure for client in clients if client.failure]
+        assert not _failures(clients)
         return sum(len(client.accepted) for client in clients)
 
     try:
         for turn in range(turns):
             wanted = accepted() + 15
             wait_until(lambda: accepted() >= wanted, why=f"clients are served after {turn} faults")  # noqa: B023
-            _outage(turn)
+            _outage(turn, clients)
     finally:
         for client in clients:
             client.stopping.set()
         for client in clients:
-            client.join(120)
+            client.join(limit(120))
     assert node.alive, node.text()[-3000:]
     assert api.alive, api.text()[-3000:]
     assert deliverer.alive, deliverer.text()[-3000:]
@@ -152,12 +161,16 @@ def test_ends_are_recorded_although_they_came_while_postgres_was_down(
     """Catches an exit code or output that is dropped because nobody could take it at that moment."""
     ledger = open_ledger(shared_folder)
     cluster.node(GANTRY_NODE_LOST_AFTER_S="120")
+    gate = shared_folder / "gate"
+    gate.touch()
+    body = f"while test -e {gate}; do sleep 0.05; done"
     names = {
-        f"r{code}": submit(account.tenant_id, ledger_command(ledger, f"r{code}", "sleep 2", code))
+        f"r{code}": submit(account.tenant_id, ledger_command(ledger, f"r{code}", body, code))
         for code in range(6)
     }
     wait_until(lambda: Run.objects.filter(started_at__isnull=False).count() == 6, why="all have started")
     with postgres_down():
+        gate.unlink()
         wait_until(lambda: ledger.read_text().count("end ") == 6, why="all end while Postgres is down")
     wait_until(patiently(lambda: wait_final(*names.values())), 90, why="the ends are recorded")
     for code, (name, run_id) in enumerate(names.items()):

@@ -9,12 +9,13 @@ import pytest
 from django.core.management import call_command
 
 from tests.support.backup import dump, restore
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
 from tests.support.ledger import assert_no_overlap, ticking_command
 from tests.support.machine import alive, started, wait_dead
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Installation, Node, Run
 from workers.node.registration import Capacity, DatabaseSetBack, heartbeat, register

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import Cluster, pids_under, wait_until
+from tests.support.cluster import Cluster, pids_under
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
@@ -22,8 +22,9 @@ from tests.support.invariants import (
     open_ledger,
 )
 from tests.support.jobs import box
-from tests.support.machine import kill
+from tests.support.machine import kill, wait_for_file
 from tests.support.seeds import dice
+from tests.support.waiting import wait_until
 from tests.unit.launcher.launching import mark, sleepers
 from workers import services
 from workers.launcher import control
@@ -142,15 +143,16 @@ def test_the_engine_dies_and_the_container_lives(
     mortal_engine.start_daemon(live_restore=True)
     box(mortal_engine, "box", binds=[f"{shared_folder}:{shared_folder}"])
     cluster.node(settings=mortal_engine.env)
-    gate = shared_folder / "gate"
+    gate, written = shared_folder / "gate", shared_folder / "written"
     gate.touch()
     run_id = submit_exec(
-        account.tenant_id, f"echo begun; while test -e {gate}; do sleep 0.1; done; seq 1 100000; exit 4"
+        account.tenant_id,
+        f"echo begun; while test -e {gate}; do sleep 0.1; done; seq 1 100000; touch {written}; exit 4",
     )
     wait_until(lambda: output(run_id) == b"begun\n", why="its output is stored")
     mortal_engine.kill_daemon()
     gate.unlink()
-    time.sleep(1.0)  # more output than any pipe holds, while nobody is there to take it
+    wait_for_file(written)  # more output than any pipe holds, while nobody is there to take it
     mortal_engine.start_daemon(live_restore=True)
     (ended,) = wait_final(run_id)
     assert (ended.state, ended.exit_code) == (State.FAILED, 4), ended.message
@@ -182,10 +184,10 @@ def _race(engine: Engine, cluster: Cluster, account: Account, shared_folder: Pat
         name = f"r{number}"
         runs[name] = submit_exec(account.tenant_id, ledger_command(ledger, name, "sleep 0.2"), grace_s=1)
         if number % 6 == 5:
-            time.sleep(chance.uniform(0.2, 1.0))
+            time.sleep(chance.uniform(0.2, 1.0))  # pace: the race itself
             for each in list(runs.values())[-6:]:
                 services.cancel(account.tenant_id, each)
-                time.sleep(chance.uniform(0, 0.05))
+                time.sleep(chance.uniform(0, 0.05))  # pace: the race itself
     ended = {row.pk: row for row in wait_final(*runs.values(), timeout_s=120)}
     counts = begins(ledger)
     ends = {line.split()[1] for line in ledger.read_text().splitlines() if line.startswith("end")}

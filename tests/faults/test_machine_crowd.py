@@ -82,7 +82,7 @@ def _crowd(cluster: Cluster, folder: Path, each: int) -> None:
             command = f"echo begin {tenant}{n} >> {ledger}; {'sleep 0.5' if tenant == 'slow' else ':'}"
             names[f"{tenant}{n}"] = submit(account.tenant_id, command)
     cluster.node(cpus=PLACES / 10)
-    wait_final(*names.values(), timeout_s=60 + each * 0.3)
+    wait_final(*names.values(), timeout_s=300 + each * 0.3)
     assert Run.objects.filter(state=State.SUCCEEDED, attempt=1).count() == len(names)
     assert begins(ledger) == dict.fromkeys(names, 1)
     _assert_fair(_stays())

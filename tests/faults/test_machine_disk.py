@@ -10,11 +10,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.disk import Disk, node_on_small_disk
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node
 from workers.vocabulary.states import Reason, State
@@ -24,6 +25,11 @@ HERE = {"rack_id": ["small"]}
 FILL = "head -c 1G /dev/zero > big 2>/dev/null"
 #: Takes every byte that becomes free meanwhile.
 KEEP_FULL = "cat /dev/zero >> big 2>/dev/null; sleep 0.2"
+
+
+def _until(path: Path) -> str:
+    """Writes nothing, and ends when the file is there."""
+    return f"until test -e {path}; do sleep 0.1; done"
 
 
 def _trouble() -> str:
@@ -38,7 +44,7 @@ def _told(account: Account, run_id: int) -> list[dict[str, Any]]:
 
 def _assert_full_and_said_so(account: Account, disk: Disk) -> int:
     """The disk is full, the node says so and takes no work; returns a run that waits because of it."""
-    wait_until(lambda: disk.free_mb() < 1, why="the run fills the disk")
+    wait_until(lambda: disk.free_mb() < 1, why="the run fills the disk", see=disk.free_mb)
     wait_until(lambda: "MiB free in" in _trouble(), why="the node's row says what is wrong")
     waiting = submit(account.tenant_id, "echo here", constraints=HERE)
     told = wait_until(lambda: _told(account, waiting), why="explain says why it waits")
@@ -49,12 +55,12 @@ def _assert_full_and_said_so(account: Account, disk: Disk) -> int:
 
 def _assert_recovered(cluster: Cluster, disk: Disk, waiting: int) -> None:
     """Space is free again: the node takes work, what waited ran, nothing is left."""
-    wait_until(lambda: disk.free_mb() > 40, why="the space is given back")
+    wait_until(lambda: disk.free_mb() > 40, why="the space is given back", see=disk.free_mb)
     wait_until(lambda: not _trouble(), why="the node has nothing to complain of any more")
     (ended,) = wait_final(waiting)
     assert (ended.state, ended.attempt) == (State.SUCCEEDED, 1)
     assert disk.node.alive
-    wait_until(lambda: not disk.left_over(), why=f"I4: {disk.left_over()}")
+    wait_until(lambda: not disk.left_over(), why="I4 nothing is left", see=disk.left_over)
     assert_invariants(cluster)
 
 
@@ -64,11 +70,11 @@ def test_a_run_fills_the_scratch_disk(cluster: Cluster, account: Account, shared
     ledger = open_ledger(shared_folder)
     disk = node_on_small_disk(cluster, "small", 64, GANTRY_NODE_ATTRIBUTES="rack_id=small")
     cluster.node("other", attributes="rack_id=other")
-    quiet = submit(account.tenant_id, ledger_command(ledger, "quiet", "sleep 3", 5), constraints=HERE)
-    steady = submit(account.tenant_id, ledger_command(ledger, "steady", "sleep 9", 6), constraints=HERE)
+    go, full, later = (shared_folder / name for name in ("go", "full", "later"))
+    quiet = submit(account.tenant_id, ledger_command(ledger, "quiet", _until(full), 5), constraints=HERE)
+    steady = submit(account.tenant_id, ledger_command(ledger, "steady", _until(later), 6), constraints=HERE)
     for run_id in (quiet, steady):
         wait_started(run_id)
-    go = shared_folder / "go"
     filler = submit(
         account.tenant_id,
         f"{FILL}; code=$?; until test -e {go}; do {KEEP_FULL}; done; exit $code",
@@ -78,7 +84,9 @@ def test_a_run_fills_the_scratch_disk(cluster: Cluster, account: Account, shared
     elsewhere = submit(account.tenant_id, "echo fine", constraints={"rack_id": ["other"]})
     (fine,) = wait_final(elsewhere)
     assert fine.state == State.SUCCEEDED
-    wait_final(quiet, steady)
+    for path, run_id in ((full, quiet), (later, steady)):
+        path.touch()
+        wait_final(run_id)
     assert disk.free_mb() < 1, "the bystanders ended on a full disk, else this proves nothing"
     for name, run_id, code in (("quiet", quiet, 5), ("steady", steady, 6)):
         assert_truth(ledger, name, run_id, code)
@@ -96,13 +104,14 @@ def test_a_run_fills_the_disk_with_its_output(
     """Catches the same where the log spool fills it: output is capped, but a disk can be smaller."""
     ledger = open_ledger(shared_folder)
     disk = node_on_small_disk(cluster, "small", 56, GANTRY_NODE_ATTRIBUTES="rack_id=small")
-    steady = submit(account.tenant_id, ledger_command(ledger, "steady", "sleep 6", 6), constraints=HERE)
+    go, full = shared_folder / "go", shared_folder / "full"
+    steady = submit(account.tenant_id, ledger_command(ledger, "steady", _until(full), 6), constraints=HERE)
     wait_started(steady)
-    go = shared_folder / "go"
     fill = "dd if=/dev/zero bs=20M count=4 2>/dev/null"
     command = f"{fill}; code=$?; until test -e {go}; do sleep 0.2; done; exit $code"
     filler = submit(account.tenant_id, command, mem_mb=256, constraints=HERE)
     waiting = _assert_full_and_said_so(account, disk)
+    full.touch()
     wait_final(steady)
     assert_truth(ledger, "steady", steady, 6)
     go.touch()
@@ -133,13 +142,14 @@ def test_a_worker_starts_on_a_full_disk(cluster: Cluster, account: Account, shar
     ledger = open_ledger(shared_folder)
     cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "120"  # else the guard acts while there is no worker
     disk = node_on_small_disk(cluster, "small", 64, GANTRY_NODE_ATTRIBUTES="rack_id=small")
-    steady = submit(account.tenant_id, ledger_command(ledger, "steady", "sleep 3", 6), constraints=HERE)
+    go, full = shared_folder / "go", shared_folder / "full"
+    steady = submit(account.tenant_id, ledger_command(ledger, "steady", _until(full), 6), constraints=HERE)
     wait_started(steady)
-    go = shared_folder / "go"
     command = f"{FILL}; code=$?; until test -e {go}; do {KEEP_FULL}; done; exit $code"
     filler = submit(account.tenant_id, command, constraints=HERE)
     waiting = _assert_full_and_said_so(account, disk)
     disk.node.kill()
+    full.touch()
     wait_until(lambda: "end steady" in ledger.read_text(), why="a run ends while there is no worker")
     disk.next_worker(GANTRY_NODE_ATTRIBUTES="rack_id=small")
     wait_final(steady)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers.models import Node
 from workers.vocabulary.states import State
 
@@ -27,7 +28,7 @@ def test_told_to_stop_while_it_starts(cluster: Cluster, account: Account, shared
         before = Node.objects.get(pk=node.pk).incarnation
         worker = cluster.node(wait=False)
         wait_until(lambda: Node.objects.get(pk=node.pk).incarnation > before, why="it registers")  # noqa: B023
-        time.sleep(delay_s)  # how far its start has come
+        time.sleep(delay_s)  # pace: how far its start has come
         assert worker.terminate() == 0, worker.text()[-2000:]
         assert Node.objects.get(pk=node.pk).detached, "it went without a goodbye"
     assert run(run_id).crashes == 0

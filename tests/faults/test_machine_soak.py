@@ -20,7 +20,7 @@ import httpx
 import psutil
 import pytest
 
-from tests.support.cluster import Api, Cluster, Process, wait_until
+from tests.support.cluster import Api, Cluster, Process
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_id
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
@@ -32,6 +32,7 @@ from tests.support.outages import (
     terminate_connections,
     wait_broker_used,
 )
+from tests.support.waiting import limit, wait_until
 from workers.models import Attempt, Run
 from workers.vocabulary.states import FINAL, State
 
@@ -83,14 +84,12 @@ class Client(threading.Thread):
             )
 
     def _until_accepted(self, send: Callable[[], httpx.Response]) -> httpx.Response:
-        deadline = time.monotonic() + 120
-        while True:
+        def accepted() -> httpx.Response | None:
             answer = send()
-            if answer.status_code == 200:
-                return answer
-            assert answer.status_code == 503, answer.text
-            assert time.monotonic() < deadline, f"refused for two minutes: {answer.text}"
-            time.sleep(0.2)  # the pace of a client that tries again
+            assert answer.status_code in (200, 503), answer.text
+            return answer if answer.status_code == 200 else None
+
+        return wait_until(accepted, 120, 0.2, "what was refused with 503 is accepted in the end")
 
 
 @dataclass
@@ -167,19 +166,19 @@ class Soak:
         for client in self.clients:
             client.start()
         try:
-            while time.monotonic() < deadline:
+            while time.monotonic() < deadline:  # pace: how long it lasts
                 calm = time.monotonic() + 0.5 + chance.random() * 2
-                while time.monotonic() < calm:
+                while time.monotonic() < calm:  # pace: the rhythm of faults
                     for gauge in self.gauges.values():
                         gauge.read()
-                    time.sleep(0.2)  # the rhythm of readings and faults
+                    time.sleep(0.2)  # pace: the rhythm of readings and faults
                 chance.choice(faults)()
                 count += 1
         finally:
             for client in self.clients:
                 client.stopping.set()
             for client in self.clients:
-                client.join(130)
+                client.join(limit(130))
         assert [client.failure for client in self.clients] == ["", ""]
         return count
 

@@ -15,7 +15,7 @@ from cryptography.fernet import Fernet
 from django.db.models import F
 
 from tests.support.claimed import claimed_run
-from tests.support.cluster import Cluster, freeze, wait_until
+from tests.support.cluster import Cluster, freeze
 from tests.support.engine import run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
@@ -32,6 +32,7 @@ from tests.support.machine import (
     wait_for_file,
     was_started,
 )
+from tests.support.waiting import wait_until
 from workers import secrets, services
 from workers.launcher import control
 from workers.models import Attempt

@@ -13,13 +13,14 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
 from tests.support.ledger import traces, wait_begun
 from tests.support.machine import alive, commands, kill, launcher_pid, started, wait_dead
 from tests.support.seeds import dice
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node, RunEvent
 from workers.services import Cancellation
@@ -69,7 +70,7 @@ def _race(cluster: Cluster, account: Account, folder: Path, *, rounds: int) -> N
             racer.run_id = submit(account.tenant_id, command, retries=1)
             if racer.of == "end":
                 wait_until(lambda: begins(ledger).get(racer.name), 60, 0.005, why=f"{racer.name} begins")
-            time.sleep(racer.cancel_after_s)  # the race itself
+            time.sleep(racer.cancel_after_s)  # pace: the race itself
             racer.answer = services.cancel(account.tenant_id, racer.run_id)
         finally:
             connection.close()

@@ -16,7 +16,7 @@ from tests.support.beats import (
     wait_let_go,
     wait_retried,
 )
-from tests.support.cluster import Cluster, test_database_url, wait_until
+from tests.support.cluster import Cluster, test_database_url
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import (
@@ -30,6 +30,7 @@ from tests.support.invariants import (
 from tests.support.ledger import assert_no_overlap, ticking_command
 from tests.support.machine import started
 from tests.support.proxy import Proxy, upstream_of, url_through
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt
 from workers.vocabulary.states import Reason, State
@@ -216,7 +217,7 @@ def test_a_worker_that_is_cut_off_can_be_stopped(
     wait_started(run_id)
     shim = started(cluster.folder / "n1", run_id).shim_pid
     _break(wire, how)
-    assert worker.terminate(30.0) == 0
+    assert worker.terminate() == 0
     cluster.node(GANTRY_WAIT_BROKER="0")
     wait_until(lambda: run(run_id).lease_epoch == 2, why="the next worker adopts it")
     assert started(cluster.folder / "n1", run_id).shim_pid == shim

@@ -14,7 +14,7 @@ from tests.support.beats import (
     wait_let_go,
     wait_retried,
 )
-from tests.support.cluster import Cluster, Process, frozen, wait_until
+from tests.support.cluster import Cluster, Process, frozen
 from tests.support.engine import output, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import (
@@ -26,6 +26,7 @@ from tests.support.invariants import (
 )
 from tests.support.ledger import assert_no_overlap, ticking_command, traces, wait_begun
 from tests.support.machine import alive, commands, launcher_pid, signal_all, started, wait_for_file
+from tests.support.waiting import wait_until
 from workers.launcher import control
 from workers.models import Attempt, Run
 from workers.vocabulary.states import Reason, State

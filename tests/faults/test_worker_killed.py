@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import (
@@ -21,6 +21,7 @@ from tests.support.ledger import wait_begun
 from tests.support.machine import alive, commands, kill, launcher, launcher_pid, started
 from tests.support.receivers import OPEN, Receivers
 from tests.support.seeds import dice
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
 from workers.vocabulary.states import Reason, State
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from django.db import connection
 
-from tests.support.cluster import Cluster, Process, wait_until
-from tests.support.engine import run, submit, wait_final, wait_started
+from tests.support.cluster import Cluster, Process
+from tests.support.engine import run, states, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import (
     assert_invariants,
@@ -24,6 +23,7 @@ from tests.support.invariants import (
 )
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive, started
+from tests.support.waiting import limit, wait_until
 from workers.models import Attempt, Run
 from workers.vocabulary.states import FINAL, Reason, State
 
@@ -95,17 +95,19 @@ class Killer:
         """Strike once per lease of the culprit, until its process is gone."""
         shim = started(self._home, run_id).shim_pid
         epoch = 0
-        deadline = time.monotonic() + 150
-        while alive(shim):
-            assert time.monotonic() < deadline, f"the culprit lives: {run(run_id).message}"
+
+        def dead() -> bool:
+            nonlocal epoch
             now = run(run_id).lease_epoch
-            if now > epoch:
+            if alive(shim) and now > epoch:
                 epoch = now
                 if os.geteuid() == 0:
                     self._supervisor.worker.kill()
                 else:
                     self._strike.touch()
-            time.sleep(0.02)
+            return not alive(shim)
+
+        wait_until(dead, 150, 0.02, "the culprit dies", lambda: states(run_id))
         connection.close()
 
 
@@ -130,7 +132,7 @@ def test_a_run_that_kills_its_worker_is_stopped(
         wait_until(lambda: supervisor.deaths, why="the worker dies")
         late = submit(account.tenant_id, ledger_command(ledger, "late", bystander, code=6))
         (stopped,) = wait_final(culprit, timeout_s=180)
-        killing.join(60)
+        killing.join(limit(60))
         wait_started(late)
         gate.unlink()
         wait_final(early, late)

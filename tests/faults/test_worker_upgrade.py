@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import (
@@ -20,6 +20,7 @@ from tests.support.invariants import (
 from tests.support.ledger import wait_begun
 from tests.support.machine import launcher, started
 from tests.support.releases import make_release
+from tests.support.waiting import wait_until
 from workers import services
 from workers.launcher import control
 from workers.models import Attempt, Node, Run

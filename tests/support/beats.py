@@ -6,8 +6,9 @@ from datetime import datetime
 
 from django.db import connection
 
-from tests.support.cluster import Process, wait_until
-from tests.support.engine import run, wait_started
+from tests.support.cluster import Process
+from tests.support.engine import run, states, wait_started
+from tests.support.waiting import wait_until
 from workers.models import Node, RunEvent
 
 
@@ -25,7 +26,8 @@ def wait_beat(name: str, since: datetime | None = None, timeout_s: float = 60.0)
     wait_until(
         lambda: Node.objects.filter(name=name, heartbeat_at__gt=moment).exists(),
         timeout_s,
-        why=f"{name} beats",
+        why=f"{name} beats after {moment}",
+        see=lambda: f"beats {list(Node.objects.values_list('name', 'heartbeat_at', 'detached'))} at {now()}",
     )
 
 
@@ -38,13 +40,19 @@ def leased(run_id: int) -> bool:
 
 def wait_retried(run_id: int) -> None:
     """Wait until the second attempt of a run has started."""
-    wait_until(lambda: run(run_id).attempt == 2, 90, why=f"run {run_id} is retried")
+    wait_until(
+        lambda: run(run_id).attempt == 2, 90, why=f"run {run_id} is retried", see=lambda: states(run_id)
+    )
     wait_started(run_id)
 
 
 def wait_let_go(worker: Process, how_many: int) -> None:
     """Wait until a worker has noticed of so many runs that they are not its own any more."""
-    wait_until(lambda: worker.text().count("run.left") == how_many, why=f"{worker.name} lets go of its runs")
+    wait_until(
+        lambda: worker.text().count("run.left") == how_many,
+        why=f"{worker.name} lets go of {how_many} runs",
+        see=worker.tail,
+    )
 
 
 def recorded_by(run_id: int) -> list[tuple[int, str]]:

@@ -12,60 +12,43 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from django.db import connection
 
+from tests.support.waiting import limit, wait_until
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-#: Seconds, like the settings of the same names; a lease is renewed four times before it runs out.
+#: A machine that stands still for seconds loses no node: losing one is for the tests that say so.
+PATIENT = {"GANTRY_NODE_LOST_AFTER_S": "90", "GANTRY_GUARD_MARGIN_S": "10"}
+#: Seconds, like the settings of the same names. A lease, too, runs out only where a test wants it to.
 QUICK = {
-    "GANTRY_LEASE_S": "3",
+    **PATIENT,
+    "GANTRY_LEASE_S": "30",
     "GANTRY_HEARTBEAT_S": "0.5",
-    "GANTRY_NODE_LOST_AFTER_S": "9",
-    "GANTRY_GUARD_MARGIN_S": "4",
     "GANTRY_LOOK_S": "0.3",
     "GANTRY_HANDOVER_S": "1",
     "GANTRY_RECONCILE_S": "0.5",
     "GANTRY_RETRY_BASE_S": "0.2",
     "GANTRY_GRACE_S": "1",
     "GANTRY_CALLBACK_RETRY_BASE_S": "0.3",
-    "GANTRY_CALLBACK_LEASE_S": "11",
-    "GANTRY_CALLBACK_TIMEOUT_S": "5",
+    "GANTRY_CALLBACK_LEASE_S": "23",
+    "GANTRY_CALLBACK_TIMEOUT_S": "15",
     "GANTRY_LOG_FORMAT": "text",
     "GANTRY_MIN_FREE_MB": "16",
     "PYTHONUNBUFFERED": "1",
 }
-#: For tests in which no node is lost: with the times above a worker that stands still for 5 s is.
-PATIENT = {"GANTRY_NODE_LOST_AFTER_S": "90", "GANTRY_GUARD_MARGIN_S": "10"}
 
 
 def spare_neighbours(cluster: Cluster) -> None:
     """For a fork bomb: as an ordinary account it would take every process from the tests beside it, too."""
     if os.geteuid() != 0:
         cluster.env["GANTRY_COMMAND_PROCESSES"] = "300"
-
-
-def wait_until(what: Callable[[], Any], timeout_s: float = 60.0, every_s: float = 0.05, why: str = "") -> Any:
-    """Wait until ``what`` returns something true and return it; fail with ``why`` otherwise.
-
-    The bound is for a machine that is overloaded, not for what is waited for. The last look begins after it.
-    """
-    deadline = time.monotonic() + timeout_s
-    while True:
-        late = time.monotonic() > deadline
-        found = what()
-        if found:
-            return found
-        if late:
-            raise AssertionError(f"not within {timeout_s:g} s: {why or what}")
-        time.sleep(every_s)
 
 
 #: Ports that ``free_port`` gave out, each held until this process ends.
@@ -90,14 +73,14 @@ def freeze(pid: int) -> None:
     os.kill(pid, signal.SIGSTOP)
     tasks = Path(f"/proc/{pid}/task")
 
-    def stands() -> bool:
-        states: set[str] = set()
+    def states() -> set[str]:
+        found: set[str] = set()
         for task in tasks.iterdir():
             with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # a thread that has ended
-                states.add((task / "stat").read_text().rpartition(")")[2].split()[0])
-        return states <= {"T", "t", "Z", "X"}
+                found.add((task / "stat").read_text().rpartition(")")[2].split()[0])
+        return found
 
-    wait_until(stands, why=f"process {pid} stands still")
+    wait_until(lambda: states() <= {"T", "t", "Z", "X"}, why=f"process {pid} stands still", see=states)
 
 
 @dataclass
@@ -119,12 +102,13 @@ class Process:
     def kill(self) -> None:
         """SIGKILL, as a crash or the kernel's out-of-memory killer would."""
         self.popen.kill()
-        self.popen.wait(60)
+        self.popen.wait(limit(60))
 
-    def terminate(self, timeout_s: float = 60.0) -> int:
+    def terminate(self) -> int:
         """TERM and wait; returns the exit code."""
         self.popen.terminate()
-        return self.popen.wait(timeout_s)
+        wait_until(lambda: not self.alive, why=f"{self.name} ends after TERM", see=self.tail)
+        return self.popen.wait()
 
     def freeze(self) -> None:
         freeze(self.pid)
@@ -134,6 +118,15 @@ class Process:
 
     def text(self) -> str:
         return re.sub(r"\x1b\[[0-9;]*m", "", self.log.read_text(errors="replace"))
+
+    def tail(self) -> str:
+        """The end of its log, and how it ended if it has."""
+        return f"{self.name}, exit code {self.popen.poll()}:\n{self.text()[-2000:]}"
+
+    def wait_said(self, words: str, timeout_s: float = 60.0) -> None:
+        """Wait for words in its log; it may not die meanwhile."""
+        wait_until(lambda: words in self.text() or not self.alive, timeout_s, why=words, see=self.tail)
+        assert words in self.text(), f"it ended without {words}: {self.tail()}"
 
 
 @dataclass
@@ -192,12 +185,12 @@ class Cluster:
             wait_until(
                 lambda: self._incarnation(name) > before or not process.alive,
                 why=f"node {name} registers",
+                see=process.tail,
             )
             if not process.alive:
                 raise AssertionError(f"node {name} ended:\n{process.text()[-3000:]}")
             if env.get("GANTRY_WAIT_BROKER", "1") == "1":
-                with contextlib.suppress(AssertionError):
-                    wait_until(lambda: "broker.back" in process.text(), 30)
+                process.wait_said("broker.back")
         return process
 
     def api(self, *, workers: int = 1, threads: int = 8, **env: str) -> Api:
@@ -228,12 +221,12 @@ class Cluster:
 
         def answers() -> bool:
             try:
-                with urllib.request.urlopen(f"{api.url}/healthz", timeout=5):
+                with urllib.request.urlopen(f"{api.url}/healthz", timeout=limit(5)):
                     return True
             except OSError:
                 return not api.alive
 
-        wait_until(answers, why="the API answers")
+        wait_until(answers, why="the API answers", see=api.tail)
         assert api.alive, api.text()[-3000:]
         return api
 
@@ -254,7 +247,11 @@ class Cluster:
             ROOT,
         )
         if wait:
-            wait_until(lambda: beats() != before or not process.alive, why=f"deliverer {name} beats")
+            wait_until(
+                lambda: beats() != before or not process.alive,
+                why=f"deliverer {name} beats",
+                see=process.tail,
+            )
             assert process.alive, process.text()[-3000:]
         return process
 
@@ -293,8 +290,12 @@ class Cluster:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
         for process in self.processes:
-            process.popen.wait(60)
-        wait_until(lambda: not kill_under(self.folder), why="every launcher and run of the test is gone")
+            process.popen.wait(limit(60))
+        wait_until(
+            lambda: not kill_under(self.folder),
+            why="every launcher and run of the test is gone",
+            see=lambda: pids_under(self.folder),
+        )
 
     def logs(self) -> str:
         """The tails of all logs, for a failing assertion."""

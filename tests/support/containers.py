@@ -6,9 +6,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tests.support.cluster import wait_until
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Tenant
 from workers.tenants import policy
@@ -79,7 +79,12 @@ def container_of(engine: Engine, run_id: int, timeout_s: float = 60.0) -> dict[s
         assert len(found) < 2, f"I2: {len(found)} containers of run {run_id}"
         return found[0] if found and found[0]["State"]["Status"] != "created" else None
 
-    found: dict[str, Any] = wait_until(there, timeout_s, why=f"the container of run {run_id} is there")
+    found: dict[str, Any] = wait_until(
+        there,
+        timeout_s,
+        why=f"the container of run {run_id} is there",
+        see=lambda: containers_of(engine, run_id),
+    )
     return found
 
 

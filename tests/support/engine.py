@@ -6,7 +6,7 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from tests.support.cluster import wait_until
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import LogChunk, Run
 from workers.runs import transitions
@@ -52,19 +52,27 @@ def wait_final(*run_ids: int, timeout_s: float = 90.0) -> list[Run]:
     wait_until(
         lambda: Run.objects.filter(pk__in=run_ids, state__in=FINAL).count() == len(set(run_ids)),
         timeout_s,
-        why=f"runs end: {states(*run_ids)}",
+        why=f"{len(set(run_ids))} runs end",
+        see=lambda: [found for found in states(*run_ids) if found[1] not in FINAL],
     )
     return [run(run_id) for run_id in run_ids]
 
 
 def wait_started(run_id: int, timeout_s: float = 90.0) -> Run:
     """Wait until a run's command is recorded as started."""
-    wait_until(lambda: run(run_id).started_at is not None, timeout_s, why=f"run starts: {states(run_id)}")
+    wait_until(
+        lambda: run(run_id).started_at is not None,
+        timeout_s,
+        why=f"run {run_id} starts",
+        see=lambda: states(run_id),
+    )
     return run(run_id)
 
 
-def states(*run_ids: int) -> list[tuple[int, str, str, str]]:
-    return list(Run.objects.filter(pk__in=run_ids).values_list("id", "state", "reason", "message"))
+def states(*run_ids: int) -> list[tuple[int, str, str, str, int, int]]:
+    """(id, state, reason, message, attempt, lease's epoch) of each."""
+    fields = ("id", "state", "reason", "message", "attempt", "lease_epoch")
+    return list(Run.objects.filter(pk__in=run_ids).order_by("id").values_list(*fields))
 
 
 def output(run_id: int, attempt: int | None = None, stream: int = 1) -> bytes:

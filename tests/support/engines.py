@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 
 import docker
 
-from tests.support.cluster import freeze, wait_until
+from tests.support.cluster import freeze
+from tests.support.waiting import limit, wait_until
 
 T = TypeVar("T")
 
@@ -94,7 +95,9 @@ class Engine:
                 start_new_session=True,
             )
         daemon = self._daemon
-        wait_until(lambda: self.answers() or daemon.poll() is not None, 120, 0.02, why="dockerd answers")
+        wait_until(
+            lambda: self.answers() or daemon.poll() is not None, 120, 0.02, "dockerd answers", self.log
+        )
         assert daemon.poll() is None, f"dockerd ended:\n{self.log()[-3000:]}"
 
     def kill_daemon(self) -> None:
@@ -119,13 +122,13 @@ class Engine:
         self._close_client()
         if self._unshare is not None:
             self._unshare.kill()  # with it the first process of the PID namespace, with that all others
-            self._unshare.wait(60)
+            self._unshare.wait(limit(60))
             assert self._unshare.stdin is not None
             self._unshare.stdin.close()
             self._unshare = None
         if self._daemon is not None:
             self._daemon.kill()
-            self._daemon.wait(60)
+            self._daemon.wait(limit(60))
             self._daemon = None
         # A zombie counts as gone: the first process of a PID namespace becomes one after all the others.
         wait_until(lambda: not _alive(self.keeper), every_s=0.01, why="the engine's processes are gone")
@@ -165,7 +168,7 @@ class Engine:
         for whom, what in ((pid, number), (pid, signal.SIGCONT), (self._daemon.pid, signal.SIGCONT)):
             with contextlib.suppress(ProcessLookupError):  # it may be frozen
                 os.kill(whom, what)
-        self._daemon.wait(60)
+        self._daemon.wait(limit(60))
         self._daemon = None
         self._pid_file.unlink(missing_ok=True)
 
@@ -201,13 +204,13 @@ class Engine:
     def client(self) -> Any:
         """The SDK's client for the test's own questions; closed and made again around a restart."""
         if self._client is None:
-            self._client = docker.DockerClient(base_url=self.url, version="1.41", timeout=120)
+            self._client = docker.DockerClient(base_url=self.url, version="1.41", timeout=limit(120))
         return self._client
 
     def answers(self) -> bool:
         """Does it answer a ping now?"""
         link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        link.settimeout(5)
+        link.settimeout(limit(5))
         try:
             link.connect(str(self.socket))
             link.sendall(b"GET /_ping HTTP/1.0\r\n\r\n")
@@ -243,7 +246,11 @@ class Engine:
         for item in self.client.api.containers(all=True):
             with contextlib.suppress(docker.errors.APIError):  # gone, or being removed: that is waited for
                 self.client.api.remove_container(item["Id"], force=True, v=True)
-        wait_until(lambda: not self.client.api.containers(all=True), why="every container is removed")
+        wait_until(
+            lambda: not self.client.api.containers(all=True),
+            why="every container is removed",
+            see=self.containers,
+        )
         # What a container still uses is passed by in silence.
         self.client.api.prune_networks()
         self.client.api.prune_volumes()
@@ -291,9 +298,9 @@ class Engine:
         """The beginning of a command that executes the rest inside the engine's namespaces."""
         return ["nsenter", f"--target={self.keeper}", *namespaces, "--"]
 
-    def connect(self, port: int, timeout_s: float = 20.0) -> socket.socket:
+    def connect(self, port: int, timeout_s: float = 60.0) -> socket.socket:
         """A connection to a port that one of its containers has published."""
-        return self._in_network(lambda: socket.create_connection(("127.0.0.1", port), timeout_s))
+        return self._in_network(lambda: socket.create_connection(("127.0.0.1", port), limit(timeout_s)))
 
     def listen(self, port: int = 0, host: str = "127.0.0.1") -> socket.socket:
         """A listening socket as dockerd sees it, e.g. for a registry that behaves badly.

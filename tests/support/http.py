@@ -11,6 +11,7 @@ import httpx
 
 from tests.support.cluster import Api
 from tests.support.fixtures import Account
+from tests.support.waiting import limit
 
 logging.getLogger("httpx").setLevel(logging.WARNING)  # a line per request buries the rest
 
@@ -20,7 +21,9 @@ class TaskClient:
 
     def __init__(self, api: Api, account: Account, timeout_s: float = 60.0) -> None:
         # verify=False: it is plain HTTP, and loading certificates would cost more than the test.
-        self.http = httpx.Client(base_url=api.url, headers=account.headers, timeout=timeout_s, verify=False)
+        self.http = httpx.Client(
+            base_url=api.url, headers=account.headers, timeout=limit(timeout_s), verify=False
+        )
         #: Seconds that each submission took, in order.
         self.took: list[float] = []
 

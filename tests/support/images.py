@@ -16,8 +16,8 @@ from typing import Any
 
 import docker
 
-from tests.support.cluster import wait_until
 from tests.support.engines import Engine
+from tests.support.waiting import limit, wait_until
 
 #: Runs as root, starts a shell; every applet of busybox, the users app (1000) and nobody, a writable /tmp.
 BUSYBOX = "gantry-test/busybox:1"
@@ -168,7 +168,7 @@ class Registry:
     def stop(self) -> None:
         if self._process is not None:
             self._process.kill()
-            self._process.wait(60)
+            self._process.wait(limit(60))
             self._process = None
 
     def push(self, source: str, name: str) -> str:

@@ -16,10 +16,11 @@ from pathlib import Path
 
 from django.db.models import Sum
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output
 from tests.support.engines import Engine
 from tests.support.receivers import Receivers
+from tests.support.waiting import wait_until
 from workers.models import Attempt, Callback, Node, Run, RunEvent
 from workers.vocabulary.families import ENDED
 from workers.vocabulary.states import FINAL, LEGAL, State
@@ -69,6 +70,9 @@ def assert_invariants(
         lambda: not Run.objects.exclude(state__in=FINAL).exists(),
         timeout_s,
         why="I1 everything ends",
+        see=lambda: list(
+            Run.objects.exclude(state__in=FINAL).values_list("id", "state", "reason", "message", "attempt")
+        ),
     )
     for event in RunEvent.objects.all():
         pair = (State(event.from_state), State(event.to_state))
@@ -78,10 +82,11 @@ def assert_invariants(
         assert row.state != State.RUNNING, f"attempt {row.number} of run {row.run_id} was never closed"
     used = Node.objects.aggregate(cpu=Sum("cpu_m_used"), mem=Sum("mem_mb_used"), slots=Sum("slots_used"))
     assert not any(used.values()), f"I4: reservations are left: {used}"
-    try:
-        wait_until(lambda: not left_over(cluster, engines))
-    except AssertionError:
-        raise AssertionError(f"I4 something is left: {left_over(cluster, engines)}") from None
+    wait_until(
+        lambda: not left_over(cluster, engines),
+        why="I4 nothing is left",
+        see=lambda: left_over(cluster, engines),
+    )
     if receivers is not None:
         assert_told(receivers, timeout_s)
 
@@ -93,11 +98,13 @@ def assert_told(receivers: Receivers, timeout_s: float = 90.0) -> None:
     """
     mine = f":{receivers.port}/"
     owed = Callback.objects.filter(url__contains=mine)
-    try:
-        wait_until(lambda: not owed.exclude(state="delivered").exists(), timeout_s)
-    except AssertionError:
-        left = list(owed.exclude(state="delivered").values_list("run_id", "event", "state", "attempts_made"))
-        raise AssertionError(f"I4 events are not delivered: {left[:20]}") from None
+    left = owed.exclude(state="delivered")
+    wait_until(
+        lambda: not left.exists(),
+        timeout_s,
+        why="I4 every event is delivered",
+        see=lambda: list(left.values_list("run_id", "event", "state", "attempts_made")[:20]),
+    )
     came = [item.id for item in receivers.got]
     first = {message: place for place, message in reversed(list(enumerate(came)))}
     ended = Run.objects.filter(callback_url__contains=mine, state__in=FINAL)

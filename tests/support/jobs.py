@@ -6,10 +6,11 @@ from typing import Any
 
 import httpx
 
-from tests.support.cluster import Api, wait_until
+from tests.support.cluster import Api
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX
+from tests.support.waiting import limit, wait_until
 from workers.models import Tenant
 
 ENDED = ("FINISHED", "CREATE_FAILED", "RUNNING_FAILED")
@@ -37,7 +38,7 @@ class JobClient:
     """Calls of /api/jobs for one account."""
 
     def __init__(self, api: Api, account: Account) -> None:
-        self.http = httpx.Client(base_url=api.url, headers=account.headers, timeout=60, verify=False)
+        self.http = httpx.Client(base_url=api.url, headers=account.headers, timeout=limit(60), verify=False)
 
     def __enter__(self) -> JobClient:
         return self
@@ -77,7 +78,8 @@ class JobClient:
             lambda: all(found in ENDED for found in self.statuses(job, executor)),
             timeout_s,
             0.1,
-            f"every target ends: {[(r['Status'], r.get('E')) for r in self.results(job, executor)]}",
+            "every target ends",
+            lambda: [(r["Status"], r.get("E")) for r in self.results(job, executor)],
         )
         return self.results(job, executor)
 

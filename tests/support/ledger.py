@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from tests.support.cluster import wait_until
+from tests.support.waiting import wait_until
 
 _ME, _NOW = "${HOME##*/}", "$(date +%s.%N)"
 #: The same in a container of busybox, for ``voice``.
@@ -84,7 +84,11 @@ def traces(ledger: Path, name: str) -> list[Trace]:
 def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
     """I2: so many attempts began, each once, and each was dead before the next one began."""
     # A start is recorded a moment before the command's own first word.
-    wait_until(lambda: len(traces(ledger, name)) >= attempts, why=f"attempt {attempts} of {name} begins")
+    wait_until(
+        lambda: len(traces(ledger, name)) >= attempts,
+        why=f"attempt {attempts} of {name} begins",
+        see=lambda: traces(ledger, name),
+    )
     found = traces(ledger, name)
     assert len(found) == attempts, f"I2: {len(found)} attempts of {name} began, not {attempts}: {found}"
     for earlier, later in pairwise(found):
@@ -95,4 +99,6 @@ def assert_no_overlap(ledger: Path, name: str, attempts: int) -> list[Trace]:
 def wait_begun(ledger: Path, *names: str) -> None:
     """Wait until these commands have noted their beginning."""
     wanted = {f"begin {name} " for name in names}
-    wait_until(lambda: all(mark in ledger.read_text() for mark in wanted), why=f"{names} begin")
+    wait_until(
+        lambda: all(mark in ledger.read_text() for mark in wanted), why=f"{names} begin", see=ledger.read_text
+    )

@@ -8,7 +8,8 @@ import signal
 from collections.abc import Iterable
 from pathlib import Path
 
-from tests.support.cluster import Process, wait_until
+from tests.support.cluster import Process
+from tests.support.waiting import wait_until
 from workers.launcher import control, processes
 from workers.runtimes.process.link import BrokenLinkError, connect
 from workers.runtimes.process.records import Hello, Started
@@ -20,6 +21,11 @@ def alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except (FileNotFoundError, ProcessLookupError):
         return False
+
+
+def process_state(pid: int | None) -> str:
+    """The kernel's letter for it: "T" is one that was stopped."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
 
 
 def with_children(pid: int) -> list[int]:
@@ -78,11 +84,13 @@ def _folder(node: Path, run_id: int, attempt: int) -> Path:
 
 def wait_dead(process: Process, timeout_s: float = 60.0) -> None:
     """Wait until a worker has died by itself."""
-    wait_until(lambda: not process.alive, timeout_s, why=f"{process.name} dies:\n{process.text()[-2000:]}")
+    wait_until(lambda: not process.alive, timeout_s, why=f"{process.name} dies", see=process.tail)
 
 
 def wait_for_file(path: Path, timeout_s: float = 60.0) -> None:
-    wait_until(path.exists, timeout_s, every_s=0.01, why=f"{path} appears")
+    wait_until(
+        path.exists, timeout_s, every_s=0.01, why=f"{path} appears", see=lambda: list(path.parent.iterdir())
+    )
 
 
 def signal_all(pids: Iterable[int], number: signal.Signals) -> None:

@@ -18,8 +18,9 @@ from django.db import connection
 from kombu.exceptions import OperationalError
 
 from config.celery import app
-from tests.support.cluster import freeze, wait_until
+from tests.support.cluster import freeze
 from tests.support.session import POSTGRES, REDIS
+from tests.support.waiting import wait_until
 from workers.models import Node
 
 
@@ -48,7 +49,7 @@ def redis_down() -> Iterator[None]:
 def restart_redis(down_s: float = 0.0) -> None:
     """Kill Redis; what it held is gone (no AOF). Start it again after ``down_s`` seconds."""
     with redis_down():
-        time.sleep(down_s)
+        time.sleep(down_s)  # pace: how long the fault lasts
 
 
 def flush_redis() -> None:
@@ -118,7 +119,7 @@ def wait_broker_used(tenant_id: int, node: str = "n1", timeout_s: float = 90.0) 
             seen.append(count)
         return len(seen) > 1 and seen[-1] > seen[0]
 
-    wait_until(consumed, timeout_s, 0.3, f"node {node} takes runs through the broker again")
+    wait_until(consumed, timeout_s, 0.3, f"node {node} takes runs through the broker again", lambda: seen)
 
 
 def wait_broker_trusted(node: str = "n1", timeout_s: float = 90.0) -> None:
@@ -129,5 +130,6 @@ def wait_broker_trusted(node: str = "n1", timeout_s: float = 90.0) -> None:
     wait_until(
         lambda: Node.objects.filter(name=node, broker_ok_at__gt=since).exists(),
         timeout_s,
-        why=f"node {node} hears the broker again",
+        why=f"node {node} hears the broker after {since}",
+        see=lambda: list(Node.objects.values_list("name", "broker_ok_at", "heartbeat_at")),
     )

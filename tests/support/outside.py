@@ -6,8 +6,8 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tests.support.cluster import wait_until
 from tests.support.engines import Engine
+from tests.support.waiting import limit, wait_until
 
 #: Its addresses: an ordinary one (of a network kept for documentation) and a cloud's metadata.
 ADDRESS, METADATA = "198.51.100.7", "169.254.169.254"
@@ -42,7 +42,7 @@ def outside(engine: Engine) -> Iterator[list[str]]:
         yield there
     finally:
         keeper.kill()
-        keeper.wait(60)
+        keeper.wait(limit(60))
         wait_until(
             lambda: (
                 subprocess.run(
@@ -78,6 +78,6 @@ def reach(enter: list[str], address: str, port: int) -> bool:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         check=False,
-        timeout=90,
+        timeout=limit(90),
     )
     return b"reached" in done.stdout

@@ -115,7 +115,7 @@ class Proxy:
                         self.dropped.set()
                         break
                     if self._delay_s:
-                        time.sleep(self._delay_s)
+                        time.sleep(self._delay_s)  # pace: a slow network
                 target.sendall(data)
         with self._lock:
             self._sockets -= {source, target}

@@ -19,6 +19,8 @@ from typing import Any
 
 from standardwebhooks.webhooks import Webhook
 
+from tests.support.waiting import limit
+
 Answer = Callable[[BaseHTTPRequestHandler], None]
 
 #: Settings of processes that may reach the receivers of tests.
@@ -101,6 +103,11 @@ class Receivers:
         with self._lock:
             return [item for item in self.got if item.path == path]
 
+    def waiting(self) -> int:
+        """How many requests have not been answered yet."""
+        with self._lock:
+            return sum(self.under_way.values())
+
     def ids(self, path: str) -> list[str]:
         return [item.id for item in self.at(path)]
 
@@ -158,7 +165,17 @@ def first(count: int, bad: Answer, then: Answer = ok) -> Answer:
     return answer
 
 
-def hang(seconds: float = 60.0) -> Answer:
+def held(gate: threading.Event, then: Answer = ok) -> Answer:
+    """Takes the request and answers when it is told to."""
+
+    def answer(request: BaseHTTPRequestHandler) -> None:
+        assert gate.wait(limit(300)), "nobody opens the gate"
+        then(request)
+
+    return answer
+
+
+def hang(seconds: float = 600.0) -> Answer:
     """Takes the request and says nothing; ends when the client does."""
 
     def answer(request: BaseHTTPRequestHandler) -> None:
@@ -173,10 +190,10 @@ def hang(seconds: float = 60.0) -> Answer:
 def _drip(request: BaseHTTPRequestHandler, head: bytes) -> None:
     with contextlib.suppress(OSError):
         request.wfile.write(head)
-        for _ in range(1200):
+        while True:  # until the client has gone
             request.wfile.write(b"x")
             request.wfile.flush()
-            time.sleep(0.05)
+            time.sleep(0.05)  # pace: a slow peer
     request.close_connection = True
 
 

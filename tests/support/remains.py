@@ -9,16 +9,17 @@ and the folder is removed. After an orderly end there is nothing to do.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from config.local.running import send
 from config.local.temporary import processes_of
+from tests.support.waiting import wait_until
 
 
 def end_with_me(folder: Path) -> None:
@@ -41,11 +42,14 @@ _kept: list[int] = []
 
 
 def _end_everything(folder: Path) -> None:
-    deadline = time.monotonic() + 30
-    while (left := processes_of(folder)) and time.monotonic() < deadline:
+    def gone() -> bool:
+        left = processes_of(folder)
         for process in left:
             send(int(process.split()[0]), signal.SIGKILL)
-        time.sleep(0.1)
+        return not left
+
+    with contextlib.suppress(AssertionError):  # nobody is left to be told
+        wait_until(gone, 30, 0.1)
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -18,6 +17,7 @@ from tests.contracts.jobs.conftest import (
     error,
     ok,
 )
+from tests.support.waiting import limit
 from workers.models import Node, Run
 from workers.scheduling import explain
 from workers.vocabulary.states import Reason, State
@@ -74,7 +74,7 @@ def test_starts_of_two_jobs_do_not_wait_for_each_other(stage: Stage, api: Api) -
 
         thread = threading.Thread(target=start)
         thread.start()
-        thread.join(90)  # a start that waits is refused after 20 s
+        thread.join(limit(90))  # a start that waits is refused after 20 s
         assert started, "it went through while the other start was not committed"
     thread.join()
 
@@ -217,7 +217,7 @@ def test_history_is_every_start_with_its_results(api: Api, stranger: Api, stage:
     assert (ok(page), "cursor=" in page.headers["Link"]) == (everything[:1], True)
 
 
-def test_ten_thousand_executors_stay_fast(api: Api, stage: Stage) -> None:
+def test_ten_thousand_executors_cost_as_many_queries(api: Api, stage: Stage) -> None:
     job = api.job()
     executor = api.start(job, ("a", "n1"))
     row = Executor.objects.get()
@@ -226,14 +226,12 @@ def test_ten_thousand_executors_stay_fast(api: Api, stage: Stage) -> None:
         for field in Executor._meta.concrete_fields
         if field.name != "id"
     }
-    began = time.monotonic()
     many = Executor.objects.bulk_create(
         Executor(**{**values, "number": number, "create_time": float(number)}) for number in range(1, 10_001)
     )
     Target.objects.bulk_create(
         Target(executor=item, ordinal=0, container="c", node="n", error="no such node") for item in many
     )
-    made = time.monotonic()
     with CaptureQueriesContext(connection) as seen:
         (listed,) = ok(api.get("/api/jobs"))
     assert (len(listed["Executors"]), listed["Executors"][0], listed["Executors"][-1]) == (
@@ -245,11 +243,13 @@ def test_ten_thousand_executors_stay_fast(api: Api, stage: Stage) -> None:
     with CaptureQueriesContext(connection) as seen:
         assert api.inspect(job, "5000")["Result"][0]["E"] == "no such node"
     assert len(seen) <= 5
-    assert int(api.start(job, ("a", "n1"))) > 10_000
-    history = ok(api.get(f"/api/jobs/history?JobId={job['JobId']}&limit=1000"))
+    with CaptureQueriesContext(connection) as seen:
+        assert int(api.start(job, ("a", "n1"))) > 10_000
+    assert len(seen) <= 20
+    with CaptureQueriesContext(connection) as seen:
+        history = ok(api.get(f"/api/jobs/history?JobId={job['JobId']}&limit=1000"))
     assert len(history) == 1000
-    asked = time.monotonic()
-    assert asked - made < 10 * (made - began), f"{asked - made:.1f} s, made in {made - began:.1f} s"
+    assert len(seen) <= 6
 
 
 def test_a_start_costs_a_query_for_each_target(api: Api, stage: Stage) -> None:

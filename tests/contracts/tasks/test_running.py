@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from tests.contracts.tasks.conftest import Api, member
-from tests.support.cluster import PATIENT, Cluster, wait_until
+from tests.support.cluster import PATIENT, Cluster
+from tests.support.waiting import wait_until
 from workers.tenants import tenancy
 
 

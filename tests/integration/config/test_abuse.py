@@ -18,8 +18,9 @@ from pytest_django import Settings
 from config import bodies, login
 from config.throttles import SharedBuckets
 from tests.integration.config.test_browsers import basic
-from tests.support.cluster import Api, Cluster, wait_until
+from tests.support.cluster import Api, Cluster
 from tests.support.fixtures import Account, make_account
+from tests.support.waiting import wait_until
 from workers.models import Token
 from workers.tenants import tenancy
 
@@ -113,7 +114,10 @@ def test_a_token_that_ended_ends_in_every_process(cluster: Cluster) -> None:
     tenancy.revoke_token(Token.objects.get(user__username=account.user).pk)
     soon = timezone.now() + timedelta(seconds=0.5)
     Token.objects.filter(user__username=other.user).update(expires_at=soon)
-    wait_until(lambda: {status(api, who) for api in apis for who in (account, other)} == {401})
+    wait_until(
+        lambda: {status(api, who) for api in apis for who in (account, other)} == {401},
+        why="both end in both processes",
+    )
 
 
 # --- Sessions ---------------------------------------------------------------------------------------------
@@ -193,7 +197,7 @@ def test_clients_that_stop_sending_harm_their_own_tenant_only(cluster: Cluster) 
             ("Content-Length: 100", b""),
         ):
             held.enter_context(slow_client(api, account, head, sent))
-        wait_until(lambda: post(api, account).status_code == 503, every_s=0.1)
+        wait_until(lambda: post(api, account).status_code == 503, every_s=0.1, why="its places are taken")
         refused = post(api, account)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
         assert "slow to send" in refused.json()["message"]
@@ -204,13 +208,15 @@ def test_clients_that_stop_sending_harm_their_own_tenant_only(cluster: Cluster) 
         # A second tenant that does the same leaves threads for what has no body.
         for _ in range(3):
             held.enter_context(slow_client(api, other, "Content-Length: 100", b"{"))
-        wait_until(lambda: post(api, other).status_code == 503, every_s=0.1)
+        wait_until(lambda: post(api, other).status_code == 503, every_s=0.1, why="its places are taken")
         assert httpx.get(f"{api.url}/healthz", timeout=60).status_code == 200
         assert (
             httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers, timeout=60).status_code == 200
         )
     # They have hung up.
-    wait_until(lambda: post(api, account).status_code == post(api, other).status_code == 200)
+    wait_until(
+        lambda: post(api, account).status_code == post(api, other).status_code == 200, why="places are free"
+    )
 
 
 def test_the_gate_counts_by_tenant_and_in_all(settings: Settings) -> None:
@@ -248,6 +254,12 @@ def test_huge_headers_are_refused_and_harm_nobody(cluster: Cluster, lines: list[
     assert post(api, account).status_code == 200
 
 
+def _login(api: Api) -> httpx.Response:
+    """A stranger's whole form."""
+    cookies = {"Cookie": f"csrftoken={'c' * 32}", "Content-Type": "application/x-www-form-urlencoded"}
+    return httpx.post(f"{api.url}/admin/login/", content=b"username=x", headers=cookies, timeout=60)
+
+
 def test_the_admins_login_is_no_way_around_it(cluster: Cluster) -> None:
     """Its form is read before anybody is known: strangers have a turn of their own, and not all of them."""
     account = make_account("default")
@@ -261,6 +273,6 @@ def test_the_admins_login_is_no_way_around_it(cluster: Cluster) -> None:
                 "Content-Type: application/x-www-form-urlencoded\r\n"
                 f"Cookie: csrftoken={'c' * 32}\r\n\r\n".encode()
             )
-        time.sleep(0.5)
+        wait_until(lambda: _login(api).status_code == 503, why="no stranger's form is read any more")
         assert httpx.get(f"{api.url}/healthz", timeout=60).status_code == 200
         assert post(api, account).status_code == 200

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import time
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,7 @@ from django.utils import timezone
 
 from config import authentication, peers
 from tests.support.fixtures import Account, make_account
+from tests.support.waiting import wait_until
 from workers.models import Membership, Run, Tenant, Token
 from workers.tenants import identity, tenancy
 
@@ -125,32 +127,33 @@ def test_the_tasks_family_has_its_own_numbers(client: Client, account: Account, 
         assert set(answer.json()) == {"status", "message"}
 
 
-def test_a_remembered_token_costs_no_query_and_microseconds(
+def test_a_remembered_token_costs_no_query_and_little_else(
     client: Client, account: Account, settings: Any
 ) -> None:
     settings.TOKEN_CACHE_S = 60
     client.get("/api/v1/runs", headers=account.headers)
     request = client.get(ME, headers=account.headers).wsgi_request
-    with CaptureQueriesContext(
-        connection,
-    ) as queries:
-        begin = time.process_time()
-        for _ in range(1000):
+    calls = 0
+
+    def count(frame: object, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    with CaptureQueriesContext(connection) as queries:
+        sys.setprofile(count)
+        try:
             authentication.identify(request)
-        each = (time.process_time() - begin) / 1000
+        finally:
+            sys.setprofile(None)
     assert len(queries) == 0
-    begin = time.process_time()
-    for _ in range(20):
-        client.get(ME, headers=account.headers)
-    whole = (time.process_time() - begin) / 20
-    # 60 us, or on a slow machine a small part of what an empty request costs there.
-    assert each < max(60e-6, whole / 20), f"{each * 1e6:.1f} us of {whole * 1e6:.0f} us"
+    # Seen: 36 calls of functions. A hash of a password alone, a row or a serializer are hundreds.
+    assert calls < 100
 
 
 def test_a_token_that_ends_while_it_is_remembered_ends(
     client: Client, account: Account, settings: Any
 ) -> None:
-    settings.TOKEN_CACHE_S = 60
+    settings.TOKEN_CACHE_S = 3600
     for lifetime in (0.3, 3.0, 30.0):  # a busy machine may not get to ask before the brief ones are over
         expires = timezone.now() + timedelta(seconds=lifetime)
         Token.objects.filter(user__username=account.user).update(expires_at=expires)
@@ -159,8 +162,10 @@ def test_a_token_that_ends_while_it_is_remembered_ends(
             break
     else:
         pytest.fail("a token that has not ended is refused")
-    time.sleep(max(0.0, (expires - timezone.now()).total_seconds()) + 0.05)
-    assert code_of(client.get(ME, headers=account.headers)) == "token_expired"
+    ended = wait_until(
+        lambda: (found := client.get(ME, headers=account.headers)).status_code == 401 and found, why="it ends"
+    )
+    assert code_of(ended) == "token_expired"
 
 
 def test_bad_credentials_are_remembered_apart_and_both_are_bounded(account: Account) -> None:

@@ -10,8 +10,8 @@ import psycopg2
 import pytest
 from django.db import DatabaseError, OperationalError, connection, transaction
 
-from tests.support.cluster import wait_until
 from tests.support.outages import terminate_connections
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -38,7 +38,7 @@ def _in_threads(count: int, keep_s: float = 0.0) -> list[int]:
 
     def borrow() -> None:
         seen.append(_backend())
-        time.sleep(keep_s)
+        time.sleep(keep_s)  # pace: how long each is used
         connection.close()
 
     threads = [threading.Thread(target=borrow) for _ in range(count)]

@@ -9,8 +9,9 @@ from collections.abc import Iterable
 
 import pytest
 
-from tests.support.cluster import Api, Cluster, wait_until
+from tests.support.cluster import Api, Cluster
 from tests.support.fixtures import Account, make_account
+from tests.support.waiting import wait_until
 from workers.models import Run
 
 BODY = b'{"taskName": "wire", "commands": "true"}'
@@ -40,7 +41,7 @@ def exchange(
         try:
             wire.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
             for part in parts:
-                time.sleep(pause)
+                time.sleep(pause)  # pace: a slow client
                 wire.sendall(part)
         except OSError:
             pass  # it has answered without waiting for the rest

@@ -11,8 +11,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,9 @@ from cryptography.fernet import Fernet
 from config.local.children import LOG_LIMIT, Child, rotate_when_long
 from config.local.data import REPOSITORY, DataFolder
 from config.local.errors import LocalError
+from config.local.supervisor import Supervisor
 from tests.support.cluster import free_port
+from tests.support.waiting import holds_for, limit, wait_until
 
 
 @pytest.fixture
@@ -40,13 +41,6 @@ def child(folder: Path, program: str, *, own_group: bool = False, grace: float =
         grace=grace,
         own_group=own_group,
     )
-
-
-def wait_until(done: Callable[[], bool], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not done():
-        assert time.monotonic() < deadline, "it did not happen"
-        time.sleep(0.02)
 
 
 def alive(pid: int) -> bool:
@@ -69,7 +63,7 @@ def run_local(*arguments: str, **environment: str) -> subprocess.CompletedProces
         env={**kept, **environment},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=limit(180),
         check=False,
     )
 
@@ -81,14 +75,13 @@ def test_a_child_that_ends_is_started_again_later_each_time(folder: Path) -> Non
     probe = child(folder, "import sys; print('born', flush=True); sys.exit(3)")
     probe.start()
     news: list[str] = []
-    began = time.monotonic()
 
-    while len(news) < 3:
+    def told() -> bool:
         if (sentence := probe.look()) is not None:
             news.append(sentence)
-        assert time.monotonic() - began < 100
-        time.sleep(0.02)
+        return len(news) == 3
 
+    wait_until(told, why="three ends are told", see=lambda: news)
     assert [sentence.partition(" in ")[2].partition(";")[0] for sentence in news] == ["0.5 s", "1 s", "2 s"]
     assert re.match(r"ended with status 3 after \d+ s, ", news[0]), news[0]
     assert news[0].endswith(f"; the end of {probe.log}: born")
@@ -105,25 +98,22 @@ def test_a_long_last_line_shows_that_it_is_cut(folder: Path) -> None:
         news.append(probe.look() or "")
         return bool(news[-1])
 
-    wait_until(ended)
+    wait_until(ended, why="its end is told")
     assert news[-1].endswith(f"; the end of {probe.log}: ... " + "x" * 200)
 
 
 def test_a_killed_child_is_named_so(folder: Path) -> None:
     probe = child(folder, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     probe.start()
-    deadline = time.monotonic() + 60
-    while (news := probe.look()) is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert news is not None
+    news = wait_until(probe.look, why="its end is told")
     assert news.startswith("was killed by SIGKILL")
 
 
 def test_a_child_is_in_its_own_session(folder: Path) -> None:
-    probe = child(folder, "import time; time.sleep(60)")
+    probe = child(folder, "import time; time.sleep(600)")
     probe.start()
     assert probe.pid is not None
-    wait_until(lambda: os.getsid(probe.pid or 0) == probe.pid)
+    wait_until(lambda: os.getsid(probe.pid or 0) == probe.pid, why="it has a session of its own")
     probe.end_now()
     assert probe.ended()
 
@@ -131,40 +121,51 @@ def test_a_child_is_in_its_own_session(folder: Path) -> None:
 def test_a_child_that_ignores_term_is_killed_and_its_group_only_if_it_is_its_own(folder: Path) -> None:
     """The worker's group may hold a launcher that keeps commands alive: that one stays."""
     program = (
-        "import signal, subprocess, time; signal.signal(signal.SIGTERM, signal.SIG_IGN);"
-        "p = subprocess.Popen(['sleep', '600.25']); print(p.pid, flush=True); time.sleep(60)"
+        "import signal, subprocess, time; signal.signal(signal.SIGTERM, lambda *_: print('no', flush=True));"
+        "p = subprocess.Popen(['sleep', '600.25']); print(p.pid, flush=True); time.sleep(600)"
     )
     for own_group in (True, False):
         probe = child(folder, program, own_group=own_group)
         probe.log.unlink(missing_ok=True)
         probe.start()
-        wait_until(lambda: probe.log.read_text().strip().isdigit())  # noqa: B023
+        wait_until(lambda: probe.log.read_text().strip().isdigit(), why="it is up")  # noqa: B023
         grandchild = int(probe.log.read_text())
         probe.ask_to_end()
-        time.sleep(0.2)
+        wait_until(lambda: "no" in probe.log.read_text(), why="it heard that it is to end")  # noqa: B023
         assert not probe.ended()
 
         probe.end_now()
 
         assert probe.ended()
         if own_group:
-            wait_until(lambda: not alive(grandchild))  # noqa: B023
+            wait_until(lambda: not alive(grandchild), why="its group is killed")  # noqa: B023
         else:
             assert alive(grandchild)
             os.kill(grandchild, signal.SIGKILL)
+
+
+def test_who_asks_twice_does_not_wait_for_one_that_ignores_it(folder: Path) -> None:
+    """Its grace period would be an hour."""
+    program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True)"
+    probe = child(folder, f"{program}; time.sleep(600)", grace=3600)
+    probe.start()
+    wait_until(lambda: "up" in probe.log.read_text(), why="it is up")
+    supervisor = Supervisor(DataFolder(folder / "data"))
+    supervisor.asked = 2
+    supervisor._stop_child(probe)
+    assert probe.ended()
 
 
 def test_who_has_the_number_of_a_dead_child_is_spared(folder: Path) -> None:
     """Catches a stop that kills a stranger: numbers of processes come again, on a busy machine soon."""
     probe = child(folder, "pass", own_group=True)
     probe.start()
-    wait_until(probe.ended, 60)
+    wait_until(probe.ended, why="it ends")
     assert probe._process is not None
     with subprocess.Popen(["sleep", "600"], start_new_session=True) as stranger:
         probe._process.pid = stranger.pid  # as if it had been given the number since
         probe.end_now()
-        with pytest.raises(subprocess.TimeoutExpired):
-            stranger.wait(1)
+        holds_for(lambda: stranger.poll() is None, 1, "the stranger lives")
         stranger.kill()
 
 
@@ -176,16 +177,16 @@ from config.local.children import Child
 child = Child("probe", ["sleep", "600"], {{"PATH": "/usr/bin:/bin"}}, Path({str(folder)!r}) / "log", 5, False)
 child.start()
 print(child.pid, flush=True)
-time.sleep(60)
+time.sleep(600)
 """
     with subprocess.Popen(
         [sys.executable, "-c", program], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
     ) as parent:
         assert parent.stdout is not None
         pid = int(parent.stdout.readline())
-        wait_until(lambda: Path(f"/proc/{pid}/comm").read_text().strip() == "sleep")
+        wait_until(lambda: Path(f"/proc/{pid}/comm").read_text().strip() == "sleep", why="it sleeps")
         parent.kill()
-    wait_until(lambda: not alive(pid))
+    wait_until(lambda: not alive(pid), why="the child ends")
 
 
 def test_a_long_log_is_rotated_while_its_child_writes(folder: Path) -> None:
@@ -198,7 +199,7 @@ def test_a_long_log_is_rotated_while_its_child_writes(folder: Path) -> None:
 
     assert probe.log.stat().st_size < LOG_LIMIT / 2
     assert probe.log.with_name("probe.log.1").stat().st_size >= LOG_LIMIT
-    wait_until(lambda: probe.log.stat().st_size > 0)
+    wait_until(lambda: probe.log.stat().st_size > 0, why="it writes on")
     probe.end_now()
 
 

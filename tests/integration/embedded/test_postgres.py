@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from pathlib import Path
 from typing import Any
 
@@ -61,12 +60,10 @@ def test_committed_rows_survive_a_crash(postgres: EmbeddedPostgres, blow: str) -
         for pid in postgres.pids:
             with contextlib.suppress(ProcessLookupError):  # the others go when they see the first one gone
                 os.kill(pid, signal.SIGKILL)
-    began = time.monotonic()
 
     postgres.start()
 
     assert query(postgres, "SELECT answer FROM kept") == [(42,)]
-    assert time.monotonic() - began < 60
 
 
 def test_a_stale_pid_file_that_names_a_living_stranger(postgres: EmbeddedPostgres) -> None:

@@ -9,11 +9,12 @@ import pytest
 from django.db import connection, transaction
 
 from tests.integration.engine_rows import World
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, wait_final, wait_started
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node, Run
 from workers.node import registration

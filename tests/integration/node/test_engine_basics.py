@@ -6,10 +6,11 @@ from pathlib import Path
 
 from django.db.models.functions import Now
 
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Run, RunEvent
 from workers.vocabulary.states import Reason, State

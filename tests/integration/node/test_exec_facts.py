@@ -20,9 +20,9 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from tests.contracts.jobs.conftest import Stage
-from tests.support.cluster import wait_until
 from tests.support.fixtures import Account
 from tests.support.session import POSTGRES
+from tests.support.waiting import limit, wait_until
 from workers import secrets, services
 from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
@@ -73,7 +73,7 @@ class Scripted:
         self.known |= {"exec_id": "e1", "container_id": "c1"}
 
     def start(self, run: ClaimedRun, as_of: float) -> None:
-        assert self.may_start.wait(90)
+        assert self.may_start.wait(limit(90))
         if self._fails == "start":
             raise PrepareFailed(Reason.CREATE, f"there is no program {' '.join(run.secrets)}".strip())
         self.known["pid"] = 4711
@@ -158,7 +158,7 @@ def test_facts_are_there_when_they_are_found_out(scribe: Scribe, account: Accoun
     assert Run.objects.get().started_at is not None
     runtime.known["later"] = 1
     runtime.end.set()
-    thread.join(60)
+    thread.join(limit(60))
     assert Run.objects.get().state == State.SUCCEEDED
     assert facts(run) == {**created, "pid": 4711, "later": 1}
 
@@ -171,7 +171,7 @@ def test_what_fails_leaves_what_was_known(
 ) -> None:
     run, runtime = claimed(account), Scripted(fails=fails)
     runtime.may_start.set()
-    execute(scribe, run, runtime).join(60)
+    execute(scribe, run, runtime).join(limit(60))
     row = Run.objects.get()
     assert (row.state, row.reason, facts(run)) == (State.FAILED, Reason.CREATE, known)
 
@@ -181,29 +181,34 @@ def test_a_start_is_dated_when_it_was_not_when_it_was_written(
 ) -> None:
     """Catches: a time limit that grows with every outage of the database, for who takes the run over."""
     run, scribe = claimed(account), Scribe("n1", lambda: None)
-    done = scribe.write(Entry("started", run.lease, since=time.monotonic()))
-    time.sleep(1.0)  # it cannot be written yet
+    # The claim, too: a start is never dated before that.
+    Attempt.objects.update(claimed_at=F("claimed_at") - timedelta(hours=2))
+    done = scribe.write(Entry("started", run.lease, since=time.monotonic() - 3600))
     scribe.start()
-    assert done.result(60)
+    assert done.result(limit(60))
     scribe.stop(30.0)
     (ran,) = Run.objects.values_list(Now() - F("started_at"), flat=True)
-    assert ran >= timedelta(seconds=1)
+    assert ran >= timedelta(hours=1)
 
 
 def test_a_start_is_not_dated_earlier_because_its_writer_waited(
     transactional_db: None, account: Account
 ) -> None:
     """Catches a start before its claim: a group is written in one transaction, which may wait for a lock."""
+    before = time.monotonic()
     run, scribe = claimed(account), Scribe("n1", lambda: None)
     with contextlib.closing(POSTGRES.connect(str(connection.settings_dict["NAME"]))) as other:
         with other.cursor() as cursor:
             cursor.execute("SELECT 1 FROM workers_run WHERE id = %s FOR UPDATE", [run.lease.run_id])
         scribe.write(Entry("told", run.lease, message="Preparing"))
-        done = scribe.write(Entry("started", run.lease, since=time.monotonic()))
+        since = time.monotonic()
+        done = scribe.write(Entry("started", run.lease, since=since))
         scribe.start()
         wait_until(_somebody_waits_for_a_lock, why="its writer waits")
-        time.sleep(1.0)  # by which it would be dated too early
-    assert done.result(60)
+        waits = time.monotonic()
+        # It would be dated too early by the time for which it waits: longer than the claim was before.
+        wait_until(lambda: time.monotonic() - waits > 2 * (since - before), why="it waits long enough")
+    assert done.result(limit(60))
     scribe.stop(5.0)
     attempt = Attempt.objects.get(run_id=run.lease.run_id)
     assert attempt.started_at is not None
@@ -223,7 +228,7 @@ def test_a_brief_run_has_its_facts_too(scribe: Scribe, account: Account) -> None
     run, runtime = claimed(account), Scripted()
     runtime.may_start.set()
     runtime.end.set()
-    execute(scribe, run, runtime).join(60)
+    execute(scribe, run, runtime).join(limit(60))
     assert facts(run)["pid"] == 4711
 
 
@@ -232,7 +237,7 @@ def test_the_runtime_gets_the_secrets_in_order_and_can_mask_them(scribe: Scribe,
     assert "pass word" not in str(run.spec)
     runtime.may_start.set()
     runtime.end.set()
-    execute(scribe, run, runtime).join(60)
+    execute(scribe, run, runtime).join(limit(60))
     assert runtime.given is not None
     assert runtime.given.secrets == ("pass word", "b", "пароль")
     assert "pass word" not in repr(runtime.given)
@@ -243,14 +248,14 @@ def test_the_runtime_gets_the_secrets_in_order_and_can_mask_them(scribe: Scribe,
 def test_no_message_of_a_runtime_tells_a_secret(scribe: Scribe, account: Account) -> None:
     run, runtime = claimed(account, ("pass word", "bc")), Scripted(fails="start")
     runtime.may_start.set()
-    execute(scribe, run, runtime).join(60)
+    execute(scribe, run, runtime).join(limit(60))
     assert Run.objects.get().message == Attempt.objects.get().message == "there is no program *** bc"
 
 
 def test_without_its_secrets_nothing_is_started(scribe: Scribe, account: Account) -> None:
     run, runtime = claimed(account, ("text",)), Scripted()
     secrets.wipe(run.spec["secret_ids"])
-    execute(scribe, run, runtime).join(60)
+    execute(scribe, run, runtime).join(limit(60))
     row = Run.objects.get()
     assert (row.state, row.reason, runtime.given) == (State.FAILED, Reason.CREATE, None)
     assert "does not exist" in row.message

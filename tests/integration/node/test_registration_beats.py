@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
-import time
 from pathlib import Path
 
 import pytest
 from django.db import connection
 
+from tests.support.waiting import limit, wait_until
 from workers.node import registration
 from workers.node.registration import Capacity, Registration
 
@@ -32,13 +33,15 @@ def test_heartbeats_beside_a_confirmation(tmp_path: Path) -> None:
     beating = threading.Thread(target=beat_until, args=(held, over))
     beating.start()
     try:
-        deadline = time.monotonic() + 60  # a busy machine gives the other thread less
-        confirmed = 0
-        while confirmed < 1000 or (held.beats <= 50 and time.monotonic() < deadline):
+        confirmed = itertools.count(1)
+
+        def often() -> bool:
             registration.confirm(held)
-            confirmed += 1
+            return next(confirmed) >= 1000 and held.beats > 50
+
+        wait_until(often, 180, 0.0, "both come often enough", lambda: held.beats)
     finally:
         over.set()
-        beating.join(30)
+        beating.join(limit(60))
         held.lock.close()
     assert held.beats > 50

@@ -12,8 +12,8 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, row, together
-from tests.support.cluster import wait_until
 from tests.support.seeds import dice
+from tests.support.waiting import limit, wait_until
 from workers import services
 from workers.models import Attempt, Node, Run, RunEvent
 from workers.node.scribe import Entry, Scribe
@@ -103,14 +103,14 @@ def test_a_cancel_that_meets_a_claim_waits_for_it_and_becomes_a_request(world: W
         with transaction.atomic():
             assert claim_as_an_agent_does(node, [run_id])
             claimed.set()
-            assert commit.wait(20)
+            assert commit.wait(limit(60))
 
     def cancel() -> services.Cancellation:
-        assert claimed.wait(20)
+        assert claimed.wait(limit(60))
         return services.cancel(world.tenant.pk, run_id)
 
     def referee() -> None:
-        assert claimed.wait(20)
+        assert claimed.wait(limit(60))
         try:
             wait_until(waits_for_a_lock, why="the cancel waits for the claim")
         finally:
@@ -260,7 +260,7 @@ def test_a_group_of_a_workers_writer_takes_its_locks_in_order(world: World, scri
             )
 
     def write() -> None:
-        assert locked.wait(20)
+        assert locked.wait(limit(60))
         scribe._write(
             [
                 Entry("started", third, since=time.monotonic()),
@@ -304,10 +304,10 @@ def test_a_cancel_that_is_accepted_is_seen_by_every_later_look(world: World) -> 
         with cursor() as opened:
             transitions.request_cancel(opened, [lease.run_id], operator=False)
             requested.set()
-            assert looked.wait(20), "the look waits for a cancel that is not yet accepted"
+            assert looked.wait(limit(60)), "the look waits for a cancel that is not yet accepted"
 
     def look() -> None:
-        assert requested.wait(20)
+        assert requested.wait(limit(60))
         assert world.may_start(lease) == {lease.run_id}, "nobody was told yet that it is accepted"
         looked.set()
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import ROOT, wait_until
+from tests.support.cluster import ROOT
 from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX
 from tests.support.outside import ADDRESS, METADATA, listener, outside, reach
+from tests.support.waiting import wait_until
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine.client import Address, Engine
 from workers.runtimes.engine.networks import NETWORK, Networks

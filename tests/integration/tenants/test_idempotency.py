@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
-import time
 from datetime import timedelta
 from typing import Any
 
@@ -17,6 +17,8 @@ from tests.contracts.tasks.conftest import Stage
 from tests.integration.conftest import Api
 from tests.support.engine import submit
 from tests.support.fixtures import Account, make_account
+from tests.support.session import POSTGRES
+from tests.support.waiting import limit, wait_until
 from workers.models import IdempotencyKey, Run, Tenant, Token
 from workers.tenants import idempotency
 from workers.vocabulary.errors import Conflict, IdempotencyConflict, InvalidInput, Unavailable
@@ -198,6 +200,22 @@ def test_sixteen_at_once_make_one_thing() -> None:
     assert Run.objects.count() == 1
 
 
+def _wait_for_one_that_waits() -> None:
+    """Until a transaction waits for a lock. By a link of its own: others see what was at their start."""
+    with contextlib.closing(POSTGRES.connect(str(connection.settings_dict["NAME"]))) as link:
+        link.autocommit = True
+
+        def somebody_waits() -> bool:
+            with link.cursor() as cursor:
+                cursor.execute(
+                    """SELECT count(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+                )
+                return cursor.fetchone() != (0,)
+
+        wait_until(somebody_waits, why="the second one waits")
+
+
 @pytest.mark.django_db(transaction=True)
 def test_the_second_goes_on_when_the_first_fails() -> None:
     account = make_account("default")
@@ -207,12 +225,12 @@ def test_the_second_goes_on_when_the_first_fails() -> None:
         def create() -> tuple[int, dict[str, Any]]:
             if number == 0:
                 begun.set()
-                time.sleep(0.3)
+                _wait_for_one_that_waits()
                 raise Conflict("the first fails")
             return 200, {"by": number}
 
         if number == 1:
-            begun.wait(60)
+            begun.wait(limit(60))
         try:
             return idempotency.once(account.tenant_id, "POST", "/x", "k", b"", create)
         except Conflict as error:

@@ -16,10 +16,11 @@ from pytest_django import Settings
 from config import throttles
 from tests.integration.conftest import Api
 from tests.integration.engine_rows import World, cursor, together
-from tests.support.cluster import Cluster, wait_until
+from tests.support.cluster import Cluster
 from tests.support.engine import run, submit, wait_final
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Run, Tenant, TenantLoad
 from workers.runs import transitions
@@ -269,23 +270,19 @@ def test_requests_beyond_the_rate_are_429_in_each_envelope(
 
 def test_the_rate_holds_over_all_processes(standing: None) -> None:
     """Two processes spend from one bucket, and what they spend too much is paid back by both."""
-    wait = also = 0.0
-    for tenant in range(1, 50):  # for Redis time passes: where it is too much, once more
-        one, two = throttles.TenantRates(), throttles.TenantRates()
-        one._wake = two._wake = lambda: None  # type: ignore[method-assign]  # settled by hand
-        assert sum(one.take(tenant, 10)[0] == 0 for _ in range(30)) == 20
-        began = time.monotonic()
-        one.settle()
-        assert sum(two.take(tenant, 10)[0] == 0 for _ in range(15)) == 15  # it has not heard of the other yet
-        two.settle()
-        wait, _ = two.take(tenant, 10)
-        one._accounts[tenant].spent = 1
-        one.settle()
-        also, _ = one.take(tenant, 10)
-        if time.monotonic() - began < 0.3:
-            break
-    assert wait > 1, "fifteen too many are a debt"
-    assert also > 1
+    # A token every two seconds, one at once: in Redis, whose time goes on, nothing comes back meanwhile.
+    one, two = throttles.TenantRates(), throttles.TenantRates()
+    one._wake = two._wake = lambda: None  # type: ignore[method-assign]  # settled by hand
+    assert sum(one.take(1, 0.5)[0] == 0 for _ in range(5)) == 1
+    one.settle()
+    assert sum(two.take(1, 0.5)[0] == 0 for _ in range(5)) == 1  # it has not heard of the other yet
+    two.settle()
+    wait, _ = two.take(1, 0.5)
+    assert wait > 2, "one too many is a debt"
+    one._accounts[1].spent = 1
+    one.settle()
+    also, _ = one.take(1, 0.5)
+    assert also > 2
 
 
 def test_without_redis_the_rate_holds_per_process(settings: Settings) -> None:
@@ -309,7 +306,7 @@ def test_shared_buckets_are_one_for_all_processes(forget: bool, standing: None) 
         two.forget("a")
         assert one.take("a") == 0
     else:
-        assert 90 < two.take("a") <= 100
+        assert 50 < two.take("a") <= 100
     assert two.take("b") == 0
 
 
@@ -356,7 +353,7 @@ def test_a_lock_of_one_tenant_holds_up_nobody_else() -> None:
         with transaction.atomic():
             submit(mine.tenant_id, "true")
             held.set()
-            done.wait(20)
+            done.wait(60)
         connection.close()
 
     holder = threading.Thread(target=hold)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler
@@ -17,6 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from pytest_django import Settings
 
+from tests.support import waiting
 from tests.unit.addresses.web_server import Answer, Server, drip, hang, plain, redirect
 from workers.addresses import AddressFailed, Deadline, open_url
 from workers.addresses import http as addresses_http
@@ -156,21 +159,19 @@ def test_the_body_is_read_up_to_the_limit(server: Server) -> None:
 @pytest.mark.parametrize("answer", [drip, hang])
 def test_the_deadline_covers_slow_headers(server: Server, answer: Answer) -> None:
     server.answers["/slow"] = answer
-    started = time.monotonic()
 
     with pytest.raises(AddressFailed, match="it took longer than 1 s"):
         get(server.url("/slow"), seconds=1)
-    assert time.monotonic() - started < 40
 
 
 def test_the_deadline_covers_a_slow_body(server: Server) -> None:
     def slow(request: BaseHTTPRequestHandler) -> None:
         request.send_response(200)
-        request.send_header("Content-Length", "1000")
+        request.send_header("Content-Length", "1000000")
         request.end_headers()
-        for _ in range(100):
+        while True:  # until the client has gone
             request.wfile.write(b"x")
-            time.sleep(0.05)
+            time.sleep(0.05)  # pace: a slow peer
 
     server.answers["/slow"] = slow
     with pytest.raises(AddressFailed, match="it took longer than 1 s"):
@@ -181,15 +182,17 @@ def test_the_deadline_covers_a_slow_body(server: Server) -> None:
 
 
 def test_the_deadline_covers_the_look_up(server: Server) -> None:
-    started = time.monotonic()
+    given_up, answered = threading.Event(), threading.Event()
 
     def slow(host: str) -> list[str]:
-        time.sleep(60)
+        given_up.wait(waiting.limit(300))
+        answered.set()
         return ["127.0.0.1"]
 
     with pytest.raises(AddressFailed, match="it took longer than 1 s"):
         get(server.url(host="name.test"), seconds=1, resolver=slow)
-    assert time.monotonic() - started < 40
+    assert not answered.is_set(), "the answer was waited for"
+    given_up.set()
 
 
 def test_whoever_waits_can_give_up(server: Server) -> None:
@@ -197,15 +200,14 @@ def test_whoever_waits_can_give_up(server: Server) -> None:
         pass
 
     server.answers["/hang"] = hang
-    started = time.monotonic()
+    ticks = itertools.count()
 
     def tick() -> None:
-        if time.monotonic() - started > 0.5:
+        if next(ticks) > 2:
             raise Stop
 
     with pytest.raises(Stop):
-        get(server.url("/hang"), deadline=Deadline(60, tick=tick))
-    assert time.monotonic() - started < 40
+        get(server.url("/hang"), deadline=Deadline(3600, tick=tick))
 
 
 def test_failures_are_told_in_one_sentence_without_the_query(server: Server) -> None:

@@ -70,10 +70,10 @@ def redirect(location: str, status: int = 302) -> Answer:
 
 def drip(request: BaseHTTPRequestHandler) -> None:
     request.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
-    for _ in range(1200):
+    while True:  # until the client has gone
         request.wfile.write(b"x")
-        time.sleep(0.05)
+        time.sleep(0.05)  # pace: a slow peer
 
 
 def hang(request: BaseHTTPRequestHandler) -> None:
-    time.sleep(60)
+    time.sleep(3600)  # pace: a peer that says nothing

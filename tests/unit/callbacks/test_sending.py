@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import base64
+import itertools
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 
 import pytest
@@ -66,20 +68,23 @@ def test_what_a_receiver_gets(them: Receivers) -> None:
 )
 def test_ways_to_misbehave(them: Receivers, way: Any, code: int | None, timed_out: bool) -> None:
     them.answers["/x"] = way
-    began = time.monotonic()
-    found = sent(them.url("/x"), 1.0 if timed_out else 30.0)
+    found = sent(them.url("/x"), 1.0 if timed_out else 3600.0)
     assert (found.status, found.timed_out, found.refused) == (code, timed_out, False)
     assert bool(found.error) is (code != 200)
-    assert time.monotonic() - began < 25
     assert len(them.got) == 1, "no redirect is followed, nothing is sent twice"
 
 
 def test_no_more_than_a_little_of_an_answer_is_read(them: Receivers) -> None:
-    """A flood of 64 MB costs what its first kilobytes cost."""
-    them.answers["/x"] = flood
-    sent(them.url("/x"), 60)
+    """An answer without an end: who reads all of it never comes back."""
+
+    def endless(request: BaseHTTPRequestHandler) -> None:
+        request.wfile.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+        while True:  # until the client has gone
+            request.wfile.write(b"x" * 65_536)
+
+    them.answers["/x"] = endless
     assert ANSWER_MOST < 64 * 1024
-    assert sent(them.url("/x"), 60).ms < 20_000
+    assert sent(them.url("/x"), 3600).status == 200
 
 
 def test_nobody_listens_or_no_such_name() -> None:
@@ -123,14 +128,13 @@ def test_denied_addresses(url: str, settings: Any) -> None:
 
 
 def test_it_can_be_given_up(them: Receivers) -> None:
-    """The process ends: a delivery under way is left within a moment."""
-    them.answers["/x"] = hang()
-    began = time.monotonic()
+    """The process ends: a delivery under way is left."""
+    them.answers["/x"] = hang(3600)
+    ticks = itertools.count()
 
     def tick() -> None:
-        if time.monotonic() - began > 0.3:
+        if next(ticks) > 2:
             raise KeyError("stop")
 
     with pytest.raises(KeyError):
-        sent(them.url("/x"), 60, tick=tick)
-    assert time.monotonic() - began < 40
+        sent(them.url("/x"), 3600, tick=tick)

@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from tests.support.waiting import limit
+
 _PROGRAM = """
 import os, threading
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
@@ -19,7 +21,7 @@ def detach():
 leaving = Leaving(threading.Event(), detach)
 for _ in range(5):
     leaving.in_background({code})
-threading.Event().wait(60)
+threading.Event().wait(6000)
 """
 
 
@@ -37,7 +39,7 @@ def test_it_detaches_once_and_ends_whatever_happens(body: str, code: int, ends: 
     """Catches a worker that lives on, deaf, because its detaching failed, and one that detaches twice."""
     program = _PROGRAM.format(body=body, code=code)
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=50, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=limit(60), check=False
     )
     assert (done.returncode, done.stdout.count("detached\n")) == (ends, 1), done.stderr
     assert ("process.detach_failed" in done.stdout + done.stderr) == ("RuntimeError" in body)

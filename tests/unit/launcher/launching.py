@@ -1,7 +1,7 @@
 """A node for the launcher's tests: real folders, a real launcher, real processes. Nothing is replaced.
 
-Imports pytest, the standard library and the launcher's client only, so that the same tests run as root and,
-in a pytest of their own, as an account-less user (see test_launcher_users.py).
+Imports pytest, the standard library, the launcher's client and the tests' waiting only, so that the same
+tests run as root and, in a pytest of their own, as an account-less user (see test_launcher_users.py).
 """
 
 from __future__ import annotations
@@ -12,28 +12,26 @@ import os
 import shutil
 import signal
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import limit, wait_until
 from workers.launcher import control
 from workers.runtimes.process.client import LauncherClient
 from workers.runtimes.process.records import Exit, RunState, StartRequest, fresh_environment
 
 ROOT = os.geteuid() == 0
 MODES = ("namespaces", "uids") if ROOT else ("none",)
-PATIENCE = 60.0  # seconds for anything that should take milliseconds on a quiet machine
+PATIENCE = limit(60.0)  # seconds for anything that should take milliseconds on a quiet machine
 
 _marks = itertools.count(1)
 
 
-def eventually(what: Callable[[], bool], message: str, timeout: float = PATIENCE) -> None:
-    deadline = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < deadline, message
-        time.sleep(0.01)
+def eventually(what: Callable[[], bool], otherwise: str, see: Callable[[], object] | None = None) -> None:
+    """Wait for it; ``otherwise`` says what is wrong if it does not come."""
+    wait_until(what, every_s=0.01, why=otherwise, see=see)
 
 
 def mark() -> str:
@@ -177,7 +175,9 @@ class Node:
 
     def until_written(self, name: str, text: str) -> None:
         """Wait for the run to say something."""
-        eventually(lambda: text in self.text(name), f"{name} never wrote {text!r}")
+        eventually(
+            lambda: text in self.text(name), f"{name} never wrote {text!r}", lambda: self.text(name)[-2000:]
+        )
 
     def kill_launcher(self) -> None:
         kill(self.client.ensure().pid)

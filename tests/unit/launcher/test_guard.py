@@ -5,7 +5,6 @@ Every test runs in each mode of isolation that this user can have.
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
@@ -33,19 +32,37 @@ def test_the_guard_stops_fenced_runs_only(node: Node) -> None:
     assert node.run("true")[0].code == 0
 
 
-def test_a_renewal_in_time_keeps_the_guard_quiet(node: Node) -> None:
-    name = node.start("sleep 60")
+def test_a_renewal_in_time_keeps_the_guard_quiet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(control, "boottime", lambda: now)
+    guard = Guard(str(tmp_path), control.boot_id())
     for _ in range(4):
-        node.client.renew(6)
-        time.sleep(2)
-    assert node.state(name).state == control.RUNNING
-    age = node.client.ensure().renewed_age
-    assert age is not None
-    assert 1.9 < age < 6
+        guard.renew(6)
+        now += 5.9
+        assert guard.overdue() is None
+        assert guard.age() == pytest.approx(5.9)
+    now += 0.2
+    assert "limit is 6.0 s" in str(guard.overdue())
+
+
+def test_the_guard_lets_runs_live_that_are_renewed(node: Node) -> None:
+    """Another one, whose worker is silent, is stopped meanwhile: it did look."""
+    other = Node(node.mode)
+    try:
+        name, doomed = node.start("sleep 600"), other.start("sleep 600")
+        node.client.renew(600)
+        other.client.renew(0.5)
+        assert other.end(doomed).killed == "guard"
+        assert node.state(name).state == control.RUNNING
+        age = node.client.ensure().renewed_age
+        assert age is not None
+        assert age > 0.4
+    finally:
+        other.close()
 
 
 def test_the_guard_survives_its_launcher(node: Node) -> None:
-    name = node.start("sleep 60")
+    name = node.start("sleep 600")
     node.client.renew(1)
     node.kill_launcher()
     node.another_client().ensure()

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.launcher.launching import PATIENCE, ROOT, Node, eventually, node
+from tests.unit.launcher.launching import ROOT, Node, eventually, node
 from workers.launcher import control
 from workers.launcher.uids import Uids
 from workers.runtimes.process.client import LauncherError
@@ -225,4 +225,4 @@ def test_the_isolation_is_told(node: Node) -> None:
     assert started is not None
     assert started.isolation == node.mode
     assert started.pid is None
-    eventually(lambda: Path(f"/proc/{started.shim_pid}").exists(), "no shim", PATIENCE)
+    eventually(lambda: Path(f"/proc/{started.shim_pid}").exists(), "no shim")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import wait_until
+from tests.support.waiting import wait_until
 from workers.runtimes.container import track as container_track
 from workers.runtimes.container.track import Track
 

