@@ -80,9 +80,11 @@ _NODE = """
 
 _HEADS = """
     WITH RECURSIVE heads AS (
+        -- the head of the first shape that waits
         (SELECT shape_id, rank, id FROM workers_run WHERE state = 'PENDING' AND not_before IS NULL
          ORDER BY shape_id, rank, id LIMIT 1)
         UNION ALL
+        -- from there the head of the next shape: one jump through the index each
         SELECT n.shape_id, n.rank, n.id FROM heads h CROSS JOIN LATERAL (
             SELECT shape_id, rank, id FROM workers_run
             WHERE state = 'PENDING' AND not_before IS NULL AND shape_id > h.shape_id
