@@ -151,10 +151,7 @@ def _leave_running(
     *,
     ends: bool = False,
 ) -> set[int]:
-    """What ``finish``, ``retry`` and ``release`` share: close the attempt, free the node, tell.
-
-    Callbacks: one for the end (``ends``), and the attempt's start where it had not been told before.
-    """
+    """What ``finish``, ``retry`` and ``release`` share: close the attempt, free the node, tell."""
     cursor.execute(
         f"""
         -- what the worker reports, one row a run
@@ -193,31 +190,39 @@ def _leave_running(
         ports AS (DELETE FROM workers_hostport h USING moved m WHERE h.run_id = m.id)
         SELECT id, owes, untold FROM moved
         """,
-        {
-            "id": [item.lease.run_id for item in outcomes],
-            "attempt": [item.lease.attempt for item in outcomes],
-            "epoch": [item.lease.epoch for item in outcomes],
-            "state": [str(item.state) for item in outcomes],
-            "reason": [str(item.reason) for item in outcomes],
-            "message": [item.message.replace("\0", "") for item in outcomes],
-            "exit": [item.exit_code for item in outcomes],
-            "ago": [item.started_ago for item in outcomes],
-            "bytes": [item.log_bytes for item in outcomes],
-            "cut": [item.log_truncated for item in outcomes],
-            "backoff": [item.backoff_s for item in outcomes],
-            "facts": [json.dumps(dict(item.facts)) for item in outcomes],
-            "by": by,
-        },
+        {**_reported(outcomes), "by": by},
     )
     rows = cursor.fetchall()
-    owing = [(run_id, untold) for run_id, owes, untold in rows if owes]
+    _owe(cursor, [(run_id, untold) for run_id, owes, untold in rows if owes], by, ends=ends)
+    return {row[0] for row in rows}
+
+
+def _owe(cursor: CursorWrapper, owing: Sequence[tuple[int, bool]], by: str, *, ends: bool) -> None:
+    """Callbacks of attempts that are over: the end (``ends``), and the start where it was not told before."""
     outbox.owe(
         cursor,
         [(run_id, outbox.RUNNING) for run_id, untold in owing if untold]
         + [(run_id, outbox.ENDED) for run_id, _ in owing if ends],
         by=by,
     )
-    return {row[0] for row in rows}
+
+
+def _reported(outcomes: Sequence[Outcome]) -> dict[str, list[Any]]:
+    """What the worker reports, column by column."""
+    return {
+        "id": [item.lease.run_id for item in outcomes],
+        "attempt": [item.lease.attempt for item in outcomes],
+        "epoch": [item.lease.epoch for item in outcomes],
+        "state": [str(item.state) for item in outcomes],
+        "reason": [str(item.reason) for item in outcomes],
+        "message": [item.message.replace("\0", "") for item in outcomes],
+        "exit": [item.exit_code for item in outcomes],
+        "ago": [item.started_ago for item in outcomes],
+        "bytes": [item.log_bytes for item in outcomes],
+        "cut": [item.log_truncated for item in outcomes],
+        "backoff": [item.backoff_s for item in outcomes],
+        "facts": [json.dumps(dict(item.facts)) for item in outcomes],
+    }
 
 
 def finish(cursor: CursorWrapper, outcomes: Sequence[Outcome], *, by: str) -> set[int]:
