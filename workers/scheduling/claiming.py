@@ -20,7 +20,7 @@ from django.db.models import Sum
 
 from workers.models import Node, Shape
 from workers.runs import transitions
-from workers.scheduling.placement import Candidate, NodeView, ShapeView, Usage, choose, obstacles
+from workers.scheduling.placement import Candidate, Choice, NodeView, ShapeView, Usage, choose, obstacles
 from workers.tenants import limits
 from workers.vocabulary.leases import ClaimedRun, Lease
 
@@ -52,6 +52,21 @@ class Memory:
     passed_over: dict[int, float] = field(default_factory=dict)
     shapes: dict[int, ShapeView] = field(default_factory=dict)
 
+    def overdue(self, now: float) -> dict[int, float]:
+        """Heads that were passed over for too long, with since when."""
+        return {
+            run_id: since
+            for run_id, since in self.passed_over.items()
+            if now - since >= settings.GANTRY_RESERVE_AFTER_S
+        }
+
+    def keep(self, heads: set[int], choice: Choice, now: float) -> None:
+        """What is passed over from now on; what was taken, or is no head any more, is forgotten."""
+        left = heads - set(choice.take)
+        self.passed_over = {run_id: since for run_id, since in self.passed_over.items() if run_id in left}
+        for run_id in choice.passed_over:
+            self.passed_over.setdefault(run_id, now)
+
 
 @dataclass(frozen=True)
 class Look:
@@ -80,9 +95,11 @@ _NODE = """
 
 _HEADS = """
     WITH RECURSIVE heads AS (
+        -- the head of the first shape that waits
         (SELECT shape_id, rank, id FROM workers_run WHERE state = 'PENDING' AND not_before IS NULL
          ORDER BY shape_id, rank, id LIMIT 1)
         UNION ALL
+        -- from there the head of the next shape: one jump through the index each
         SELECT n.shape_id, n.rank, n.id FROM heads h CROSS JOIN LATERAL (
             SELECT shape_id, rank, id FROM workers_run
             WHERE state = 'PENDING' AND not_before IS NULL AND shape_id > h.shape_id
@@ -152,45 +169,18 @@ def _claim(
     heads: list[tuple[int, int, int]] = cursor.fetchall()
     if not heads:
         memory.passed_over.clear()
-        if node.reserved_for is not None:
-            _reserve(cursor, node, None)
-        return [], False
-    load_shapes(memory, [head[0] for head in heads])
-    if any(memory.shapes[head[0]].host_ports for head in heads):
-        node = replace(node, taken_ports=_taken_ports(cursor, node))
-    # Heads of shapes that this node could ever hold, in the order of placement; a few shapes of every tenant.
-    usable = [
-        (memory.shapes[shape_id], rank, run_id)
-        for shape_id, rank, run_id in heads
-        if memory.shapes[shape_id].kind not in node.troubles
-        and all(item.passing for item in obstacles(memory.shapes[shape_id], node))
-    ]
-    wanted = _first_shapes(usable, node, memory)
+    node, wanted = _wanted(cursor, node, memory, heads)
     if not wanted:
         if node.reserved_for is not None:
             _reserve(cursor, node, None)
         return [], False
-    queues: dict[int, list[Candidate]] = {shape.id: [] for shape in wanted}
-    cursor.execute(_QUEUES, [list(queues), limit])
-    for shape_id, run_id, rank in cursor.fetchall():
-        queues[shape_id].append(Candidate(run_id, rank))
-    usage: dict[int, Usage] = {}
-    tenants = {shape.tenant_id for shape in wanted}
-    quotas = binding_quotas(tenants)
-    if quotas:
-        limits.lock_running(cursor, quotas)
-    if quotas or len(tenants) > 1:
-        cursor.execute(_USAGE)
-        usage = {row[0]: Usage(row[1], row[2], row[3]) for row in cursor.fetchall()}
+    queues = _queues(cursor, wanted, limit)
+    quotas, usage = _held(cursor, {shape.tenant_id for shape in wanted})
     now = time.monotonic()
-    overdue = {
-        run_id: since
-        for run_id, since in memory.passed_over.items()
-        if now - since >= settings.GANTRY_RESERVE_AFTER_S
-    }
+    overdue = memory.overdue(now)
     choice = choose(
         node,
-        [(shape, queues[shape.id]) for shape in wanted],
+        queues,
         usage,
         now_us=now_us,
         aging_us=settings.GANTRY_AGING_S * 1_000_000,
@@ -202,13 +192,49 @@ def _claim(
     claimed = transitions.claim(cursor, node.id, node.name, choice.take) if choice.take else []
     if choice.reserve != node.reserved_for:
         _reserve(cursor, node, choice.reserve)
-    head_ids = {head[2] for head in heads}
-    memory.passed_over = {
-        run_id: since for run_id, since in memory.passed_over.items() if run_id in head_ids - set(choice.take)
-    }
-    for run_id in choice.passed_over:
-        memory.passed_over.setdefault(run_id, now)
+    memory.keep({head[2] for head in heads}, choice, now)
     return claimed, len(choice.take) >= limit
+
+
+def _wanted(
+    cursor: CursorWrapper, node: NodeView, memory: Memory, heads: list[tuple[int, int, int]]
+) -> tuple[NodeView, list[ShapeView]]:
+    """The shapes to take candidates from, and the node, with its host ports if any of the heads asks for one.
+
+    Shapes that this node could ever hold, in the order of placement; a few of every tenant.
+    """
+    load_shapes(memory, [head[0] for head in heads])
+    if any(memory.shapes[head[0]].host_ports for head in heads):
+        node = replace(node, taken_ports=_taken_ports(cursor, node))
+    usable = [
+        (memory.shapes[shape_id], rank, run_id)
+        for shape_id, rank, run_id in heads
+        if memory.shapes[shape_id].kind not in node.troubles
+        and all(item.passing for item in obstacles(memory.shapes[shape_id], node))
+    ]
+    return node, _first_shapes(usable, node, memory)
+
+
+def _queues(
+    cursor: CursorWrapper, wanted: list[ShapeView], limit: int
+) -> list[tuple[ShapeView, list[Candidate]]]:
+    """Each shape with its first candidates."""
+    queues: dict[int, list[Candidate]] = {shape.id: [] for shape in wanted}
+    cursor.execute(_QUEUES, [list(queues), limit])
+    for shape_id, run_id, rank in cursor.fetchall():
+        queues[shape_id].append(Candidate(run_id, rank))
+    return [(shape, queues[shape.id]) for shape in wanted]
+
+
+def _held(cursor: CursorWrapper, tenants: set[int]) -> tuple[dict[int, int], dict[int, Usage]]:
+    """Quotas of these tenants, and what every tenant's running work holds: read where it decides anything."""
+    quotas = binding_quotas(tenants)
+    if quotas:
+        limits.lock_running(cursor, quotas)
+    if not quotas and len(tenants) < 2:
+        return quotas, {}
+    cursor.execute(_USAGE)
+    return quotas, {row[0]: Usage(row[1], row[2], row[3]) for row in cursor.fetchall()}
 
 
 def binding_quotas(tenant_ids: Iterable[int]) -> dict[int, int]:

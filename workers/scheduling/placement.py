@@ -5,6 +5,7 @@ Claiming decides with them and explain tells with them: one definition of "may t
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -217,6 +218,57 @@ class Choice:
     reserve: int | None = None
 
 
+#: A shape with what is left of its first candidates.
+Queue = tuple[ShapeView, list[Candidate]]
+
+
+class _Room:
+    """What is left of the node, and what every tenant holds, while a look takes one run after another."""
+
+    def __init__(
+        self, node: NodeView, usage: Mapping[int, Usage], quotas: Mapping[int, int], urgent_until: int
+    ) -> None:
+        self.ports = set(node.taken_ports)
+        self._cpu, self._mem, self._slots = node.cpu_m_free, node.mem_mb_free, node.slots_free
+        self._cpu_total, self._mem_total = node.cpu_m, node.mem_mb
+        self._quotas = quotas
+        self._urgent_until = urgent_until
+        self._held = defaultdict(
+            Usage, {tenant: Usage(item.cpu_m, item.mem_mb, item.runs) for tenant, item in usage.items()}
+        )
+
+    def may(self, shape: ShapeView) -> bool:
+        """Does its tenant run less than it may?"""
+        running = self._held[shape.tenant_id].runs
+        return quota_obstacle(running, self._quotas.get(shape.tenant_id, 0)) is None
+
+    def fits(self, shape: ShapeView) -> bool:
+        return (
+            shape.cpu_m <= self._cpu
+            and shape.mem_mb <= self._mem
+            and self._slots > 0
+            and self.ports.isdisjoint(shape.host_ports)
+        )
+
+    def order(self, queue: Queue) -> tuple[bool, float, int, int]:
+        """Urgent first, then fair between tenants, then oldest."""
+        shape, items = queue
+        share = self._held[shape.tenant_id].share(self._cpu_total, self._mem_total)
+        return (items[0].rank > self._urgent_until, share, items[0].rank, items[0].run_id)
+
+    def take(self, queue: Queue) -> Candidate:
+        shape, items = queue
+        self._cpu -= shape.cpu_m
+        self._mem -= shape.mem_mb
+        self._slots -= 1
+        self.ports.update(shape.host_ports)
+        tenant = self._held[shape.tenant_id]
+        tenant.cpu_m += shape.cpu_m
+        tenant.mem_mb += shape.mem_mb
+        tenant.runs += 1
+        return items.pop(0)
+
+
 def choose(
     node: NodeView,
     queues: Sequence[tuple[ShapeView, Sequence[Candidate]]],
@@ -239,77 +291,46 @@ def choose(
     never keeps the node from others, only its ports: their holder may run for weeks.
     """
     choice = Choice()
-    cpu, mem, slots = node.cpu_m_free, node.mem_mb_free, node.slots_free
-    ports: set[str] = set(node.taken_ports)
-    held = {tenant: Usage(item.cpu_m, item.mem_mb, item.runs) for tenant, item in usage.items()}
-    waiting: list[tuple[ShapeView, list[Candidate]]] = [
-        (shape, list(items)) for shape, items in queues if items
-    ]
-
-    def may(shape: ShapeView) -> bool:
-        running = held.setdefault(shape.tenant_id, Usage()).runs
-        return quota_obstacle(running, (quotas or {}).get(shape.tenant_id, 0)) is None
-
-    def fits(shape: ShapeView) -> bool:
-        return shape.cpu_m <= cpu and shape.mem_mb <= mem and slots > 0 and ports.isdisjoint(shape.host_ports)
-
-    def key(entry: tuple[ShapeView, list[Candidate]]) -> tuple[bool, float, int, int]:
-        shape, items = entry
-        share = held.setdefault(shape.tenant_id, Usage()).share(node.cpu_m, node.mem_mb)
-        return (items[0].rank > now_us - aging_us, share, items[0].rank, items[0].run_id)
-
-    def take(entry: tuple[ShapeView, list[Candidate]]) -> Candidate:
-        nonlocal cpu, mem, slots
-        shape, items = entry
-        chosen = items.pop(0)
-        choice.take.append(chosen.run_id)
-        cpu, mem, slots = cpu - shape.cpu_m, mem - shape.mem_mb, slots - 1
-        ports.update(shape.host_ports)
-        tenant = held.setdefault(shape.tenant_id, Usage())
-        tenant.cpu_m += shape.cpu_m
-        tenant.mem_mb += shape.mem_mb
-        tenant.runs += 1
-        return chosen
+    room = _Room(node, usage, quotas or {}, now_us - aging_us)
+    waiting: list[Queue] = [(shape, list(items)) for shape, items in queues if items]
 
     # What was passed over too long goes first; until it fits, nothing else may use what becomes free here.
-    first = _entitled(waiting, node, overdue, reserved_elsewhere)
-    for entry in first:
-        if not may(entry[0]):
+    for queue in _entitled(waiting, node, overdue, reserved_elsewhere):
+        shape = queue[0]
+        if not room.may(shape):
             continue
-        if not ports.isdisjoint(entry[0].host_ports):
-            ports.update(entry[0].host_ports)
+        if not room.ports.isdisjoint(shape.host_ports):
+            room.ports.update(shape.host_ports)
             continue
-        if not fits(entry[0]):
-            choice.reserve = entry[1][0].run_id
+        if not room.fits(shape):
+            choice.reserve = queue[1][0].run_id
             return choice
         if len(choice.take) < limit:
-            take(entry)
+            choice.take.append(room.take(queue).run_id)
 
     while len(choice.take) < limit:
-        open_entries = [entry for entry in waiting if entry[1] and fits(entry[0]) and may(entry[0])]
-        if not open_entries:
+        fitting = [queue for queue in waiting if queue[1] and room.fits(queue[0]) and room.may(queue[0])]
+        if not fitting:
             break
-        best = min(open_entries, key=key)
-        best_key, before = key(best), frozenset(ports)
-        chosen = take(best)
+        best = min(fitting, key=room.order)
+        order, ports = room.order(best), frozenset(room.ports)
+        chosen = room.take(best)
+        choice.take.append(chosen.run_id)
         choice.passed_over.update(
-            entry[1][0].run_id
-            for entry in waiting
-            if entry[1]
-            and may(entry[0])
-            and not fits(entry[0])
-            and (entry[1][0].rank < chosen.rank or key(entry) < best_key)
-            if _loses(entry[0], best[0], before)
+            items[0].run_id
+            for shape, items in waiting
+            if items
+            and room.may(shape)
+            and not room.fits(shape)
+            and (items[0].rank < chosen.rank or room.order((shape, items)) < order)
+            and _loses(shape, best[0], ports)
         )
     return choice
 
 
 def _entitled(
-    waiting: Sequence[tuple[ShapeView, list[Candidate]]],
-    node: NodeView,
-    overdue: Mapping[int, float],
-    reserved_elsewhere: frozenset[int],
-) -> list[tuple[ShapeView, list[Candidate]]]:
+    waiting: Sequence[Queue], node: NodeView, overdue: Mapping[int, float], reserved_elsewhere: frozenset[int]
+) -> list[Queue]:
     """The queues whose head this node is kept for, or was passed over for too long, in that order."""
     found = [
         entry
