@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from config import openapi
+from config.http import openapi
 from tests.contracts.tasks.conftest import Stage
 from tests.support.cluster import Cluster
 from tests.support.engine import submit

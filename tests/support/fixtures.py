@@ -106,7 +106,7 @@ def them() -> Iterator[Receivers]:
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> None:
     """Process-wide caches outlive a test's rows: forget them."""
-    from config import throttles
+    from config.http import throttles
     from tests.support.session import REDIS
     from workers import services
     from workers.scheduling import claiming, explain

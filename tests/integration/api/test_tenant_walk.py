@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from config import openapi
+from config.http import openapi
 from jobs.models import Executor, Job, Target
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.api.walk import (
