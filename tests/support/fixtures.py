@@ -108,8 +108,7 @@ def _fresh_caches() -> None:
     """Process-wide caches outlive a test's rows: forget them."""
     from config.http import throttles
     from tests.support.session import REDIS
-    from workers import services
-    from workers.scheduling import claiming, explain
+    from workers.scheduling import claiming, explain, shapes
     from workers.tenants import audit, identity
 
     identity.forget()
@@ -119,7 +118,7 @@ def _fresh_caches() -> None:
     client = REDIS.client(60.0)
     if buckets := client.keys(f"{throttles.PREFIX}*"):
         client.delete(*buckets)
-    services._shapes.clear()
+    shapes._shapes.clear()
     explain._cache = (0.0, [])
 
 

@@ -22,7 +22,8 @@ from urllib.parse import urljoin
 
 from django.conf import settings
 
-from workers.addresses.guard import Address, Target, parse, permitted
+from workers.addresses.guard import permitted
+from workers.addresses.urls import Address, Target, parse
 from workers.vocabulary.errors import AddressRefused, EngineError, InvalidInput
 
 #: Host name -> addresses. Raises OSError.

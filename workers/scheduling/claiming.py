@@ -6,7 +6,6 @@ skipping through the partial index (shape, rank, id) of claimable runs. Must not
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterable
@@ -14,13 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Sum
 
-from workers.models import Node, Shape
+from workers.models import Node
 from workers.runs import transitions
-from workers.scheduling.placement import Candidate, Choice, NodeView, ShapeView, Usage, choose, obstacles
+from workers.scheduling.obstacles import NodeView, ShapeView, obstacles
+from workers.scheduling.passed_over import reserve, reserved_elsewhere
+from workers.scheduling.placement import Candidate, Choice, Usage, choose
+from workers.scheduling.shapes import load_shapes
 from workers.tenants import limits
 from workers.vocabulary.leases import ClaimedRun, Lease
 
@@ -119,11 +121,6 @@ _USAGE = """
     JOIN workers_shape s ON s.id = r.shape_id WHERE r.state = 'RUNNING' GROUP BY r.tenant_id
 """
 
-#: A node that is kept for a run must be one that could take it: not silent, stopped, draining or in trouble.
-_TAKES_WORK = """
-    mode = 'ready' AND trouble = '' AND NOT detached AND heartbeat_at > now() - %s * interval '1 second'
-"""
-
 
 def look(node_id: int, incarnation: int, memory: Memory, limit: int, beats: int = 0) -> Look:
     """Claim up to ``limit`` runs for the node. Raises Superseded when the incarnation is not ours.
@@ -172,7 +169,7 @@ def _claim(
     node, wanted = _wanted(cursor, node, memory, heads)
     if not wanted:
         if node.reserved_for is not None:
-            _reserve(cursor, node, None)
+            reserve(cursor, node, None)
         return [], False
     queues = _queues(cursor, wanted, limit)
     quotas, usage = _held(cursor, {shape.tenant_id for shape in wanted})
@@ -186,12 +183,12 @@ def _claim(
         aging_us=settings.GANTRY_AGING_S * 1_000_000,
         limit=limit,
         overdue=overdue,
-        reserved_elsewhere=_reserved_elsewhere(cursor, node, overdue),
+        reserved_elsewhere=reserved_elsewhere(cursor, node, overdue),
         quotas=quotas,
     )
     claimed = transitions.claim(cursor, node.id, node.name, choice.take) if choice.take else []
     if choice.reserve != node.reserved_for:
-        _reserve(cursor, node, choice.reserve)
+        reserve(cursor, node, choice.reserve)
     memory.keep({head[2] for head in heads}, choice, now)
     return claimed, len(choice.take) >= limit
 
@@ -203,7 +200,7 @@ def _wanted(
 
     Shapes that this node could ever hold, in the order of placement; a few of every tenant.
     """
-    load_shapes(memory, [head[0] for head in heads])
+    load_shapes(memory.shapes, [head[0] for head in heads])
     if any(memory.shapes[head[0]].host_ports for head in heads):
         node = replace(node, taken_ports=_taken_ports(cursor, node))
     usable = [
@@ -275,63 +272,6 @@ def _first_shapes(
         ordered.append((0 if special else turn[line], rank, shape))
     ordered.sort(key=lambda item: (item[0], item[1]))
     return [shape for _, _, shape in ordered[:_SHAPES_PER_LOOK]]
-
-
-def _reserved_elsewhere(cursor: CursorWrapper, node: NodeView, overdue: dict[int, float]) -> frozenset[int]:
-    if not overdue:
-        return frozenset()
-    cursor.execute(
-        f"""SELECT reserved_for_id FROM workers_node
-            WHERE reserved_for_id = ANY(%s) AND id <> %s AND {_TAKES_WORK}""",  # noqa: S608 a constant
-        [list(overdue), node.id, settings.GANTRY_LEASE_S],
-    )
-    return frozenset(row[0] for row in cursor.fetchall())
-
-
-def _reserve(cursor: CursorWrapper, node: NodeView, run_id: int | None) -> None:
-    """Keep the node for a run, unless another one that takes work is kept for it (the column is unique)."""
-    if run_id is not None:
-        cursor.execute(
-            f"""UPDATE workers_node SET reserved_for_id = NULL WHERE id IN (
-                    SELECT id FROM workers_node
-                    WHERE reserved_for_id = %s AND id <> %s AND NOT ({_TAKES_WORK})
-                    FOR UPDATE SKIP LOCKED)""",  # noqa: S608 a constant
-            [run_id, node.id, settings.GANTRY_LEASE_S],
-        )
-    # Another node may be doing the same at this moment: one of them gets it, the other goes on without.
-    with contextlib.suppress(IntegrityError), transaction.atomic():
-        cursor.execute(
-            """UPDATE workers_node SET reserved_for_id = %s WHERE id = %s
-               AND (%s::bigint IS NULL
-                    OR NOT EXISTS (SELECT 1 FROM workers_node o WHERE o.reserved_for_id = %s))""",
-            [run_id, node.id, run_id, run_id],
-        )
-
-
-def load_shapes(memory: Memory, shape_ids: list[int]) -> None:
-    """Read shapes not yet known into the memory; they never change, so they are read once."""
-    missing = [shape_id for shape_id in shape_ids if shape_id not in memory.shapes]
-    if not missing:
-        return
-    if len(memory.shapes) > 50_000:
-        memory.shapes.clear()
-        missing = shape_ids
-    for shape in Shape.objects.filter(pk__in=missing).select_related("tenant"):
-        memory.shapes[shape.pk] = shape_view(shape)
-
-
-def shape_view(shape: Shape) -> ShapeView:
-    """A shape's row as placement sees it."""
-    return ShapeView(
-        id=shape.pk,
-        tenant_id=shape.tenant_id,
-        kind=shape.kind,
-        cpu_m=shape.cpu_m,
-        mem_mb=shape.mem_mb,
-        constraints=shape.constraints,
-        trusted=shape.tenant.trusted_with_worker_account,
-        host_ports=frozenset(shape.host_ports),
-    )
 
 
 def promote(limit: int = 500) -> int:

@@ -9,7 +9,8 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from workers.scheduling.placement import Candidate, Choice, NodeView, ShapeView, Usage, choose
+from workers.scheduling.obstacles import NodeView, ShapeView
+from workers.scheduling.placement import Candidate, Choice, Usage, choose
 
 NOW_US = 1_000_000_000
 AGING_US = 300_000_000
