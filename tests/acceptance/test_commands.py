@@ -28,6 +28,8 @@ from workers.runtimes.launcher_records import DEFAULT_PATH
 from workers.specs import ProcessSpec
 from workers.states import Reason, State
 
+pytestmark = pytest.mark.account
+
 ROOT = os.geteuid() == 0
 
 

@@ -22,6 +22,8 @@ from config.local.programs import fetch
 from config.local.temporary import free_ports, processes_of
 from tests.integration.test_local_supervisor import alive, wait_until
 
+pytestmark = pytest.mark.daemons
+
 TOKEN = "a-token-for-this-test-only-0123456789"
 
 
