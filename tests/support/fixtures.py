@@ -106,7 +106,7 @@ def them() -> Iterator[Receivers]:
 @pytest.fixture(scope="session", autouse=True)
 def _static_files_are_listed_once() -> Iterator[None]:
     """Every test client makes the middleware anew, and WhiteNoise then looks at each of 170 static files."""
-    from whitenoise.middleware import WhiteNoiseMiddleware
+    from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
 
     listed: dict[str, Any] = {}
     look = WhiteNoiseMiddleware.add_files_from_finders
