@@ -49,9 +49,15 @@ test-long: venv-dev ## scale, soak and full repetitions; hours
 
 .PHONY: lint
 lint: venv-dev ## ruff, mypy, import rules, migrations, deployment check, schema
+	@# mypy takes as long as all others together: beside them.
+	$(PY) -m mypy & mypy=$$!; trap "kill $$mypy" INT TERM; \
+		$(MAKE) --no-print-directory lint-others; others=$$?; \
+		wait $$mypy && exit $$others
+
+.PHONY: lint-others
+lint-others:
 	$(PY) -m ruff check $(SOURCES)
 	$(PY) -m ruff format --check $(SOURCES)
-	$(PY) -m mypy
 	@# NO_COLOR: import-linter's banner is for terminals.
 	NO_COLOR=1 $(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@# No database runs here, so makemigrations cannot compare the history that one would have.

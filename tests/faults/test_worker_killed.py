@@ -33,6 +33,7 @@ def _patient(cluster: Cluster) -> None:
     cluster.env["GANTRY_DB_POOL"] = "3"  # fewer than runs: none is kept while a run is watched
 
 
+@pytest.mark.account
 @pytest.mark.parametrize("victims", ["worker", "launcher", "worker, launcher", "launcher, worker"])
 def test_the_worker_tree_dies_while_a_command_runs(
     cluster: Cluster, account: Account, shared_folder: Path, them: Receivers, victims: str
@@ -92,6 +93,7 @@ def test_the_command_ends_while_no_worker_lives(
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 @pytest.mark.parametrize("worker_lives", [True, False])
 def test_a_command_that_is_gone_without_a_trace_is_lost(
     cluster: Cluster, account: Account, shared_folder: Path, worker_lives: bool

@@ -24,7 +24,7 @@ FOLDERS = (
     *("unit", "integration", "contracts", "security"),
     *("conformance", "acceptance", "deployment", "faults"),
 )
-_WITH_DAEMONS = {"conformance", "acceptance", "deployment"}
+_WITH_DAEMONS = {"conformance", "acceptance", "deployment", "embedded"}
 #: Fixtures that start a node, an API or a Docker Engine.
 _STARTERS = {"cluster", "engine", "engines", "mortal_engine", "session_engines"}
 #: A failure here may be a broken promise that shows now and then: one quiet run more would prove nothing.
@@ -123,6 +123,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for line in (
         "daemons: starts the project's processes or servers, and neither folder nor fixtures say so",
         "alone: measures time; nothing runs beside it",
+        "account: differs for an ordinary account, and .ci/run repeats it as one (docs/testing.md)",
         "invariant: fences, invariants and security outside of their folders; asked again five times",
     ):
         config.addinivalue_line("markers", line)

@@ -23,6 +23,8 @@ from config.local.temporary import free_ports, processes_of
 from tests.integration.config.test_local_supervisor import alive
 from tests.support.waiting import limit, wait_until
 
+pytestmark = pytest.mark.daemons
+
 TOKEN = "a-token-for-this-test-only-0123456789"
 
 
