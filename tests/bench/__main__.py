@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--long] [MARK ...]``: marks 1 to 6 and 13 to 15 of the performance page; a table.
+"""``python -m tests.bench [--long] [MARK ...]``: marks 1 to 6 and 13 to 18 of the performance page; a table.
 
 Servers are the embedded ones with their usual durability (fsync on).
 """
@@ -19,7 +19,7 @@ from config.local.servers import EmbeddedPostgres, EmbeddedRedis
 def main() -> int:
     """Start the servers, set the environment, measure, stop."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("marks", nargs="*", help="1 2 3 4 5 6 13 14 15; all but 14 by default")
+    options.add_argument("marks", nargs="*", help="1 to 6 and 13 to 18; all but 14 by default")
     options.add_argument("--long", action="store_true", help="more and longer rounds")
     given = options.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="gbs-", dir="/tmp"))
@@ -42,7 +42,9 @@ def main() -> int:
             subprocess.run([sys.executable, "manage.py", *command], check=True, stdout=subprocess.DEVNULL)
         from tests.bench import marks
 
-        return marks.run(given.marks or ["1", "2", "3", "4", "5", "6", "13", "15"], long=given.long)
+        return marks.run(
+            given.marks or ["1", "2", "3", "4", "5", "6", "13", "15", "16", "17", "18"], long=given.long
+        )
     finally:
         redis.kill()
         postgres.stop("immediate")

@@ -143,16 +143,16 @@ def watched(engine: Engine, url: str, processes: tuple[Process, Process], *, sec
     client = Client(url)
     ids = [client.call("POST", "/v1/tasks", _task("sleep 36000", 0.1))["data"]["taskId"] for _ in range(64)]
     wait_until(lambda: _running() == _WATCHED, 180, why=f"{_WATCHED} containers run")
-    time.sleep(5.0)
+    time.sleep(5.0)  # pace: until they are quiet
     print(f"  14 with {_WATCHED} containers: {_costs(engine, worker.pid)}")
     sys.stdout.flush()
     sizes, served, asked = [], [], 0
     for _ in range(20):
         client, until = Client(url), time.monotonic() + seconds / 20
-        while time.monotonic() < until:
+        while time.monotonic() < until:  # pace: so long each time
             client.call("GET", f"/v1/tasks/{ids[asked % _WATCHED]}")
             asked += 1
-            time.sleep(0.01)
+            time.sleep(0.01)  # pace: the load
         sizes.append(_memory_mb(worker.pid))
         served.append(_api_mb(api))
     print(f"  14 after {seconds:g} s: {_costs(engine, worker.pid)}; RSS {_quarters(sizes)} MiB")

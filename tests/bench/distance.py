@@ -37,7 +37,7 @@ def measure(
         def measured() -> float:
             for relay, _ in relays.values():
                 os.kill(relay.pid, distance)
-            time.sleep(0.5)
+            time.sleep(0.5)  # pace: between two measurements
             return work()
 
         return measured

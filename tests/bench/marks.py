@@ -65,6 +65,10 @@ def run(marks: list[str], *, long: bool) -> int:
             containers.run(marks, rig, ours, long=long)
         if "6" in marks:
             execs.run(rig, ours, long=long)
+        if {"16", "17", "18"} & set(marks):
+            from tests.bench import moments
+
+            moments.run(marks, rig, ours, long=long)
     finally:
         rig.stop()
     return 0
@@ -143,10 +147,10 @@ def latency(ours: str, peer: str, count: int) -> None:
     mine, theirs = [], []
     for index in range(count):
         mine.append(_command_latency(client, task) * 1000)
-        time.sleep(0.1)
+        time.sleep(0.1)  # pace: an idle system
         raw.delay(time.time(), str(index))
         theirs.append(_await("SELECT seconds FROM bench_latency WHERE key = %s", str(index)) * 1000)
-        time.sleep(0.1)
+        time.sleep(0.1)  # pace: an idle system
     for name, values in (("POST to first timestamp of the command", mine), ("raw Celery message", theirs)):
         values.sort()
         middle, late = statistics.median(values), values[int(len(values) * 0.99) - 1]

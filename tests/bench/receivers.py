@@ -30,7 +30,7 @@ async def serve(port: int) -> None:
     parent = os.getppid()
     async with server:
         while os.getppid() == parent:
-            await asyncio.sleep(1)
+            await asyncio.sleep(1)  # pace: of looks at its parent, in a process of its own
 
 
 if __name__ == "__main__":

@@ -169,7 +169,7 @@ def interleave(rounds: int, ours: Callable[[], float], theirs: Callable[[], floa
     for _ in range(rounds):
         mine.append(ours())
         peer.append(theirs())
-        time.sleep(0.5)
+        time.sleep(0.5)  # pace: between two measurements
     ratios = sorted(a / b for a, b in zip(mine, peer, strict=True))
     return {
         "ours": statistics.median(mine),

@@ -13,6 +13,8 @@ from types import ModuleType
 
 import pytest
 
+from tests.support.waiting import limit
+
 
 @contextmanager
 def generated_client(
@@ -30,7 +32,7 @@ def generated_client(
         ],
         check=True,
         capture_output=True,
-        timeout=200,
+        timeout=limit(200),
     )
     monkeypatch.syspath_prepend(str(folder))
     yield importlib.import_module(name)

@@ -15,7 +15,7 @@ from tests.support.cluster import Cluster
 from tests.support.engine import submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, begins, ledger_command, open_ledger
-from tests.support.waiting import wait_until
+from tests.support.waiting import limit, wait_until
 from workers.models import Attempt, Node, Run, RunEvent
 from workers.runs import losses, transitions
 from workers.upkeep.reconciler import reconcile_once
@@ -28,7 +28,7 @@ def _at_once(work: Callable[[], int], times: int) -> list[int]:
 
     def one(_: int) -> int:
         try:
-            barrier.wait(60)
+            barrier.wait(limit(60))
             return work()
         finally:
             connection.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from typing import Any
 
 import httpx
@@ -24,8 +23,6 @@ class TaskClient:
         self.http = httpx.Client(
             base_url=api.url, headers=account.headers, timeout=limit(timeout_s), verify=False
         )
-        #: Seconds that each submission took, in order.
-        self.took: list[float] = []
 
     def __enter__(self) -> TaskClient:
         return self
@@ -36,10 +33,7 @@ class TaskClient:
     def post(self, command: str, *, key: str = "", name: str = "test", **body: Any) -> httpx.Response:
         """Submit a small command task; the answer as it is."""
         headers = {"Content-Type": "application/json", **({"Idempotency-Key": key} if key else {})}
-        began = time.monotonic()
-        answer = self.http.post("/v1/tasks", content=task_body(command, name=name, **body), headers=headers)
-        self.took.append(time.monotonic() - began)
-        return answer
+        return self.http.post("/v1/tasks", content=task_body(command, name=name, **body), headers=headers)
 
     def submit(self, command: str, **more: Any) -> int:
         """Submit a small command task; returns its taskId."""
@@ -68,9 +62,3 @@ def task_body(command: str, *, name: str = "test", **body: Any) -> bytes:
 def task_id(answer: httpx.Response) -> int:
     """The taskId of a 2xx answer."""
     return int(answer.json()["data"]["taskId"])
-
-
-def percentile(values: list[float], share: float) -> float:
-    """The value below which this share (0 to 1) of the values lies."""
-    ordered = sorted(values)
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

@@ -20,6 +20,7 @@ from config.http import errors, openapi
 from tests.integration.api.walk import routes
 from tests.integration.conftest import Api
 from tests.support.fixtures import Account
+from tests.support.waiting import limit
 
 #: Described by nothing: they are the description.
 OWN_PAGES = {"/api/schema/", "/api/docs/"}
@@ -128,7 +129,7 @@ def test_a_generated_client_compiles(document: dict[str, Any], tmp_path: Path) -
         ],
         check=True,
         capture_output=True,
-        timeout=200,
+        timeout=limit(200),
     )
     assert compileall.compile_dir(tmp_path / "gantry_client", quiet=1)
     made = {path.stem for path in (tmp_path / "gantry_client" / "api").glob("*/*.py")}

@@ -20,7 +20,7 @@ from config.http.throttles import SharedBuckets
 from tests.integration.config.test_browsers import basic
 from tests.support.cluster import Api, Cluster
 from tests.support.fixtures import Account, make_account
-from tests.support.waiting import wait_until
+from tests.support.waiting import limit, wait_until
 from workers.models import Token
 from workers.tenants import tenancy
 
@@ -45,7 +45,7 @@ def test_passwords_and_tokens_are_guessed_slowly_whichever_process_is_asked(clus
     def tries(password: str) -> Iterator[httpx.Response]:
         """One after the other, at each process in turn, until one is refused: that is the last."""
         for api in itertools.cycle(apis):
-            with httpx.Client(base_url=api.url, timeout=60) as browser:
+            with httpx.Client(base_url=api.url, timeout=limit(60)) as browser:
                 answer = attempt(browser, password)
             yield answer
             if answer.status_code == 429:
@@ -62,7 +62,7 @@ def test_passwords_and_tokens_are_guessed_slowly_whichever_process_is_asked(clus
     assert int(refused.headers["retry-after"]) > 0
     right = refused
     for _ in range(10):
-        with httpx.Client(base_url=apis[0].url, timeout=60) as browser:
+        with httpx.Client(base_url=apis[0].url, timeout=limit(60)) as browser:
             right = attempt(browser, PASSWORD)
         if right.status_code == 429:
             break
@@ -70,7 +70,7 @@ def test_passwords_and_tokens_are_guessed_slowly_whichever_process_is_asked(clus
     assert right.status_code == 429
 
     passed = 0
-    with httpx.Client(timeout=60) as anybody:
+    with httpx.Client(timeout=limit(60)) as anybody:
         # A credential a second comes back: on a slow machine it takes more of them.
         for number in range(1000):
             url = f"{apis[number % 2].url}/api/v1/me"
@@ -79,7 +79,7 @@ def test_passwords_and_tokens_are_guessed_slowly_whichever_process_is_asked(clus
             passed += 1
     assert 60 <= passed < 1000
     for headers in (account.headers, basic(account.user, account.token)):
-        assert httpx.get(f"{apis[0].url}/api/v1/me", headers=headers, timeout=60).status_code == 200
+        assert httpx.get(f"{apis[0].url}/api/v1/me", headers=headers, timeout=limit(60)).status_code == 200
 
 
 def test_one_name_is_guessed_slowly_from_many_addresses(
@@ -108,7 +108,7 @@ def test_a_token_that_ended_ends_in_every_process(cluster: Cluster) -> None:
     apis = [cluster.api(threads=2) for _ in range(2)]
 
     def status(api: Api, who: Account) -> int:
-        return httpx.get(f"{api.url}/api/v1/me", headers=who.headers, timeout=60).status_code
+        return httpx.get(f"{api.url}/api/v1/me", headers=who.headers, timeout=limit(60)).status_code
 
     assert {status(api, who) for api in apis for who in (account, other)} == {200}
     tenancy.revoke_token(Token.objects.get(user__username=account.user).pk)
@@ -151,7 +151,7 @@ def test_a_session_that_was_planted_is_not_the_one_after_the_login(
 def test_behind_tls_cookies_travel_over_tls_only(cluster: Cluster) -> None:
     tenancy.create_user("root", password=PASSWORD, superuser=True)
     api = cluster.api(threads=2, GANTRY_HTTPS="1")
-    with httpx.Client(base_url=api.url, headers={"X-Forwarded-Proto": "https"}, timeout=60) as browser:
+    with httpx.Client(base_url=api.url, headers={"X-Forwarded-Proto": "https"}, timeout=limit(60)) as browser:
         page = browser.get("/admin/login/")
         token = page.cookies["csrftoken"]
         # httpx keeps a Secure cookie to itself on http://: send it by hand.
@@ -163,7 +163,7 @@ def test_behind_tls_cookies_travel_over_tls_only(cluster: Cluster) -> None:
             assert "Secure" in line
             assert "SameSite=Strict" in line
         assert page.headers["strict-transport-security"]
-    plain = httpx.get(f"{api.url}/admin/login/", timeout=60)
+    plain = httpx.get(f"{api.url}/admin/login/", timeout=limit(60))
     assert (plain.status_code, plain.headers["location"][:8]) == (301, "https://")
 
 
@@ -174,7 +174,7 @@ def test_behind_tls_cookies_travel_over_tls_only(cluster: Cluster) -> None:
 def slow_client(api: Api, account: Account, head: str, sent: bytes) -> Iterator[socket.socket]:
     """A client that announces a body and stops after ``sent``."""
     host, _, port = api.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=60) as wire:
+    with socket.create_connection((host, int(port)), timeout=limit(60)) as wire:
         lines = [
             "POST /v1/tasks HTTP/1.1", f"Host: {host}:{port}", f"Authorization: Bearer {account.token}", head,
         ]  # fmt: skip
@@ -183,7 +183,7 @@ def slow_client(api: Api, account: Account, head: str, sent: bytes) -> Iterator[
 
 
 def post(api: Api, account: Account) -> httpx.Response:
-    return httpx.post(f"{api.url}/v1/tasks", content=BODY, headers=account.headers, timeout=60)
+    return httpx.post(f"{api.url}/v1/tasks", content=BODY, headers=account.headers, timeout=limit(60))
 
 
 def test_clients_that_stop_sending_harm_their_own_tenant_only(cluster: Cluster) -> None:
@@ -203,15 +203,17 @@ def test_clients_that_stop_sending_harm_their_own_tenant_only(cluster: Cluster) 
         assert "slow to send" in refused.json()["message"]
         assert post(api, other).status_code == 200
         assert (
-            httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers, timeout=60).status_code == 200
+            httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers, timeout=limit(60)).status_code
+            == 200
         )
         # A second tenant that does the same leaves threads for what has no body.
         for _ in range(3):
             held.enter_context(slow_client(api, other, "Content-Length: 100", b"{"))
         wait_until(lambda: post(api, other).status_code == 503, every_s=0.1, why="its places are taken")
-        assert httpx.get(f"{api.url}/healthz", timeout=60).status_code == 200
+        assert httpx.get(f"{api.url}/healthz", timeout=limit(60)).status_code == 200
         assert (
-            httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers, timeout=60).status_code == 200
+            httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers, timeout=limit(60)).status_code
+            == 200
         )
     # They have hung up.
     wait_until(
@@ -244,7 +246,7 @@ def test_huge_headers_are_refused_and_harm_nobody(cluster: Cluster, lines: list[
     account = make_account("default")
     api = cluster.api(threads=2)
     host, _, port = api.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=60) as wire:
+    with socket.create_connection((host, int(port)), timeout=limit(60)) as wire:
         data = b""
         with contextlib.suppress(OSError):
             wire.sendall("\r\n".join(["GET /api/v1/me HTTP/1.1", "Host: x", *lines, "", ""]).encode())
@@ -257,7 +259,7 @@ def test_huge_headers_are_refused_and_harm_nobody(cluster: Cluster, lines: list[
 def _login(api: Api) -> httpx.Response:
     """A stranger's whole form."""
     cookies = {"Cookie": f"csrftoken={'c' * 32}", "Content-Type": "application/x-www-form-urlencoded"}
-    return httpx.post(f"{api.url}/admin/login/", content=b"username=x", headers=cookies, timeout=60)
+    return httpx.post(f"{api.url}/admin/login/", content=b"username=x", headers=cookies, timeout=limit(60))
 
 
 def test_the_admins_login_is_no_way_around_it(cluster: Cluster) -> None:
@@ -267,12 +269,12 @@ def test_the_admins_login_is_no_way_around_it(cluster: Cluster) -> None:
     host, _, port = api.url.removeprefix("http://").partition(":")
     with contextlib.ExitStack() as held:
         for _ in range(2):
-            wire = held.enter_context(socket.create_connection((host, int(port)), timeout=60))
+            wire = held.enter_context(socket.create_connection((host, int(port)), timeout=limit(60)))
             wire.sendall(
                 f"POST /admin/login/ HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 50\r\n"
                 "Content-Type: application/x-www-form-urlencoded\r\n"
                 f"Cookie: csrftoken={'c' * 32}\r\n\r\n".encode()
             )
         wait_until(lambda: _login(api).status_code == 503, why="no stranger's form is read any more")
-        assert httpx.get(f"{api.url}/healthz", timeout=60).status_code == 200
+        assert httpx.get(f"{api.url}/healthz", timeout=limit(60)).status_code == 200
         assert post(api, account).status_code == 200

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.cluster import Api, Cluster
 from tests.support.fixtures import Account, make_account
-from tests.support.waiting import wait_until
+from tests.support.waiting import limit, wait_until
 from workers.models import Run
 
 BODY = b'{"taskName": "wire", "commands": "true"}'
@@ -36,7 +36,7 @@ def exchange(
     lines = [head, f"Host: {host}:{port}", "Connection: close"]
     if token:
         lines.append(f"Authorization: Bearer {account.token}")
-    with socket.create_connection((host, int(port)), timeout=60) as wire:
+    with socket.create_connection((host, int(port)), timeout=limit(60)) as wire:
         received = b""
         try:
             wire.sendall("\r\n".join([*lines, "", ""]).encode("latin-1"))
@@ -151,7 +151,7 @@ def test_nobody_makes_a_thread_wait_for_a_body(served: tuple[Api, Account]) -> N
     wires = []
     try:
         for head in heads:
-            wire = socket.create_connection((host, int(port)), timeout=60)
+            wire = socket.create_connection((host, int(port)), timeout=limit(60))
             wires.append(wire)
             wire.sendall(f"POST /v1/tasks HTTP/1.1\r\nHost: {host}:{port}\r\n{head}\r\n\r\n".encode())
             assert wire.recv(100).startswith(b"HTTP/1.1 401")

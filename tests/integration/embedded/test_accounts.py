@@ -13,6 +13,7 @@ import pytest
 from config.local import processes
 from config.local.embedded import EmbeddedServer
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
+from tests.support.waiting import limit
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -91,7 +92,7 @@ def test_without_user_namespaces_root_drops_to_nobody(folder: Path) -> None:
         env={"PATH": str(programs)},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=limit(200),
         check=False,
     )
 

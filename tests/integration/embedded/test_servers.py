@@ -21,6 +21,7 @@ from config.local.embedded import EmbeddedServer
 from config.local.errors import LocalError
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
 from tests.support.cluster import free_port
+from tests.support.waiting import limit
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -86,7 +87,7 @@ def test_a_server_is_detached_from_its_starter(folder: Path, kind: type[Embedded
     """Its own session (so Ctrl-C does not reach it), nobody's child, and it outlives the starter."""
     name = "pg" if kind is EmbeddedPostgres else "redis"
     program = f"from config.local.servers import {kind.__name__} as S; S({str(folder / name)!r}).start()"
-    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=180)
+    subprocess.run([sys.executable, "-c", program], cwd=REPOSITORY, check=True, timeout=limit(180))
 
     server = kind(folder / name)
     pid = server.pid
@@ -174,6 +175,6 @@ def test_a_frozen_server_can_be_stopped(folder: Path, kind: type[EmbeddedServer]
     assert server.pid is not None
     os.kill(server.pid, signal.SIGSTOP)
 
-    server.stop(timeout=100)
+    server.stop(timeout=limit(100))
 
     assert server.pids == []

@@ -20,6 +20,7 @@ from django.db import connection
 from tests.integration.conftest import Api
 from tests.integration.tenants.test_idempotency import at_once
 from tests.support.fixtures import Account
+from tests.support.waiting import limit
 from workers.models import Membership, Tenant, Token
 from workers.tenants import identity, policy, tenancy
 from workers.vocabulary.errors import InvalidInput
@@ -172,7 +173,7 @@ def test_without_a_database_it_is_said_in_two_lines() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=limit(180),
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr

@@ -16,7 +16,7 @@ from tests.support.cluster import ROOT
 from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX
 from tests.support.outside import ADDRESS, METADATA, listener, outside, reach
-from tests.support.waiting import wait_until
+from tests.support.waiting import limit, wait_until
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine.client import Address, Engine
 from workers.runtimes.engine.networks import NETWORK, Networks
@@ -45,7 +45,7 @@ def start(engine: Rig, network: str, *command: str) -> str:
 def reached(engine: Rig, network: str, address: str, port: int = PORT) -> bool:
     """Does a container of this network get an answer?"""
     made = start(engine, network, "nc", "-w", "10", address, str(port))
-    engine.client.api.wait(made, timeout=60)
+    engine.client.api.wait(made, timeout=limit(60))
     said = engine.client.api.logs(made)
     engine.client.api.remove_container(made, force=True)
     return b"reached" in said
@@ -217,7 +217,7 @@ def test_a_neighbour_guards_it(engine: Rig, link: Engine, tmp_path: Path, settin
         wait_until(lambda: any("GANTRY-OUT" in line for line in rules(engine)), why="it looks after them")
         boot, _, *words = (tmp_path / "guard").read_text().split()
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(limit(60)) == 0
         assert "not heard" in worker.look(), "a guard that leaves says so"
     finally:
         process.kill()

@@ -177,7 +177,7 @@ def at_once(count: int, work: Any) -> list[Any]:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(120)
+        thread.join(limit(120))
     return results
 
 
@@ -248,12 +248,12 @@ def test_one_that_waits_too_long_is_told_to_come_back() -> None:
     def work(number: int) -> Any:
         def create() -> tuple[int, dict[str, Any]]:
             begun.set()
-            waited.wait(60)
+            waited.wait(limit(60))
             return 200, {"by": number}
 
         if number == 0:
             return idempotency.once(account.tenant_id, "POST", "/x", "k", b"", create)
-        begun.wait(60)
+        begun.wait(limit(60))
         try:
             with transaction.atomic():
                 with connection.cursor() as cursor:

@@ -11,6 +11,7 @@ from django.db import connection, transaction
 from pytest_django import Settings
 
 from tests.integration.logs.log_runs import STDOUT, LoggedRun, running, submitted
+from tests.support.waiting import limit
 from workers import services
 from workers.models import Attempt, IdempotencyKey, LogChunk, Node, NodeRequest, Run, RunEvent, Shape, Tenant
 from workers.tenants import tenancy
@@ -171,13 +172,13 @@ def test_what_somebody_else_prunes_is_skipped_not_waited_for(settings: Settings)
         with transaction.atomic():
             Run.objects.select_for_update().get(pk=locked.id)
             ready.set()
-            done.wait(90)
+            done.wait(limit(90))
         connection.close()
 
     holder = threading.Thread(target=hold)
     holder.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(limit(60))
         assert retention.prune_once(100)["runs"] == 1
         assert runs() == {locked.id}
     finally:
@@ -242,13 +243,13 @@ def test_a_shape_that_a_submission_uses_right_now_stays() -> None:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM workers_shape WHERE id = %s FOR KEY SHARE", [shape])
             ready.set()
-            done.wait(90)
+            done.wait(limit(90))
         connection.close()
 
     holder = threading.Thread(target=hold)
     holder.start()
     try:
-        assert ready.wait(60)
+        assert ready.wait(limit(60))
         assert retention.prune_once(100)["shapes"] == 0
     finally:
         done.set()

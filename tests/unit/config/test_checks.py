@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet
 from django.core.exceptions import ImproperlyConfigured
 
 from config import checks
+from tests.support.waiting import limit
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -97,7 +98,7 @@ def test_check_deploy_is_clean_in_a_production_like_environment() -> None:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=limit(180),
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -10,6 +10,7 @@ import pytest
 from standardwebhooks.webhooks import Webhook
 
 from config.local.receiver import Receiver
+from tests.support.waiting import limit
 
 SECRET, OTHER = "whsec_" + "a" * 32, "whsec_" + "b" * 32
 BODY = '{"taskId":1}'
@@ -23,7 +24,7 @@ def _post(receiver: Receiver, signature: str, at: datetime, body: str = BODY) ->
     }
     request = urllib.request.Request(receiver.url, body.encode(), headers)
     try:
-        with urllib.request.urlopen(request, timeout=60) as response:
+        with urllib.request.urlopen(request, timeout=limit(60)) as response:
             return int(response.status)
     except urllib.error.HTTPError as error:
         error.close()

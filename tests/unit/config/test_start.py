@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from config import start
+from tests.support.waiting import limit
 from workers.vocabulary import pulse
 
 _COMPLETE = {
@@ -146,7 +147,7 @@ def test_who_guards_the_network_is_not_told_that_it_has_no_secrets() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=180,
+        timeout=limit(180),
     )
     assert "GANTRY_NETWORK_GUARD is empty" in done.stderr
     assert "GANTRY_SECRET_KEYS" not in done.stderr
@@ -164,6 +165,6 @@ def test_a_lost_broker_needs_no_advice_on_celerys_history() -> None:
         capture_output=True,
         text=True,
         check=True,
-        timeout=180,
+        timeout=limit(180),
     )
     assert done.stderr == ""

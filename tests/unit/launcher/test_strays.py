@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import limit
 from workers.launcher import strays
 
 ID = "0123456789abcdef" * 4
@@ -40,7 +41,7 @@ def test_whatever_the_engine_calls_the_group(
         group(tmp_path / where.replace(ID, "f" * 64), bystander.pid)
         assert strays.alive(ID, str(tmp_path))
         said = strays.end(ID, 0.0, str(tmp_path))
-        assert sleeper.wait(60) == -9
+        assert sleeper.wait(limit(60)) == -9
         assert bystander.poll() is None
         bystander.kill()
     assert "do not end" in said  # these files are no kernel's: they still name it

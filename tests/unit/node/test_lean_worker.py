@@ -8,6 +8,8 @@ import sys
 
 import pytest
 
+from tests.support.waiting import limit
+
 _PAGES = (
     "workers.admin",
     "workers.api",
@@ -67,7 +69,7 @@ def test_a_worker_loads_no_page(program: str, tmp_path: os.PathLike[str]) -> Non
     }
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env=environment, capture_output=True, text=True, timeout=100, check=False,
+        env=environment, capture_output=True, text=True, timeout=limit(100), check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())

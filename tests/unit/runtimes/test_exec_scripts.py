@@ -121,7 +121,9 @@ def test_output_of_more_than_a_chunk(shell: list[str], tmp_path: Path) -> None:
 
     wait_until(over, 60, why="it ends")
     count = len(chunks())
-    process.communicate("".join(f"r {number} 0\n" for number in range(count)).encode() + b"q\n", timeout=60)
+    process.communicate(
+        "".join(f"r {number} 0\n" for number in range(count)).encode() + b"q\n", timeout=limit(60)
+    )
     assert count > 1
     assert said.read_bytes().count(b"\0") == size
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import limit
 from workers.runtimes.folders import spread
 
 #: One at a time: they take loop devices.
@@ -77,7 +78,7 @@ def _look(spot: Path, feature: str) -> list[tuple[bool, int]]:
     """Of scratch and of each kind of control folders: are they marked, over how many groups are they?"""
     look = subprocess.run(
         ["unshare", "--mount", "sh", "-c", MOUNT, "sh", spot, feature, sys.executable, "-c", LOOK],
-        capture_output=True, text=True, cwd=PROJECT, env=_TOOLS, timeout=180, check=False,
+        capture_output=True, text=True, cwd=PROJECT, env=_TOOLS, timeout=limit(180), check=False,
     )  # fmt: skip
     assert look.returncode == 0, look.stdout + look.stderr
     found = [line.split() for line in look.stdout.splitlines()]

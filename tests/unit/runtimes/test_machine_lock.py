@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import limit
+
 ROOT = Path(__file__).resolve().parents[3]
 #: Says "asks", then "in" once it is in, and stays until its standard input ends.
 PROGRAM = """
@@ -58,7 +60,7 @@ def says(process: subprocess.Popen[bytes], within_s: float = 60.0) -> str:
 def leave(process: subprocess.Popen[bytes]) -> None:
     assert process.stdin is not None
     process.stdin.close()
-    assert process.wait(60) == 0
+    assert process.wait(limit(60)) == 0
 
 
 @pytest.fixture

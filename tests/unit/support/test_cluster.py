@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.cluster import Cluster, Process
 from tests.support.machine import alive, with_children
-from tests.support.waiting import wait_until
+from tests.support.waiting import limit, wait_until
 
 #: Starts a child that outlives it, in its own group.
 PARENT = "import subprocess, time; subprocess.Popen(['sleep', '600']); time.sleep(600)"
@@ -21,7 +21,7 @@ def _started(folder: Path, *command: str) -> Process:
 def test_who_has_the_number_of_a_dead_process_is_spared(tmp_path: Path) -> None:
     """Catches a test that kills what another one runs: numbers of processes come again within a minute."""
     dead, stranger = _started(tmp_path, "true"), _started(tmp_path, "sleep", "600")
-    dead.popen.wait(60)
+    dead.popen.wait(limit(60))
     try:
         dead.popen.pid = stranger.pid  # as if it had been given the number since
         Cluster(tmp_path, {}, processes=[dead]).stop()
