@@ -12,6 +12,5 @@ _HOW = (
 
 def refusal(what: str) -> str:
     """Why `what` does not run on this machine and what does; empty on Linux."""
-    if sys.platform == "linux":
-        return ""
-    return f"{what} needs Linux, and this is {sys.platform}: {_HOW}"
+    here = sys.platform
+    return "" if here == "linux" else f"{what} needs Linux, and this is {here}: {_HOW}"
