@@ -1,4 +1,5 @@
-# Gantry: everything that a person starts by hand. Needs make and Python 3.11, nothing else.
+# Gantry: everything that a person starts by hand. Needs make and a Python from 3.11 to 3.14, nothing else; PYTHON=...
+# says which, else the newest that works is taken.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -9,6 +10,8 @@ PY := .venv/bin/python
 ARGS ?=
 # How many processes run the tests side by side: a number, or auto (two for each core).
 WORKERS ?= auto
+# On which Pythons `make test-python` tries what may differ between them.
+PYTHONS ?= 3.13
 SCHEMA ?= var/openapi.yaml
 SOURCES := config workers tasks_api jobs tests manage.py
 
@@ -46,6 +49,11 @@ test: venv-dev ## every test but the long ones, on servers that the tests start 
 test-long: venv-dev ## scale, soak and full repetitions; hours
 	@sh config/local/debian.sh
 	$(PY) -m pytest -m long -o timeout=14400 $(ARGS)
+
+.PHONY: test-python
+test-python: venv-dev ## unit tests and demo on other Pythons, in a copy: make test-python PYTHONS="3.12 3.13"
+	@sh config/local/debian.sh
+	@sh config/local/pythons.sh $(PYTHONS)
 
 .PHONY: lint
 lint: venv-dev ## ruff, mypy, import rules, migrations, deployment check, schema

@@ -12,5 +12,5 @@ _HOW = (
 
 def refusal(what: str) -> str:
     """Why `what` does not run on this machine and what does; empty on Linux."""
-    here: str = sys.platform  # mypy takes the platform that it runs on for the only one
+    here = sys.platform
     return "" if here == "linux" else f"{what} needs Linux, and this is {here}: {_HOW}"
