@@ -183,7 +183,7 @@ if ROOT:
             path for path in Path(__file__).parent.glob("test_launcher*.py") if path != Path(__file__)
         )
         options = ["-q", "-x", "-W", "error", "--noconftest", "-c", "/dev/null", "--import-mode=importlib"]
-        options += ["-p", "no:django", "-p", "no:cacheprovider", "-o", f"pythonpath={PROJECT}"]
+        options += ["-p", "no:django", "-p", "no:cacheprovider", "-o", f"pythonpath={PROJECT}", "-n", "2"]
         # Users without a name would share the folder that pytest chooses; it belongs to the first of them.
         temporary = Path(f"/tmp/gl-{NOBODY}")
         options.append(f"--basetemp={temporary}")
