@@ -22,6 +22,8 @@ from tests.support.receivers import OPEN, Receivers
 from workers import identity, tenancy
 from workers.models import Callback, Run
 
+pytestmark = pytest.mark.invariant
+
 PASSWORD: Final = "canary-password correct horse"
 
 

@@ -32,6 +32,8 @@ from tests.support.fixtures import Account, make_account
 from workers.models import LogChunk, Secret, Tenant
 from workers.states import Reason, State
 
+pytestmark = pytest.mark.invariant
+
 CANARY: Final = "canary-51c3"
 CHECKS: Final = [
     not_a_server_error,

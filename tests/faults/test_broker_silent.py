@@ -73,6 +73,7 @@ def _assert_quiet_again(client: TaskClient, account: Account) -> None:
     client.http.post("/v1/tasks/kill", params={"taskId": run_id})
 
 
+@pytest.mark.alone
 def test_silent_redis_delays_no_request_and_stops_no_run(cluster: Cluster, account: Account) -> None:
     """Catches any talk with Redis on the way of a request or of a run, and a broker path that stays dead.
 

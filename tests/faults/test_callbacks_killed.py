@@ -183,6 +183,7 @@ def test_the_database_goes_away_while_it_sends(cluster: Cluster, account: Accoun
     assert len(set(them.ids("/slow"))) == 1
 
 
+@pytest.mark.alone
 def test_it_stops_within_five_seconds_and_gives_back(
     cluster: Cluster, account: Account, them: Receivers
 ) -> None:

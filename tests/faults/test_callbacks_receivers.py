@@ -10,6 +10,7 @@ import time
 from typing import Any
 from urllib.parse import urlsplit
 
+import pytest
 from django.db import connection
 
 from tests.support.cluster import Cluster, wait_until
@@ -160,6 +161,7 @@ def test_refused_addresses_are_recorded_and_nothing_is_sent(cluster: Cluster, ac
         assert all(any(reason in error for reason in reasons) for _, error in tries), tries
 
 
+@pytest.mark.alone
 def test_those_that_hang_do_not_delay_others(cluster: Cluster, account: Account) -> None:
     """The 95th percentile of healthy receivers' deliveries stays what it is while 40 others hang for 20 s.
 

@@ -23,6 +23,8 @@ from tests.support.fixtures import Account, make_account
 from workers import tenancy
 from workers.models import Token
 
+pytestmark = pytest.mark.invariant
+
 PASSWORD = "correct horse battery staple"
 BODY = b'{"taskName": "slow", "commands": "true"}'
 

@@ -14,6 +14,8 @@ from workers import tenancy
 from workers.api import serializers
 from workers.models import Membership, Tenant, Token
 
+pytestmark = pytest.mark.invariant
+
 
 def test_operators_make_tenants_users_and_members(api: Api, operator: Account) -> None:
     status, tenant, _ = api(

@@ -19,6 +19,8 @@ from tests.support.fixtures import Account, make_account
 from workers import identity, tenancy
 from workers.models import Membership, Run, Tenant, Token
 
+pytestmark = pytest.mark.invariant
+
 ME = "/api/v1/me"
 
 

@@ -20,7 +20,7 @@ from workers.models import Node, Run, Shape, Tenant
 from workers.placement import obstacles
 from workers.states import State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 def look(node: Node, memory: Memory | None = None, limit: int = 16) -> Look:

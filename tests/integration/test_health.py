@@ -68,6 +68,7 @@ def test_warnings_of_the_settings_are_shown_without_their_values(
     assert "203.0.113" not in told
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize(
     "url", ["redis://127.0.0.1:1/0", "redis://192.0.2.1:6379/0", "unix:///nowhere/redis.sock?db=0"]
 )

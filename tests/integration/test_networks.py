@@ -22,6 +22,8 @@ from workers.runtimes.engine import Address, Engine
 from workers.runtimes.networks import NETWORK, Networks
 from workers.states import Reason
 
+pytestmark = pytest.mark.invariant
+
 PORT = 7321
 
 

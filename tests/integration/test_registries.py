@@ -17,6 +17,8 @@ from workers.api import serializers
 from workers.errors import SecretUnreadable
 from workers.models import Registry, Secret
 
+pytestmark = pytest.mark.invariant
+
 CANARY = "canary-registry-password"
 PATH = "/api/v1/registries"
 

@@ -14,7 +14,7 @@ from workers import secrets
 from workers.errors import SecretUnreadable
 from workers.models import Secret, Tenant
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 OLD, NEW, LOST = (Fernet.generate_key().decode() for _ in range(3))
 

@@ -37,6 +37,8 @@ from workers.callbacks.rows import digest
 from workers.models import Callback, DisabledUrl, IdempotencyKey, LogChunk, Node, Secret, Tenant, Token
 from workers.states import Reason, State
 
+pytestmark = pytest.mark.invariant
+
 
 @pytest.fixture
 def victim(db: None, settings: Any) -> Victim:

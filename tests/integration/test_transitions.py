@@ -19,7 +19,7 @@ from workers.leases import Lease
 from workers.models import Attempt, Node, Run
 from workers.states import EDGES, State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 # --- every function in every state ------------------------------------------------------------------------

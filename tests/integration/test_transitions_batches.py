@@ -11,7 +11,7 @@ from workers.leases import Lease, Outcome
 from workers.models import Node, Run, RunEvent
 from workers.states import State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 # --- many at once -----------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from workers.leases import Lease, Outcome
 from workers.models import Attempt, Node, Run, RunEvent
 from workers.states import FINAL, LEGAL, Reason, State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 @dataclass

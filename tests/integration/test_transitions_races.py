@@ -20,7 +20,7 @@ from workers.models import Attempt, Node, Run, RunEvent
 from workers.scribe import Entry, Scribe
 from workers.states import State
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.invariant]
 
 
 def claim_as_an_agent_does(node: Node, run_ids: list[int]) -> list[ClaimedRun]:

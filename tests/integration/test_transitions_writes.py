@@ -14,7 +14,7 @@ from workers.leases import Lease
 from workers.models import Attempt, Node, Run
 from workers.states import Reason, State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 def begun() -> datetime:

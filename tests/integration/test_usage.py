@@ -99,6 +99,7 @@ def test_days_beyond_the_setting_go(settings: Settings) -> None:
     assert UsageDay.objects.count() == 1
 
 
+@pytest.mark.alone
 @pytest.mark.django_db
 def test_a_year_of_everything_is_read_in_milliseconds() -> None:
     """The report reads days, not runs: here 400 days of 5 families in 3 states by 4 connections."""

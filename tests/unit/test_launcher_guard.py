@@ -15,6 +15,8 @@ from workers.launcher import control
 from workers.launcher.guard import Guard
 from workers.runtimes.launcher_client import LauncherError
 
+pytestmark = pytest.mark.invariant
+
 __all__ = ["node"]  # the fixture
 
 

@@ -17,6 +17,8 @@ from workers.launcher import control
 from workers.runtimes.launcher_client import LauncherClient, LauncherError
 from workers.runtimes.launcher_records import RunState, StartRequest
 
+pytestmark = pytest.mark.invariant
+
 __all__ = ["node"]  # the fixture
 
 

@@ -21,6 +21,8 @@ from workers.launcher import control
 from workers.launcher.uids import Uids
 from workers.runtimes.launcher_client import LauncherError
 
+pytestmark = pytest.mark.invariant
+
 __all__ = ["node"]  # the fixture
 
 #: A user without account of this process alone: what others' processes are counts for its limits.
@@ -184,6 +186,7 @@ if ROOT:
         )
         options = ["-q", "-x", "-W", "error", "--noconftest", "-c", "/dev/null", "--import-mode=importlib"]
         options += ["-p", "no:django", "-p", "no:cacheprovider", "-o", f"pythonpath={PROJECT}", "-n", "2"]
+        options += ["-o", "markers=invariant"]
         # Users without a name would share the folder that pytest chooses; it belongs to the first of them.
         temporary = Path(f"/tmp/gl-{NOBODY}")
         options.append(f"--basetemp={temporary}")

@@ -217,6 +217,7 @@ def test_history_is_every_start_with_its_results(api: Api, stranger: Api, stage:
     assert (ok(page), "cursor=" in page.headers["Link"]) == (everything[:1], True)
 
 
+@pytest.mark.alone
 def test_ten_thousand_executors_stay_fast(api: Api, stage: Stage) -> None:
     job = api.job()
     executor = api.start(job, ("a", "n1"))
