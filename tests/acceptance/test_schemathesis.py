@@ -33,6 +33,8 @@ from tests.support.waiting import limit
 from workers.models import LogChunk, Secret, Tenant
 from workers.vocabulary.states import Reason, State
 
+pytestmark = pytest.mark.invariant
+
 CANARY: Final = "canary-51c3"
 CHECKS: Final = [
     not_a_server_error,

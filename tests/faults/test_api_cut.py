@@ -112,13 +112,23 @@ def test_cut_at_the_commit(cluster: Cluster, account: Account, shared_folder: Pa
 
 def test_cut_at_any_moment(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches what the certain moment does not show: half a request, a cut before or after the commit."""
-    chance = dice("cuts")
+    _cut_at_any_moment(cluster, account, shared_folder, times=30)
+
+
+@pytest.mark.long
+def test_cut_at_any_moment_often(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+    """The same with 300 cuts."""
+    _cut_at_any_moment(cluster, account, shared_folder, times=300)
+
+
+def _cut_at_any_moment(cluster: Cluster, account: Account, shared_folder: Path, *, times: int) -> None:
+    chance = dice(f"{times} cuts")
     ledger = open_ledger(shared_folder)
     cluster.node()
     api = cluster.api()
     names: dict[str, int] = {}
     with TaskClient(api, account) as client:
-        for n in range(60):
+        for n in range(times):
             name = f"r{n}"
             command = ledger_command(ledger, name)
             wire = Wire(api, account, name, command)

@@ -100,7 +100,7 @@ def test_cancel_races_the_start_and_the_end(
     engine: Engine, cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """Catches two ends of one run, an end that is not the true one, a start after a confirmed cancel."""
-    _race(engine, cluster, account, shared_folder, rounds=12)
+    _race(engine, cluster, account, shared_folder, rounds=6)
 
 
 @pytest.mark.long

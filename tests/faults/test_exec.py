@@ -160,10 +160,10 @@ def test_the_engine_dies_and_the_container_lives(
     clean(cluster)
 
 
-def test_thirty_cancels_race_the_end(
+def test_cancels_race_the_end(
     engine: Engine, cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
-    _race(engine, cluster, account, shared_folder, 30)
+    _race(engine, cluster, account, shared_folder, 12)
 
 
 @pytest.mark.long

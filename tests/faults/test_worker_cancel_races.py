@@ -29,7 +29,7 @@ from workers.vocabulary.states import FINAL, Reason, State
 
 def test_cancel_races_the_start_and_the_end(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches two ends of one run, an end that is not the true one, a start after a confirmed cancel."""
-    _race(cluster, account, shared_folder, rounds=20)
+    _race(cluster, account, shared_folder, rounds=10)
 
 
 @pytest.mark.long

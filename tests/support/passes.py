@@ -130,7 +130,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """In order of the passes, quick folders first, so that a mistake shows early."""
+    """In order of the passes; see below."""
 
     def rank(item: pytest.Item) -> int:
         return next((n for n, name in enumerate(FOLDERS) if name in item.path.parts), len(FOLDERS))
@@ -139,7 +139,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if (only := config.getoption("only_pass")) is not None:
         config.hook.pytest_deselected(items=[item for item in items if places[item].number != only])
         items[:] = [item for item in items if places[item].number == only]
-    items.sort(key=lambda item: (places[item].number, not places[item].whole, rank(item)))
+    # Within a pass what shares a server first, then the files of the most patient tests: nobody shall begin a
+    # long one when everybody else has finished.
+    patience: dict[str, float] = {}
+    for item, place in places.items():
+        mark = item.get_closest_marker("timeout")
+        patience[place.group] = max(patience.get(place.group, 0.0), mark.args[0] if mark else 0.0)
+    items.sort(
+        key=lambda item: (
+            places[item].number,
+            not places[item].whole,
+            -patience[places[item].group],
+            rank(item),
+        )
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -38,6 +38,8 @@ from workers.models import Callback, DisabledUrl, IdempotencyKey, LogChunk, Node
 from workers.tenants import registries
 from workers.vocabulary.states import Reason, State
 
+pytestmark = pytest.mark.invariant
+
 
 @pytest.fixture
 def victim(db: None, settings: Any) -> Victim:

@@ -24,6 +24,8 @@ from tests.support.waiting import limit, wait_until
 from workers.models import Token
 from workers.tenants import tenancy
 
+pytestmark = pytest.mark.invariant
+
 PASSWORD = "correct horse battery staple"
 BODY = b'{"taskName": "slow", "commands": "true"}'
 

@@ -21,6 +21,8 @@ from tests.support.waiting import wait_until
 from workers.models import Membership, Run, Tenant, Token
 from workers.tenants import identity, tenancy
 
+pytestmark = pytest.mark.invariant
+
 ME = "/api/v1/me"
 
 

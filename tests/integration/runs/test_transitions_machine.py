@@ -23,7 +23,7 @@ from workers.scheduling import claiming
 from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.states import FINAL, LEGAL, Reason, State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 @dataclass

@@ -22,7 +22,7 @@ from workers.scheduling import claiming
 from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
 from workers.vocabulary.states import State
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.invariant]
 
 
 def claim_as_an_agent_does(node: Node, run_ids: list[int]) -> list[ClaimedRun]:

@@ -22,7 +22,7 @@ from workers.scheduling.reasons import reasons
 from workers.scheduling.shapes import shape_view
 from workers.vocabulary.states import State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 def look(node: Node, memory: Memory | None = None, limit: int = 16) -> Look:
