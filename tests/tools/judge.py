@@ -174,7 +174,9 @@ def judge(first: Record, again: Mapping[str, Sequence[Failure | None]]) -> Verdi
     words = [test.word for test in first.tests.values()]
     others: dict[str, int] = {word: words.count(word) for word in ("skipped", "xfailed") if word in words}
     passed = words.count("passed") + len(flaky)
-    return Verdict(not reasons, reasons, passed, len(bad), others, flaky, bad)
+    # Whoever reads the totals alone must not take a run without a verdict for a good one.
+    failed = len(bad) or int(bool(reasons))
+    return Verdict(not reasons, reasons, passed, failed, others, flaky, bad)
 
 
 def slowest(tests: Iterable[Test], count: int = 20) -> list[Test]:

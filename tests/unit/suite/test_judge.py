@@ -105,7 +105,9 @@ def test_more_than_three_are_no_accident() -> None:
 def test_an_end_that_is_not_about_tests_is_red_at_once(record: Record) -> None:
     assert broken(record)
     assert to_ask_again(record) == []
-    assert not judge(record, {"a": [None]}).green
+    verdict = judge(record, {"a": [None]})
+    assert not verdict.green
+    assert verdict.failed == 1, "for whoever reads the totals alone"
 
 
 def line(test: str, phase: str, outcome: str, **more: object) -> dict[str, object]:
