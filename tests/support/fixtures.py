@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.support import remains
 from tests.support.cluster import Cluster
 from tests.support.receivers import Receivers
+from tests.support.session import SESSION
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def operator(db: None) -> Account:
 @pytest.fixture
 def cluster(transactional_db: None) -> Iterator[Cluster]:
     """Nodes and API processes of one test; everything is stopped and checked to be gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp"))
+    folder = remains.also(SESSION, Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp")))
     folder.chmod(0o711)
     running = Cluster(folder, dict(os.environ))
     try:
