@@ -11,7 +11,7 @@ from django.db.models import F
 from django.db.models.functions import Now
 
 from tests.support.cluster import Cluster
-from tests.support.engine import output, run, submit, wait_final, wait_started
+from tests.support.engine import output, run, states, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from tests.support.waiting import wait_until
@@ -131,8 +131,8 @@ def test_a_time_limit_counts_neither_waiting_nor_earlier_tries(
         started_at=F("started_at") - hour,
         finished_at=F("finished_at") - hour,
     )
-    second = Attempt.objects.filter(run_id=run_id, number=2)
-    wait_until(lambda: [item.started_at for item in second if item.started_at], why="the second try starts")
+    second = Attempt.objects.filter(run_id=run_id, number=2, started_at__isnull=False)
+    wait_until(second.exists, why="the second try starts", see=lambda: states(run_id))
     gates[2].touch()
     (ended,) = wait_final(run_id)
     assert (ended.state, ended.exit_code, ended.attempt) == (State.SUCCEEDED, 0, 2)

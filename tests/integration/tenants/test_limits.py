@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -220,22 +221,32 @@ def test_others_go_on_and_the_explanation_says_why() -> None:
     assert set(look(world, node)) == set(mine[2:])
 
 
-def test_real_nodes_keep_the_quota(cluster: Cluster) -> None:
+def test_real_nodes_keep_the_quota(cluster: Cluster, shared_folder: Path) -> None:
     account = make_account("default", trusted=True)
     limit("default", running_runs=2)
     for name in ("n1", "n2"):
         cluster.node(name)
-    ids = [submit(account.tenant_id, "sleep 0.4") for _ in range(8)]
+    gate = shared_folder / "gate"
+    ids = [submit(account.tenant_id, f"until test -e {gate}; do sleep 0.05; done") for _ in range(8)]
     most = 0
 
-    def seen() -> bool:
+    def running() -> int:
         nonlocal most
-        most = max(most, Run.objects.filter(state=State.RUNNING).count())
-        return all(run(run_id).state == State.SUCCEEDED for run_id in ids)
+        found = Run.objects.filter(state=State.RUNNING).count()
+        most = max(most, found)
+        return found
 
-    wait_until(seen, 60, 0.02, why="everything runs, two at a time")
+    wait_until(lambda: running() == 2, why="two of them run", see=running)
+    other = make_account("other", trusted=True)
+    wait_final(*(submit(other.tenant_id, "true") for _ in range(4)))  # the nodes have looked again since
+    gate.touch()
+    wait_until(
+        lambda: running() == 0 and all(run(run_id).state == State.SUCCEEDED for run_id in ids),
+        90,
+        0.02,
+        why="everything runs, two at a time",
+    )
     assert most == 2
-    wait_final(*ids)
     assert_invariants(cluster)
 
 
