@@ -2,6 +2,7 @@
 # `--target worker` for a node's worker, as root (see there). docs/operations.md says how they are run.
 # No program of the base is needed for a build but Python, pip, sh and awk; no compiler. The worker's image takes
 # iptables from Debian, unless the base has it.
+# 3.11 is the Python on which every test runs; 3.12 to 3.14 work too (docs/testing.md).
 ARG BASE=python:3.11-slim
 
 # --- packages and sources; nothing of this stage is in an image but what is copied out of it

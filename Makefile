@@ -1,4 +1,5 @@
-# Gantry: everything that a person starts by hand. Needs make and Python 3.11, nothing else.
+# Gantry: everything that a person starts by hand. Needs make and a Python from 3.11 to 3.14, nothing else; PYTHON=...
+# says which, else the newest that works is taken.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 .SUFFIXES:
@@ -9,6 +10,8 @@ PY := .venv/bin/python
 ARGS ?=
 # How many processes run the tests side by side: a number, or auto (two for each core).
 WORKERS ?= auto
+# On which Pythons `make test-python` tries what may differ between them.
+PYTHONS ?= 3.13
 SCHEMA ?= var/openapi.yaml
 SOURCES := config workers tasks_api jobs tests manage.py
 
@@ -40,18 +43,29 @@ manage: venv ## a management command of the running service: make manage ARGS="c
 .PHONY: test
 test: venv-dev ## every test but the long ones, on servers that the tests start themselves
 	@sh config/local/debian.sh
-	$(PY) -m pytest -m "not long" -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(PY) -m tests.tools.run $(WORKERS) -m "not long" $(ARGS)
 
 .PHONY: test-long
 test-long: venv-dev ## scale, soak and full repetitions; hours
 	@sh config/local/debian.sh
 	$(PY) -m pytest -m long -o timeout=14400 $(ARGS)
 
+.PHONY: test-python
+test-python: venv-dev ## unit tests and demo on other Pythons, in a copy: make test-python PYTHONS="3.12 3.13"
+	@sh config/local/debian.sh
+	@sh config/local/pythons.sh $(PYTHONS)
+
 .PHONY: lint
 lint: venv-dev ## ruff, mypy, import rules, migrations, deployment check, schema
+	@# mypy takes as long as all others together: beside them.
+	$(PY) -m mypy & mypy=$$!; trap "kill $$mypy" INT TERM; \
+		$(MAKE) --no-print-directory lint-others; others=$$?; \
+		wait $$mypy && exit $$others
+
+.PHONY: lint-others
+lint-others:
 	$(PY) -m ruff check $(SOURCES)
 	$(PY) -m ruff format --check $(SOURCES)
-	$(PY) -m mypy
 	@# NO_COLOR: import-linter's banner is for terminals.
 	NO_COLOR=1 $(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 	@# No database runs here, so makemigrations cannot compare the history that one would have.

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Error, Tags, Warning, register  # noqa: A004  Django's name
 from django.core.exceptions import ImproperlyConfigured
 
-from config import peers
+from config.http import peers
 from workers.addresses.guard import PURPOSES, setting_of
 
 log = structlog.get_logger(__name__)

@@ -62,14 +62,14 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "config.middleware.GuardMiddleware",
+    "config.http.middleware.GuardMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     # Sessions, users and messages: Django's own, for the admin and for requests with its cookie only.
-    "config.middleware.BrowserSessions",
+    "config.http.middleware.BrowserSessions",
     "django.middleware.csrf.CsrfViewMiddleware",
-    "config.middleware.BrowserUsers",
-    "config.middleware.BrowserMessages",
+    "config.http.middleware.BrowserUsers",
+    "config.http.middleware.BrowserMessages",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
 ]
 
@@ -176,14 +176,14 @@ X_FRAME_OPTIONS = "DENY"
 #: Largest body of a request in bytes.
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 REST_FRAMEWORK = {
-    "DEFAULT_AUTHENTICATION_CLASSES": ["config.authentication.GantryAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["config.authentication.HasScope"],
+    "DEFAULT_AUTHENTICATION_CLASSES": ["config.http.authentication.GantryAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["config.http.authentication.HasScope"],
     "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["config.negotiation.JSONBody"],
-    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "config.negotiation.IgnoreAccept",
-    "DEFAULT_METADATA_CLASS": "config.negotiation.Methods",
+    "DEFAULT_PARSER_CLASSES": ["config.http.negotiation.JSONBody"],
+    "DEFAULT_CONTENT_NEGOTIATION_CLASS": "config.http.negotiation.IgnoreAccept",
+    "DEFAULT_METADATA_CLASS": "config.http.negotiation.Methods",
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
-    "EXCEPTION_HANDLER": "config.errors.handle",
+    "EXCEPTION_HANDLER": "config.http.errors.handle",
     "UNAUTHENTICATED_USER": None,
 }
 SPECTACULAR_SETTINGS = {
@@ -191,10 +191,10 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "One job server that speaks the documented APIs of five job systems.",
     "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
-    "SERVE_PERMISSIONS": ["config.authentication.HasScope"],
+    "SERVE_PERMISSIONS": ["config.http.authentication.HasScope"],
     "POSTPROCESSING_HOOKS": [
         "drf_spectacular.hooks.postprocess_schema_enums",
-        "config.openapi.add_error_answers",
+        "config.http.openapi.add_error_answers",
     ],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",

@@ -11,14 +11,14 @@ from django.contrib import admin
 from django.urls import URLPattern, URLResolver, include, path
 from django.urls.resolvers import RoutePattern
 
-from config.health import HealthView, MetricsView, ReadyView
-from config.login import login
-from config.openapi import DocsView, SchemaView
+from config.http.health import HealthView, MetricsView, ReadyView
+from config.http.login import login
+from config.http.openapi import DocsView, SchemaView
 
-handler400 = "config.errors.page_400"
-handler403 = "config.errors.page_403"
-handler404 = "config.errors.page_404"
-handler500 = "config.errors.page_500"
+handler400 = "config.http.errors.page_400"
+handler403 = "config.http.errors.page_403"
+handler404 = "config.http.errors.page_404"
+handler500 = "config.http.errors.page_500"
 
 
 class SlashedRoute(RoutePattern):

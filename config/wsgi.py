@@ -9,7 +9,7 @@ from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup(set_prefix=False)
 
-from config import bodies  # noqa: E402  after Django's setup
+from config.http import bodies  # noqa: E402  after Django's setup
 from workers.tenants import audit  # noqa: E402
 
 

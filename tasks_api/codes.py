@@ -1,7 +1,7 @@
 """The error numbers of the tasks family and the errors that carry them.
 
-Pure: imports nothing but the engine's error classes, no database and no HTTP. ``config.errors`` gives the
-classes their HTTP status by their engine base class; ``NUMBERS`` gives them the family's own number.
+Pure: imports nothing but the engine's error classes, no database and no HTTP. ``config.http.errors`` gives
+the classes their HTTP status by their engine base class; ``NUMBERS`` gives them the family's own number.
 Source: contract page 10, "Errors"; the numbers are those of the original Juice.
 """
 

@@ -38,7 +38,7 @@ _FAILED: Final = OpenApiExample(
 
 
 def _errors(*statuses: int) -> dict[int, type[shapes.TaskErrorSerializer]]:
-    """The errors of a route of its own; those that every route may answer are added by config.openapi."""
+    """Errors of a route of its own; those that every route may answer are added by config.http.openapi."""
     return dict.fromkeys(statuses, shapes.TaskErrorSerializer)
 
 

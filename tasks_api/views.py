@@ -44,7 +44,7 @@ def parameter(request: Request, name: str) -> object:
 
 
 class TaskView(APIView):
-    """Base: which scope each method needs (read by config.authentication), and who asks."""
+    """Base: which scope each method needs (read by config.http.authentication), and who asks."""
 
     scopes: ClassVar[Mapping[str, str]] = {"GET": "read", "POST": "submit"}
 

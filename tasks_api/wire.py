@@ -151,7 +151,8 @@ def render_reconcile(ids: list[int], results: Mapping[int, tuple[bool, str]]) ->
     }
 
 
-# --- Hooks: config.errors and workers.vocabulary.families call these ------------------------------------
+# --- Hooks: config.http.errors and workers.vocabulary.families call these
+# ------------------------------------
 
 
 def render_error(status: int, code: str, message: str, field: str | None) -> dict[str, Any]:

@@ -8,10 +8,17 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.support.fixtures", "tests.support.engine_fixtures"]
+pytest_plugins = [
+    "tests.support.passes",
+    "tests.support.fixtures",
+    "tests.support.engine_fixtures",
+]
 
-# A machine that is busy takes its time for an example: that says nothing about what is tested.
-settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# A machine that is busy takes its time for an example: that says nothing about what is tested. Examples are
+# other ones every day, also in CI: tests.tools.run gives the seed.
+settings.register_profile(
+    "patient", settings(), deadline=None, derandomize=False, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("patient")
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
@@ -18,20 +17,15 @@ from django.db import IntegrityError, connection, transaction
 
 from workers.asking import ask
 from workers.messages import doorbell
-from workers.models import Node, Run, Shape
+from workers.models import Node, Run
 from workers.runs import losses, transitions, uri_secrets
 from workers.scheduling.explain import explain_run
+from workers.scheduling.shapes import ShapeKey, forget_shape, kept_shape_id, shape_id_of
 from workers.tenants import limits
 from workers.vocabulary.errors import Conflict, NotFound
 from workers.vocabulary.leases import NewRun
 from workers.vocabulary.specs import Spec
 from workers.vocabulary.states import State, is_final
-
-#: (tenant, kind, cpu_m, mem_mb, constraints, host ports) -> (shape id, monotonic time); shapes never change.
-ShapeKey = tuple[int, str, int, int, str, tuple[str, ...]]
-_shapes: dict[ShapeKey, tuple[int, float]] = {}
-_SHAPES_MAX = 10_000
-_SHAPE_TTL_S = 600.0
 
 
 @dataclass(frozen=True)
@@ -77,11 +71,11 @@ def submit(submission: Submission) -> int:
         return run_id
     key = _shape_key(submission)
     try:
-        run_id = _insert(_new_run(submission, _shape_id(key)))
+        run_id = _insert(_new_run(submission, shape_id_of(key)))
     except IntegrityError:
         # A cached shape may have been pruned meanwhile; anything else fails again and is told.
-        _shapes.pop(key, None)
-        run_id = _insert(_new_run(submission, _shape_id(key)))
+        forget_shape(key)
+        run_id = _insert(_new_run(submission, shape_id_of(key)))
     structlog.contextvars.bind_contextvars(run=run_id)
     doorbell.ring_after_commit()
     return run_id
@@ -98,7 +92,7 @@ def submit_all(submissions: Iterable[Submission]) -> list[int]:
         for submission in asked:
             key = _shape_key(submission)
             if key not in shapes:
-                shapes[key] = _kept_shape_id(key)
+                shapes[key] = kept_shape_id(key)
             spec = uri_secrets.taken_out(submission.tenant_id, submission.spec)
             new = _new_run(replace(submission, spec=spec), shapes[key])
             run_id, _ = transitions.submit(cursor, new)
@@ -146,39 +140,6 @@ def _insert(new: NewRun) -> int:
                 return transitions.submit(cursor, new)[0]
         with connection.cursor() as cursor:
             return transitions.submit(cursor, new)[0]
-
-
-def _kept_shape_id(key: ShapeKey) -> int:
-    """The shape's id, kept from retention until the transaction ends; nobody else waits for that lock."""
-    for _ in range(2):
-        shape_id = _shape_id(key)
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM workers_shape WHERE id = %s FOR KEY SHARE", [shape_id])
-            if cursor.fetchone() is not None:
-                return shape_id
-        _shapes.pop(key, None)
-    raise Conflict("the shape of the runs was pruned twice: send the request again")
-
-
-def _shape_id(key: ShapeKey) -> int:
-    known = _shapes.get(key)
-    now = time.monotonic()
-    if known is not None and now - known[1] < _SHAPE_TTL_S:
-        return known[0]
-    tenant_id, kind, cpu_m, mem_mb, constraints, host_ports = key
-    shape, _ = Shape.objects.get_or_create(
-        tenant_id=tenant_id,
-        kind=kind,
-        cpu_m=cpu_m,
-        mem_mb=mem_mb,
-        constraints=json.loads(constraints),
-        host_ports=list(host_ports),
-    )
-    if not connection.in_atomic_block:  # one that may still be rolled back is not remembered
-        if len(_shapes) >= _SHAPES_MAX:
-            _shapes.clear()
-        _shapes[key] = (shape.pk, now)
-    return shape.pk
 
 
 def find(tenant_id: int | None, run_id: int) -> Run:

@@ -9,6 +9,8 @@ import argparse
 import os
 import sys
 
+from config.linux import refusal
+
 COMMANDS = {
     "up": "the service with its own Postgres and Redis, until Ctrl-C",
     "worker": "one more node",
@@ -18,9 +20,9 @@ COMMANDS = {
 
 
 def main() -> int:
-    if sys.version_info[:2] != (3, 11):
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
         print(
-            f"Gantry needs Python 3.11, this is {sys.version.split()[0]} ({sys.executable}): "
+            f"Gantry needs Python 3.11 to 3.14, this is {sys.version.split()[0]} ({sys.executable}): "
             "run it through make, which finds the right one",
             file=sys.stderr,
         )
@@ -33,6 +35,10 @@ def main() -> int:
     command = known.command
     if rest and command != "manage":
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    servers_elsewhere = os.environ.get("DATABASE_URL") and os.environ.get("REDIS_URL")
+    if (why := refusal(f"`make {command}`")) and not (command == "manage" and servers_elsewhere):
+        print(f"gantry: {why}", file=sys.stderr)
+        return 2
     # After the version check: these need the packages of the right Python.
     from config.local.data import REPOSITORY, DataFolder
     from config.local.demo import demo

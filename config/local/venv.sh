@@ -3,6 +3,7 @@
 #   config/local/venv.sh requirements.txt [requirements-dev.txt]
 # Takes the Python that PYTHON names, else that of a .venv that works (nobody wants it made again because a newer one
 # appeared), else the newest it finds.
+# UV=/path/to/uv: packages are installed with that first (pip's settings are not its own: then with pip).
 # Does nothing when they are installed already: .venv/installed names the locks' checksums, the
 # interpreter and the place (a virtual environment does not survive being moved).
 set -eu
@@ -103,7 +104,8 @@ for lock in "$@"; do
     arguments="$arguments -r $lock"
 done
 # shellcheck disable=SC2086 # both are lists of words without spaces
-$pip install -qq --disable-pip-version-check --require-hashes $arguments ||
+[ -n "${UV:-}" ] && "$UV" pip install --quiet --python "$venv/bin/python" --require-hashes $arguments ||
+    $pip install -qq --disable-pip-version-check --require-hashes $arguments ||
     fail "the packages could not be installed; what pip said is above. Does this machine reach a package index?"
 # The first lock is contained in the others: with them it is installed too.
 key "$venv/bin/python" "$1" >"$venv/installed"

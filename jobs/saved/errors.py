@@ -1,8 +1,8 @@
 """The errors of the saved jobs family and its envelope {"message", "id"}.
 
-Pure: imports nothing but the engine's error classes. ``config.errors`` gives the classes their HTTP status by
-their engine base class, and calls ``render_error``. Source: contract page 20, "Errors". A message is the id
-or name that the seed promises where it promises one, else a sentence.
+Pure: imports nothing but the engine's error classes. ``config.http.errors`` gives the classes their HTTP
+status by their engine base class, and calls ``render_error``. Source: contract page 20, "Errors". A message
+is the id or name that the seed promises where it promises one, else a sentence.
 """
 
 from __future__ import annotations

@@ -116,7 +116,7 @@ _TAKEN: Final = _error(400, "jobs_name_duplicated_error", "上线")
 
 
 def _errors(*statuses: int) -> dict[int, type[shapes.JobErrorSerializer]]:
-    """The errors of a route of its own; those that every route may answer are added by config.openapi."""
+    """Errors of a route of its own; those that every route may answer are added by config.http.openapi."""
     return dict.fromkeys(statuses, shapes.JobErrorSerializer)
 
 

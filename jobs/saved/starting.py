@@ -20,7 +20,7 @@ from jobs.saved.services import locked, read
 from jobs.saved.wire import JobFacts
 from workers import services
 from workers.models import Node
-from workers.scheduling.placement import NODE_ATTRIBUTE
+from workers.scheduling.obstacles import NODE_ATTRIBUTE
 from workers.tenants import policy
 from workers.vocabulary.errors import Conflict, EngineError
 from workers.vocabulary.specs import MIB, ExecSpec

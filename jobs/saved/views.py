@@ -28,7 +28,7 @@ from workers.vocabulary.errors import InvalidInput
 
 
 class JobsView(APIView):
-    """Base: which scope each method needs (read by config.authentication), and who asks."""
+    """Base: which scope each method needs (read by config.http.authentication), and who asks."""
 
     scopes: ClassVar[dict[str, str]] = {"GET": "read", "POST": "submit", "PUT": "submit", "DELETE": "submit"}
 

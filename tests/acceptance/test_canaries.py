@@ -24,6 +24,8 @@ from tests.support.waiting import limit, wait_until
 from workers.models import Callback, Run
 from workers.tenants import identity, tenancy
 
+pytestmark = pytest.mark.invariant
+
 PASSWORD: Final = "canary-password correct horse"
 
 

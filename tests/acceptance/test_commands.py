@@ -29,6 +29,8 @@ from workers.runtimes.process.records import DEFAULT_PATH
 from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import Reason, State
 
+pytestmark = pytest.mark.account
+
 ROOT = os.geteuid() == 0
 
 

@@ -37,6 +37,7 @@ def read(run_id: int, **params: str) -> tuple[int, Mapping[str, str], bytes]:
 # --- byte for byte ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.account
 def test_every_byte_is_kept(cluster: Cluster, account: Account) -> None:
     """Catches: output that is decoded, translated, cut at a NUL or at a newline."""
     cluster.node()
@@ -86,6 +87,7 @@ def test_children_write_into_the_same_log(cluster: Cluster, account: Account) ->
         ]
 
 
+@pytest.mark.account
 def test_what_a_command_does_to_its_own_streams(cluster: Cluster, account: Account) -> None:
     """Catches: a closed stream that is taken for the end, a child's that is waited for, a rewound file."""
     cluster.node()

@@ -89,6 +89,7 @@ def stops(
     return seen
 
 
+@pytest.mark.account
 def test_nothing_survives_the_grace_period(cluster: Cluster, account: Account, marker: str) -> None:
     """The issue's fourth proof: a shell that ignores TERM, with grandchildren in sessions of their own."""
     cluster.node()
@@ -114,6 +115,7 @@ def test_nothing_survives_the_grace_period(cluster: Cluster, account: Account, m
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 def test_each_way_out_is_closed_when_the_command_just_ends(
     cluster: Cluster, account: Account, marker: str
 ) -> None:
@@ -149,6 +151,7 @@ def test_a_command_that_takes_leave_politely_is_let(cluster: Cluster, account: A
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 def test_grandchildren_are_asked_too(cluster: Cluster, account: Account) -> None:
     """Catches: TERM for the main process only. A child in its own session says goodbye, its parent waits."""
     cluster.node()
@@ -180,6 +183,7 @@ def test_a_second_kill_does_not_lengthen_or_shorten_the_grace_period(
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 @pytest.mark.parametrize("grace_s", [0, 1])
 def test_a_fork_bomb_ends(cluster: Cluster, account: Account, marker: str, grace_s: int) -> None:
     """Catches: a killer that is slower than what it has to kill."""
@@ -197,6 +201,7 @@ def test_a_fork_bomb_ends(cluster: Cluster, account: Account, marker: str, grace
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 def test_the_neighbour_lives(cluster: Cluster, account: Account, marker: str, shared_folder: Path) -> None:
     """Catches: a kill that reaches another run of the same node."""
     cluster.node()

@@ -24,7 +24,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from config import openapi
+from config.http import openapi
 from tests.contracts.tasks.conftest import Stage
 from tests.support.cluster import Cluster
 from tests.support.engine import submit
@@ -32,6 +32,8 @@ from tests.support.fixtures import Account, make_account
 from tests.support.waiting import limit
 from workers.models import LogChunk, Secret, Tenant
 from workers.vocabulary.states import Reason, State
+
+pytestmark = pytest.mark.invariant
 
 CANARY: Final = "canary-51c3"
 CHECKS: Final = [

@@ -100,6 +100,7 @@ def test_constraints_decide_where_a_task_runs(cluster: Cluster, account: Account
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 def test_data_folders_are_apart(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: two nodes that share control files, so that one adopts or sweeps what the other runs."""
     three_nodes(cluster)

@@ -15,6 +15,14 @@ from pathlib import Path
 
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
 
+#: What the caller's shell says about another service or engine is not for the benchmarks.
+_OTHERS = ("DOCKER_", "GANTRY_", "DJANGO_", "CELERY_")
+
+
+def _forget_the_callers_service() -> None:
+    for name in [name for name in os.environ if name.startswith(_OTHERS)]:
+        del os.environ[name]
+
 
 def main() -> int:
     """Start the servers, set the environment, measure, stop."""
@@ -22,6 +30,7 @@ def main() -> int:
     options.add_argument("marks", nargs="*", help="1 to 6 and 13 to 18; all but 14 by default")
     options.add_argument("--long", action="store_true", help="more and longer rounds")
     given = options.parse_args()
+    _forget_the_callers_service()
     folder = Path(tempfile.mkdtemp(prefix="gbs-", dir="/tmp"))
     folder.chmod(0o711)
     postgres, redis = EmbeddedPostgres(folder / "pg"), EmbeddedRedis(folder / "redis")

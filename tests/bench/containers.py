@@ -57,7 +57,11 @@ class _node:  # noqa: N801 reads like a function
 
     def __init__(self, rig: Rig, engine: Engine, *, slots: int, cpus: float) -> None:
         self._started: Callable[[], Process] = lambda: rig.node(
-            slots, GANTRY_NODE_CPUS=str(cpus), GANTRY_NODE_NAME=f"boxes{slots}", **engine.env
+            slots,
+            runtimes="container",
+            GANTRY_NODE_CPUS=str(cpus),
+            GANTRY_NODE_NAME=f"boxes{slots}",
+            **engine.env,
         )
 
     def __enter__(self) -> Process:

@@ -47,7 +47,7 @@ def run(rig: Rig, url: str, *, long: bool) -> None:
 
 @contextmanager
 def _node(rig: Rig, engine: Engine) -> Iterator[None]:
-    process = rig.node(AT_ONCE, GANTRY_NODE_NAME=_NODE, **engine.env)
+    process = rig.node(AT_ONCE, runtimes="exec", GANTRY_NODE_NAME=_NODE, **engine.env)
     try:
         yield
     finally:

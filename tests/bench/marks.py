@@ -61,6 +61,9 @@ def run(marks: list[str], *, long: bool) -> int:
             )
         if "4" in marks:
             latency(ours, peer, 400 if long else 100)
+        if "3" in marks or "4" in marks:
+            for name in ("node", "peer-worker"):
+                rig.named(name).terminate()
         if "5" in marks or "14" in marks:
             containers.run(marks, rig, ours, long=long)
         if "6" in marks:

@@ -57,14 +57,18 @@ class Rig:
         wait_until(lambda: answers(port) or not process.alive, 30, why=f"{name} answers")
         return f"http://127.0.0.1:{port}"
 
-    def node(self, slots: int = 64, **env: str) -> Process:
-        """Our worker: room for ``slots`` runs of 0.1 CPU, unless ``env`` says otherwise."""
+    def node(self, slots: int = 64, *, runtimes: str = "process", **env: str) -> Process:
+        """Our worker: room for ``slots`` runs of 0.1 CPU, unless ``env`` says otherwise.
+
+        It has these runtimes and no other: a Docker Engine that happens to be on the machine is not its own.
+        """
         process = self.spawn(
             "node",
             [sys.executable, "manage.py", "node"],
             **{
                 "DJANGO_SETTINGS_MODULE": "config.settings",
                 "GANTRY_NODE_NAME": "bench",
+                "GANTRY_RUNTIMES": runtimes,
                 "GANTRY_NODE_DIR": str(self.folder / env.get("GANTRY_NODE_NAME", "node")),
                 "GANTRY_NODE_CPUS": str(slots / 10),
                 "GANTRY_NODE_MEM_MB": str(slots * 512),

@@ -25,9 +25,11 @@ from typing import Any, ClassVar
 import pytest
 
 from tests.conformance.nodes import claimed, make_runtime
+from tests.support import remains
 from tests.support.cluster import ROOT, kill_under
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
+from tests.support.session import SESSION
 from tests.support.waiting import limit, wait_until
 from workers.launcher import control
 from workers.logs.capture import STREAMS
@@ -51,7 +53,7 @@ class Subject(abc.ABC):
     one_stream = False
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp"))
+        self.folder = remains.also(SESSION, Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp")))
         self.folder.chmod(0o711)
         self.url = ""
         self._made: list[Runtime] = []

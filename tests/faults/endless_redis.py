@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from config import throttles
+from config.http import throttles
 from config.settings import *  # noqa: F403
 
 REDIS_TIMEOUT_S = 3600.0

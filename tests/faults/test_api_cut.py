@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import random
 import socket
 import struct
 import threading
@@ -26,6 +25,7 @@ from tests.support.engine import wait_final
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient, task_body, task_id
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from tests.support.seeds import dice
 from tests.support.session import POSTGRES
 from tests.support.waiting import limit, wait_until
 from workers.models import IdempotencyKey, Run
@@ -112,13 +112,23 @@ def test_cut_at_the_commit(cluster: Cluster, account: Account, shared_folder: Pa
 
 def test_cut_at_any_moment(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches what the certain moment does not show: half a request, a cut before or after the commit."""
-    chance = random.Random(6)
+    _cut_at_any_moment(cluster, account, shared_folder, times=30)
+
+
+@pytest.mark.long
+def test_cut_at_any_moment_often(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+    """The same with 300 cuts."""
+    _cut_at_any_moment(cluster, account, shared_folder, times=300)
+
+
+def _cut_at_any_moment(cluster: Cluster, account: Account, shared_folder: Path, *, times: int) -> None:
+    chance = dice(f"{times} cuts")
     ledger = open_ledger(shared_folder)
     cluster.node()
     api = cluster.api()
     names: dict[str, int] = {}
     with TaskClient(api, account) as client:
-        for n in range(60):
+        for n in range(times):
             name = f"r{n}"
             command = ledger_command(ledger, name)
             wire = Wire(api, account, name, command)

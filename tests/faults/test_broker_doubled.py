@@ -7,7 +7,6 @@ database. So a copy may be the one that starts a run, but never a second one.
 from __future__ import annotations
 
 import contextlib
-import random
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from tests.support.engine import submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.outages import executed_by_celery
+from tests.support.seeds import dice
 from tests.support.session import REDIS
 from tests.support.waiting import wait_until
 from workers.messages.doorbell import CHANNEL
@@ -29,10 +29,10 @@ QUEUE = "node.n1"
 
 
 class Echo:
-    """Sends copies of execute messages to the node's own queue, with a fixed seed."""
+    """Sends copies of execute messages to the node's own queue, with the day's seed."""
 
     def __init__(self) -> None:
-        self._random = random.Random(10)
+        self._random = dice("copies of messages")
         self._connection = app.connection_for_write()
         self._producer = app.amqp.Producer(self._connection)
         self.sent = 0
@@ -105,7 +105,7 @@ def test_every_ring_and_every_message_doubled(
                 time.sleep(0.01)  # pace: the load
             ended = wait_final(*known, timeout_s=120)
         again = known * 2
-        random.Random(11).shuffle(again)
+        dice("copies in another order").shuffle(again)
         for run_id in again:
             echo.send(run_id, 1, 1)
         _settle(echo)

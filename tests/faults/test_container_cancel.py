@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive
+from tests.support.seeds import dice
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, RunEvent
@@ -100,7 +100,7 @@ def test_cancel_races_the_start_and_the_end(
     engine: Engine, cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """Catches two ends of one run, an end that is not the true one, a start after a confirmed cancel."""
-    _race(engine, cluster, account, shared_folder, rounds=12)
+    _race(engine, cluster, account, shared_folder, rounds=6)
 
 
 @pytest.mark.long
@@ -128,7 +128,7 @@ class _Racer:
 def _race(engine: Engine, cluster: Cluster, account: Account, folder: Path, *, rounds: int) -> None:
     cluster.node(settings=engine.env)
     ledger = open_ledger(folder)
-    chance = random.Random(20)
+    chance = dice(f"cancels of containers, {rounds} rounds")
     racers = []
     for number in range(rounds):
         takes_s, code = chance.uniform(0.1, 0.4), chance.choice([0, 7])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -23,6 +22,7 @@ from tests.support.invariants import (
 )
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive, kill
+from tests.support.seeds import dice
 from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
 from workers.vocabulary.states import Reason, State
@@ -210,7 +210,7 @@ def test_workers_killed_at_random_moments(
     engine: Engine, cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """Fault 1 at phases that nobody chose: short containers under a worker that dies three times."""
-    _killed_at_random(engine, cluster, account, shared_folder, deaths=3, seed=3)
+    _killed_at_random(engine, cluster, account, shared_folder, deaths=3)
 
 
 @pytest.mark.long
@@ -219,7 +219,7 @@ def test_workers_killed_at_random_moments_for_long(
     engine: Engine, cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """The same with 25 deaths."""
-    _killed_at_random(engine, cluster, account, shared_folder, deaths=25, seed=4)
+    _killed_at_random(engine, cluster, account, shared_folder, deaths=25)
 
 
 def _wait_begun(ledger: Path, how_many: int) -> None:
@@ -227,9 +227,9 @@ def _wait_begun(ledger: Path, how_many: int) -> None:
 
 
 def _killed_at_random(
-    engine: Engine, cluster: Cluster, account: Account, folder: Path, *, deaths: int, seed: int
+    engine: Engine, cluster: Cluster, account: Account, folder: Path, *, deaths: int
 ) -> None:
-    chance = random.Random(seed)
+    chance = dice(f"workers of containers killed, {deaths} deaths")
     ledger = open_ledger(folder)
     names: dict[str, int] = {}
     codes: dict[str, int] = {}

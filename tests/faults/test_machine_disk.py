@@ -10,6 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.support.cluster import Cluster
 from tests.support.disk import Disk, node_on_small_disk
 from tests.support.engine import run, submit, wait_final, wait_started
@@ -64,6 +66,7 @@ def _assert_recovered(cluster: Cluster, disk: Disk, waiting: int) -> None:
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 def test_a_run_fills_the_scratch_disk(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches an end that cannot be recorded for want of a block (run and space are then lost for good), a
     guard that kills bystanders since it cannot note a renewal, a worker that dies or goes on taking work."""

@@ -155,6 +155,7 @@ def test_cancelled_while_it_waits(cluster: Cluster, account: Account, shared_fol
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 def test_a_running_command_is_cancelled_with_all_that_it_started(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:

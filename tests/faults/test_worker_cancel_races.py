@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, begins, ledger_command, open_ledger
 from tests.support.ledger import traces, wait_begun
 from tests.support.machine import alive, commands, kill, launcher_pid, started, wait_dead
+from tests.support.seeds import dice
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node, RunEvent
@@ -29,7 +29,7 @@ from workers.vocabulary.states import FINAL, Reason, State
 
 def test_cancel_races_the_start_and_the_end(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches two ends of one run, an end that is not the true one, a start after a confirmed cancel."""
-    _race(cluster, account, shared_folder, rounds=20)
+    _race(cluster, account, shared_folder, rounds=10)
 
 
 @pytest.mark.long
@@ -57,7 +57,7 @@ class _Racer:
 def _race(cluster: Cluster, account: Account, folder: Path, *, rounds: int) -> None:
     cluster.node()
     ledger = open_ledger(folder)
-    chance = random.Random(19)
+    chance = dice(f"cancels, {rounds} rounds")
     racers = []
     for number in range(rounds):
         takes_s, code = chance.uniform(0.05, 0.3), chance.choice([0, 7])

@@ -35,6 +35,7 @@ from workers.runtimes.process.client import LauncherError
 __all__ = ["node"]  # the fixture
 
 
+@pytest.mark.account
 def test_a_late_word_does_not_hold_the_guard_back(node: Node) -> None:
     """A worker stood still between its heartbeat and its word to the guard.
 
@@ -67,6 +68,7 @@ def test_nothing_is_started_on_old_news(node: Node) -> None:
     assert node.finish(replace(node.request("true", fence=False), as_of=now - 601)).code == 0
 
 
+@pytest.mark.account
 def test_who_ignores_term_is_dead_before_the_node_counts_as_lost(node: Node) -> None:
     """Catches a grace period that reaches beyond the moment at which another node may begin.
 

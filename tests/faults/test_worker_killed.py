@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from tests.support.invariants import (
 from tests.support.ledger import wait_begun
 from tests.support.machine import alive, commands, kill, launcher, launcher_pid, started
 from tests.support.receivers import OPEN, Receivers
+from tests.support.seeds import dice
 from tests.support.waiting import wait_until
 from workers.models import Attempt, Run
 from workers.vocabulary.states import Reason, State
@@ -33,6 +33,7 @@ def _patient(cluster: Cluster) -> None:
     cluster.env["GANTRY_DB_POOL"] = "3"  # fewer than runs: none is kept while a run is watched
 
 
+@pytest.mark.account
 @pytest.mark.parametrize("victims", ["worker", "launcher", "worker, launcher", "launcher, worker"])
 def test_the_worker_tree_dies_while_a_command_runs(
     cluster: Cluster, account: Account, shared_folder: Path, them: Receivers, victims: str
@@ -92,6 +93,7 @@ def test_the_command_ends_while_no_worker_lives(
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 @pytest.mark.parametrize("worker_lives", [True, False])
 def test_a_command_that_is_gone_without_a_trace_is_lost(
     cluster: Cluster, account: Account, shared_folder: Path, worker_lives: bool
@@ -134,9 +136,9 @@ def test_a_command_that_is_gone_without_a_trace_is_lost(
 def test_workers_killed_at_random_moments(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Fault 1 at phases that nobody chose: a stream of short commands under a worker that dies four times.
 
-    Catches what the named crash points miss. Fixed seed; what differs from run to run is only the timing.
+    Catches what the named crash points miss. The day's seed; the timing differs from run to run besides.
     """
-    _killed_at_random(cluster, account, shared_folder, deaths=4, seed=1)
+    _killed_at_random(cluster, account, shared_folder, deaths=4)
 
 
 @pytest.mark.long
@@ -145,15 +147,15 @@ def test_workers_killed_at_random_moments_for_long(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """The same with 40 deaths."""
-    _killed_at_random(cluster, account, shared_folder, deaths=40, seed=2)
+    _killed_at_random(cluster, account, shared_folder, deaths=40)
 
 
 def _wait_begun(ledger: Path, how_many: int) -> None:
     wait_until(lambda: len(begins(ledger)) >= how_many, 60, 0.005, why=f"{how_many} commands have begun")
 
 
-def _killed_at_random(cluster: Cluster, account: Account, folder: Path, *, deaths: int, seed: int) -> None:
-    chance = random.Random(seed)
+def _killed_at_random(cluster: Cluster, account: Account, folder: Path, *, deaths: int) -> None:
+    chance = dice(f"workers killed, {deaths} deaths")
     ledger = open_ledger(folder)
     names: dict[str, int] = {}
     codes: dict[str, int] = {}

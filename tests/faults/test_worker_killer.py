@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 from django.db import connection
 
 from tests.support.cluster import Cluster, Process
@@ -111,6 +112,7 @@ class Killer:
         connection.close()
 
 
+@pytest.mark.account
 def test_a_run_that_kills_its_worker_is_stopped(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
@@ -148,6 +150,7 @@ def test_a_run_that_kills_its_worker_is_stopped(
     assert_invariants(cluster)
 
 
+@pytest.mark.account
 def test_a_run_that_kills_its_worker_before_it_starts_is_stopped(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 import tempfile
@@ -13,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from tests.support import remains
 from tests.support.cluster import Cluster
 from tests.support.receivers import Receivers
+from tests.support.session import SESSION
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def operator(db: None) -> Account:
 @pytest.fixture
 def cluster(transactional_db: None) -> Iterator[Cluster]:
     """Nodes and API processes of one test; everything is stopped and checked to be gone afterwards."""
-    folder = Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp"))
+    folder = remains.also(SESSION, Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp")))
     folder.chmod(0o711)
     running = Cluster(folder, dict(os.environ))
     try:
@@ -104,13 +105,31 @@ def them() -> Iterator[Receivers]:
         yield found
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _static_files_are_listed_once() -> Iterator[None]:
+    """Every test client makes the middleware anew, and WhiteNoise then looks at each of 170 static files."""
+    from whitenoise.middleware import WhiteNoiseMiddleware  # type: ignore[import-untyped]
+
+    listed: dict[str, Any] = {}
+    look = WhiteNoiseMiddleware.add_files_from_finders
+
+    def look_once(self: Any) -> None:
+        if not listed:
+            look(self)
+            listed.update(self.files)
+        self.files.update(listed)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(WhiteNoiseMiddleware, "add_files_from_finders", look_once)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _fresh_caches() -> None:
     """Process-wide caches outlive a test's rows: forget them."""
-    from config import throttles
+    from config.http import throttles
     from tests.support.session import REDIS
-    from workers import services
-    from workers.scheduling import claiming, explain
+    from workers.scheduling import claiming, explain, shapes
     from workers.tenants import audit, identity
 
     identity.forget()
@@ -120,7 +139,7 @@ def _fresh_caches() -> None:
     client = REDIS.client(60.0)
     if buckets := client.keys(f"{throttles.PREFIX}*"):
         client.delete(*buckets)
-    services._shapes.clear()
+    shapes._shapes.clear()
     explain._cache = (0.0, [])
 
 
@@ -148,32 +167,6 @@ def _empty_broker(request: pytest.FixtureRequest) -> None:
         from tests.support.session import REDIS
 
         REDIS.client(60.0).flushall()
-
-
-#: From quick to slow.
-_FOLDERS = ("unit", "integration", "contracts", "conformance", "acceptance", "deployment", "faults")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Order: quick tests first, processes later, so that a mistake shows early.
-
-    Side by side (pytest-xdist) everything is mixed instead: quick tests compute, slow ones wait, and at the
-    end no worker is left with all the slow ones.
-    """
-
-    def rank(item: pytest.Item) -> int:
-        return next((n for n, name in enumerate(_FOLDERS) if name in item.path.parts), len(_FOLDERS))
-
-    items.sort(key=rank)
-    if hasattr(config, "workerinput"):
-        by_folder = [list(group) for _, group in itertools.groupby(items, rank)]
-        placed = [
-            # The slowest are through a little before the end.
-            ((n + 1) / len(group) * (1 - rank(item) / 50), item)
-            for group in by_folder
-            for n, item in enumerate(group)
-        ]
-        items[:] = [item for _, item in sorted(placed, key=lambda pair: pair[0])]
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -3,8 +3,9 @@
     python -m tests.support.remains <folder of the session>
 
 Waits until its standard input ends, which it does with the process that holds the other end. Whatever then
-still names the session's folder (its servers; nodes, whose environment says where the database is) is killed,
-and the folder is removed. After an orderly end there is nothing to do.
+still names the session's folder (its servers; nodes, whose environment says where the database is) or one
+that stands beside it (``also``) is killed, and the folders are removed. After an orderly end there is nothing
+to do.
 """
 
 from __future__ import annotations
@@ -37,20 +38,38 @@ def end_with_me(folder: Path) -> None:
     _kept.append(writing)
 
 
+def also(session: Path, folder: Path) -> Path:
+    """A folder of a test that is not in the session's, because names of sockets must be short; returns it.
+
+    Guards and launchers, which outlive their nodes, name no other.
+    """
+    with (session / _BESIDE).open("a") as beside:
+        beside.write(f"{folder}\n")
+    return folder
+
+
+#: Below the session's folder: those beside it, one a line.
+_BESIDE = "beside"
 #: Open for as long as this process lives; not inherited by what it starts.
 _kept: list[int] = []
 
 
 def _end_everything(folder: Path) -> None:
+    try:
+        folders = [folder, *map(Path, (folder / _BESIDE).read_text().splitlines())]
+    except OSError:
+        folders = [folder]
+
     def gone() -> bool:
-        left = processes_of(folder)
+        left = [process for each in folders for process in processes_of(each)]
         for process in left:
             send(int(process.split()[0]), signal.SIGKILL)
         return not left
 
     with contextlib.suppress(AssertionError):  # nobody is left to be told
         wait_until(gone, 30, 0.1)
-    shutil.rmtree(folder, ignore_errors=True)
+    for each in folders:
+        shutil.rmtree(each, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Stand-ins for the images that a deployment takes from a registry, made of what this machine has.
 
-``python:3.11-slim`` from the Python that runs the tests, ``postgres`` and ``redis`` from the servers in the
+``python:3.N-slim`` from the Python that runs the tests, ``postgres`` and ``redis`` from the servers in the
 wheels, each with the shared libraries it needs and busybox for a shell. They behave like the originals in
 what docker-compose.yml relies on: paths, users, variables. Nothing is fetched.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from config.local.servers import postgres_programs, redis_program
 from tests.support.engines import Engine
 
-PYTHON, POSTGRES, REDIS = "gantry-standin/python:3.11", "gantry-standin/postgres:1", "gantry-standin/redis:1"
+PYTHON, POSTGRES, REDIS = "gantry-standin/python:3", "gantry-standin/postgres:1", "gantry-standin/redis:1"
 
 _STDLIB_LEFT_OUT = {
     "test", "tests", "idlelib", "tkinter", "turtledemo", "lib2to3", "site-packages", "dist-packages",
@@ -141,16 +141,17 @@ def _as_root(item: tarfile.TarInfo) -> tarfile.TarInfo:
 def _python() -> bytes:
     """This interpreter in /usr/local with its library and pip, as in the official image."""
     root = Root()
-    root.program("usr/local/bin/python3.11", Path(sys.executable).resolve())
+    here = f"python3.{sys.version_info.minor}"
+    root.program(f"usr/local/bin/{here}", Path(sys.executable).resolve())
     for name in ("python", "python3"):
-        root.link(f"usr/local/bin/{name}", "python3.11")
+        root.link(f"usr/local/bin/{name}", here)
     stdlib = Path(sysconfig.get_path("stdlib"))
-    root.tree("usr/local/lib/python3.11", stdlib, {*_STDLIB_LEFT_OUT, *_config_folders(stdlib)})
+    root.tree(f"usr/local/lib/{here}", stdlib, {*_STDLIB_LEFT_OUT, *_config_folders(stdlib)})
     import pip
 
     # Debian's Python looks for packages in another folder than everybody's.
     for folder in ("site-packages", "dist-packages"):
-        root.tree(f"usr/local/lib/python3.11/{folder}/pip", Path(pip.__file__).parent)
+        root.tree(f"usr/local/lib/{here}/{folder}/pip", Path(pip.__file__).parent)
     for module in (stdlib / "lib-dynload").glob("*.so"):
         root.needs(module)
     # Compiled packages bring their libraries, but for those that every Debian has.

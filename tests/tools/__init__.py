@@ -1,1 +1,1 @@
-"""Programs about the project itself, for people and for CI: ``python -m tests.tools.<name>``."""
+"""Programs about the project and its tests, for people and for CI: ``python -m tests.tools.<name>``."""

@@ -39,6 +39,23 @@ def test_every_folder_and_module_of_the_engine_is_a_room() -> None:
     assert there - _NO_ROOMS == {name for name in told if name.startswith("workers/")}
 
 
+def test_tests_follow_the_rooms() -> None:
+    rooms = {name.rpartition(".")[2] for names in order() for name in names}
+    for kind, beside in (("unit", {"support", "suite"}), ("integration", {"embedded"})):
+        folders = {path.parent.name for path in (PROJECT / "tests" / kind).glob("*/*.py")}
+        assert folders - beside <= rooms, kind
+
+
+def test_no_room_is_crowded() -> None:
+    """A dozen modules beside the package itself; the launcher's files are one program."""
+    folders = {PROJECT / "config", PROJECT / "config" / "http"}
+    folders |= {path.parent for path in (PROJECT / "workers").glob("**/*.py")}
+    for folder in folders:
+        if folder.name not in ("launcher", "migrations", "commands"):
+            crowd = [path.name for path in folder.glob("*.py") if path.name != "__init__.py"]
+            assert len(crowd) <= 12, (folder.name, crowd)
+
+
 def test_every_file_that_the_page_names_is_there() -> None:
     for name in re.findall(r"\b(?:config|tasks_api|jobs|workers|tests|docs)/[\w/]+(?:\.py|\.md)", PAGE):
         assert (PROJECT / name).is_file(), name

@@ -22,7 +22,8 @@ from urllib.parse import urljoin
 
 from django.conf import settings
 
-from workers.addresses.guard import Address, Target, parse, permitted
+from workers.addresses.guard import permitted
+from workers.addresses.urls import Address, Target, parse
 from workers.vocabulary.errors import AddressRefused, EngineError, InvalidInput
 
 #: Host name -> addresses. Raises OSError.
@@ -104,8 +105,8 @@ def _look_up(resolver: Resolver, host: str, deadline: Deadline) -> list[str]:
 @cache
 def _tls() -> ssl.SSLContext:
     context = ssl.create_default_context()
-    # Chain and name, as Python 3.12 and curl do: from 3.13 on the default also refuses what private authorities
-    # make without certain extensions, and a new Python would cut off receivers.
+    # Chain and name, as Python 3.12 and curl do. From 3.13 on the default also refuses what private
+    # authorities make without some extensions: a new Python would cut off receivers.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 

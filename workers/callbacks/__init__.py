@@ -5,6 +5,7 @@
     signing    Standard Webhooks: a tenant's secrets, headers
     sending    one HTTP request under the guard
     rows       claiming receivers, recording attempts: the SQL
+    turns      serving one leased receiver: send, decide, record
     deliverer  the process: lanes, hand-over, heartbeat
     operations what the API and the admin do: replay, enable, secrets, test
 

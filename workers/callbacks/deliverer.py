@@ -21,9 +21,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import Error as DatabaseError
 from django.db import connection
 
-from workers.callbacks import rows, schedule, sending, signing
-from workers.callbacks.rows import Due, Lane, Receiver
-from workers.callbacks.schedule import Decision, Sent
+from workers.callbacks import rows
+from workers.callbacks.rows import Lane, Receiver
+from workers.callbacks.turns import Stopping, Turns
 from workers.messages import doorbell
 from workers.messages.handover import Handover, Publisher
 from workers.vocabulary import pulse
@@ -37,8 +37,6 @@ log = structlog.get_logger(__name__)
 _LATE_S = 0.1
 #: So many of those in each lane at most; beyond it they hold it up.
 _LATE_MOST = 64
-#: How long one receiver may keep a thread while others wait, in seconds.
-_TURN_S = 2.0
 #: Between two looks, so that several ends share one, in seconds.
 _PAUSE_S = 0.01
 #: Deliveries that are under way when the process is told to stop get so long, in seconds.
@@ -51,10 +49,6 @@ _current: Deliverer | None = None
 def current() -> Deliverer | None:
     """The deliverer of this process, if it is one."""
     return _current
-
-
-class Stopping(Exception):
-    """The process ends: a delivery under way is left, and made again by the next deliverer."""
 
 
 @dataclass
@@ -81,8 +75,8 @@ class Deliverer:
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._flights: dict[Lease, Flight] = {}
-        self._counts = {"delivered": 0, "failed": 0, "dead": 0}
         self._places: dict[Lane, tuple[int, str]] = dict.fromkeys(rows.LANES, rows.START)
+        self._turns = Turns(self.detaching, self._hurry)
         self._handover = Handover(publisher, self.deliver, threads_most())
 
     # --- life ----------------------------------------------------------------------------------------
@@ -126,7 +120,7 @@ class Deliverer:
         with contextlib.suppress(DatabaseError):
             for lease in leases:
                 rows.release(lease)
-            rows.heartbeat(self.name, self._take_counts(), detached=True)
+            rows.heartbeat(self.name, self._turns.take_counts(), detached=True)
         connection.close()
 
     def _guarded(self, work: Callable[[], None]) -> Callable[[], None]:
@@ -207,7 +201,7 @@ class Deliverer:
             flight.started = True
         flight.since = time.monotonic()
         try:
-            self._serve(flight.receiver)
+            self._turns.serve(flight.receiver)
         except (Stopping, DatabaseError, SecretUnreadable, ImproperlyConfigured) as error:
             if not isinstance(error, Stopping):
                 log.warning(
@@ -225,88 +219,6 @@ class Deliverer:
                 connection.close()
             self._wake.set()
 
-    def _serve(self, receiver: Receiver) -> None:
-        """Send what is due there, one after another, until nothing is or the turn is over."""
-        began = time.monotonic()
-        while True:
-            due = rows.next_due(receiver)
-            if due is None:
-                rows.release(receiver.lease)
-                return
-            over = not due.more or time.monotonic() - began > _TURN_S
-            sent = decision = None
-            if due.disabled:
-                decision = Decision("disabled", None, True, due.slow, due.failures, None)
-            else:
-                values = signing.valid(receiver.tenant_id)
-                connection.close()  # a thread that waits holds none
-                step("callbacks.before_send")
-                sent = sending.send(
-                    due.url,
-                    due.message_id,
-                    due.body,
-                    values,
-                    total_s=settings.GANTRY_CALLBACK_TIMEOUT_S,
-                    tick=self._still_wanted,
-                )
-                step("callbacks.after_send")
-                decision = schedule.decide(
-                    sent,
-                    attempts_made=due.attempts_made + 1,
-                    age_s=due.age_s + sent.ms / 1000,
-                    slow=due.slow,
-                    failures=due.failures,
-                )
-                over = over or decision.rests_s is not None or decision.slow is not (receiver.lane == "slow")
-            if not self._recorded(receiver, due, sent, decision, release=over):
-                log.warning("callbacks.lease_taken", receiver=receiver.address, callback=due.id)
-                rows.release(receiver.lease)  # if it is ours still, and only the callback has changed
-                return
-            self._tell(receiver, due, sent, decision)
-            if over:
-                return
-            if self.detaching.is_set():
-                rows.release(receiver.lease)
-                return
-
-    def _recorded(
-        self, receiver: Receiver, due: Due, sent: Sent | None, decision: Decision, *, release: bool
-    ) -> bool:
-        """Record, however long the database is away while the lease stands; then somebody sends it again."""
-        until = time.monotonic() + rows.lease_s() / 2
-        while True:
-            try:
-                return rows.record(receiver, due, sent, decision, release=release)
-            except DatabaseError:
-                with contextlib.suppress(Exception):
-                    connection.close()
-                if time.monotonic() > until or self._hurry.wait(0.5):
-                    raise
-
-    def _tell(self, receiver: Receiver, due: Due, sent: Sent | None, decision: Decision) -> None:
-        with self._lock:
-            if decision.state in ("delivered", "dead"):
-                self._counts[decision.state] += 1
-            if sent is not None and not sent.accepted:
-                self._counts["failed"] += 1
-        if sent is None or sent.accepted:
-            log.debug("callback.delivered", callback=due.id, receiver=receiver.address)
-            return
-        log.info(
-            "callback.failed",
-            callback=due.id,
-            receiver=receiver.address,
-            status=sent.status,
-            error=sent.error,
-            attempt=due.attempts_made + 1,
-            then=decision.state,
-            next_in_s=None if decision.next_in_s is None else round(decision.next_in_s, 1),
-        )
-
-    def _still_wanted(self) -> None:
-        if self._hurry.is_set():
-            raise Stopping
-
     @staticmethod
     def _let_go(receiver: Receiver, why: BaseException) -> None:
         if not isinstance(why, Stopping):
@@ -317,20 +229,13 @@ class Deliverer:
 
     # --- the rest ------------------------------------------------------------------------------------
 
-    def _take_counts(self) -> dict[str, int]:
-        with self._lock:
-            counts, self._counts = self._counts, dict.fromkeys(self._counts, 0)
-        return counts
-
     def _beat_forever(self) -> None:
         while not self.detaching.is_set():
-            counts = self._take_counts()
+            counts = self._turns.take_counts()
             try:
                 rows.heartbeat(self.name, counts)
             except DatabaseError:
-                with self._lock:
-                    for key, number in counts.items():
-                        self._counts[key] += number
+                self._turns.put_back(counts)
                 raise
             if settings.GANTRY_CALLBACKS_PULSE:
                 pulse.write(Path(settings.GANTRY_CALLBACKS_PULSE))

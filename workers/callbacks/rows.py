@@ -28,10 +28,12 @@ START: Final = (0, "")
 #: number of receivers, not of callbacks. LIMIT ends the walk.
 _WAITING: Final = """
     WITH RECURSIVE heads AS (
+        -- the first receiver with something due behind the given place
         (SELECT tenant_id, receiver FROM workers_callback
          WHERE state = 'due' AND next_at IS NOT NULL AND (tenant_id, receiver) > (%(tenant)s, %(receiver)s)
          ORDER BY tenant_id, receiver LIMIT 1)
       UNION ALL
+        -- and the next one behind it: one jump through the index each
         SELECT n.tenant_id, n.receiver FROM heads h CROSS JOIN LATERAL (
             SELECT c.tenant_id, c.receiver FROM workers_callback c
             WHERE c.state = 'due' AND c.next_at IS NOT NULL
@@ -105,7 +107,7 @@ def claim(holder: str, *, lane: Lane, limit: int, after: tuple[int, str]) -> lis
                 [[tenant for tenant, _ in fresh], [address for _, address in fresh]],
             )
         cursor.execute(
-            """WITH free AS (
+            """WITH free AS ( -- those without a lease, or whose lease has run out
                    SELECT v.id FROM workers_callbackreceiver v
                    JOIN unnest(%s::bigint[], %s::text[]) AS w(tenant_id, address)
                        ON v.tenant_id = w.tenant_id AND v.address = w.address
@@ -171,17 +173,20 @@ def record(receiver: Receiver, due: Due, sent: Sent | None, decision: Decision, 
 
 
 _RECORD: Final = """
+    -- the receiver, only if it is still held under this lease: the fence
     WITH mine AS (UPDATE workers_callbackreceiver SET slow = %(slow)s, failures = %(failures)s,
             proven = CASE WHEN %(state)s = 'delivered' THEN true ELSE proven AND %(failures)s = 0 END,
             rests_until = now() + %(rests)s::float8 * interval '1 second',
             lease_until = CASE WHEN %(release)s THEN NULL ELSE now() + %(lease)s * interval '1 second' END
         WHERE id = %(receiver)s AND lease_epoch = %(epoch)s AND lease_until IS NOT NULL RETURNING id),
+    -- the callback, only if it is due still and nobody has tried it meanwhile
     done AS (UPDATE workers_callback c SET state = %(state)s, yields = %(yields)s,
             attempts_made = c.attempts_made + %(tried)s,
             next_at = now() + %(next)s::float8 * interval '1 second',
             delivered_at = CASE WHEN %(state)s = 'delivered' THEN now() END
         FROM mine WHERE c.id = %(id)s AND c.state = 'due' AND c.attempts_made = %(before)s
         RETURNING c.id, c.owner_kind, c.owner_id, c.sequence),
+    -- the attempt, if anything was sent
     tried AS (INSERT INTO workers_callbackattempt (callback_id, status, error, ms)
         SELECT id, %(status)s::int, %(error)s, %(ms)s FROM done WHERE %(tried)s > 0)
     SELECT owner_kind, owner_id, sequence FROM done

@@ -33,6 +33,9 @@ def _as_package() -> str:
 
 
 if __name__ == "__main__":
+    if sys.platform != "linux":
+        # Namespaces, /proc, process descriptors, the clock since boot: nothing else has them.
+        sys.exit(f"the launcher needs Linux, and this is {sys.platform}: run the node's worker on Linux")
     if sys.argv[1:2] == ["containers"]:
         importlib.import_module(f"{_as_package()}.containers").main(sys.argv[2:])
     else:

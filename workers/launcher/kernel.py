@@ -1,4 +1,4 @@
-"""Kernel calls that Python 3.11 does not offer: prctl, unshare, setns, mount, hole punching.
+"""Kernel calls that not every supported Python offers: prctl, unshare, setns, mount, hole punching.
 
 Standard library only. Each function raises OSError with the kernel's reason.
 """

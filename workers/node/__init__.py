@@ -2,9 +2,11 @@
 
     process       puts a node's worker together, for ``manage.py node``
     agent         the loop: hears rings, claims, hands over, executes
-    registration  the node's row: capacity, heartbeat, incarnation; adoption of what an earlier worker left
+    registration  the node's row: capacity, heartbeat, incarnation
+    adoption      takes over what an earlier worker left, or nobody watches
     keeper        keeps the leases of what runs
     clearance     what a tenant's policy says now, asked right before a start
+    watch         a run in this worker's hands: what the others tell each other of it
     runner        one attempt, from start to end; outcomes says what its end means (pure)
     scribe        writes what the runners have seen, in groups
     questions     the other end of ``workers.asking``

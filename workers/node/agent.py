@@ -14,16 +14,17 @@ from collections.abc import Callable
 import structlog
 from django.conf import settings
 from django.db import Error as DatabaseError
-from django.db import connection, transaction
+from django.db import connection
 
 from workers.messages import doorbell
 from workers.messages.handover import Handover, Publisher
 from workers.node import orphans, questions, registration
+from workers.node.adoption import adopt
 from workers.node.keeper import Keeper
 from workers.node.registration import Registration
-from workers.node.runner import Runner, Watch
+from workers.node.runner import Runner
 from workers.node.scribe import Entry, Scribe
-from workers.runs import transitions
+from workers.node.watch import Watch
 from workers.runtimes.base import Answering, Presence, Runtime
 from workers.scheduling import claiming
 from workers.scheduling.claiming import Look, Memory, Superseded
@@ -31,7 +32,7 @@ from workers.upkeep.duties import Rota
 from workers.upkeep.reconciler import reconcile_once
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import SecretUnreadable
-from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
+from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.states import Reason, State
 
 log = structlog.get_logger(__name__)
@@ -293,24 +294,10 @@ class Agent:
 
     def _adopt(self, run_ids: list[int] | None, *, crashed: bool) -> None:
         as_of = self._keeper.as_of
-        with transaction.atomic(), connection.cursor() as cursor:
-            runs = transitions.adopt(cursor, self.registration.node_id, run_ids, crashed=crashed)
-            if suspect := _suspect(runs):
-                # Before anybody can see that this worker is here: it may be the next one to be killed.
-                log.error("run.suspect", run=suspect.lease.run_id, crashes=suspect.crashes)
-                with contextlib.suppress(OSError):  # its watcher will try again
-                    self._runtimes[suspect.kind].stop(suspect, "crashes", suspect.grace_s)
-            step("agent.before_adopt_commit")
-        step("agent.after_adopt_commit")
-        connection.close()
-        if not runs:
-            return
-        log.info("agent.adopted", runs=len(runs), after_crash=crashed)
-        watches = [Watch(run, as_of) for run in runs]
-        for watch in watches:
-            if watch.run is suspect:
-                watch.stop_why = "crashes"
-            if self._mode == "removed":
+        runs = adopt(self.registration.node_id, self._runtimes, run_ids, crashed=crashed)
+        watches = [Watch(run, as_of, stop_why="crashes" if suspect else "") for run, suspect in runs]
+        if self._mode == "removed":
+            for watch in watches:
                 watch.stop_why = "node_gone"
         self._hand(watches)
 
@@ -365,17 +352,3 @@ class Agent:
 
     def _listen(self) -> None:
         doorbell.listen(self.wake, self.detaching, lambda _: None)
-
-
-def _suspect(runs: list[ClaimedRun]) -> ClaimedRun | None:
-    """The run to stop when workers keep dying: of those that saw the most deaths the one that started last.
-
-    Who was there at every death comes before who came in between. Among equals the last one to start is the
-    likelier culprit: with the others workers lived longer. One at a time, so that bystanders go on as soon as
-    the culprit is gone.
-    """
-    most = max((run.crashes for run in runs), default=0)
-    if most < settings.GANTRY_MAX_CRASHES:
-        return None
-    suspects = [run for run in runs if run.crashes == most]
-    return min(suspects, key=lambda run: (run.started_ago or 0.0, -run.lease.run_id))

@@ -16,7 +16,7 @@ from django.db import connection
 
 from workers.node import registration
 from workers.node.registration import Registration
-from workers.node.runner import Watch
+from workers.node.watch import Watch
 from workers.runs import running
 from workers.runtimes.base import Runtime
 from workers.vocabulary.crashpoints import step

@@ -7,10 +7,13 @@ says nothing. Must not import the database or runtimes' SDKs.
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 
 from django.conf import settings
 
-from workers.runtimes.base import Result
+from workers.logs.capture import Shipment
+from workers.logs.redaction import Redactor
+from workers.runtimes.base import Facts, Result
 from workers.vocabulary.leases import ClaimedRun, Outcome
 from workers.vocabulary.states import Reason, State
 
@@ -72,3 +75,21 @@ def _signal_name(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def masked(text: str, hidden: tuple[str, ...]) -> str:
+    """A message without the run's secrets: an engine may quote what it was asked to execute."""
+    if not hidden:
+        return text
+    mask = Redactor(secret.encode() for secret in hidden)
+    return mask.replace(text.encode(), last=True)[0].decode()
+
+
+def noted(message: str, facts: Facts) -> str:
+    """A message with what its runtime has to note about the attempt."""
+    return f"{message} ({facts.note})" if facts.note else message
+
+
+def with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Outcome:
+    """An outcome with what is known of the attempt beside it: its output, how long it ran."""
+    return replace(outcome, started_ago=ran_s, log_bytes=shipment.log_bytes, log_truncated=shipment.truncated)

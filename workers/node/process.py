@@ -25,7 +25,7 @@ from workers.runtimes.container.runtime import ContainerRuntime
 from workers.runtimes.engine.client import Address, Engine
 from workers.runtimes.exec.runtime import ExecRuntime
 from workers.runtimes.process.runtime import ProcessRuntime
-from workers.scheduling.placement import NODE_ATTRIBUTE
+from workers.scheduling.obstacles import NODE_ATTRIBUTE
 
 log = structlog.get_logger(__name__)
 

@@ -12,7 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -21,14 +21,14 @@ from django.db import InterfaceError, OperationalError, connection
 from workers import secrets
 from workers.logs import store
 from workers.logs.capture import Shipment
-from workers.logs.redaction import Redactor
-from workers.node.outcomes import interpret, lost_message, unprepared_message
+from workers.node.outcomes import interpret, lost_message, masked, noted, unprepared_message, with_facts
 from workers.node.scribe import Entry, Scribe
+from workers.node.watch import Detached, Watch
 from workers.runs.retries import backoff_s, may_retry
-from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result, Runtime
+from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import SecretUnreadable
-from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
+from workers.vocabulary.leases import ClaimedRun, Outcome
 from workers.vocabulary.states import Reason, State
 
 log = structlog.get_logger(__name__)
@@ -43,34 +43,6 @@ _SHIP_S = 0.5
 _TELL_S = 1.0
 #: Until a runtime that could not tell is asked again, in seconds.
 _AGAIN_S = 1.0
-
-
-@dataclass
-class Watch:
-    """A run in this worker's hands. The agent sets the flags, the runner looks at them."""
-
-    run: ClaimedRun
-    #: When the database last confirmed its lease (``Keeper.as_of``); the guard refuses to start on old news.
-    as_of: float
-    cancel: threading.Event = field(default_factory=threading.Event)
-    operator: bool = False
-    #: The lease was taken away: write nothing more.
-    fenced: threading.Event = field(default_factory=threading.Event)
-    #: Another reason to stop it than a cancel, as given to the runtime: "node_gone", "crashes".
-    stop_why: str = ""
-    handed_at: float = field(default_factory=time.monotonic)
-    #: Its end is being written: a lease that cannot be renewed any more says nothing.
-    closing: bool = False
-    #: True once something of it may run: a cancel then stops it without waiting for the runner's next look.
-    started: bool = False
-
-    @property
-    def lease(self) -> Lease:
-        return self.run.lease
-
-
-class Detached(Exception):
-    """The worker stops, or the lease is gone: leave everything as it is."""
 
 
 class Runner:
@@ -242,7 +214,7 @@ class Runner:
         result = runtime.wait(run, _BRIEF_S if run.started_ago is None else 0.0)
         if result is None and run.started_ago is None:
             facts = runtime.facts(run)
-            message = _noted(f"{runtime.noun} is running", facts)
+            message = noted(f"{runtime.noun} is running", facts)
             self._scribe.write(
                 Entry("started", run.lease, since=started_at, message=message, facts=facts.told)
             )
@@ -312,9 +284,9 @@ class Runner:
         outcome = interpret(
             watch.run, runtime.noun, result, operator=watch.operator or watch.run.operator_cancel
         )
-        outcome = replace(outcome, message=_noted(outcome.message, runtime.facts(watch.run)))
+        outcome = replace(outcome, message=noted(outcome.message, runtime.facts(watch.run)))
         self._end(
-            watch, runtime, _with_facts(outcome, shipment, None if result.error else result.ran_s), shipment
+            watch, runtime, with_facts(outcome, shipment, None if result.error else result.ran_s), shipment
         )
 
     def _end_lost(self, watch: Watch, runtime: Runtime) -> None:
@@ -323,7 +295,7 @@ class Runner:
         output = runtime.output(run, self._shipped(watch))
         shipment = self._rest(watch, output)
         outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun))
-        self._end(watch, runtime, _with_facts(outcome, shipment, None), shipment)
+        self._end(watch, runtime, with_facts(outcome, shipment, None), shipment)
 
     def _never_started(
         self, watch: Watch, runtime: Runtime, state: State, reason: Reason, message: str
@@ -356,7 +328,7 @@ class Runner:
     def _close(self, watch: Watch, runtime: Runtime, entry: Entry) -> None:
         watch.closing = True
         if entry.outcome is not None:
-            message = _masked(entry.outcome.message, watch.run.secrets)
+            message = masked(entry.outcome.message, watch.run.secrets)
             told = runtime.facts(watch.run).told
             entry.outcome = replace(entry.outcome, message=message, facts=told)
         if not self._written(entry):
@@ -381,19 +353,3 @@ def _ran_for(run: ClaimedRun, presence: Presence) -> float:
     if run.started_ago is not None:
         return run.started_ago
     return run.claimed_ago if presence in (Presence.RUNNING, Presence.EXITED) else 0.0
-
-
-def _masked(text: str, hidden: tuple[str, ...]) -> str:
-    """A message without the run's secrets: an engine may quote what it was asked to execute."""
-    if not hidden:
-        return text
-    mask = Redactor(secret.encode() for secret in hidden)
-    return mask.replace(text.encode(), last=True)[0].decode()
-
-
-def _noted(message: str, facts: Facts) -> str:
-    return f"{message} ({facts.note})" if facts.note else message
-
-
-def _with_facts(outcome: Outcome, shipment: Shipment, ran_s: float | None) -> Outcome:
-    return replace(outcome, started_ago=ran_s, log_bytes=shipment.log_bytes, log_truncated=shipment.truncated)

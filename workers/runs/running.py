@@ -24,7 +24,9 @@ def renew(cursor: CursorWrapper, leases: Sequence[Lease]) -> set[int]:
     """Extend leases. Returns the runs that are still ours; the others were taken away."""
     cursor.execute(
         """
+        -- the leases that the worker believes to hold
         WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[]) AS i(id, attempt, epoch)),
+        -- those that stand: what is missing was taken away
         locked AS (SELECT r.id FROM workers_run r JOIN i ON r.id = i.id AND r.attempt = i.attempt
             AND r.lease_epoch = i.epoch WHERE r.state = 'RUNNING' ORDER BY r.id FOR UPDATE OF r)
         UPDATE workers_run r SET lease_until = now() + %s * interval '1 second'
@@ -91,8 +93,10 @@ def told(cursor: CursorWrapper, items: Sequence[tuple[Lease, str]]) -> set[int]:
     latest = dict(items)
     cursor.execute(
         """
+        -- what is being done, one row a run
         WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[])
             AS i(id, attempt, epoch, message)),
+        -- only those still held under this lease, the fence, and not started yet
         locked AS (SELECT r.id, i.message FROM workers_run r JOIN i ON r.id = i.id
             AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' AND r.started_at IS NULL ORDER BY r.id FOR UPDATE OF r)
@@ -112,11 +116,14 @@ def started(cursor: CursorWrapper, items: Sequence[tuple[Lease, float, str]]) ->
     """Record that attempts really started, ``ago`` seconds before now. Not a change of state."""
     cursor.execute(
         """
+        -- what the worker reports, one row a run
         WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::float8[], %s::text[])
             AS i(id, attempt, epoch, ago, message)),
+        -- only those still held under this lease: the fence; the first to tell of a start owes its callback
         locked AS (SELECT r.id, i.ago, i.message, r.started_at IS NULL AND r.callback_url <> '' AS owes
             FROM workers_run r JOIN i ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' ORDER BY r.id FOR UPDATE OF r),
+        -- when it really started: what was told first stands
         moved AS (UPDATE workers_run r SET message = l.message,
             started_at = coalesce(r.started_at, now() - l.ago * interval '1 second')
             FROM locked l WHERE r.id = l.id RETURNING r.id, r.attempt, r.started_at, l.owes)
@@ -140,8 +147,10 @@ def tell(cursor: CursorWrapper, items: Sequence[tuple[Lease, Mapping[str, Any]]]
     """Add to the facts of running attempts what their runtime found out. Not a change of state."""
     cursor.execute(
         """
+        -- what the runtime found out, one row a run
         WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[])
             AS i(id, attempt, epoch, facts)),
+        -- only those still held under this lease: the fence
         locked AS (SELECT r.id, r.attempt, i.facts FROM workers_run r JOIN i ON r.id = i.id
             AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' ORDER BY r.id FOR UPDATE OF r)

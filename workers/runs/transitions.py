@@ -68,28 +68,28 @@ def claim(cursor: CursorWrapper, node_id: int, node_name: str, run_ids: Sequence
     """
     cursor.execute(
         f"""
-        WITH taken AS (
+        WITH taken AS ( -- what is PENDING still; what another node is taking is skipped
             SELECT id FROM workers_run
             WHERE id = ANY(%(ids)s) AND state = 'PENDING' AND not_before IS NULL
                 AND cancel_requested_at IS NULL
             FOR UPDATE SKIP LOCKED
-        ), m AS (
+        ), m AS ( -- attempt and lease epoch grow
             UPDATE workers_run r SET state = 'RUNNING', reason = '', message = '', exit_code = NULL,
                 node_id = %(node)s, attempt = r.attempt + 1, lease_epoch = r.lease_epoch + 1,
                 lease_until = now() + %(lease)s * interval '1 second', started_at = NULL, crashes = 0
             FROM taken WHERE r.id = taken.id RETURNING r.*
-        ), tried AS (
+        ), tried AS ( -- opens the attempt
             INSERT INTO workers_attempt (run_id, number, node_id) SELECT id, attempt, node_id FROM m
-        ), told AS (
+        ), told AS ( -- leaves the event
             INSERT INTO workers_runevent (run_id, from_state, to_state, attempt, by)
             SELECT id, 'PENDING', 'RUNNING', attempt, %(name)s FROM m
-        ), reserved AS (
+        ), reserved AS ( -- resources of the node
             UPDATE workers_node n SET cpu_m_used = n.cpu_m_used + u.cpu, mem_mb_used = n.mem_mb_used + u.mem,
                 slots_used = n.slots_used + u.runs
             FROM (SELECT sum(s.cpu_m) cpu, sum(s.mem_mb) mem, count(*) runs
                   FROM m JOIN workers_shape s ON s.id = m.shape_id) u
             WHERE n.id = %(node)s AND u.runs > 0
-        ), ports AS (
+        ), ports AS ( -- and its host ports
             INSERT INTO workers_hostport (node_id, port, run_id)
             SELECT m.node_id, p.port, m.id FROM m JOIN workers_shape s ON s.id = m.shape_id
             CROSS JOIN LATERAL unnest(s.host_ports) AS p(port)
@@ -113,11 +113,11 @@ def adopt(
     """
     cursor.execute(
         f"""
-        WITH mine AS (
+        WITH mine AS ( -- what the same node runs, locked in the order of ids
             SELECT id FROM workers_run
             WHERE node_id = %(node)s AND state = 'RUNNING' AND (%(all)s OR id = ANY(%(ids)s))
             ORDER BY id FOR UPDATE
-        ), m AS (
+        ), m AS ( -- only the lease epoch grows: the worker before is fenced off
             UPDATE workers_run r SET lease_epoch = r.lease_epoch + 1, crashes = r.crashes + %(crash)s,
                 lease_until = now() + %(lease)s * interval '1 second'
             FROM mine WHERE r.id = mine.id RETURNING r.*
@@ -151,66 +151,78 @@ def _leave_running(
     *,
     ends: bool = False,
 ) -> set[int]:
-    """What ``finish``, ``retry`` and ``release`` share: close the attempt, free the node, tell.
-
-    Callbacks: one for the end (``ends``), and the attempt's start where it had not been told before.
-    """
+    """What ``finish``, ``retry`` and ``release`` share: close the attempt, free the node, tell."""
     cursor.execute(
         f"""
+        -- what the worker reports, one row a run
         WITH i AS (SELECT * FROM unnest(%(id)s::bigint[], %(attempt)s::int[], %(epoch)s::int[],
                 %(state)s::text[], %(reason)s::text[], %(message)s::text[], %(exit)s::int[],
                 %(ago)s::float8[], %(bytes)s::bigint[], %(cut)s::bool[], %(backoff)s::float8[],
                 %(facts)s::text[])
             AS i(id, attempt, epoch, to_state, why, words, code, ago, log_bytes, log_truncated, backoff,
                 facts)),
+        -- only those still held under this lease: the fence
         locked AS (SELECT i.*, r.node_id AS on_node, r.callback_url <> '' AS owes,
                 r.started_at IS NULL AND i.ago IS NOT NULL AS untold FROM workers_run r
             JOIN i ON r.id = i.id AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
             WHERE r.state = 'RUNNING' {extra} ORDER BY r.id FOR UPDATE OF r),
+        -- the change of state; the lease ends
         moved AS (UPDATE workers_run r SET lease_until = NULL, message = l.words, reason = l.why, {change}
             FROM locked l WHERE r.id = l.id
             RETURNING r.id, r.attempt, r.state, r.shape_id, l.on_node, l.to_state, l.why, l.words, l.code,
                 l.ago, l.log_bytes, l.log_truncated, l.facts, l.owes, l.untold),
+        -- closes the attempt
         closed AS (UPDATE workers_attempt a SET state = m.to_state, reason = m.why, message = m.words,
                 exit_code = m.code, finished_at = now(), log_bytes = m.log_bytes,
                 log_truncated = m.log_truncated, facts = a.facts || m.facts::jsonb,
                 started_at = coalesce(a.started_at, now() - m.ago * interval '1 second')
             FROM moved m WHERE a.run_id = m.id AND a.number = m.attempt),
+        -- leaves the event
         told AS (INSERT INTO workers_runevent (run_id, from_state, to_state, reason, attempt, by)
             SELECT m.id, 'RUNNING', m.state, m.why, m.attempt, %(by)s FROM moved m),
+        -- gives resources back to the node
         freed AS (UPDATE workers_node n SET cpu_m_used = n.cpu_m_used - u.cpu,
                 mem_mb_used = n.mem_mb_used - u.mem, slots_used = n.slots_used - u.runs
             FROM (SELECT m.on_node, sum(s.cpu_m) cpu, sum(s.mem_mb) mem, count(*) runs
                   FROM moved m JOIN workers_shape s ON s.id = m.shape_id GROUP BY m.on_node) u
             WHERE n.id = u.on_node),
+        -- and host ports
         ports AS (DELETE FROM workers_hostport h USING moved m WHERE h.run_id = m.id)
         SELECT id, owes, untold FROM moved
         """,
-        {
-            "id": [item.lease.run_id for item in outcomes],
-            "attempt": [item.lease.attempt for item in outcomes],
-            "epoch": [item.lease.epoch for item in outcomes],
-            "state": [str(item.state) for item in outcomes],
-            "reason": [str(item.reason) for item in outcomes],
-            "message": [item.message.replace("\0", "") for item in outcomes],
-            "exit": [item.exit_code for item in outcomes],
-            "ago": [item.started_ago for item in outcomes],
-            "bytes": [item.log_bytes for item in outcomes],
-            "cut": [item.log_truncated for item in outcomes],
-            "backoff": [item.backoff_s for item in outcomes],
-            "facts": [json.dumps(dict(item.facts)) for item in outcomes],
-            "by": by,
-        },
+        {**_reported(outcomes), "by": by},
     )
     rows = cursor.fetchall()
-    owing = [(run_id, untold) for run_id, owes, untold in rows if owes]
+    _owe(cursor, [(run_id, untold) for run_id, owes, untold in rows if owes], by, ends=ends)
+    return {row[0] for row in rows}
+
+
+def _owe(cursor: CursorWrapper, owing: Sequence[tuple[int, bool]], by: str, *, ends: bool) -> None:
+    """Callbacks of attempts that are over: the end (``ends``), and the start where it was not told before."""
     outbox.owe(
         cursor,
         [(run_id, outbox.RUNNING) for run_id, untold in owing if untold]
         + [(run_id, outbox.ENDED) for run_id, _ in owing if ends],
         by=by,
     )
-    return {row[0] for row in rows}
+
+
+def _reported(outcomes: Sequence[Outcome]) -> dict[str, list[Any]]:
+    """What the worker reports, column by column."""
+    return {
+        "id": [item.lease.run_id for item in outcomes],
+        "attempt": [item.lease.attempt for item in outcomes],
+        "epoch": [item.lease.epoch for item in outcomes],
+        "state": [str(item.state) for item in outcomes],
+        "reason": [str(item.reason) for item in outcomes],
+        "message": [item.message.replace("\0", "") for item in outcomes],
+        "exit": [item.exit_code for item in outcomes],
+        "ago": [item.started_ago for item in outcomes],
+        "bytes": [item.log_bytes for item in outcomes],
+        "cut": [item.log_truncated for item in outcomes],
+        "backoff": [item.backoff_s for item in outcomes],
+        "facts": [json.dumps(dict(item.facts)) for item in outcomes],
+    }
 
 
 def finish(cursor: CursorWrapper, outcomes: Sequence[Outcome], *, by: str) -> set[int]:
@@ -309,12 +321,15 @@ def _leave_pending(
 ) -> set[int]:
     cursor.execute(
         f"""
+        -- what has not been claimed, locked in the order of ids
         WITH locked AS (SELECT id FROM workers_run WHERE state = 'PENDING' AND {which}
             ORDER BY id LIMIT %(limit)s FOR UPDATE),
+        -- it ends without an attempt: there is nothing to close and nothing to give back
         moved AS (UPDATE workers_run r SET state = %(state)s, reason = %(reason)s, message = %(message)s,
                 finished_at = now(), not_before = NULL
             FROM locked l WHERE r.id = l.id AND r.state = 'PENDING'
             RETURNING r.id, r.attempt, r.callback_url <> '' AS owes),
+        -- leaves the event
         told AS (INSERT INTO workers_runevent (run_id, from_state, to_state, reason, attempt, by)
             SELECT id, 'PENDING', %(state)s, %(reason)s, attempt, %(by)s FROM moved)
         SELECT id, owes FROM moved

@@ -6,7 +6,6 @@ skipping through the partial index (shape, rank, id) of claimable runs. Must not
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Iterable
@@ -14,13 +13,16 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
+from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.db.models import Sum
 
-from workers.models import Node, Shape
+from workers.models import Node
 from workers.runs import transitions
-from workers.scheduling.placement import Candidate, NodeView, ShapeView, Usage, choose, obstacles
+from workers.scheduling.obstacles import NodeView, ShapeView, obstacles
+from workers.scheduling.passed_over import reserve, reserved_elsewhere
+from workers.scheduling.placement import Candidate, Choice, Usage, choose
+from workers.scheduling.shapes import load_shapes
 from workers.tenants import limits
 from workers.vocabulary.leases import ClaimedRun, Lease
 
@@ -52,6 +54,21 @@ class Memory:
     passed_over: dict[int, float] = field(default_factory=dict)
     shapes: dict[int, ShapeView] = field(default_factory=dict)
 
+    def overdue(self, now: float) -> dict[int, float]:
+        """Heads that were passed over for too long, with since when."""
+        return {
+            run_id: since
+            for run_id, since in self.passed_over.items()
+            if now - since >= settings.GANTRY_RESERVE_AFTER_S
+        }
+
+    def keep(self, heads: set[int], choice: Choice, now: float) -> None:
+        """What is passed over from now on; what was taken, or is no head any more, is forgotten."""
+        left = heads - set(choice.take)
+        self.passed_over = {run_id: since for run_id, since in self.passed_over.items() if run_id in left}
+        for run_id in choice.passed_over:
+            self.passed_over.setdefault(run_id, now)
+
 
 @dataclass(frozen=True)
 class Look:
@@ -80,9 +97,11 @@ _NODE = """
 
 _HEADS = """
     WITH RECURSIVE heads AS (
+        -- the head of the first shape that waits
         (SELECT shape_id, rank, id FROM workers_run WHERE state = 'PENDING' AND not_before IS NULL
          ORDER BY shape_id, rank, id LIMIT 1)
         UNION ALL
+        -- from there the head of the next shape: one jump through the index each
         SELECT n.shape_id, n.rank, n.id FROM heads h CROSS JOIN LATERAL (
             SELECT shape_id, rank, id FROM workers_run
             WHERE state = 'PENDING' AND not_before IS NULL AND shape_id > h.shape_id
@@ -100,11 +119,6 @@ _QUEUES = """
 _USAGE = """
     SELECT r.tenant_id, sum(s.cpu_m)::bigint, sum(s.mem_mb)::bigint, count(*) FROM workers_run r
     JOIN workers_shape s ON s.id = r.shape_id WHERE r.state = 'RUNNING' GROUP BY r.tenant_id
-"""
-
-#: A node that is kept for a run must be one that could take it: not silent, stopped, draining or in trouble.
-_TAKES_WORK = """
-    mode = 'ready' AND trouble = '' AND NOT detached AND heartbeat_at > now() - %s * interval '1 second'
 """
 
 
@@ -152,63 +166,72 @@ def _claim(
     heads: list[tuple[int, int, int]] = cursor.fetchall()
     if not heads:
         memory.passed_over.clear()
+    node, wanted = _wanted(cursor, node, memory, heads)
+    if not wanted:
         if node.reserved_for is not None:
-            _reserve(cursor, node, None)
+            reserve(cursor, node, None)
         return [], False
-    load_shapes(memory, [head[0] for head in heads])
+    queues = _queues(cursor, wanted, limit)
+    quotas, usage = _held(cursor, {shape.tenant_id for shape in wanted})
+    now = time.monotonic()
+    overdue = memory.overdue(now)
+    choice = choose(
+        node,
+        queues,
+        usage,
+        now_us=now_us,
+        aging_us=settings.GANTRY_AGING_S * 1_000_000,
+        limit=limit,
+        overdue=overdue,
+        reserved_elsewhere=reserved_elsewhere(cursor, node, overdue),
+        quotas=quotas,
+    )
+    claimed = transitions.claim(cursor, node.id, node.name, choice.take) if choice.take else []
+    if choice.reserve != node.reserved_for:
+        reserve(cursor, node, choice.reserve)
+    memory.keep({head[2] for head in heads}, choice, now)
+    return claimed, len(choice.take) >= limit
+
+
+def _wanted(
+    cursor: CursorWrapper, node: NodeView, memory: Memory, heads: list[tuple[int, int, int]]
+) -> tuple[NodeView, list[ShapeView]]:
+    """The shapes to take candidates from, and the node, with its host ports if any of the heads asks for one.
+
+    Shapes that this node could ever hold, in the order of placement; a few of every tenant.
+    """
+    load_shapes(memory.shapes, [head[0] for head in heads])
     if any(memory.shapes[head[0]].host_ports for head in heads):
         node = replace(node, taken_ports=_taken_ports(cursor, node))
-    # Heads of shapes that this node could ever hold, in the order of placement; a few shapes of every tenant.
     usable = [
         (memory.shapes[shape_id], rank, run_id)
         for shape_id, rank, run_id in heads
         if memory.shapes[shape_id].kind not in node.troubles
         and all(item.passing for item in obstacles(memory.shapes[shape_id], node))
     ]
-    wanted = _first_shapes(usable, node, memory)
-    if not wanted:
-        if node.reserved_for is not None:
-            _reserve(cursor, node, None)
-        return [], False
+    return node, _first_shapes(usable, node, memory)
+
+
+def _queues(
+    cursor: CursorWrapper, wanted: list[ShapeView], limit: int
+) -> list[tuple[ShapeView, list[Candidate]]]:
+    """Each shape with its first candidates."""
     queues: dict[int, list[Candidate]] = {shape.id: [] for shape in wanted}
     cursor.execute(_QUEUES, [list(queues), limit])
     for shape_id, run_id, rank in cursor.fetchall():
         queues[shape_id].append(Candidate(run_id, rank))
-    usage: dict[int, Usage] = {}
-    tenants = {shape.tenant_id for shape in wanted}
+    return [(shape, queues[shape.id]) for shape in wanted]
+
+
+def _held(cursor: CursorWrapper, tenants: set[int]) -> tuple[dict[int, int], dict[int, Usage]]:
+    """Quotas of these tenants, and what every tenant's running work holds: read where it decides anything."""
     quotas = binding_quotas(tenants)
     if quotas:
         limits.lock_running(cursor, quotas)
-    if quotas or len(tenants) > 1:
-        cursor.execute(_USAGE)
-        usage = {row[0]: Usage(row[1], row[2], row[3]) for row in cursor.fetchall()}
-    now = time.monotonic()
-    overdue = {
-        run_id: since
-        for run_id, since in memory.passed_over.items()
-        if now - since >= settings.GANTRY_RESERVE_AFTER_S
-    }
-    choice = choose(
-        node,
-        [(shape, queues[shape.id]) for shape in wanted],
-        usage,
-        now_us=now_us,
-        aging_us=settings.GANTRY_AGING_S * 1_000_000,
-        limit=limit,
-        overdue=overdue,
-        reserved_elsewhere=_reserved_elsewhere(cursor, node, overdue),
-        quotas=quotas,
-    )
-    claimed = transitions.claim(cursor, node.id, node.name, choice.take) if choice.take else []
-    if choice.reserve != node.reserved_for:
-        _reserve(cursor, node, choice.reserve)
-    head_ids = {head[2] for head in heads}
-    memory.passed_over = {
-        run_id: since for run_id, since in memory.passed_over.items() if run_id in head_ids - set(choice.take)
-    }
-    for run_id in choice.passed_over:
-        memory.passed_over.setdefault(run_id, now)
-    return claimed, len(choice.take) >= limit
+    if not quotas and len(tenants) < 2:
+        return quotas, {}
+    cursor.execute(_USAGE)
+    return quotas, {row[0]: Usage(row[1], row[2], row[3]) for row in cursor.fetchall()}
 
 
 def binding_quotas(tenant_ids: Iterable[int]) -> dict[int, int]:
@@ -249,63 +272,6 @@ def _first_shapes(
         ordered.append((0 if special else turn[line], rank, shape))
     ordered.sort(key=lambda item: (item[0], item[1]))
     return [shape for _, _, shape in ordered[:_SHAPES_PER_LOOK]]
-
-
-def _reserved_elsewhere(cursor: CursorWrapper, node: NodeView, overdue: dict[int, float]) -> frozenset[int]:
-    if not overdue:
-        return frozenset()
-    cursor.execute(
-        f"""SELECT reserved_for_id FROM workers_node
-            WHERE reserved_for_id = ANY(%s) AND id <> %s AND {_TAKES_WORK}""",  # noqa: S608 a constant
-        [list(overdue), node.id, settings.GANTRY_LEASE_S],
-    )
-    return frozenset(row[0] for row in cursor.fetchall())
-
-
-def _reserve(cursor: CursorWrapper, node: NodeView, run_id: int | None) -> None:
-    """Keep the node for a run, unless another one that takes work is kept for it (the column is unique)."""
-    if run_id is not None:
-        cursor.execute(
-            f"""UPDATE workers_node SET reserved_for_id = NULL WHERE id IN (
-                    SELECT id FROM workers_node
-                    WHERE reserved_for_id = %s AND id <> %s AND NOT ({_TAKES_WORK})
-                    FOR UPDATE SKIP LOCKED)""",  # noqa: S608 a constant
-            [run_id, node.id, settings.GANTRY_LEASE_S],
-        )
-    # Another node may be doing the same at this moment: one of them gets it, the other goes on without.
-    with contextlib.suppress(IntegrityError), transaction.atomic():
-        cursor.execute(
-            """UPDATE workers_node SET reserved_for_id = %s WHERE id = %s
-               AND (%s::bigint IS NULL
-                    OR NOT EXISTS (SELECT 1 FROM workers_node o WHERE o.reserved_for_id = %s))""",
-            [run_id, node.id, run_id, run_id],
-        )
-
-
-def load_shapes(memory: Memory, shape_ids: list[int]) -> None:
-    """Read shapes not yet known into the memory; they never change, so they are read once."""
-    missing = [shape_id for shape_id in shape_ids if shape_id not in memory.shapes]
-    if not missing:
-        return
-    if len(memory.shapes) > 50_000:
-        memory.shapes.clear()
-        missing = shape_ids
-    for shape in Shape.objects.filter(pk__in=missing).select_related("tenant"):
-        memory.shapes[shape.pk] = shape_view(shape)
-
-
-def shape_view(shape: Shape) -> ShapeView:
-    """A shape's row as placement sees it."""
-    return ShapeView(
-        id=shape.pk,
-        tenant_id=shape.tenant_id,
-        kind=shape.kind,
-        cpu_m=shape.cpu_m,
-        mem_mb=shape.mem_mb,
-        constraints=shape.constraints,
-        trusted=shape.tenant.trusted_with_worker_account,
-        host_ports=frozenset(shape.host_ports),
-    )
 
 
 def promote(limit: int = 500) -> int:

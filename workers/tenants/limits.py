@@ -170,9 +170,11 @@ def fold(limit: int) -> int:
     folded = 0
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute(
-            f"""WITH old AS (DELETE FROM workers_tenantload WHERE (tenant_id, writer) IN (
+            f"""-- counts of connections that are gone; one that another process adds up is skipped
+                WITH old AS (DELETE FROM workers_tenantload WHERE (tenant_id, writer) IN (
                     SELECT tenant_id, writer FROM workers_tenantload t WHERE writer <> 0 AND {gone}
                     LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING tenant_id, waiting),
+                -- the same counts under writer 0: the sum stays what it was
                 kept AS (INSERT INTO workers_tenantload AS l (tenant_id, writer, waiting)
                     SELECT tenant_id, 0, sum(waiting) FROM old GROUP BY tenant_id ORDER BY tenant_id
                     ON CONFLICT (tenant_id, writer) DO UPDATE SET waiting = l.waiting + excluded.waiting)
@@ -181,9 +183,11 @@ def fold(limit: int) -> int:
         )
         folded += int(cursor.fetchone()[0])
         cursor.execute(
-            f"""WITH old AS (DELETE FROM workers_usageday WHERE (tenant_id, day, family, state, writer) IN (
+            f"""-- counts of connections that are gone; one that another process adds up is skipped
+                WITH old AS (DELETE FROM workers_usageday WHERE (tenant_id, day, family, state, writer) IN (
                     SELECT tenant_id, day, family, state, writer FROM workers_usageday t
                     WHERE writer <> 0 AND {gone} LIMIT %s FOR UPDATE SKIP LOCKED) RETURNING *),
+                -- the same counts under writer 0: the sum stays what it was
                 kept AS (INSERT INTO workers_usageday AS u
                         (tenant_id, day, family, state, writer, runs, attempts, cpu_ms, mem_mb_s, log_bytes,
                             callbacks_delivered, callbacks_dead)

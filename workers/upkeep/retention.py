@@ -115,8 +115,10 @@ def _owners_of_ended(after: tuple[int, str]) -> list[tuple[int, str, float]]:
     with connection.cursor() as cursor:
         cursor.execute(
             """WITH RECURSIVE walk AS (
+                   -- where the last round stopped: step 0 is no answer
                    SELECT %s::bigint AS tenant_id, %s::text AS family, NULL::timestamptz AS oldest, 0 AS step
                  UNION ALL
+                   -- the oldest ended run of the next tenant and family: one jump through the index each
                    SELECT next.tenant_id, next.family, next.finished_at, w.step + 1 FROM walk w
                    CROSS JOIN LATERAL (SELECT tenant_id, family, finished_at FROM workers_run r
                        WHERE finished_at IS NOT NULL AND (r.tenant_id, r.family) > (w.tenant_id, w.family)
@@ -211,9 +213,11 @@ def _runs_with_output(
     """
     cursor.execute(
         """WITH RECURSIVE walk AS (
+               -- where the last round stopped: step 0 is no answer
                SELECT %(after)s::bigint AS run_id, NULL::bigint AS tenant_id, ''::varchar AS family,
                    -1::float8 AS ended_d, false AS young, 0 AS step
              UNION ALL
+               -- the next run that has output, and what is left of its row: one jump each, up to a young one
                SELECT next.run_id, r.tenant_id, coalesce(r.family, ''),
                    coalesce((extract(epoch FROM now() - r.finished_at) / 86400)::float8, -1),
                    coalesce(r.created_at >= now() - %(days)s * interval '1 day', false), w.step + 1

@@ -1,4 +1,4 @@
-"""Errors of the engine, each with a stable code. They know no HTTP: ``config.errors`` gives them a status.
+"""Errors of the engine, each with a stable code. They know no HTTP: ``config.http.errors`` gives a status.
 
 ``field`` names the input that is wrong, where there is one. The text says what is wrong and what to do.
 """

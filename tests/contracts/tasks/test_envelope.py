@@ -127,7 +127,7 @@ def test_a_body_that_is_not_json(api: Api, body: bytes, content_type: str) -> No
 
 
 def test_too_many_bad_credentials(api: Api) -> None:
-    from config import authentication, peers
+    from config.http import authentication, peers
 
     old, authentication._failures = authentication._failures, peers.Buckets(burst=2, per_second=0.001)
     try:

@@ -13,7 +13,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from config import login, peers
+from config.http import login, peers
 from tests.contracts.tasks.conftest import Stage
 from tests.support.engine import submit
 from tests.support.fixtures import Account

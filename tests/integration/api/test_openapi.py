@@ -16,7 +16,7 @@ from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.test import Client
 
-from config import errors, openapi
+from config.http import errors, openapi
 from tests.integration.api.walk import routes
 from tests.integration.conftest import Api
 from tests.support.fixtures import Account

@@ -14,6 +14,8 @@ from workers.api.tenancy import serializers
 from workers.models import Membership, Tenant, Token
 from workers.tenants import tenancy
 
+pytestmark = pytest.mark.invariant
+
 
 def test_operators_make_tenants_users_and_members(api: Api, operator: Account) -> None:
     status, tenant, _ = api(

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from config import openapi
+from config.http import openapi
 from jobs.models import Executor, Job, Target
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.api.walk import (
@@ -37,6 +37,8 @@ from workers.callbacks.rows import digest
 from workers.models import Callback, DisabledUrl, IdempotencyKey, LogChunk, Node, Secret, Tenant, Token
 from workers.tenants import registries
 from workers.vocabulary.states import Reason, State
+
+pytestmark = pytest.mark.invariant
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import URLPattern, URLResolver, get_resolver
 
-from config import openapi
+from config.http import openapi
 from tests.support.fixtures import Account
 from workers.models import CallbackSecret, Registry, Run, Secret, Token
 

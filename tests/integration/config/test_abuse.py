@@ -15,14 +15,16 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from config import bodies, login
-from config.throttles import SharedBuckets
+from config.http import bodies, login
+from config.http.throttles import SharedBuckets
 from tests.integration.config.test_browsers import basic
 from tests.support.cluster import Api, Cluster
 from tests.support.fixtures import Account, make_account
 from tests.support.waiting import limit, wait_until
 from workers.models import Token
 from workers.tenants import tenancy
+
+pytestmark = pytest.mark.invariant
 
 PASSWORD = "correct horse battery staple"
 BODY = b'{"taskName": "slow", "commands": "true"}'

@@ -15,11 +15,13 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from config import authentication, peers
+from config.http import authentication, peers
 from tests.support.fixtures import Account, make_account
 from tests.support.waiting import wait_until
 from workers.models import Membership, Run, Tenant, Token
 from workers.tenants import identity, tenancy
+
+pytestmark = pytest.mark.invariant
 
 ME = "/api/v1/me"
 

@@ -13,6 +13,8 @@ from django.test import Client
 from tests.support.fixtures import Account
 from workers.models import Run
 
+pytestmark = pytest.mark.invariant
+
 ME = "/api/v1/me"
 
 

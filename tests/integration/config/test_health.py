@@ -11,7 +11,7 @@ from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from config import health
+from config.http import health
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.conftest import Api
 from tests.support.engine import submit

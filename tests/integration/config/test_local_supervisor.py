@@ -174,6 +174,8 @@ def test_children_end_when_the_supervisor_is_killed(folder: Path) -> None:
 import sys, time
 from pathlib import Path
 from config.local.children import Child
+
+pytestmark = pytest.mark.daemons
 child = Child("probe", ["sleep", "600"], {{"PATH": "/usr/bin:/bin"}}, Path({str(folder)!r}) / "log", 5, False)
 child.start()
 print(child.pid, flush=True)

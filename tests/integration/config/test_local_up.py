@@ -21,7 +21,11 @@ from config.local.data import REPOSITORY, DataFolder
 from config.local.programs import fetch
 from config.local.temporary import free_ports, processes_of
 from tests.integration.config.test_local_supervisor import alive
+from tests.support import remains
+from tests.support.session import SESSION
 from tests.support.waiting import limit, wait_until
+
+pytestmark = pytest.mark.daemons
 
 TOKEN = "a-token-for-this-test-only-0123456789"
 
@@ -126,7 +130,7 @@ class Up:
 
 @pytest.fixture
 def up() -> Iterator[Up]:
-    folder = Path(tempfile.mkdtemp(prefix="gu", dir="/tmp"))
+    folder = remains.also(SESSION, Path(tempfile.mkdtemp(prefix="gu", dir="/tmp")))
     folder.chmod(0o711)
     service = Up(folder)
     yield service

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from config.local import processes
 from config.local.embedded import EmbeddedServer
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
@@ -21,6 +23,7 @@ def owner(server: EmbeddedServer) -> int:
     return Path(f"/proc/{server.pid}").stat().st_uid
 
 
+@pytest.mark.account
 def test_the_servers_account(postgres: EmbeddedPostgres, cache: EmbeddedRedis) -> None:
     """A named account's servers run as itself; root's in a user namespace, without root's powers."""
     for server in (postgres, cache):
@@ -29,6 +32,7 @@ def test_the_servers_account(postgres: EmbeddedPostgres, cache: EmbeddedRedis) -
         assert apart == bool(server.account.prefix)
 
 
+@pytest.mark.account
 def test_as_root_a_folder_of_an_ordinary_account_stays_its_own(folder: Path) -> None:
     """Whoever is not root has no choice of account: the same assertions hold for the own one."""
     uid = 23_456 if os.geteuid() == 0 else os.geteuid()
@@ -66,6 +70,7 @@ for server in (EmbeddedPostgres(folder / "pg"), EmbeddedRedis(folder / "redis"))
 """
 
 
+@pytest.mark.account
 def test_without_user_namespaces_root_drops_to_nobody(folder: Path) -> None:
     """As in many containers: no unshare, and root may not look into other accounts' processes."""
     programs = folder / "bin"

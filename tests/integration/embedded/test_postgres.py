@@ -49,7 +49,9 @@ def test_names_sort_and_fold_alike_on_every_machine(postgres: EmbeddedPostgres) 
     assert query(postgres, "SELECT lower('ÄÖ'), getdatabaseencoding()") == [("äö", "UTF8")]
 
 
-@pytest.mark.parametrize("blow", ["kill", "immediate", "every process"])
+@pytest.mark.parametrize(
+    "blow", [pytest.param("kill", marks=pytest.mark.account), "immediate", "every process"]
+)
 def test_committed_rows_survive_a_crash(postgres: EmbeddedPostgres, blow: str) -> None:
     query(postgres, "CREATE TABLE kept AS SELECT 42 AS answer")
     if blow == "kill":

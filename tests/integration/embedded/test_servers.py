@@ -81,6 +81,7 @@ def test_ten_starters_at_once_get_one_server(folder: Path, kind: type[EmbeddedSe
     assert pids[0] is not None
 
 
+@pytest.mark.account
 @pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedRedis])
 def test_a_server_is_detached_from_its_starter(folder: Path, kind: type[EmbeddedServer]) -> None:
     """Its own session (so Ctrl-C does not reach it), nobody's child, and it outlives the starter."""
@@ -97,6 +98,7 @@ def test_a_server_is_detached_from_its_starter(folder: Path, kind: type[Embedded
     assert fields[4] == "0", "has a controlling terminal"
 
 
+@pytest.mark.account
 @pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedRedis])
 def test_only_a_private_unix_socket(folder: Path, kind: type[EmbeddedServer]) -> None:
     name = "pg" if kind is EmbeddedPostgres else "redis"
@@ -114,6 +116,7 @@ def test_only_a_private_unix_socket(folder: Path, kind: type[EmbeddedServer]) ->
         assert server.password not in shown
 
 
+@pytest.mark.account
 @pytest.mark.parametrize("kind", [EmbeddedPostgres, EmbeddedRedis])
 def test_a_password_that_others_can_read_is_refused(folder: Path, kind: type[EmbeddedServer]) -> None:
     name = "pg" if kind is EmbeddedPostgres else "redis"

@@ -28,8 +28,9 @@ from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
 from workers.models import Attempt, NodeRequest, Run
 from workers.node import process, questions
-from workers.node.runner import Runner, Watch
+from workers.node.runner import Runner
 from workers.node.scribe import Entry, Scribe
+from workers.node.watch import Watch
 from workers.runs import running, transitions
 from workers.runtimes.base import Answering, Facts, PrepareFailed, Presence, Result
 from workers.vocabulary.leases import ClaimedRun, Lease, Outcome

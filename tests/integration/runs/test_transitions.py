@@ -19,7 +19,7 @@ from workers.runs import running
 from workers.vocabulary.leases import Lease
 from workers.vocabulary.states import EDGES, State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 # --- every function in every state ------------------------------------------------------------------------

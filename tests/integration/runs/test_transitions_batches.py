@@ -11,7 +11,7 @@ from workers.runs import running, transitions
 from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.states import State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 # --- many at once -----------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import threading
 import time
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from tests.integration.engine_rows import World, assert_books_balance, cursor, row, together
+from tests.support.seeds import dice
 from tests.support.waiting import limit, wait_until
 from workers import services
 from workers.models import Attempt, Node, Run, RunEvent
@@ -22,7 +22,7 @@ from workers.scheduling import claiming
 from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
 from workers.vocabulary.states import State
 
-pytestmark = pytest.mark.django_db(transaction=True)
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.invariant]
 
 
 def claim_as_an_agent_does(node: Node, run_ids: list[int]) -> list[ClaimedRun]:
@@ -45,13 +45,13 @@ def waits_for_a_lock() -> bool:
 def test_nodes_that_claim_the_same_runs_share_them(world: World) -> None:
     """Catches: a run that two nodes execute. Ten rounds, three nodes, the same ids in different orders."""
     nodes = [world.node(f"n{number}") for number in range(3)]
-    for seed in range(10):
+    for turn in range(10):
         run_ids = [world.submit() for _ in range(8)]
 
         def claimer(node: Node, order: list[int]) -> Callable[[], list[ClaimedRun]]:
             return lambda: claim_as_an_agent_does(node, order)
 
-        orders = [random.Random(seed * 10 + number).sample(run_ids, len(run_ids)) for number in range(3)]
+        orders = [dice(f"orders {turn} {number}").sample(run_ids, len(run_ids)) for number in range(3)]
         found = together(*(claimer(node, order) for node, order in zip(nodes, orders, strict=True)))
         taken = [item.lease.run_id for part in found for item in part]
         assert sorted(taken) == run_ids

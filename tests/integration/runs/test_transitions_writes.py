@@ -15,7 +15,7 @@ from workers.scheduling import claiming
 from workers.vocabulary.leases import Lease
 from workers.vocabulary.states import Reason, State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 def begun() -> datetime:

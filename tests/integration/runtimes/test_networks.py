@@ -23,6 +23,8 @@ from workers.runtimes.engine.networks import NETWORK, Networks
 from workers.vocabulary import pulse
 from workers.vocabulary.states import Reason
 
+pytestmark = pytest.mark.invariant
+
 PORT = 7321
 
 

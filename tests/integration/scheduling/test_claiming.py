@@ -17,10 +17,12 @@ from tests.integration.engine_rows import World, assert_books_balance, row
 from workers.models import Node, Run, Shape, Tenant
 from workers.scheduling import claiming, explain
 from workers.scheduling.claiming import Look, Memory, Superseded
-from workers.scheduling.placement import obstacles
+from workers.scheduling.obstacles import obstacles
+from workers.scheduling.reasons import reasons
+from workers.scheduling.shapes import shape_view
 from workers.vocabulary.states import State
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 
 def look(node: Node, memory: Memory | None = None, limit: int = 16) -> Look:
@@ -114,7 +116,6 @@ def test_many_shapes_of_one_tenant_do_not_hide_another_tenant(world: World) -> N
     max_examples=60,
     deadline=None,
     database=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],  # each example empties the tables itself
 )
 @given(
@@ -154,14 +155,10 @@ def test_explain_says_nothing_is_in_the_way_exactly_when_a_look_takes_it(
     wanted = world.add_shape(world.tenant, **shape)
     run_id = world.submit(shape=wanted)
     views = [view for view in explain.node_views(-1.0) if view.id == machine.pk]
-    told = explain.reasons(
-        claiming.shape_view(Shape.objects.select_related("tenant").get(pk=wanted.pk)), views
-    )
+    told = reasons(shape_view(Shape.objects.select_related("tenant").get(pk=wanted.pk)), views)
     assert bool(taken(look(machine))) == (not told)
     if views:
-        in_the_way = obstacles(
-            claiming.shape_view(Shape.objects.select_related("tenant").get(pk=wanted.pk)), views[0]
-        )
+        in_the_way = obstacles(shape_view(Shape.objects.select_related("tenant").get(pk=wanted.pk)), views[0])
         assert bool(told) == bool(in_the_way)
     assert row(run_id).state == (State.PENDING if told else State.RUNNING)
 

@@ -15,7 +15,8 @@ from workers.runs import losses
 from workers.scheduling import claiming
 from workers.scheduling.claiming import Memory
 from workers.scheduling.explain import explain_run
-from workers.scheduling.placement import ShapeView
+from workers.scheduling.obstacles import ShapeView
+from workers.scheduling.shapes import load_shapes, shape_view
 from workers.vocabulary.specs import ContainerSpec
 from workers.vocabulary.states import Reason, State
 
@@ -122,7 +123,7 @@ def test_a_look_without_ports_asks_nothing_more(world: World, remembered: None) 
     for ports in ((), ("80/tcp",)):
         world.submit(shape=shape(world, *ports))
         memory = Memory()
-        claiming.load_shapes(memory, list(Shape.objects.values_list("pk", flat=True)))
+        load_shapes(memory.shapes, list(Shape.objects.values_list("pk", flat=True)))
         with CaptureQueriesContext(connection) as queries:
             assert look(node, memory)
         counts.append(len(queries))
@@ -158,7 +159,7 @@ def test_a_spec_makes_its_shape(world: World) -> None:
     run = services.submit(services.Submission(tenant_id=world.tenant.pk, family="tasks", spec=spec, name="x"))
     found = Run.objects.get(pk=run).shape
     assert found.host_ports == ["5353/udp", "8080/tcp"]
-    view: ShapeView = claiming.shape_view(found)
+    view: ShapeView = shape_view(found)
     assert view.host_ports == {"5353/udp", "8080/tcp"}
     with cursor() as opened:
         opened.execute("SELECT count(*) FROM workers_hostport")

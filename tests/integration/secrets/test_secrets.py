@@ -14,7 +14,7 @@ from workers import secrets
 from workers.models import Secret, Tenant
 from workers.vocabulary.errors import SecretUnreadable
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
 OLD, NEW, LOST = (Fernet.generate_key().decode() for _ in range(3))
 

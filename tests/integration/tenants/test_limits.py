@@ -14,7 +14,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings
 
-from config import throttles
+from config.http import throttles
 from tests.integration.conftest import Api
 from tests.integration.engine_rows import World, cursor, together
 from tests.support.cluster import Cluster

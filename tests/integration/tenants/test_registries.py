@@ -18,6 +18,8 @@ from workers.models import Registry, Secret
 from workers.tenants import registries, tenancy
 from workers.vocabulary.errors import SecretUnreadable
 
+pytestmark = pytest.mark.invariant
+
 CANARY = "canary-registry-password"
 PATH = "/api/v1/registries"
 

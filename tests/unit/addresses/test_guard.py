@@ -15,6 +15,8 @@ from workers.addresses import parse, permitted, refusal
 from workers.addresses.guard import METADATA, PURPOSES, allowed_networks, setting_of
 from workers.vocabulary.errors import AddressRefused, InvalidInput
 
+pytestmark = pytest.mark.invariant
+
 PUBLIC = ["93.184.216.34", "8.8.8.8", "1.1.1.1", "2606:4700:4700::1111", "2a00:1450:4001:81b::200e"]
 INTERNAL = [
     "0.0.0.0",

@@ -25,6 +25,8 @@ from workers.addresses import AddressFailed, Deadline, open_url
 from workers.addresses import http as addresses_http
 from workers.vocabulary.errors import AddressRefused, InvalidInput
 
+pytestmark = pytest.mark.invariant
+
 
 @pytest.fixture
 def server(settings: Settings) -> Iterator[Server]:

@@ -11,7 +11,7 @@ from django.http import Http404
 from django.test import RequestFactory
 from rest_framework import exceptions as drf
 
-from config import errors
+from config.http import errors
 from workers.tenants.identity import CredentialRefused, TenantRefused
 from workers.vocabulary import errors as engine
 

@@ -10,7 +10,7 @@ from django.test import RequestFactory
 from rest_framework.exceptions import APIException
 from rest_framework.request import Request
 
-from config.negotiation import IgnoreAccept, JSONBody
+from config.http.negotiation import IgnoreAccept, JSONBody
 
 
 def parse(body: bytes, content_type: str = "application/json", **meta: Any) -> Any:

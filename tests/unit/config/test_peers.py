@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from config import peers
+from config.http import peers
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def test_an_unreadable_entry_says_what_is_wrong_and_how_it_is_written(entry: str
 
 def test_bucket_lets_a_burst_through_then_makes_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr("config.peers.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("config.http.peers.time.monotonic", lambda: now[0])
     buckets = peers.Buckets(burst=2, per_second=0.5)
     assert [buckets.take("a"), buckets.take("a")] == [0.0, 0.0]
     assert buckets.take("a") == pytest.approx(2.0)

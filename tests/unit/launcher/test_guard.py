@@ -14,6 +14,8 @@ from workers.launcher import control
 from workers.launcher.guard import Guard
 from workers.runtimes.process.client import LauncherError
 
+pytestmark = pytest.mark.invariant
+
 __all__ = ["node"]  # the fixture
 
 

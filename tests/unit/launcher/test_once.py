@@ -17,6 +17,8 @@ from workers.launcher import control
 from workers.runtimes.process.client import LauncherClient, LauncherError
 from workers.runtimes.process.records import RunState, StartRequest
 
+pytestmark = pytest.mark.invariant
+
 __all__ = ["node"]  # the fixture
 
 

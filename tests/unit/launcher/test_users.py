@@ -21,6 +21,8 @@ from workers.launcher import control
 from workers.launcher.uids import Uids
 from workers.runtimes.process.client import LauncherError
 
+pytestmark = pytest.mark.invariant
+
 __all__ = ["node"]  # the fixture
 
 #: A user without account of this process alone: what others' processes are counts for its limits.
@@ -183,7 +185,8 @@ if ROOT:
         tests.append(PROJECT / "tests" / "unit" / "runtimes" / "test_launcher_client.py")
         assert len(tests) == 8, "the launcher's tests are where this one looks for them"
         options = ["-q", "-x", "-W", "error", "--noconftest", "-c", "/dev/null", "--import-mode=importlib"]
-        options += ["-p", "no:django", "-p", "no:cacheprovider", "-o", f"pythonpath={PROJECT}"]
+        options += ["-p", "no:django", "-p", "no:cacheprovider", "-o", f"pythonpath={PROJECT}", "-n", "2"]
+        options += ["-o", "markers=invariant"]
         # Users without a name would share the folder that pytest chooses; it belongs to the first of them.
         temporary = Path(f"/tmp/gl-{NOBODY}")
         options.append(f"--basetemp={temporary}")

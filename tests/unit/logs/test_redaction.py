@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from workers.logs.redaction import Redactor
 
+pytestmark = pytest.mark.invariant
+
 few_letters = st.text(alphabet="abc", max_size=60).map(str.encode)
 secrets = st.lists(st.text(alphabet="abc", min_size=4, max_size=9).map(str.encode), min_size=1, max_size=4)
 

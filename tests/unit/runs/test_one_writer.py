@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.invariant
+
 ROOT = Path(__file__).resolve().parents[3]
 WRITER = ROOT / "workers" / "runs" / "transitions.py"
 #: The column's owner, and those whose state column is another thing.

@@ -9,15 +9,16 @@ from typing import Any
 from hypothesis import settings
 from hypothesis import strategies as st
 
-from workers.scheduling.placement import Candidate, Choice, NodeView, ShapeView, Usage, choose
+from workers.scheduling.obstacles import NodeView, ShapeView
+from workers.scheduling.placement import Candidate, Choice, Usage, choose
 
 NOW_US = 1_000_000_000
 AGING_US = 300_000_000
 #: Ranks at or below this are urgent: high priority, or normal work that has waited for the aging time.
 URGENT = NOW_US - AGING_US
 
-#: The same examples each time: a failure in CI is one that a person can repeat.
-settings.register_profile("placement", deadline=None, database=None, derandomize=True, max_examples=120)
+#: Other examples every day (tests.support.seeds): a failure in CI is one that a person can repeat.
+settings.register_profile("placement", deadline=None, database=None, max_examples=120)
 PROFILE = settings.get_profile("placement")
 
 Queues = list[tuple[ShapeView, list[Candidate]]]

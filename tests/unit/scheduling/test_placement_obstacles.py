@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.scheduling.placing import NOW_US, PROFILE, Situation, a_node, a_shape, nodes, queue
-from workers.scheduling.placement import NodeView, Obstacle, ShapeView, as_json, obstacles
+from workers.scheduling.obstacles import NodeView, Obstacle, ShapeView, as_json, obstacles
 
 
 @st.composite

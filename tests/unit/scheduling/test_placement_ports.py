@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tests.unit.scheduling.placing import a_node, a_shape
-from workers.scheduling.placement import Candidate, Choice, NodeView, ShapeView, choose, obstacles
+from workers.scheduling.obstacles import NodeView, ShapeView, obstacles
+from workers.scheduling.placement import Candidate, Choice, choose
 
 NOW_US = 1_000_000_000
 

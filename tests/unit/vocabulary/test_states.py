@@ -7,10 +7,13 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+import pytest
 from django.conf import settings
 
 from workers.runs import running, transitions
 from workers.vocabulary.states import EDGES, FINAL, LEGAL, Reason, State, is_final
+
+pytestmark = pytest.mark.invariant
 
 ROOT = Path(__file__).resolve().parents[3]
 LIFECYCLE = (ROOT / "docs" / "lifecycle.md").read_text()

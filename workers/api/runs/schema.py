@@ -15,7 +15,7 @@ from workers.vocabulary.states import State
 _RUN_ID: Final = OpenApiParameter("run_id", OpenApiTypes.INT64, OpenApiParameter.PATH)
 
 
-#: What each status means here; the statuses that every operation may answer are added by config.openapi.
+#: What each status means here; the statuses that every operation may answer are added by config.http.openapi.
 _NOT_FOUND: Final = OpenApiExample(
     "not found",
     value={"error": {"code": "not_found", "message": "there is no run 17"}},

@@ -2,6 +2,6 @@
 
 client    the calls, and what a failed call may have done (errors); link is the connection below
 images    which image an attempt gets: policies, credentials, what is at hand (image); pulling fetches one
-networks  the guarded network that BRIDGE means
+networks  the guarded network that BRIDGE means; firewall has its rules
 targets   which container an exec means
 """

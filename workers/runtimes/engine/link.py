@@ -141,8 +141,8 @@ class _OnePool(UnixHTTPAdapter):  # type: ignore[misc]
 
 
 class _Secure(HTTPSConnection):
-    """TLS by the same rules on every Python: chain and name. From 3.13 on the default also refuses what is made
-    by Docker's own instructions, for want of an extension."""
+    """TLS by the same rules on every Python: chain and name. From 3.13 on the default also refuses what is
+    made by Docker's own instructions, for want of an extension."""
 
     def connect(self) -> None:
         if self.ssl_context is None:

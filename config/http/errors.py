@@ -30,7 +30,7 @@ from django.http import Http404, HttpRequest, HttpResponse, RawPostDataException
 from django.utils.module_loading import import_string
 from rest_framework import exceptions as drf
 
-from config.bodies import TooManyBodies
+from config.http.bodies import TooManyBodies
 from workers.tenants.identity import CredentialRefused, TenantRefused
 from workers.vocabulary import errors as engine
 

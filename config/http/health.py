@@ -20,7 +20,8 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from config import checks, metrics
+from config import checks
+from config.http import metrics
 from workers.callbacks import outbox
 from workers.messages import doorbell
 

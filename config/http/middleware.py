@@ -24,9 +24,9 @@ from django.http.response import HttpResponseBase
 from rest_framework.exceptions import PermissionDenied
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
-from config import errors, metrics, trail
-from config.authentication import refuse_accomplice
 from config.checks import warn_at_start
+from config.http import errors, metrics, trail
+from config.http.authentication import refuse_accomplice
 
 log = structlog.get_logger("gantry.http")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parents[2] / "config" / "local" / "venv.sh"
+SCRIPT = Path(__file__).resolve().parents[3] / "config" / "local" / "venv.sh"
 
 #: Answers what venv.sh asks a Python: its version, the line for `installed`, an environment, pip.
 _PYTHON = """#!/bin/sh

@@ -20,7 +20,7 @@ from drf_spectacular.views import SpectacularSwaggerSplitView
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from config import errors
+from config.http import errors
 from workers.tenants.identity import CredentialRefused
 from workers.vocabulary.errors import InvalidInput
 
@@ -54,7 +54,7 @@ _CODES: Final = {
 class Credentials(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
     """How clients authenticate, for the document."""
 
-    target_class = "config.authentication.GantryAuthentication"
+    target_class = "config.http.authentication.GantryAuthentication"
     name = ["bearer", "xToken", "basic", "session"]
 
     def get_security_definition(self, auto_schema: Any) -> Any:

@@ -18,7 +18,7 @@ import redis
 import structlog
 from django.conf import settings
 
-from config.peers import Buckets
+from config.http.peers import Buckets
 
 log = structlog.get_logger(__name__)
 

@@ -12,8 +12,8 @@ from django.contrib import admin
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 
-from config import peers
-from config.throttles import SharedBuckets
+from config.http import peers
+from config.http.throttles import SharedBuckets
 
 #: Per address: a few mistakes at once, then two a minute.
 _attempts: Final = SharedBuckets("login", 10, 1 / 30)

@@ -20,8 +20,8 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from structlog.contextvars import bind_contextvars
 
-from config import bodies, peers, throttles
-from config.negotiation import take_chunked
+from config.http import bodies, peers, throttles
+from config.http.negotiation import take_chunked
 from workers.tenants import identity
 from workers.tenants.identity import SCOPES, CredentialRefused, Identity, TenantRefused, Via
 

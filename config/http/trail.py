@@ -13,7 +13,7 @@ from django.http import HttpRequest
 from django.utils import timezone
 from structlog.contextvars import get_contextvars
 
-from config import errors, peers
+from config.http import errors, peers
 from workers.tenants import audit
 
 #: Parameters that name things by number.

@@ -1,0 +1,1 @@
+"""The suite itself: its passes, its judge, its lists."""
