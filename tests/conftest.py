@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, settings
 
 pytest_plugins = [
     "tests.support.passes",
+    "tests.support.patience",
     "tests.support.fixtures",
     "tests.support.engine_fixtures",
 ]
