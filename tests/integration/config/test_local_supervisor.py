@@ -24,6 +24,8 @@ from config.local.supervisor import Supervisor
 from tests.support.cluster import free_port
 from tests.support.waiting import holds_for, limit, wait_until
 
+pytestmark = pytest.mark.daemons
+
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
@@ -174,8 +176,6 @@ def test_children_end_when_the_supervisor_is_killed(folder: Path) -> None:
 import sys, time
 from pathlib import Path
 from config.local.children import Child
-
-pytestmark = pytest.mark.daemons
 child = Child("probe", ["sleep", "600"], {{"PATH": "/usr/bin:/bin"}}, Path({str(folder)!r}) / "log", 5, False)
 child.start()
 print(child.pid, flush=True)
