@@ -80,8 +80,12 @@ if [ -n "$present" ]; then
     if grep -qxF "$wanted" "$venv/installed" 2>/dev/null; then
         exit 0
     fi
-    # One that was copied or moved here still points at its old place; and PYTHON may ask for another Python.
-    grep -qF " ${wanted#* }" "$venv/installed" 2>/dev/null || present=
+    # PYTHON may ask for another Python; and one that was copied or moved here still points at its old place.
+    if [ "$(key "$venv/bin/python" "$@")" != "$wanted" ]; then
+        present=
+    elif [ -f "$venv/installed" ] && ! grep -qF " ${wanted#* }" "$venv/installed"; then
+        present=
+    fi
 fi
 if [ -z "$present" ]; then
     if [ -n "${PYTHON:-}" ]; then

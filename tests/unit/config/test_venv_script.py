@@ -140,6 +140,17 @@ def test_an_environment_that_was_moved_is_made_again(machine: Machine) -> None:
     assert machine.run().stdout.startswith("Making .venv")
 
 
+def test_an_environment_without_packages_is_filled_and_not_made_again(machine: Machine) -> None:
+    """.ci/run makes one, copies packages into it and leaves the rest to the script."""
+    python = machine.python("python3.12")
+    _hide_pythons_of_bin(machine)
+    machine.made_of()
+    (machine.checkout / ".venv" / "installed").unlink()
+    (machine.checkout / ".venv" / "copied").touch()
+    assert machine.made_of(PYTHON=str(python)) == "3.12.0"
+    assert (machine.checkout / ".venv" / "copied").exists()
+
+
 def test_a_python_that_will_not_do_is_refused_by_name(machine: Machine) -> None:
     """Catches that somebody's choice is passed over in silence."""
     machine.python("python3.12")
