@@ -21,6 +21,8 @@ from . import control, handover, isolation, kernel, output, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .handover import Handed
     from .isolation import Isolation
     from .orders import Order
@@ -132,33 +134,77 @@ class Shim:
     def execute(self) -> None:
         """Start the command in a session of its own. A failure is the run's end, not ours."""
         uid = self._handed.uid
+        inside = self._separate.mode == isolation.NAMESPACES
         try:
             self._limit()
-            if uid is not None:
+            if uid is None:
+                self._main = self._spawn()
+            elif inside:
                 # The saved uid stays ours, for the way back; the command's exec replaces it by its own.
                 os.setresuid(uid, uid, 0)
-            self._main = self._spawn()
+                self._main = self._spawn()
+            else:
+                self._main = self._fork(uid)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else error
             self._error = f"cannot execute {self._order.argv[0]!r}: {reason}"
             self._ended_at = time.time()
-        if uid is not None:
+        if uid is not None and inside:
             os.setresuid(0, 0, 0)
         self._started["pid"] = self._host_id_of_main() if self._main else None
         os.close(self._host_proc)
         self.send("started", self._started)
 
     def _spawn(self) -> int:
+        """As the user that we are now. In a PID namespace nobody kills us, its init, whoever we are."""
+        files = (self._null, *self._handed.files)
+        actions = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)]
+        return self._first_that_is_there(
+            lambda program: os.posix_spawn(
+                program, self._order.argv, self._order.env,
+                file_actions=actions, setsid=True, setsigmask=(), setsigdef=_ALL_SIGNALS,
+            )
+        )  # fmt: skip
+
+    def _fork(self, uid: int) -> int:
+        """The child becomes the user, not we: for as long as we are, the command, which runs already, may
+        kill us, and a command that has killed its shim is watched by nobody."""
+        reading, writing = os.pipe()  # closed by the exec; or it says why there was none
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setsid()
+                os.setresuid(uid, uid, uid)
+                for number, file in enumerate((self._null, *self._handed.files)):
+                    os.dup2(file, number)
+                for number in _ALL_SIGNALS:
+                    signal.signal(number, signal.SIG_DFL)
+                signal.pthread_sigmask(signal.SIG_SETMASK, ())
+                self._first_that_is_there(
+                    lambda program: os.execve(program, self._order.argv, self._order.env)  # noqa: S606
+                )
+            except OSError as error:
+                os.write(writing, b"%d %s" % (error.errno or 0, (error.strerror or "").encode()))
+            except ValueError as error:
+                os.write(writing, b"%d %s" % (errno.EINVAL, str(error).encode()))
+            finally:
+                os._exit(127)
+        os.close(writing)
+        refusal = os.read(reading, 1000)
+        os.close(reading)
+        if not refusal:
+            return child
+        os.waitpid(child, 0)
+        why, _, text = refusal.decode().partition(" ")
+        raise OSError(int(why), text)
+
+    def _first_that_is_there(self, start: Callable[[str], int]) -> int:
+        """Start the program where its PATH finds it. Raises OSError; ValueError for a NUL in an argument."""
         order = self._order
-        out, err = self._handed.files
-        actions = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate((self._null, out, err))]
         refusal = OSError(errno.ENOENT, "not found in its PATH")
         for program in _candidates(order.argv[0], order.env.get("PATH", DEFAULT_PATH)):
             try:
-                return os.posix_spawn(
-                    program, order.argv, order.env,
-                    file_actions=actions, setsid=True, setsigmask=(), setsigdef=_ALL_SIGNALS,
-                )  # fmt: skip
+                return start(program)
             except OSError as error:
                 if error.errno not in _NOT_HERE or "/" in order.argv[0]:
                     raise

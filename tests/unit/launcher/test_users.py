@@ -50,6 +50,19 @@ if ROOT:
                 0o700,
             )
 
+    @pytest.mark.parametrize("mode", ["uids", "namespaces"])
+    def test_no_command_kills_its_shim_however_soon_it_tries(mode: str) -> None:
+        """Its shim was the command's user until its spawn had returned: of 100 such commands 29 killed it."""
+        node = Node(mode)
+        try:
+            requests = [node.request("kill -KILL $PPID; echo alive") for _ in range(60)]
+            for request in requests:
+                node.client.start(request)
+            assert {node.end(request.name).code for request in requests} == {0}
+            assert {node.text(request.name) for request in requests} == {"alive\n"}
+        finally:
+            node.close()
+
     def test_two_nodes_of_a_machine_share_no_uid(node: Node) -> None:
         other = Node(node.mode)
         try:
