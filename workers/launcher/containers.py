@@ -53,7 +53,7 @@ class _Connection(http.client.HTTPConnection):
             folder = self._engine["tls"]
             authority = os.path.join(folder, "ca.pem")
             context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
-            # As the worker does it (engine_link.py): Python 3.13 refuses what Docker's instructions make.
+            # As the worker does it (engine/link.py): Python 3.13 refuses what Docker's instructions make.
             context.verify_flags &= ~ssl.VERIFY_X509_STRICT
             if os.path.exists(os.path.join(folder, "cert.pem")):
                 context.load_cert_chain(os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem"))

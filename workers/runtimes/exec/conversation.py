@@ -1,6 +1,6 @@
 """The conversation with an exec: its stream read from its start or by a reader, begun anew, cleaned up after.
 
-One stream at a time, whose reading thread tells the attempt's track what it hears (``exec_track``); whoever
+One stream at a time, whose reading thread tells the attempt's track what it hears (``track``); whoever
 holds the spool's lock reads. Must not import the database or Celery.
 """
 

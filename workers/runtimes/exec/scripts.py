@@ -1,7 +1,7 @@
 """What is executed inside a container: the wrapper around a command, and the reader of what one left there.
 
 Plain sh, tried with busybox and dash; needs dd and rm to keep output. Names begin with _g: the command's own
-variables pass through untouched. Both speak the same protocol (``exec_stream``):
+variables pass through untouched. Both speak the same protocol (``stream``):
 
 on standard input, one line each: first a secret word, then requests ``r CHUNK BLOCK`` (what is there of a
 chunk of output from a block on), ``k SIGNAL SESSION`` (signal all that belongs to the command, 0: count it),

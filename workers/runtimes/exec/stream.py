@@ -1,6 +1,6 @@
 """One attached exec as bytes: the engine's frames, and in them the lines of the wrapper (``scripts``).
 
-``ExecStream`` is fed by the reading thread (``container_output.Follower``) and tells a track what it finds.
+``ExecStream`` is fed by the reading thread (``container.output.Follower``) and tells a track what it finds.
 The wrapper's lines begin with a word that nobody else knows, so they are found anywhere in the output, also
 where they are torn. Must not import Django.
 """
