@@ -42,6 +42,7 @@ QUICK = {
     "GANTRY_LOG_FORMAT": "text",
     "GANTRY_MIN_FREE_MB": "16",
     "PYTHONUNBUFFERED": "1",
+    "PYTHONPATH": str(ROOT / "tests/support/as_installed"),
 }
 
 

@@ -17,6 +17,10 @@ _PAGES = (
     "jobs.saved.views",
     "rest_framework.views",
     "config.urls",
+    # What Celery's command line and its plugins load.
+    "celery.bin.celery",
+    "flower",
+    "prompt_toolkit",
 )
 _PROGRAM = """
 import sys
