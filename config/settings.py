@@ -58,6 +58,7 @@ INSTALLED_APPS = [
     "workers",
     "tasks_api",
     "jobs",
+    "queues",
     "config.apps.ProjectConfig",
 ]
 
@@ -227,7 +228,7 @@ GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks"}
 #: What families delete of their own when it is old: functions limit -> {what: how many}
 #: (workers.upkeep.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune"]
-#: What families look after every few seconds: name -> dotted path of a Duty (workers.upkeep.duties).
+#: What families look after every few seconds: name -> dotted path of a Duty (workers.vocabulary.duties).
 GANTRY_DUTIES: dict[str, str] = {}
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.cluster import ROOT
 
-_PARTS = ("config", "workers", "tasks_api", "jobs")
+_PARTS = ("config", "workers", "tasks_api", "jobs", "queues")
 
 
 def make_release(

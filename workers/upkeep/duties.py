@@ -10,25 +10,17 @@ too.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 import structlog
 from django.conf import settings
 from django.utils.module_loading import import_string
 
+from workers.vocabulary.duties import Duty
+
 log = structlog.get_logger(__name__)
 
 #: Between two looks at the clock where nothing is due or registered.
 _IDLE_S = 3600.0
-
-
-@dataclass(frozen=True)
-class Duty:
-    """``look`` does one bounded round and returns {what: how many}; called every ``every_s`` seconds."""
-
-    every_s: float
-    look: Callable[[], Mapping[str, int]]
 
 
 class Rota:

@@ -9,8 +9,9 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 from structlog.testing import capture_logs
 
-from workers.upkeep.duties import Duty, Rota
+from workers.upkeep.duties import Rota
 from workers.vocabulary import families
+from workers.vocabulary.duties import Duty
 
 looks: list[str] = []
 
