@@ -22,6 +22,8 @@ log = structlog.get_logger(__name__)
 CHANNEL = "gantry:ring"
 #: Wakes whoever delivers callbacks.
 CALLBACKS = "gantry:callbacks"
+#: Wakes the periodic duties of families (workers.upkeep.duties).
+DUTIES = "gantry:duties"
 
 _wanted = threading.Event()
 #: Channels to ring on; adding one and taking one out are atomic.
@@ -54,6 +56,16 @@ def ring_after_commit() -> None:
 def ring_callbacks_after_commit() -> None:
     """Wake the deliverers of callbacks once the current transaction has committed."""
     transaction.on_commit(ring_callbacks)
+
+
+def ring_duties_after_commit() -> None:
+    """Have the duties of families look at once, when the current transaction has committed."""
+    transaction.on_commit(ring_duties)
+
+
+def ring_duties() -> None:
+    """Ask the background thread to wake whoever does families' duties; returns at once."""
+    _ring(DUTIES)
 
 
 def ring_callbacks() -> None:
