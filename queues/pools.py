@@ -1,8 +1,8 @@
 """Declared capacity: an operator names aggregates, their hosts and what each host has.
 
-Shrinking below what is used is accepted: nothing is admitted there until the excess is gone. What is removed is
-kept as nothing (totals of 0), because entries may still hold it and because it was there once: an entry that it
-could have held is not told that it never fits.
+Shrinking below what is used is accepted: nothing is admitted there until the excess is gone. What is removed
+is kept as nothing (totals of 0), because entries may still hold it and because it was there once: an entry
+that it could have held is not told that it never fits.
 """
 
 from __future__ import annotations
