@@ -297,6 +297,10 @@ GANTRY_RECONCILE_S = env.float("GANTRY_RECONCILE_S", default=5.0)
 GANTRY_QUEUE_LOOK_S = env.float("GANTRY_QUEUE_LOOK_S", default=2.0)
 GANTRY_QUEUE_UNTOLD_S = env.float("GANTRY_QUEUE_UNTOLD_S", default=600.0)
 GANTRY_QUEUE_HANDOVER_S = env.float("GANTRY_QUEUE_HANDOVER_S", default=600.0)
+#: External providers, in seconds: between two questions; the longest time of one; how old an answer may be.
+GANTRY_QUEUE_SNAPSHOT_S = env.float("GANTRY_QUEUE_SNAPSHOT_S", default=5.0)
+GANTRY_QUEUE_PROVIDER_S = env.float("GANTRY_QUEUE_PROVIDER_S", default=10.0)
+GANTRY_QUEUE_STALE_S = env.float("GANTRY_QUEUE_STALE_S", default=30.0)
 #: Days.
 GANTRY_KEEP_RUNS_D = env.int("GANTRY_KEEP_RUNS_D", default=90)
 GANTRY_KEEP_LOGS_D = env.int("GANTRY_KEEP_LOGS_D", default=14)

@@ -1,4 +1,7 @@
-"""What workers do for the queues every few seconds, and when somebody rings: settle, then admit."""
+"""What workers do for the queues every few seconds, and when somebody rings: settle, then admit.
+
+Providers are asked in a duty of its own: one that is slow delays other providers, not admission.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from django.conf import settings
 
 from queues.admission.look import look_at_all
 from queues.admission.settle import settle
+from queues.providers.refresh import refresh_all
 from workers.vocabulary.duties import Duty
 
 
@@ -16,4 +20,10 @@ def look() -> dict[str, int]:
     return {**settle(), "admitted": look_at_all()}
 
 
+def ask() -> dict[str, int]:
+    """Ask the external providers that are due."""
+    return {"providers": refresh_all()}
+
+
 DUTY: Final = Duty(every_s=settings.GANTRY_QUEUE_LOOK_S, look=look, hears=True)
+ASKING: Final = Duty(every_s=settings.GANTRY_QUEUE_SNAPSHOT_S, look=ask)

@@ -104,17 +104,24 @@ def remove(kind: str, name: str) -> None:
     """Take an aggregate away; what it holds stays booked until it ends. NotFound when it is not there."""
     with transaction.atomic(), connection.cursor() as cursor:
         locks.share(cursor, kind)
-        cursor.execute(
-            """UPDATE queues_aggregate SET removed_at = now()
-               WHERE type = %s AND name = %s AND removed_at IS NULL RETURNING id""",
-            [kind, name],
-        )
-        row = cursor.fetchone()
-        if row is None:
+        if not clear(cursor, kind, name):
             raise NotFound(f"type {kind} has no aggregate {name}")
-        cursor.execute(_GONE, row)
-        cursor.execute(_HOSTS_GONE, [row[0], []])
         doorbell.ring_duties_after_commit()
+
+
+def clear(cursor: CursorWrapper, kind: str, name: str) -> bool:
+    """An aggregate is not there any more; False when it was not. The caller holds the type's lock."""
+    cursor.execute(
+        """UPDATE queues_aggregate SET removed_at = now()
+           WHERE type = %s AND name = %s AND removed_at IS NULL RETURNING id""",
+        [kind, name],
+    )
+    row = cursor.fetchone()
+    if row is None:
+        return False
+    cursor.execute(_GONE, row)
+    cursor.execute(_HOSTS_GONE, [row[0], []])
+    return True
 
 
 def back_in_line(cursor: CursorWrapper, kind: str) -> None:

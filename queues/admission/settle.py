@@ -1,8 +1,9 @@
-"""What becomes of admitted entries: told, handed over, or failed and their capacity given back, once each.
+"""What becomes of admitted entries: told, or failed and their capacity given back, once each.
 
 Source: contract page 50, "When admitted". A callback that is no http(s) URL is never sent: its horizon is
 GANTRY_QUEUE_UNTOLD_S after the admission. One that was given up (dead), or whose receiver said 410, was never
-accepted. External providers: our booking ends GANTRY_QUEUE_HANDOVER_S after the accepted callback.
+accepted. External providers: our booking ends GANTRY_QUEUE_HANDOVER_S after the accepted callback, with the
+provider's next answer (queues.providers.refresh).
 """
 
 from __future__ import annotations
@@ -48,10 +49,6 @@ _FAIL: Final = """
         updated_at = clock_timestamp()
     WHERE id = %s AND status = 'running' AND told_at IS NULL
 """
-_HELD: Final = """
-    SELECT e.id, q.type FROM queues_entry e JOIN queues_queue q ON q.id = e.queue_id
-    WHERE e.status = 'running' AND e.hold_ends_at < now() ORDER BY e.hold_ends_at LIMIT %s
-"""
 
 
 def settle() -> dict[str, int]:
@@ -59,15 +56,12 @@ def settle() -> dict[str, int]:
     with connection.cursor() as cursor:
         cursor.execute(_UNTOLD, [settings.GANTRY_QUEUE_UNTOLD_S, _MOST])
         decided = cursor.fetchall()
-        cursor.execute(_HELD, [_MOST])
-        held = cursor.fetchall()
     told = [entry for entry, _, what in decided if what == "told"]
     if told:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_TOLD, [settings.GANTRY_QUEUE_HANDOVER_S, told])
     failed = sum(_fail(entry, kind, why) for entry, kind, why in decided if why != "told")
-    handed = sum(_hand_over(entry, kind) for entry, kind in held)
-    return {"told": len(told), "failed": failed, "handed_over": handed}
+    return {"told": len(told), "failed": failed}
 
 
 def _fail(entry: int, kind: str, why: str) -> int:
@@ -81,20 +75,6 @@ def _fail(entry: int, kind: str, why: str) -> int:
         booking.give_back(cursor, [entry])
         doorbell.ring_duties_after_commit()
     log.warning("queues.entry_failed", entry=entry, type=kind, why=why)
-    return 1
-
-
-def _hand_over(entry: int, kind: str) -> int:
-    with transaction.atomic(), connection.cursor() as cursor:
-        if not _locked(cursor, entry, kind):
-            return 0
-        cursor.execute(
-            "UPDATE queues_entry SET hold_ends_at = NULL WHERE id = %s AND hold_ends_at < now()", [entry]
-        )
-        if not cursor.rowcount:
-            return 0
-        booking.hand_over(cursor, [entry])
-        doorbell.ring_duties_after_commit()
     return 1
 
 

@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any, Final
 
+from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
 from queues.admission.booking import need_from
@@ -22,7 +23,10 @@ _LIVE: Final = 2000
 #: Entries that are read in all; a class has at least two of them.
 _HEADS: Final = 800
 
-_POLICY: Final = "SELECT mode = 'strict', provider, trouble FROM queues_typepolicy WHERE type = %s"
+_POLICY: Final = """
+    SELECT mode = 'strict', provider, trouble, extract(epoch FROM clock_timestamp() - heard_at)::float8
+    FROM queues_typepolicy WHERE type = %s
+"""
 _HOSTS: Final = """
     SELECT a.name, a.removed_at IS NOT NULL,
         (SELECT array_agg(t.tenant_id) FROM queues_aggregate_tenants t WHERE t.aggregate_id = a.id),
@@ -76,7 +80,7 @@ _RESERVED: Final = """
 def read(cursor: CursorWrapper, kind: str, *, also: int | None = None) -> Snapshot:
     """What there is and what waits of a type. ``also``: a class that is looked at in any case."""
     cursor.execute(_POLICY, [kind])
-    strict, _, trouble = cursor.fetchone() or (True, "pools", "")
+    strict, *provider = cursor.fetchone() or (True, "pools", "", None)
     aggregates = _aggregates(cursor, kind)
     cursor.execute(_CHOSEN, {"type": kind, "live": _LIVE, "classes": CLASSES})
     rows = cursor.fetchall()
@@ -97,9 +101,17 @@ def read(cursor: CursorWrapper, kind: str, *, also: int | None = None) -> Snapsh
         quotas=quotas,
         shares=shares,
         reservation=Reservation(*reserved) if reserved else None,
-        trouble=trouble,
+        trouble=_trouble(*provider),
         approximate=approximate,
     )
+
+
+def _trouble(provider: str, trouble: str, age_s: float | None) -> str:
+    """Why what is known of the capacity is too old to decide on; "" = it is not."""
+    if provider == "pools" or (age_s is not None and age_s <= settings.GANTRY_QUEUE_STALE_S):
+        return ""
+    heard = "never" if age_s is None else f"{age_s:.0f} s ago"
+    return f"{provider} was heard {heard}" + (f": {trouble}" if trouble else "")
 
 
 def _aggregates(cursor: CursorWrapper, kind: str) -> tuple[Aggregate, ...]:
