@@ -229,7 +229,7 @@ GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks"}
 #: (workers.upkeep.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune"]
 #: What families look after every few seconds: name -> dotted path of a Duty (workers.vocabulary.duties).
-GANTRY_DUTIES: dict[str, str] = {"queues": "queues.duty.DUTY"}
+GANTRY_DUTIES: dict[str, str] = {"queues": "queues.duty.DUTY", "queue_providers": "queues.duty.ASKING"}
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:

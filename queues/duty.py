@@ -1,6 +1,6 @@
 """What workers do for the queues every few seconds, and when somebody rings: settle, then admit.
 
-Providers are asked in a duty of its own: one that is slow delays other providers, not admission.
+Providers are asked by threads of their own: one that is slow delays nothing but itself.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ def look() -> dict[str, int]:
 
 
 def ask() -> dict[str, int]:
-    """Ask the external providers that are due."""
-    return {"providers": refresh_all()}
+    """Have the external providers asked."""
+    refresh_all()
+    return {}
 
 
 DUTY: Final = Duty(every_s=settings.GANTRY_QUEUE_LOOK_S, look=look, hears=True)

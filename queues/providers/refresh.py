@@ -1,11 +1,13 @@
 """Ask external providers, and write what they say: by type, every few seconds, outside of any lock.
 
 What they say counts from the moment at which they were asked. So a booking whose hold has ended is dropped in
-the same commit that writes an answer asked for after that: its use is counted by them or by us, never by nobody.
+the same commit that writes an answer asked for after that: its use is counted by them or by us, never by
+nobody.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
@@ -44,10 +46,30 @@ _ENDED: Final = """
 """
 
 
+#: Type -> who is asking for it in this process.
+_asking: dict[str, threading.Thread] = {}
+
+
 def refresh_all() -> int:
-    """Ask every provider that is due; returns how many answered."""
-    policies = TypePolicy.objects.exclude(provider="pools").order_by("type")
-    return sum(refresh(policy) for policy in policies)
+    """Have every provider asked that is not being asked; returns how many. Waits for none of them."""
+    count = 0
+    for policy in TypePolicy.objects.exclude(provider="pools").order_by("type"):
+        asking = _asking.get(policy.type)
+        if asking is None or not asking.is_alive():
+            name = f"provider-{policy.type}"
+            _asking[policy.type] = threading.Thread(target=_ask, args=(policy,), name=name, daemon=True)
+            _asking[policy.type].start()
+            count += 1
+    return count
+
+
+def _ask(policy: TypePolicy) -> None:
+    try:
+        refresh(policy)
+    except Exception:
+        log.exception("queues.provider_failed", type=policy.type, provider=policy.provider)
+    finally:
+        connection.close()
 
 
 def refresh(policy: TypePolicy) -> bool:
