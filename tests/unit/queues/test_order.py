@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -85,4 +86,4 @@ def test_a_dealt_group_is_in_order_short_and_has_room(count: int) -> None:
     assert keys == sorted(set(keys))
     assert all(len(key) <= 5 and key[-1] != "0" for key in keys)
     edges: list[Any] = ["", *keys, None]
-    assert all(len(between(left, right)) <= 5 for left, right in zip(edges, edges[1:], strict=False))
+    assert all(len(between(left, right)) <= 5 for left, right in pairwise(edges))
