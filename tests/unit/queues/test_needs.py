@@ -77,8 +77,8 @@ def test_an_amount_out_of_bounds(value: object) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        True, False, None, [], {}, "", " ", " 5", "5 ", "5\n", "abc", "1 Gi", "1gi", "Gi", ".", "-", "e3", "1e",
-        "1e3Gi", "1e3k", "1.2.3", "0x10", "1_000", "nan", "inf", "Infinity", "\u0665", "1,5", "\x00",
+        True, False, None, [], {}, "", " ", " 5", "5 ", "5\n", "abc", "1 Gi", "1gi", "Gi", ".", "-", "e3",
+        "1e", "1e3Gi", "1e3k", "1.2.3", "0x10", "1_000", "nan", "inf", "Infinity", "\u0665", "1,5", "\x00",
     ],
 )  # fmt: skip
 def test_what_is_no_amount(value: object) -> None:
@@ -193,6 +193,7 @@ def test_the_preset_aggregate() -> None:
     """Absent and null are any; a blank name is a mistake and not any."""
     assert bound_to({}) == bound_to({"host_aggregate": None}) == ""
     assert bound_to({"host_aggregate": "a-1"}) == "a-1"
+    wrong: Any
     for wrong in ("", " ", 5, [], "x" * 256):
         with pytest.raises(InvalidInput) as refused:
             bound_to({"host_aggregate": wrong})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from functools import lru_cache
+from functools import cache
 
 import pytest
 from hypothesis import given
@@ -21,7 +21,7 @@ def _best(need: Need, hosts: Hosts) -> int:
     """The oracle: the most instances that can be placed together, by trying all there is to try."""
     items = [dict(size) for count, size in need for _ in range(count)]
 
-    @lru_cache(maxsize=None)
+    @cache
     def most(number: int, free: tuple[tuple[int, int], ...]) -> int:
         if number == len(items):
             return 0
@@ -115,7 +115,7 @@ def test_tight_mixtures_are_not_overlooked() -> None:
 def test_three_flavours_on_sixteen_hosts_are_found_mostly() -> None:
     """A usual mixture that takes three quarters of all hosts: seldom overlooked.
 
-    What is overlooked waits for more room. (With an eighth to spare, on hosts that all differ, it is a third.)
+    What is overlooked waits for more room. (With an eighth to spare, on hosts that differ, a third.)
     """
     chance = random.Random(11)
     missed = 0
