@@ -5,6 +5,7 @@ Locks, in this order: the type's (queues.locks), the queue's row, the hosts' res
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -103,9 +104,11 @@ def give_back(cursor: CursorWrapper, entry_ids: list[int]) -> None:
     cursor.execute(_DISOWN, _columns(held, 4))
 
 
-def need_from(stored: list[list[Any]]) -> Need:
-    """A need as ``queues.needs`` has it, from the JSON of its class."""
-    return tuple((count, tuple((name, amount) for name, amount in size)) for count, size in stored)
+def need_from(stored: str) -> Need:
+    """A need as ``queues.needs`` has it, from the JSON text of its class."""
+    return tuple(
+        (count, tuple((name, amount) for name, amount in size)) for count, size in json.loads(stored)
+    )
 
 
 def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:

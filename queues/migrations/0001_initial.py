@@ -156,7 +156,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='entry',
             name='waiting_class',
-            field=models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.PROTECT, to='queues.waitingclass'),
+            field=models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, to='queues.waitingclass'),
         ),
         migrations.AddConstraint(
             model_name='aggregate',
