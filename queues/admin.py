@@ -45,7 +45,6 @@ class EntryAdmin(ReadOnly):
     )
     list_filter = (TypeFilter, StatusFilter)
     list_select_related = ("queue__tenant",)
-    ordering: tuple[str, ...] = ("queue", "priority", "tie")
     search_fields = ("request_id",)
     search_help_text = "An entry's number, or its whole request_id"
     fields = (
@@ -69,6 +68,9 @@ class EntryAdmin(ReadOnly):
     def receiver(self, entry: Entry) -> str:
         """Without what may be a secret in it."""
         return shown_url(entry.callback) if entry.deliverable else "(no http or https URL)"
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        return ("queue_id", "priority", "tie")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Entry]:
         return super().get_queryset(request).select_related("queue__tenant")

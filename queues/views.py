@@ -53,14 +53,14 @@ class QueueView(QueuesView):
     """/v1/{type}/"""
 
     @extend_schema(**schema.LIST)
-    def get(self, request: Request, **_: str) -> HttpResponseBase:
+    def get(self, request: Request, **names: str) -> HttpResponseBase:
         """What runs, by admission, then what waits, in the queue's order."""
         given = request.query_params
         statuses = wire.wanted_statuses(given.get("status"))
         return _listed(request, Listing(self.who().tenant_id, self.kind, given.get("owner_id", ""), statuses))
 
     @extend_schema(**schema.CREATE)
-    def post(self, request: Request, **_: str) -> HttpResponseBase:
+    def post(self, request: Request, **names: str) -> HttpResponseBase:
         """Queue a request for resources."""
         wanted, tenant_id = (
             wire.parse_entry(self.kind, cast(dict[str, Any], request.data)),
@@ -78,13 +78,13 @@ class EntryView(QueuesView):
     """/v1/{type}/{request_id}/"""
 
     @extend_schema(**schema.RETRIEVE)
-    def get(self, request: Request, **_: str) -> HttpResponseBase:
+    def get(self, request: Request, **names: str) -> HttpResponseBase:
         """One entry, also one that has ended."""
         entry = reading.entry(self.who().tenant_id, self.kind, self.request_id)
         return answer(wire.render_ok(wire.render_entry(entry)))
 
     @extend_schema(**schema.MOVE)
-    def post(self, request: Request, **_: str) -> HttpResponseBase:
+    def post(self, request: Request, **names: str) -> HttpResponseBase:
         """Move a queued entry."""
         tenant_id = self.who().tenant_id
         try:
@@ -96,7 +96,7 @@ class EntryView(QueuesView):
         return answer(wire.render_ok({}))
 
     @extend_schema(**schema.END)
-    def delete(self, request: Request, **_: str) -> HttpResponseBase:
+    def delete(self, request: Request, **names: str) -> HttpResponseBase:
         """Withdraw a queued entry, or end a running one."""
         services.end(self.who().tenant_id, self.kind, self.request_id)
         return answer(wire.render_ok({}))
@@ -106,7 +106,7 @@ class ConfirmView(QueuesView):
     """/v1/{type}/{request_id}/confirm"""
 
     @extend_schema(**schema.CONFIRM)
-    def post(self, request: Request, **_: str) -> HttpResponseBase:
+    def post(self, request: Request, **names: str) -> HttpResponseBase:
         """The client has what the entry was admitted for."""
         services.confirm(self.who().tenant_id, self.kind, self.request_id)
         return answer(wire.render_ok({}))
@@ -116,7 +116,7 @@ class EntryExplainView(QueuesView):
     """/v1/{type}/{request_id}/explain"""
 
     @extend_schema(**schema.EXPLAIN)
-    def get(self, request: Request, **_: str) -> HttpResponseBase:
+    def get(self, request: Request, **names: str) -> HttpResponseBase:
         """Why an entry is where it is."""
         found = explain.explain(self.who().tenant_id, self.kind, self.request_id)
         return answer(wire.render_ok(wire.with_stamps(found)))

@@ -45,7 +45,7 @@ class ReadOnly(AnyAdmin):
     paginator = BoundedPaginator
     show_full_result_count = False
     list_per_page = 50
-    ordering: tuple[str, ...] = ("-pk",)
+    ordering = ("-pk",)
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
         return False

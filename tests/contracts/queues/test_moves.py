@@ -198,7 +198,8 @@ def test_a_new_one_is_above_the_largest_that_ever_was(api: Api) -> None:
 def test_beside_itself_changes_nothing(api: Api, way: str) -> None:
     three(api)
     was = everything()
-    api.move("b", **{way: "b"})
+    to: dict[str, Any] = {way: "b"}
+    api.move("b", **to)
     assert everything() == was
 
 
@@ -213,10 +214,10 @@ def test_beside_unknown_and_ended_ones(api: Api) -> None:
         code, message = error(api.move("a", 404, **{way: "nothing"}), 404)
         assert "nothing" in message
         assert way in message
+        assert code == "request_id_not_found"
         assert "r is running" in error(api.move("a", 409, **{way: "r"}), 409)[1]
         assert "x is cancelled" in error(api.move("a", 409, **{way: "x"}), 409)[1]
     assert everything() == was
-    assert code
 
 
 @pytest.mark.parametrize("to", [{"priority": 5}, {"before": "a"}, {"after": "r"}])
@@ -251,7 +252,8 @@ def test_keys_that_grow_too_long_are_dealt_anew(api: Api, monkeypatch: pytest.Mo
     for number in range(60):
         name = f"n{number}"
         api.create(name)
-        api.move(name, **({"after": "a"} if number % 2 else {"before": wanted[0]}))
+        to: dict[str, Any] = {"after": "a"} if number % 2 else {"before": wanted[0]}
+        api.move(name, **to)
         wanted.insert(0, name)
     assert api.ids() == ["a", *wanted, "c"]
     assert {number for _, number in numbers(api)[:-1]} == {10}

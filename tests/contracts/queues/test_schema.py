@@ -120,11 +120,14 @@ def test_a_queue_by_the_generated_client(served: Api, live_server: Any, package:
     }
     models = importlib.import_module("queue_client.models")
     with package.AuthenticatedClient(base_url=live_server.url, token=served.token) as client:
-        for name in ("a", "b"):
-            body = models.QueueSubmissionRequest.from_dict({**BODY, "request_id": name, "callback": name})
+        bodies = [
+            models.QueueSubmissionRequest.from_dict({**BODY, "request_id": name, "callback": name})
+            for name in ("a", "b")
+        ]
+        for name, body in zip(("a", "b"), bodies, strict=True):
             made = calls["create"].sync("vm", client=client, body=body)
             assert (made.ok, made.data.request_id) == (True, name)
-        taken = calls["create"].sync("vm", client=client, body=body)
+        taken = calls["create"].sync("vm", client=client, body=bodies[0])
         assert (taken.ok, taken.error.id) == (False, "request_id_duplicated")
         move = models.QueueMoveRequest(before="a")
         assert calls["move"].sync("vm", "b", client=client, body=move).ok
