@@ -211,6 +211,8 @@ SPECTACULAR_SETTINGS = {
         "ReplayState": ["dead", "delivered", "disabled"],
         # "status" and "Status" would become one name otherwise, and one of the two be described wrongly.
         "ReadinessStatus": ["ready", "not ready"],
+        "EntryStatus": "queues.models.entries.Entry.Status",
+        "EntryCallbackState": ["undeliverable", "due", "delivered", "dead"],
         "TargetStatus": ["STARTING", "CREATED", "CREATE_FAILED", "RUNNING", "RUNNING_FAILED", "FINISHED"],
     },
 }
@@ -224,10 +226,10 @@ GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 
 # --- Families: name -> module with the hooks that the engine calls (workers.vocabulary.families) -------
 
-GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks"}
+GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks", "queues": "queues.hooks"}
 #: What families delete of their own when it is old: functions limit -> {what: how many}
 #: (workers.upkeep.retention).
-GANTRY_PRUNERS = ["jobs.saved.retention.prune"]
+GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.retention.prune"]
 #: What families look after every few seconds: name -> dotted path of a Duty (workers.vocabulary.duties).
 GANTRY_DUTIES: dict[str, str] = {"queues": "queues.duty.DUTY", "queue_providers": "queues.duty.ASKING"}
 

@@ -38,10 +38,12 @@ log = structlog.get_logger(__name__)
 
 Render = Callable[[int, str, str, str | None], dict[str, Any]]
 
-#: (mount point, family, its function render_error(status, code, message, field) -> envelope).
+#: (mount point, family, its function render_error(status, code, message, field) -> envelope). The first one
+#: counts: below /v1 a family's word is never a queue's type.
 ENVELOPES: Final = (
     ("/v1/tasks", "tasks", "tasks_api.wire.render_error"),
     ("/api/jobs", "jobs", "jobs.saved.errors.render_error"),
+    ("/v1", "queues", "queues.errors.render_error"),
 )
 
 #: The strongest class of an error's ancestry counts. Contract page 00; "refused by policy" is 400 on page 10.

@@ -75,7 +75,7 @@ class Entry(models.Model):
         FAILED = "failed", "Failed"  # its callback was never accepted, its capacity was given back
 
     queue = models.ForeignKey(Queue, on_delete=models.CASCADE, db_index=False)
-    waiting_class = models.ForeignKey(WaitingClass, on_delete=models.PROTECT, db_index=False)
+    waiting_class = models.ForeignKey(WaitingClass, on_delete=models.PROTECT)
     request_id = models.CharField(max_length=128)
     owner_id = models.CharField(max_length=255)
     #: JSON text, keys sorted, compact: as the wire shows it.

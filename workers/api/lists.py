@@ -52,14 +52,14 @@ def listed(request: Request, rows: Rows[T], batch: int = BATCH) -> StreamingHttp
         first = rows.after(page.number() or 0, page.limit + 1)
         if len(first) > page.limit:
             first = first[: page.limit]
-            headers["Link"] = _next(request, rows.row_id(first[-1]))
+            headers["Link"] = next_link(request, rows.row_id(first[-1]))
         most = len(first)
     else:
         most = settings.GANTRY_LIST_CAP
         first = rows.after(0, min(batch, most))
         last = rows.nth(most) if len(first) == min(batch, most) else None
         if last is not None:
-            headers["Link"] = _next(request, last)
+            headers["Link"] = next_link(request, last)
             headers["Warning"] = f'299 - "only the first {most} entries: the Link leads on"'
     text = _text(rows, first, most, batch)
     if request.method == "HEAD":
@@ -111,7 +111,8 @@ def _text(rows: Rows[T], first: list[T], most: int, batch: int) -> Iterator[byte
     return encoded(pieces())
 
 
-def _next(request: Request, cursor: int) -> str:
+def next_link(request: Request, cursor: object) -> str:
+    """A Link header to the same list behind ``cursor``."""
     again = {**request.query_params.dict(), "cursor": str(cursor)}
     url = request.build_absolute_uri(f"{request._request.path}?{urlencode(again)}")
     return f'<{url}>; rel="next"'

@@ -1,11 +1,12 @@
 """How the engine reaches a family: by name, through a table in the settings, never by import.
 
-A family's module offers the functions of ``FamilyHooks``; each is pure.
+A family's module offers the functions of ``FamilyHooks``; each is pure. One that owes callbacks of objects
+that are no runs also offers ``owner_paths``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -70,3 +71,15 @@ class FamilyHooks(Protocol):
 def family(name: str) -> FamilyHooks:
     """The hooks of a family; KeyError names the setting when it is not registered."""
     return cast(FamilyHooks, import_module(settings.GANTRY_FAMILIES[name]))
+
+
+def owner_paths(name: str, kind: str, owner_ids: Sequence[str]) -> dict[str, str]:
+    """Where a family shows the objects, no runs, that callbacks belong to: owner_id -> path.
+
+    One look-up for all of them; what is gone, or of a family that is not served, is left out.
+    """
+    module = settings.GANTRY_FAMILIES.get(name)
+    look: Callable[[str, Sequence[str]], dict[str, str]] | None = (
+        getattr(import_module(module), "owner_paths", None) if module is not None else None
+    )
+    return {} if look is None else look(kind, owner_ids)

@@ -101,9 +101,12 @@ def test_a_path_that_is_not_there(api: Api, method: str, path: str) -> None:
 
 
 def test_a_path_outside_of_the_family_has_another_envelope(api: Api) -> None:
-    answer = api.get("/v1/tasksx")
+    answer = api.get("/api/v1/tasks")
     assert answer.status_code == 404
     assert set(answer.json()) == {"error"}
+    answer = api.get("/v1/tasksx/a")  # a queue's type
+    assert answer.status_code == 404
+    assert set(answer.json()) == {"ok", "error"}
 
 
 def test_a_body_that_is_too_large(api: Api) -> None:

@@ -13,6 +13,8 @@ from django.db import connection, transaction
 
 from config.http import openapi
 from jobs.models import Executor, Job, Target
+from queues import services as queues
+from queues import wire
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.api.walk import (
     CANARY,
@@ -114,7 +116,18 @@ def victim(db: None, settings: Any) -> Victim:
         Target.objects.create(
             executor=executor, ordinal=ordinal, container=container, node=stage.node.name, run_id=run_id
         )
+    for number, request_id in enumerate((f"{CANARY}-request", f"{CANARY}-behind")):
+        wanted = {
+            "request_id": request_id,
+            "owner_id": f"{CANARY}-owner",
+            "callback": f"http://{CANARY}.example/{number}",
+            "data": {"instances": [{"VCPU": 1}], "project": f"{CANARY}-project"},
+        }
+        queues.create(account.tenant_id, "vm", wire.parse_entry("vm", wanted))
     values = {
+        "type": ["vm"],
+        "request_id": [f"{CANARY}-behind", f"{CANARY}-request"],
+        "owner_id": [f"{CANARY}-owner"],
         "run_id": runs,
         "task_id": runs,
         "taskId": runs,
@@ -198,7 +211,7 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         if asked.template.endswith("/reconcile") and str(victim.run_ids[1]) in asked.query:
             continue  # no worker answers for the running one, which takes 5 s to find out
         key = f"{asked.method} {asked.template}"
-        if key == "PUT /api/v1/registries/{registry}":
+        if key in ("PUT /api/v1/registries/{registry}", "POST /v1/{type}/"):
             continue  # makes what it names: the same for whoever asks, and without a body refused
         wanted.add(key)
         for who in (owner, owners):
@@ -227,6 +240,7 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         "POST /api/v1/callbacks/disabled/{disabled_id}/enable",
         "POST /api/v1/callbacks/{callback_id}/replay",
         "DELETE /api/v1/registries/{registry}",
+        "DELETE /v1/{type}/{request_id}/",
     ):
         assert changed[key], f"{key} changed nothing for its owner"
 

@@ -34,6 +34,7 @@ NOBODYS_UUID: Final = "88888888-8888-4888-8888-888888888888"
 OWN_TABLES: Final = (
     *("workers_token", "workers_idempotencykey", "workers_run", "workers_shape"),
     *("workers_secret", "workers_callbacksecret", "workers_registry"),
+    *("queues_queue", "queues_entry", "queues_waitingclass"),
 )
 #: Parameters that name nothing of a tenant.
 HARMLESS: Final = {
@@ -47,6 +48,7 @@ HARMLESS: Final = {
         "cursor",
         "family",
         "state",
+        "status",
         "kind",
         "created_after",
         "created_before",

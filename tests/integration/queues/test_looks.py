@@ -8,69 +8,21 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from queues import bodies, needs, order, pools
 from queues.admission import booking
 from queues.admission.look import look
 from queues.admission.settle import settle
-from queues.models import Booking, Entry, HostResource, OwnerHolding, Queue, WaitingClass
+from queues.admission.terms import Admission, Class
+from queues.models import Booking, Entry, HostResource, OwnerHolding, WaitingClass
+from tests.integration.queues.scene import KIND, entry, pool, running
 from workers.models import Callback, Tenant
 from workers.tenants import tenancy
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-KIND = "vm"
-
 
 @pytest.fixture
 def tenant(db: None) -> Tenant:
     return tenancy.create_tenant("first")
-
-
-def pool(name: str, *hosts: float, kind: str = KIND) -> None:
-    """An aggregate with a host of so many VCPU each."""
-    pools.declare(
-        kind,
-        name,
-        [
-            pools.HostAmounts(f"{name}-{number}", {"VCPU": int(vcpu * 1000)}, {})
-            for number, vcpu in enumerate(hosts)
-        ],
-    )
-
-
-def entry(tenant: Tenant, request_id: str, *vcpus: float, callback: str = "", **data: Any) -> int:
-    """Queue an entry at the end; returns its id."""
-    given = {"instances": [{"VCPU": vcpu} for vcpu in vcpus], **data}
-    need, bound = needs.need_of(KIND, given), needs.bound_to(given)
-    queue, _ = Queue.objects.get_or_create(tenant=tenant, type=KIND)
-    queue.highest += 1
-    queue.save()
-    digest = needs.digest("x", need, bound)
-    cls, _ = WaitingClass.objects.get_or_create(
-        queue=queue, digest=digest, defaults={"owner_id": "x", "needs": need, "aggregate": bound}
-    )
-    cls.refresh_from_db()
-    cls.waiting += 1
-    cls.save()
-    callback = callback or f"http://receiver.example/{request_id}"
-    made = Entry.objects.create(
-        queue=queue,
-        waiting_class=cls,
-        request_id=request_id,
-        owner_id="x",
-        data=bodies.data_text(given),
-        callback=callback,
-        callback_digest=request_id,
-        deliverable=callback.startswith("http"),
-        priority=queue.highest,
-        tie=order.ALONE,
-    )
-    return made.pk
-
-
-def running() -> list[str]:
-    found = Entry.objects.filter(status="running").order_by("admitted_at", "id")
-    return [each.request_id for each in found]
 
 
 def test_what_fits_is_admitted_booked_and_told_in_one_commit(tenant: Tenant) -> None:
@@ -123,15 +75,19 @@ def test_a_booking_beyond_what_is_free_is_refused_by_the_database(tenant: Tenant
     pool("all", 4)
     entry(tenant, "a", 3)
     assert look(KIND) == 1
-    taken = Booking.objects.get()
-    with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
-        Booking.objects.all().delete()
-        cursor.execute("UPDATE queues_hostresource SET total = 2000")
-        from queues.admission.decide import Admission, Class
+    taken, host = Booking.objects.get(), HostResource.objects.get()
+    size = (("VCPU", 3000),)
+    cls = Class(1, taken.entry.queue_id, tenant.pk, "x", ((1, size),), "", (), 1)
+    again = [Admission(taken.entry_id, cls, "all", ((host.host_id, 1, size),))]
 
-        cls = Class(1, taken.entry.queue_id, tenant.pk, "x", ((1, (("VCPU", 3000),)),), "", (), 1)
-        host = HostResource.objects.get().host_id
-        booking.take(cursor, [Admission(taken.entry_id, cls, "all", ((host, 1, (("VCPU", 3000),)),))])
+    def shrink_and_book() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            Booking.objects.all().delete()
+            cursor.execute("UPDATE queues_hostresource SET total = 2000")
+            booking.take(cursor, again)
+
+    with pytest.raises(IntegrityError):
+        shrink_and_book()
     assert Booking.objects.count() == 1
 
 

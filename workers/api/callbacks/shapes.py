@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from workers.api import shapes
 from workers.api.answers import stamp
 from workers.models import Callback, CallbackAttempt, CallbackSecret, DisabledUrl
 
+#: (family, owner_id) -> where the family shows what a callback without a run belongs to.
+Paths = Mapping[tuple[str, str], str]
 
-def callback(row: Callback, attempts: list[CallbackAttempt], root: str) -> dict[str, Any]:
+
+def callback(row: Callback, attempts: list[CallbackAttempt], root: str, paths: Paths) -> dict[str, Any]:
     """A callback, its tenant and run already loaded; ``attempts`` oldest first."""
     return {
         "id": row.pk,
-        "owner": _owner(row, root),
+        "owner": _owner(row, root, paths),
         "event": row.event,
         "url": row.url,
         "state": row.state,
@@ -29,15 +33,16 @@ def callback(row: Callback, attempts: list[CallbackAttempt], root: str) -> dict[
     }
 
 
-def detail(row: Callback, attempts: list[CallbackAttempt], root: str) -> dict[str, Any]:
+def detail(row: Callback, attempts: list[CallbackAttempt], root: str, paths: Paths) -> dict[str, Any]:
     """A callback with its body, byte for byte as it is sent."""
-    return {**callback(row, attempts, root), "body": row.body}
+    return {**callback(row, attempts, root, paths), "body": row.body}
 
 
-def _owner(row: Callback, root: str) -> dict[str, Any]:
+def _owner(row: Callback, root: str, paths: Paths) -> dict[str, Any]:
     if row.run is not None:
         return shapes.owner(row.run, root)
-    return {"id": row.owner_id, "url": None}
+    path = paths.get((row.family, row.owner_id))
+    return {"id": row.owner_id, "url": None if path is None else root + path}
 
 
 def attempt(row: CallbackAttempt) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
@@ -17,6 +18,7 @@ from workers.api.callback_header import checked
 from workers.api.callbacks import schema, serializers, shapes
 from workers.callbacks import operations, signing
 from workers.models import Callback, CallbackAttempt, CallbackSecret, DisabledUrl
+from workers.vocabulary import families
 from workers.vocabulary.errors import InvalidInput
 
 _LIST: Final = (
@@ -71,6 +73,23 @@ def _attempts(callback_ids: list[int]) -> dict[int, list[CallbackAttempt]]:
     return {key: rows[-100:] for key, rows in found.items()}
 
 
+def _paths(rows: Iterable[Callback]) -> dict[tuple[str, str], str]:
+    """Where their families show what callbacks without a run belong to; one look-up for each family."""
+    asked: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if row.run is None:
+            asked.setdefault((row.family, row.owner_kind), []).append(row.owner_id)
+    return {
+        (family, owner_id): path
+        for (family, kind), ids in asked.items()
+        for owner_id, path in families.owner_paths(family, kind, ids).items()
+    }
+
+
+def _detail(request: Request, row: Callback) -> HttpResponse:
+    return answer(shapes.detail(row, _attempts([row.pk]).get(row.pk, []), root_of(request), _paths([row])))
+
+
 class CallbacksView(ApiView):
     """/api/v1/callbacks"""
 
@@ -85,9 +104,12 @@ class CallbacksView(ApiView):
         if (last := page.number()) is not None:
             rows = rows.filter(pk__lt=last)
         found = list(chosen(request, rows)[: page.limit + 1])
-        tries, root = _attempts([row.pk for row in found]), root_of(request)
+        tries, root, paths = _attempts([row.pk for row in found]), root_of(request), _paths(found)
         return page.answer(
-            request, found, lambda row: shapes.callback(row, tries.get(row.pk, []), root), lambda row: row.pk
+            request,
+            found,
+            lambda row: shapes.callback(row, tries.get(row.pk, []), root, paths),
+            lambda row: row.pk,
         )
 
 
@@ -97,8 +119,7 @@ class CallbackView(ApiView):
     @extend_schema(**schema.CALLBACK)
     def get(self, request: Request, callback_id: int) -> HttpResponse:
         """One callback with its body and attempts."""
-        row = operations.find(self.tenant_id(), callback_id)
-        return answer(shapes.detail(row, _attempts([row.pk]).get(row.pk, []), root_of(request)))
+        return _detail(request, operations.find(self.tenant_id(), callback_id))
 
 
 class CallbackReplayView(ApiView):
@@ -109,8 +130,7 @@ class CallbackReplayView(ApiView):
     @extend_schema(**schema.REPLAY)
     def post(self, request: Request, callback_id: int) -> HttpResponse:
         """Send one again, under the same webhook-id."""
-        row = operations.replay(self.tenant_id(), callback_id)
-        return answer(shapes.detail(row, _attempts([row.pk]).get(row.pk, []), root_of(request)))
+        return _detail(request, operations.replay(self.tenant_id(), callback_id))
 
 
 class CallbacksReplayView(ApiView):
