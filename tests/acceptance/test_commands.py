@@ -50,10 +50,8 @@ def lines(run_id: int) -> list[str]:
 
 def test_what_is_around_a_command(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Everything that leaves a node as it is, on one node; each step says what it catches."""
-    canary = secrets.token_hex(16)
-    worker = cluster.node(
-        CANARY=canary, GANTRY_CANARY=canary, LD_LIBRARY_PATH=f"/{canary}", PYTHONPATH=f"/{canary}"
-    )
+    canary = f"/{secrets.token_hex(16)}"
+    worker = cluster.node(CANARY=canary, GANTRY_CANARY=canary, LD_LIBRARY_PATH=canary, PYTHONPATH=canary)
     the_environment_is_fresh(cluster, account, canary)
     a_command_may_replace_what_it_was_given(account)
     where_it_stands(cluster, account)
