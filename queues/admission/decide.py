@@ -30,19 +30,9 @@ from queues.admission.terms import (
 from queues.needs import Need, total
 
 __all__ = [
-    "MOST",
-    "Admission",
-    "Aggregate",
-    "Class",
-    "Decision",
-    "Head",
-    "Host",
-    "Level",
-    "Reservation",
-    "Snapshot",
-    "Verdict",
-    "decide",
-]
+    "MOST", "Admission", "Aggregate", "Class", "Decision", "Head", "Host", "Level", "Reservation", "Snapshot",
+    "Verdict", "decide",
+]  # fmt: skip
 
 #: Most entries that one decision admits.
 MOST: Final = 100
@@ -67,8 +57,8 @@ class _Round:
         self.capacity = snapshot.capacity()
         #: Aggregate -> the entry that keeps others out of it.
         self.closed: dict[str, int] = {}
-        #: Strict: the queues whose entries do so.
-        self.blocking: set[int] = set()
+        #: Strict: (queue, owner) of the entries that do so.
+        self.blocking: set[tuple[int, str]] = set()
         self.queues = {cls.queue for cls in snapshot.classes}
         #: Strict: (queue, owner) whose first entry waits for its quota -> that entry.
         self.stopped: dict[tuple[int, str], int] = {}
@@ -98,15 +88,19 @@ class _Round:
                 self.verdicts[cls.id] = verdict
                 lines.drop(cls)
                 continue
-            known = lines.advance(cls)
+            read = lines.advance(cls)
             if self._reopens(cls, head):
                 self._reopen(lines)
-            if not known:
+            if not read:
                 more = True  # the rest of the class is not in the snapshot, and may be next in line
                 break
         for cls in self.snapshot.classes:
-            if cls.id not in self.verdicts and lines.waits(cls):
+            known = self.verdicts.get(cls.id)
+            if known is None and lines.waits(cls):
                 self.verdicts[cls.id] = Verdict(Level.EVALUATING)
+            elif known is not None and known.candidates and (resource := self._over(cls)):
+                # Another one of its owner was admitted after it was looked at.
+                self.verdicts[cls.id] = Verdict(Level.OVER_QUOTA, known.candidates, resource=resource)
         return Decision(tuple(self.admitted), self.verdicts, self.reservation, more)
 
     def share(self, queue: int) -> float:
@@ -134,13 +128,15 @@ class _Round:
         self.closed[reservation.aggregate] = reservation.entry
 
     def _reopens(self, cls: Class, head: Head) -> bool:
-        """Whether it may be somebody else's turn where somebody blocks, now that this entry is admitted.
+        """Whether others may go where somebody blocks, now that this entry is admitted.
 
-        Strict: its tenant holds more now, and those of it that block are not the first ones any more. Best
-        effort: it is the one for which an aggregate was kept.
+        Strict: its tenant holds more now, so its blocking entries are not the first ones any more; or its
+        owner's quota is used up, so they are set aside. Best effort: an aggregate was kept for this one.
         """
         if self.snapshot.strict:
-            return cls.queue in self.blocking and len(self.queues) > 1
+            owner = (cls.queue, cls.owner)
+            turns = len(self.queues) > 1 and any(queue == cls.queue for queue, _ in self.blocking)
+            return turns or (owner in self.blocking and owner in self.snapshot.quotas)
         return self.reservation is not None and self.reservation.entry == head.id
 
     def _reopen(self, lines: Lines) -> None:
@@ -196,7 +192,7 @@ class _Round:
         if self.snapshot.strict:
             for name in candidates:
                 self.closed.setdefault(name, head.id)
-            self.blocking.add(cls.queue)
+            self.blocking.add((cls.queue, cls.owner))
         elif self.reservation is None and (bounded := self._bounded(cls)):
             least = min(bounded, key=lambda name: self._lack(cls.need, name))
             self._reserve(Reservation(head.id, least), cls)
