@@ -29,7 +29,7 @@ from queues.admission.decide import (
 from queues.needs import Need
 from tests.unit.queues.deciding import admitted, apply, gang, most_placed
 
-settings.register_profile("decisions", deadline=None, database=None, max_examples=60)
+settings.register_profile("decisions", deadline=None, database=None, max_examples=120)
 PROFILE = settings.get_profile("decisions")
 
 
