@@ -16,7 +16,7 @@ Free = Mapping[str, int]
 #: (index of the host, how many, size).
 Placement = list[tuple[int, int, Size]]
 
-_STEPS: Final = 1000
+_STEPS: Final = 5000
 
 
 def fits(size: Size, free: Free) -> int:
