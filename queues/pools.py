@@ -24,12 +24,19 @@ from workers.vocabulary.errors import InvalidInput, NotFound
 Amounts = Mapping[str, int]
 
 _AGGREGATE: Final = """
-    INSERT INTO queues_aggregate (type, name) VALUES (%s, %s)
-    ON CONFLICT (type, name) DO UPDATE SET removed_at = NULL RETURNING id, xmax = 0
+    INSERT INTO queues_aggregate AS a (type, name) VALUES (%s, %s)
+    ON CONFLICT (type, name) DO UPDATE SET removed_at = NULL
+    RETURNING id, NOT EXISTS (
+        SELECT 1 FROM queues_aggregate b WHERE b.id = a.id AND b.removed_at IS NULL)
 """
 _HOSTS: Final = """
     INSERT INTO queues_host (aggregate_id, name) SELECT %s, unnest(%s::text[])
     ON CONFLICT (aggregate_id, name) DO UPDATE SET removed_at = NULL RETURNING name, id
+"""
+#: In the order in which bookings are given back, so that neither waits for the other for ever.
+_LOCK: Final = """
+    SELECT 1 FROM queues_hostresource r JOIN queues_host h ON h.id = r.host_id
+    WHERE h.aggregate_id = %s ORDER BY r.id FOR NO KEY UPDATE OF r
 """
 #: Whatever a host has had and is not told of now is gone.
 _GONE: Final = """
@@ -64,7 +71,7 @@ class HostAmounts:
 
 
 def declare(kind: str, name: str, hosts: Iterable[HostAmounts], tenants: Iterable[str] = ()) -> bool:
-    """Declare an aggregate, or replace what was declared of it; returns whether it is new.
+    """Declare an aggregate, or replace what was declared of it; returns whether it is new (or was removed).
 
     ``tenants``: names of those who may use it, none = all. InvalidInput names one that is not there.
     """
@@ -86,6 +93,7 @@ def write(cursor: CursorWrapper, kind: str, name: str, hosts: list[HostAmounts])
     cursor.execute(_AGGREGATE, [kind, name])
     aggregate_id, new = cursor.fetchone()
     names = [host.name for host in hosts]
+    cursor.execute(_LOCK, [aggregate_id])
     cursor.execute(_GONE, [aggregate_id])
     cursor.execute(_HOSTS_GONE, [aggregate_id, names])
     if hosts:
@@ -119,6 +127,7 @@ def clear(cursor: CursorWrapper, kind: str, name: str) -> bool:
     row = cursor.fetchone()
     if row is None:
         return False
+    cursor.execute(_LOCK, row)
     cursor.execute(_GONE, row)
     cursor.execute(_HOSTS_GONE, [row[0], []])
     return True
