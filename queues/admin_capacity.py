@@ -45,7 +45,9 @@ class AggregateAdmin(ReadOnly):
     search_fields = ("name",)
     fields = ("name", "type", "there", "users", "in_use", "hosts")
     readonly_fields = fields
-    ordering = ("type", "name")
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        return ("type", "name")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Aggregate]:
         """With the sums of each, so that a page of the list is one query."""

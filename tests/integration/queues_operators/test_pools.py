@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from queues import locks
+from queues.admission import booking
 from queues.admission.look import look
-from queues.models import Aggregate, Booking, Entry, Host, HostResource, WaitingClass
-from queues.operators import serializers
+from queues.models import (
+    Aggregate,
+    Booking,
+    Entry,
+    Host,
+    HostResource,
+    OwnerHolding,
+    Queue,
+    TypePolicy,
+    WaitingClass,
+)
+from queues.operators import serializers, services
+from queues.operators.parsing import PoolRequest
+from queues.pools import HostAmounts
 from tests.integration.conftest import Api, keys
 from tests.integration.queues_operators.conftest import BASE, Declared, enqueue, pool, vm
 from tests.support.fixtures import Account
+from tests.support.waiting import limit, wait_until
 from workers.models import IdempotencyKey, Tenant
+from workers.vocabulary.errors import NotFound
 
 POOLS = f"{BASE}/vm/pools"
 
@@ -250,10 +270,11 @@ def test_a_declaration_is_a_fixed_number_of_queries(
     api: Api, operator: Account, declared: Declared, remembered: None
 ) -> None:
     counts = []
+    api(operator, "GET", POOLS)  # who asks is looked up once
     for number in (2, 200):
         hosts = {f"h{index}": 1.0 for index in range(number)}
         with CaptureQueriesContext(connection) as queries:
-            declared("vm", f"a{number}", **hosts)
+            assert api(operator, "POST", POOLS, pool(f"a{number}", **hosts))[0] == 201
         counts.append(len(queries))
     assert counts[0] == counts[1] <= 20, counts
 
@@ -270,3 +291,65 @@ def test_the_same_key_declares_once(api: Api, operator: Account) -> None:
 def test_a_tenant_that_is_switched_off_can_be_named(declared: Declared) -> None:
     Tenant.objects.create(name="off", active=False)
     assert declared("vm", "a", ["off"], h=1) == 201
+
+
+def test_what_a_provider_reports_is_not_declared(api: Api, operator: Account, declared: Declared) -> None:
+    declared("vm", "a", h=1)
+    TypePolicy.objects.create(type="vm", provider="placement")
+    for method, path, body in (("POST", POOLS, pool("b", h=1)), ("DELETE", f"{POOLS}/a", None)):
+        status, answer, _ = api(operator, method, path, body)
+        assert (status, answer["error"]["code"]) == (409, "conflict")
+        assert "placement" in answer["error"]["message"]
+    assert Aggregate.objects.filter(removed_at=None).count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_operators_at_once_and_entries_that_end(operator: Account, declared: Declared) -> None:
+    """Declarations of the same aggregate, removals and looks do not wait for one another for ever."""
+    declared("vm", "a", h1=4, h2=4)
+    for _ in range(16):
+        enqueue(operator.tenant_id, "vm", vm(2))
+    looking = threading.Event()
+
+    def change(number: int) -> None:
+        wanted = PoolRequest("a", [HostAmounts(f"h{index}", {"VCPU": 4000}, {}) for index in (1, 2)], [])
+        for turn in range(8):
+            if number == 0 and turn % 2:
+                with contextlib.suppress(NotFound):
+                    services.remove_pool("vm", "a")
+            elif number == 1:
+                services.set_quotas(operator.tenant_id, "vm", "owner", {"VCPU": 6000 + turn})
+            else:
+                services.declare_pool("vm", wanted)
+
+    def work(number: int) -> None:
+        try:
+            change(number)
+        finally:
+            connection.close()
+
+    def end_and_look() -> None:
+        try:
+            while not looking.is_set():
+                look("vm")
+                for entry in Entry.objects.filter(status="running"):
+                    with transaction.atomic(), connection.cursor() as cursor:
+                        locks.share(cursor, "vm")
+                        Queue.objects.select_for_update(no_key=True).get(pk=entry.queue_id)
+                        changed = Entry.objects.filter(pk=entry.pk, status="running")
+                        assert changed.update(status="finished", ended_at=timezone.now())
+                        booking.give_back(cursor, [entry.pk])
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(5) as pool_of_threads:
+        ending = pool_of_threads.submit(end_and_look)
+        for done in [pool_of_threads.submit(work, number) for number in range(4)]:
+            done.result(limit(60))
+        services.declare_pool("vm", PoolRequest("a", [HostAmounts("h1", {"VCPU": 4000}, {})], []))
+        wait_until(lambda: not Entry.objects.exclude(status="finished").exists(), why="all have run")
+        looking.set()
+        ending.result(limit(60))
+    assert not Booking.objects.exists()
+    assert not HostResource.objects.exclude(held=0).exists()
+    assert list(OwnerHolding.objects.values_list("quota", "held")) == [(6007, 0)]
