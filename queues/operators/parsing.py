@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from queues import needs
 from queues.models import TypePolicy
-from queues.operators.providers import AVAILABLE
+from queues.operators import providers
 from queues.pools import HostAmounts
 from workers.vocabulary.errors import InvalidInput
 
@@ -87,11 +87,8 @@ def parse_policy(body: Mapping[str, Any]) -> PolicyRequest:
     mode, provider = given.pop("mode", None), given.pop("provider", None)
     if mode is not None and mode not in TypePolicy.Mode.values:
         raise InvalidInput(f"mode: must be {' or '.join(TypePolicy.Mode.values)}", field="mode")
-    if provider is not None and (not isinstance(provider, str) or provider not in AVAILABLE):
-        raise InvalidInput(
-            f"provider: {str(provider)[:40]!r} is not available here; available: {', '.join(AVAILABLE)}",
-            field="provider",
-        )
+    if provider is not None:
+        providers.available(provider)
     return PolicyRequest(mode, provider, given)
 
 

@@ -42,6 +42,17 @@ def _nothing(options: Options) -> dict[str, Any]:
 AVAILABLE: Final[Mapping[str, Provider]] = {"pools": Provider(_none, _nothing)}
 
 
+def available(name: object) -> Provider:
+    """The provider of that name. InvalidInput says which there are."""
+    found = AVAILABLE.get(name) if isinstance(name, str) else None
+    if found is None:
+        raise InvalidInput(
+            f"provider: {str(name)[:40]!r} is not available here; available: {', '.join(AVAILABLE)}",
+            field="provider",
+        )
+    return found
+
+
 def shown(provider: str, options: Options) -> dict[str, Any]:
     """What of a stored policy's options may be shown; of a provider that is not served here nothing."""
     found = AVAILABLE.get(provider)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from django.db.models import F
 
-from queues import bodies, needs, order
+from queues import needs, order
 from queues.models import Entry, Queue, WaitingClass
 from tests.integration.conftest import Api
 from tests.support.fixtures import Account, make_account
@@ -33,7 +34,7 @@ def enqueue(tenant_id: int, kind: str, data: Mapping[str, Any], owner: str = "ow
         waiting_class=found,
         request_id=f"r{number}",
         owner_id=owner,
-        data=bodies.data_text(data),
+        data=json.dumps(data, sort_keys=True),
         callback=callback,
         callback_digest=hashlib.sha256(callback.encode()).hexdigest(),
         deliverable=False,

@@ -15,8 +15,9 @@ from tests.integration.conftest import Api, keys
 from tests.integration.queues_operators.conftest import BASE, Declared, enqueue, vm
 from tests.support.cluster import Cluster
 from tests.support.fixtures import Account, make_account
+from workers import secrets
 from workers.messages import doorbell
-from workers.models import AuditEntry, Membership
+from workers.models import AuditEntry, Membership, Secret
 from workers.tenants import audit
 
 POLICY = f"{BASE}/vm/policy"
@@ -64,11 +65,15 @@ def test_options_of_a_provider_that_is_not_served_are_not_shown(api: Api, operat
     assert api(operator, "GET", POLICY)[1] == {"type": "vm", "mode": "strict", "provider": "placement"}
     status, answer, _ = api(operator, "PUT", POLICY, {"mode": "best_effort"})
     assert (status, answer["provider"]) == (200, "placement")
+    status, answer, _ = api(operator, "PUT", POLICY, {"mode": "strict", "user": "other"})
+    assert (status, answer["error"]["field"]) == (400, "provider"), "its options cannot be checked here"
     row = TypePolicy.objects.get()
-    assert (row.options, row.trouble) == ({"user": "canary"}, "silent")
+    assert (row.mode, row.options, row.trouble) == ("best_effort", {"user": "canary"}, "silent")
+    TypePolicy.objects.update(secret=secrets.store(operator.tenant_id, "provider", "canary"))
     assert api(operator, "PUT", POLICY, {"provider": "pools"})[1]["mode"] == "best_effort"
     row.refresh_from_db()
     assert (row.options, row.trouble, row.heard_at) == ({}, "", None), "what the other one said is forgotten"
+    assert not Secret.objects.exists()
 
 
 def test_a_policy_is_what_admission_does(
