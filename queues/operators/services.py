@@ -17,7 +17,6 @@ from queues.operators import providers, reading
 from queues.operators.parsing import PolicyRequest, PoolRequest
 from queues.operators.reading import OwnerFacts, PoolFacts, Sight
 from workers.messages import doorbell
-from workers.models import Secret
 from workers.vocabulary.errors import Conflict, NotFound
 
 _QUEUE: Final = (
@@ -81,8 +80,9 @@ def set_policy(kind: str, wanted: PolicyRequest) -> TypePolicy:
         if provider != row.provider:
             # What the one before said is not true of this one.
             row.options, row.asked_at, row.heard_at, row.trouble = {}, None, None, ""
-            Secret.objects.filter(pk=row.secret_id).delete()
-            row.secret_id = None
+            if row.secret is not None:
+                row.secret.delete()
+                row.secret = None
         if wanted.options or provider != row.provider:
             row.options = providers.available(provider).checked(wanted.options)
         row.provider, row.mode = provider, wanted.mode or row.mode
