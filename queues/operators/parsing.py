@@ -6,12 +6,11 @@ there. Source: contract page 50, "Ours, shapes".
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from queues import needs
+from queues import needs, wire
 from queues.models import TypePolicy
 from queues.operators import providers
 from queues.pools import HostAmounts
@@ -23,7 +22,6 @@ LONGEST: Final = 255
 LONGEST_RESOURCE: Final = 64
 #: Words that other families own below /v1: no queue is called so.
 _TAKEN: Final = ("tasks",)
-_TYPE: Final = re.compile(r"[A-Za-z0-9._~-]{1,128}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -46,13 +44,11 @@ class PolicyRequest:
 
 def checked_type(text: str) -> str:
     """A type as clients can write it into a path of the family."""
-    if _TYPE.fullmatch(text) is None or text in (".", "..", *_TAKEN):
+    if text in _TAKEN:
         raise InvalidInput(
-            f"type: {text[:40]!r} is no type of a queue: use 1 to 128 of the characters A-Z a-z 0-9 . _ ~ - "
-            f"(not ., .. or {', '.join(_TAKEN)})",
-            field="type",
+            f"type: {text} is another family's word below /v1, no type of a queue", field="type"
         )
-    return text
+    return wire.check_name(text, "type")
 
 
 def checked_owner(text: str) -> str:
