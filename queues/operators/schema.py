@@ -165,3 +165,33 @@ CAPACITY: Final = operation(
     parameters=[_TYPE],
     examples=[shown("a host that was shrunk below what is used", CAPACITY_EXAMPLE)],
 )
+SIMULATE: Final = operation(
+    "queue_simulate",
+    _TAG,
+    "What would run and where everything would stand if: changes nothing",
+    {200: s.SimulatedSerializer, 404: ErrorSerializer, 409: ErrorSerializer},
+    parameters=[_TYPE],
+    request=s.SimulationSerializer,
+    examples=[
+        asked(
+            "one more in front, another one gone",
+            {
+                "submit": [{"owner_id": "y", "data": {"instances": [{"VCPU": 4}]}}],
+                "move": [{"request_id": "d", "before": "a"}],
+                "withdraw": ["b"],
+            },
+        ),
+        shown(
+            "what would be",
+            {
+                "runs_now": ["d"],
+                "others_run_now": 0,
+                "entries": [
+                    {"request_id": "simulated-0", "position": 2, "estimate": {"unknown": "no estimates yet"}},
+                    {"request_id": "a", "position": 1, "estimate": {"unknown": "no estimates yet"}},
+                ],
+                "approximate": False,
+            },
+        ),
+    ],
+)

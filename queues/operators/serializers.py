@@ -125,3 +125,47 @@ class CapacitySerializer(serializers.Serializer[object]):
     waiting = serializers.IntegerField()
     running = serializers.IntegerField()
     estimate = serializers.DictField(allow_null=True)
+
+
+class SimulatedMoveSerializer(serializers.Serializer[object]):
+    """A move: one of priority, before and after."""
+
+    request_id = serializers.CharField()
+    priority = serializers.IntegerField(required=False)
+    before = serializers.CharField(required=False)
+    after = serializers.CharField(required=False)
+
+
+class SimulationSerializer(serializers.Serializer[object]):
+    """What is to be tried; at most 100 of each."""
+
+    submit = serializers.ListField(
+        child=serializers.DictField(),
+        required=False,
+        help_text="as submitted; request_id and callback may be left out",
+    )
+    move = SimulatedMoveSerializer(many=True, required=False)
+    withdraw = serializers.ListField(
+        child=serializers.CharField(), required=False, help_text="queued or running ones"
+    )
+    quotas = serializers.DictField(required=False, help_text="owner_id -> {resource: amount, or null}")
+    hosts = serializers.ListField(
+        child=serializers.DictField(), required=False, help_text="one more host each: aggregate and amounts"
+    )
+
+
+class SimulatedEntrySerializer(serializers.Serializer[object]):
+    """Where an entry would stand."""
+
+    request_id = serializers.CharField()
+    position = serializers.IntegerField()
+    estimate = serializers.DictField()
+
+
+class SimulatedSerializer(serializers.Serializer[object]):
+    """What would be. Named entries first, then the first ones of the queue, 100 in all."""
+
+    runs_now = serializers.ListField(child=serializers.CharField())
+    others_run_now = serializers.IntegerField(help_text="entries of other tenants")
+    entries = SimulatedEntrySerializer(many=True)
+    approximate = serializers.BooleanField(help_text="more waits than was looked at")

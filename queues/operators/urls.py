@@ -32,4 +32,5 @@ urlpatterns = [
     path("<str:type>/quotas", views.QuotasView.as_view()),
     path("<str:type>/quotas/<anything:owner_id>", views.QuotaView.as_view()),
     path("<str:type>/capacity", views.CapacityView.as_view()),
+    path("<str:type>/simulate", views.SimulateView.as_view()),
 ]

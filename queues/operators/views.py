@@ -8,6 +8,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
+from queues import simulate
 from queues.operators import parsing, reading, schema, services, shapes
 from queues.operators.parsing import checked_owner, checked_type
 from workers.api.answers import ApiView, Page, answer, created, known_parameters
@@ -151,3 +152,16 @@ class CapacityView(OperatorsView):
         pieces = shapes.capacity(kind, reading.standing(kind, sight), reading.used_pools(kind, sight))
         text = iter(()) if request.method == "HEAD" else encoded(pieces)
         return StreamingHttpResponse(text, content_type="application/json")
+
+
+class SimulateView(OperatorsView):
+    """/api/v1/queues/{type}/simulate"""
+
+    scopes: ClassVar[dict[str, str]] = {"POST": "read"}  # it changes nothing
+
+    @extend_schema(**schema.SIMULATE)
+    def post(self, request: Request, **path: str) -> HttpResponse:
+        """What would run, and where everything would stand, if."""
+        kind = self.kind
+        wish = simulate.parse(kind, self.body())
+        return answer(simulate.simulate(self.who().tenant_id, kind, wish))
