@@ -10,7 +10,6 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-import queues.admin_capacity  # noqa: F401  registers the pages
 from queues.admission.look import look
 from queues.models import Aggregate, OwnerHolding, TypePolicy, WaitingClass
 from queues.operators import services
