@@ -231,7 +231,7 @@ GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks", "queue
 #: (workers.upkeep.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.retention.prune"]
 #: What families look after every few seconds: name -> dotted path of a Duty (workers.vocabulary.duties).
-GANTRY_DUTIES: dict[str, str] = {}
+GANTRY_DUTIES: dict[str, str] = {"queues": "queues.duty.DUTY", "queue_providers": "queues.duty.ASKING"}
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:
@@ -294,6 +294,15 @@ GANTRY_MAX_CRASHES = env.int("GANTRY_MAX_CRASHES", default=5)
 #: From TERM to KILL for a cancelled command, in seconds.
 GANTRY_GRACE_S = env.int("GANTRY_GRACE_S", default=10)
 GANTRY_RECONCILE_S = env.float("GANTRY_RECONCILE_S", default=5.0)
+#: Queues, in seconds: between two looks at what waits when nobody rings; until an admission that its client
+#: cannot be told of is taken back; until a provider's own usage counts instead of our booking.
+GANTRY_QUEUE_LOOK_S = env.float("GANTRY_QUEUE_LOOK_S", default=2.0)
+GANTRY_QUEUE_UNTOLD_S = env.float("GANTRY_QUEUE_UNTOLD_S", default=600.0)
+GANTRY_QUEUE_HANDOVER_S = env.float("GANTRY_QUEUE_HANDOVER_S", default=600.0)
+#: External providers, in seconds: between two questions; the longest time of one; how old an answer may be.
+GANTRY_QUEUE_SNAPSHOT_S = env.float("GANTRY_QUEUE_SNAPSHOT_S", default=5.0)
+GANTRY_QUEUE_PROVIDER_S = env.float("GANTRY_QUEUE_PROVIDER_S", default=10.0)
+GANTRY_QUEUE_STALE_S = env.float("GANTRY_QUEUE_STALE_S", default=30.0)
 #: Days.
 GANTRY_KEEP_RUNS_D = env.int("GANTRY_KEEP_RUNS_D", default=90)
 GANTRY_KEEP_LOGS_D = env.int("GANTRY_KEEP_LOGS_D", default=14)

@@ -25,7 +25,7 @@ def owner(run: Any) -> dict[str, str]:
 
 def callback(facts: CallbackFacts, event: str) -> dict[str, Any]:
     """Of a run: there is none."""
-    raise NotImplementedError("the queues family runs nothing")
+    raise LookupError("the queues family runs nothing")
 
 
 def owner_paths(kind: str, owner_ids: Sequence[str]) -> dict[str, str]:

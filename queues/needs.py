@@ -12,7 +12,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any, Final
 
 from workers.vocabulary.errors import InvalidInput
@@ -37,34 +37,37 @@ _SUFFIXES: Final = {
     "Ki": Decimal(2**10), "Mi": Decimal(2**20), "Gi": Decimal(2**30), "Ti": Decimal(2**40),
     "Pi": Decimal(2**50), "Ei": Decimal(2**60),
 }  # fmt: skip
+#: An exponent or a suffix. No two parts match the same digits: a long text is refused in linear time.
 _QUANTITY: Final = re.compile(
-    r"([+-]?[0-9]*\.?[0-9]+(?:[eE][+-]?[0-9]{1,2})?)(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]?)"
+    r"([+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+))(?:([eE][+-]?[0-9]{1,2})|(Ki|Mi|Gi|Ti|Pi|Ei|[numkMGTPE]?))"
 )
+_LONGEST: Final = 64
 
 
 def amount(value: object, field: str, *, up: bool = True) -> int:
     """A number or a quantity ("500m", "1Gi") in thousandths. InvalidInput names the field."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise InvalidInput(f"{field}: must be a number, 0 or more", field=field)
-    suffix = ""
-    text = str(value)
-    if isinstance(value, str):
-        found = _QUANTITY.fullmatch(text)
-        if found is None:
-            raise InvalidInput(
-                f'{field}: "{text[:40]}" is no amount: a number, or one like 500m or 1Gi', field=field
-            )
-        text, suffix = found[1], found[2]
-    elif len(text) > 40:
-        text = "1e99"  # whatever it is, it is too large
-    try:
-        thousandths = Decimal(text) * _SUFFIXES[suffix] * UNIT
-    except InvalidOperation:
-        raise InvalidInput(f"{field}: must be a number, 0 or more", field=field) from None
+    if isinstance(value, int):
+        thousandths = Decimal(max(-1, min(value, MOST + 1))) * UNIT  # whatever it is, it is out of bounds
+    elif isinstance(value, float):
+        thousandths = Decimal(str(value)) * UNIT  # 0.1 as it is written, not as a float keeps it
+    else:
+        thousandths = _quantity(value, field)
     if not thousandths.is_finite() or not 0 <= thousandths <= MOST * UNIT:
         raise InvalidInput(f"{field}: must be between 0 and {MOST:.0e}", field=field)
     whole = int(thousandths)
     return whole + (1 if up and thousandths != whole else 0)
+
+
+def _quantity(text: str, field: str) -> Decimal:
+    found = _QUANTITY.fullmatch(text) if len(text) <= _LONGEST else None
+    if found is None:
+        raise InvalidInput(
+            f'{field}: "{text[:40]}" is no amount: a number, or one like 500m or 1Gi', field=field
+        )
+    number, exponent, suffix = found.groups()
+    return Decimal(number + (exponent or "")) * _SUFFIXES[suffix or ""] * UNIT
 
 
 def shown(thousandths: int) -> int | float:
@@ -135,11 +138,12 @@ def _instances(data: Mapping[str, Any], key: str, names: tuple[str, ...] | None)
 def _size(given: Mapping[str, Any], field: str) -> Size:
     if len(given) > MOST_RESOURCES:
         raise InvalidInput(f"{field}: more than {MOST_RESOURCES} resources", field=field)
+    for name in given:
+        if not 1 <= len(name) <= 64:
+            raise InvalidInput(
+                f"{field}: a resource's name has 1 to 64 characters, not {len(name)}", field=field
+            )
     size = {name: amount(value, f"{field}.{name}") for name, value in given.items() if value is not None}
-    if too_long := next((name for name in size if not 1 <= len(name) <= 64), None):
-        raise InvalidInput(
-            f"{field}: a resource's name has 1 to 64 characters, not {len(too_long)}", field=field
-        )
     if not any(size.values()):
         raise InvalidInput(f"{field}: at least one amount must be above 0", field=field)
     return tuple(sorted((name, value) for name, value in size.items() if value))

@@ -11,7 +11,7 @@ from django.db.models import Q
 from django.db.models.functions import Now
 
 from queues.models.entries import Entry, Queue
-from workers.models import Tenant
+from workers.models import Secret, Tenant
 
 
 class TypePolicy(models.Model):
@@ -26,9 +26,12 @@ class TypePolicy(models.Model):
     type = models.CharField(max_length=128, unique=True)
     mode = models.CharField(max_length=16, choices=Mode.choices, db_default=Mode.STRICT)
     provider = models.CharField(max_length=16, db_default="pools")
-    #: What the provider needs to be reached; secrets by the id of ``workers.secrets``.
+    #: What the provider needs to be reached, but for its password or token.
     options = models.JSONField(default=dict)
-    #: What the provider said last: when, and why it says nothing now ("" = all is well).
+    secret = models.OneToOneField(Secret, null=True, on_delete=models.SET_NULL)
+    #: When it was last asked, when it was asked for what it last told, and why it tells nothing now ("" = it
+    #: does).
+    asked_at = models.DateTimeField(null=True)
     heard_at = models.DateTimeField(null=True)
     trouble = models.TextField(db_default="")
 

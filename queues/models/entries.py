@@ -43,6 +43,8 @@ class WaitingClass(models.Model):
     digest = models.CharField(max_length=64)
     #: How many of it are queued; kept by the statements that queue and unqueue.
     waiting = models.IntegerField(db_default=0)
+    #: It can go nowhere (never fits, or nothing is declared for it): not looked at until capacity grows.
+    aside = models.BooleanField(db_default=False)
 
     class Meta:
         verbose_name_plural = "waiting classes"
@@ -51,7 +53,9 @@ class WaitingClass(models.Model):
             models.CheckConstraint(condition=Q(waiting__gte=0), name="waiting_class_count"),
         ]
         indexes = [
-            models.Index(fields=["queue", "id"], condition=Q(waiting__gt=0), name="waiting_class_live"),
+            models.Index(
+                fields=["queue", "id"], condition=Q(waiting__gt=0, aside=False), name="waiting_class_live"
+            ),
         ]
 
     def __str__(self) -> str:

@@ -17,7 +17,9 @@ from workers.vocabulary.states import FINAL
 
 
 class Sampler:
-    """A thread that compares, hundreds of times a second, what is reserved with what there is.
+    """A thread that compares, a hundred times a second, what is reserved with what there is.
+
+    The tasks that are watched last 0.3 s at least, so none comes and goes unseen.
 
     The sum is taken from the running runs and their shapes, not from the node's own columns; the columns must
     equal that sum. Each sample is one statement, so it is the truth of one moment.
@@ -46,7 +48,7 @@ class Sampler:
 
     def _watch(self) -> None:
         try:
-            while not self._stop.wait(0.002):
+            while not self._stop.wait(0.01):
                 with connection.cursor() as cursor:
                     cursor.execute(BOOKS)
                     for row in cursor.fetchall():

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.cluster import PATIENT, Cluster, spare_neighbours
+from tests.support.cluster import PATIENT, Cluster, Process, spare_neighbours
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account, make_account
 from tests.support.invariants import assert_invariants
@@ -48,16 +48,33 @@ def lines(run_id: int) -> list[str]:
     return output(run_id).decode().splitlines()
 
 
+def test_what_is_around_a_command(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+    """Everything that leaves a node as it is, on one node; each step says what it catches."""
+    canary = f"/{secrets.token_hex(16)}"
+    worker = cluster.node(CANARY=canary, GANTRY_CANARY=canary, LD_LIBRARY_PATH=canary, PYTHONPATH=canary)
+    the_environment_is_fresh(cluster, account, canary)
+    a_command_may_replace_what_it_was_given(account)
+    where_it_stands(cluster, account)
+    nothing_of_its_folder_is_left(cluster, account)
+    each_run_is_a_user_of_its_own(cluster, account, shared_folder)
+    who_is_served_without_root(account)
+    a_command_reaches_no_process_but_its_own(cluster, account, worker, shared_folder)
+    the_embedded_servers_are_closed(account)
+    limits_as_the_command_sees_them(account)
+    memory_beyond_the_limit_is_refused(account)
+    odd_text_arrives_as_it_was_sent(account)
+    what_cannot_be_executed_says_why_and_is_not_tried_again(cluster, account)
+    how_it_ended_is_told(account)
+
+
 # --- environment --------------------------------------------------------------------------------------------
 
 
-def test_the_environment_is_fresh(cluster: Cluster, account: Account) -> None:
+def the_environment_is_fresh(cluster: Cluster, account: Account, canary: str) -> None:
     """Catches: anything of the worker's environment in a command's, above all its passwords and keys.
 
     A canary stands for what an operator may have exported before starting the worker.
     """
-    canary = secrets.token_hex(16)
-    cluster.node(CANARY=canary, GANTRY_CANARY=canary, LD_LIBRARY_PATH=f"/{canary}", PYTHONPATH=f"/{canary}")
     asked = submit_argv(account.tenant_id, "/usr/bin/env", "-0", env={"MINE": "1", "EMPTY": "", "LANG": "C"})
     every = submit(account.tenant_id, "cat /proc/[0-9]*/environ 2>/dev/null; exit 0", env={"MINE": "seen"})
     wait_final(asked, every)
@@ -75,15 +92,13 @@ def test_the_environment_is_fresh(cluster: Cluster, account: Account) -> None:
     assert_invariants(cluster)
 
 
-def test_a_command_may_replace_what_it_was_given(cluster: Cluster, account: Account) -> None:
-    cluster.node()
+def a_command_may_replace_what_it_was_given(account: Account) -> None:
     run_id = submit(account.tenant_id, 'echo "$PATH $HOME"', env={"PATH": "/bin", "HOME": "/nowhere"})
     assert lines(run_id) == ["/bin /nowhere"]
 
 
-def test_where_it_stands(cluster: Cluster, account: Account) -> None:
+def where_it_stands(cluster: Cluster, account: Account) -> None:
     """Catches: a working folder that is shared, an inherited descriptor, mask, input, terminal or signal."""
-    cluster.node()
     look = """test "$PWD" = "$HOME" && echo at home; umask; cat; ls /proc/self/fd | wc -l
         touch mine tmp/mine; ls; grep SigBlk /proc/self/status; grep SigIgn /proc/self/status; tty"""
     run_id = submit(account.tenant_id, look)
@@ -99,9 +114,8 @@ def test_where_it_stands(cluster: Cluster, account: Account) -> None:
     assert_invariants(cluster)
 
 
-def test_nothing_of_its_folder_is_left(cluster: Cluster, account: Account) -> None:
+def nothing_of_its_folder_is_left(cluster: Cluster, account: Account) -> None:
     """Catches: a scratch folder that cannot be removed because the command closed it (I4)."""
-    cluster.node()
     stubborn = (
         "mkdir -p a/b; touch a/b/c; chmod 000 a/b/c a/b a; mkfifo pipe; ln -s /etc/passwd link; chmod 555 ."
     )
@@ -113,9 +127,8 @@ def test_nothing_of_its_folder_is_left(cluster: Cluster, account: Account) -> No
 # --- its own user -------------------------------------------------------------------------------------------
 
 
-def test_each_run_is_a_user_of_its_own(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+def each_run_is_a_user_of_its_own(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: two runs of one user, who could kill each other; a run that is root or could become it."""
-    cluster.node()
     ask = "id -u; id -G; grep -E 'NoNewPrivs|CapEff|CapPrm|CapBnd' /proc/self/status"
     gate = shared_folder / "gate"
     hold = f"until test -e {gate}; do sleep 0.1; done"  # all are there at the same time
@@ -139,9 +152,8 @@ def test_each_run_is_a_user_of_its_own(cluster: Cluster, account: Account, share
     assert_invariants(cluster)
 
 
-def test_who_is_served_without_root(cluster: Cluster, account: Account) -> None:
+def who_is_served_without_root(account: Account) -> None:
     """As root every tenant; as an ordinary user only one that is trusted with that user's account."""
-    cluster.node()
     other = make_account("untrusted", trusted=False)
     run_id = submit(other.tenant_id, "echo served")
     if ROOT:
@@ -196,9 +208,14 @@ def sockets_below(folder: Path) -> list[Path]:
     return found
 
 
-def test_the_nodes_own_folder_is_closed(plain_cluster: Cluster, account: Account) -> None:
-    """Catches: control files or the launcher's socket within reach; a command could start things as root."""
+def test_closed_doors(plain_cluster: Cluster, account: Account, stranger: Account) -> None:
     plain_cluster.node()
+    the_nodes_own_folder_is_closed(plain_cluster, account)
+    other_runs_are_closed(plain_cluster, account, stranger)
+
+
+def the_nodes_own_folder_is_closed(plain_cluster: Cluster, account: Account) -> None:
+    """Catches: control files or the launcher's socket within reach; a command could start things as root."""
     victim = submit(account.tenant_id, "sleep 600", grace_s=0)
     wait_started(victim)
     node = plain_cluster.folder / "n1"
@@ -215,9 +232,8 @@ def test_the_nodes_own_folder_is_closed(plain_cluster: Cluster, account: Account
     assert_invariants(plain_cluster)
 
 
-def test_other_runs_are_closed(plain_cluster: Cluster, account: Account, stranger: Account) -> None:
+def other_runs_are_closed(plain_cluster: Cluster, account: Account, stranger: Account) -> None:
     """Catches: another run's folder, files in /tmp, processes, environment or output within reach."""
-    plain_cluster.node()
     secret = secrets.token_hex(8)
     hide = f"for f in mine /tmp/mine /var/tmp/mine /dev/shm/mine; do echo {secret} > $f; chmod 666 $f; done"
     if not ROOT:
@@ -236,12 +252,11 @@ def test_other_runs_are_closed(plain_cluster: Cluster, account: Account, strange
     assert_invariants(plain_cluster)
 
 
-def test_a_command_reaches_no_process_but_its_own(
-    cluster: Cluster, account: Account, shared_folder: Path
+def a_command_reaches_no_process_but_its_own(
+    cluster: Cluster, account: Account, worker: Process, shared_folder: Path
 ) -> None:
     """Catches: a command that can stop, trace or read its worker, launcher, shim or a neighbour."""
-    worker = cluster.node()
-    gate = shared_folder / "gate"
+    gate = shared_folder / "gate-neighbour"
     neighbour = submit(account.tenant_id, f"until test -e {gate}; do sleep 0.1; done; echo lived")
     wait_started(neighbour)
     # Never as root, should the isolation be broken: this would take the machine with it.
@@ -258,9 +273,8 @@ def test_a_command_reaches_no_process_but_its_own(
     assert_invariants(cluster)
 
 
-def test_the_embedded_servers_are_closed(cluster: Cluster, account: Account) -> None:
+def the_embedded_servers_are_closed(account: Account) -> None:
     """Catches: Postgres or Redis within reach: a command could write the state of every run."""
-    cluster.node()
     doors = []
     for server in (POSTGRES, REDIS):
         doors += [f"ls {server.folder}", f"cat {server.folder}/password", f"cat {server.log}"]
@@ -274,9 +288,8 @@ def test_the_embedded_servers_are_closed(cluster: Cluster, account: Account) -> 
 # --- limits -------------------------------------------------------------------------------------------------
 
 
-def test_limits_as_the_command_sees_them(cluster: Cluster, account: Account) -> None:
+def limits_as_the_command_sees_them(account: Account) -> None:
     """Catches: a limit that is not set, or is the worker's own."""
-    cluster.node()
     told = lines(
         submit(
             account.tenant_id,
@@ -295,9 +308,8 @@ def test_limits_as_the_command_sees_them(cluster: Cluster, account: Account) -> 
     assert soft == hard != "unlimited"
 
 
-def test_memory_beyond_the_limit_is_refused(cluster: Cluster, account: Account) -> None:
+def memory_beyond_the_limit_is_refused(account: Account) -> None:
     """Catches: a reservation of memory that is only a number. `tail` keeps its whole input in memory."""
-    cluster.node()
     greedy = submit(
         account.tenant_id, "head -c 300000000 /dev/zero | tail -c 299999999 | wc -c; exit 0", mem_mb=64
     )
@@ -325,9 +337,8 @@ def test_a_run_cannot_take_every_process_of_the_machine(cluster: Cluster, accoun
 # --- what is executed ---------------------------------------------------------------------------------------
 
 
-def test_odd_text_arrives_as_it_was_sent(cluster: Cluster, account: Account) -> None:
+def odd_text_arrives_as_it_was_sent(account: Account) -> None:
     """Catches: a command or variable that is quoted, cut or encoded on its way."""
-    cluster.node()
     odd = (
         "".join(chr(code) for code in range(1, 256) if code != 39) + "𝄞🙂 \u202e\u2028\ufeff\uffff$(id)`id`\\"
     )
@@ -339,9 +350,8 @@ def test_odd_text_arrives_as_it_was_sent(cluster: Cluster, account: Account) -> 
         assert output(run_id) == odd.encode()
 
 
-def test_what_cannot_be_executed_says_why_and_is_not_tried_again(cluster: Cluster, account: Account) -> None:
+def what_cannot_be_executed_says_why_and_is_not_tried_again(cluster: Cluster, account: Account) -> None:
     """Catches: tries that are used up on what can never work; an exit code that nobody returned."""
-    cluster.node()
     cases = {
         submit_argv(
             account.tenant_id, *argv, retries=3
@@ -358,9 +368,8 @@ def test_what_cannot_be_executed_says_why_and_is_not_tried_again(cluster: Cluste
     assert_invariants(cluster)
 
 
-def test_how_it_ended_is_told(cluster: Cluster, account: Account) -> None:
+def how_it_ended_is_told(account: Account) -> None:
     """Catches: a signal that looks like an exit code, or the other way round."""
-    cluster.node()
     cases = {
         submit(account.tenant_id, command): (code, f"Command exited with status {told}")
         for command, code, told in (

@@ -7,10 +7,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 from django.db.models import F
 from django.db.models.functions import Now
 
-from tests.support.cluster import Cluster
+from tests.support.cluster import Cluster, Process
 from tests.support.engine import output, run, states, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
@@ -93,11 +94,23 @@ def test_a_run_that_waits_for_its_next_try_holds_nothing(
     assert_invariants(cluster)
 
 
-def test_a_time_limit_counts_for_each_try_and_is_a_failure_like_others(
-    cluster: Cluster, account: Account
+@pytest.mark.timeout(600)
+def test_limits_and_ends_on_a_node_of_one_cpu(
+    cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
+    """On one node, which offers commands only; each step says what it catches."""
+    node = cluster.node(cpus=1, GANTRY_RUNTIMES="process")
+    a_time_limit_counts_for_each_try_and_is_a_failure_like_others(cluster, account)
+    a_time_limit_counts_neither_waiting_nor_earlier_tries(cluster, account, shared_folder)
+    a_command_within_its_limit_is_left_alone(account)
+    expiry_ends_waiting_and_nothing_else(cluster, account, shared_folder)
+    waiting_for_a_container_runtime_harms_nobody(cluster, account)
+    a_retry_by_hand_is_a_new_run_of_the_same(cluster, account)
+    a_stopped_node_says_so(cluster, account, node)
+
+
+def a_time_limit_counts_for_each_try_and_is_a_failure_like_others(cluster: Cluster, account: Account) -> None:
     """Catches: a limit that ends the tries, or is known by another reason."""
-    cluster.node(cpus=1)
     run_id = submit(account.tenant_id, "echo up; sleep 600", cpu=1, timeout_s=4, retries=1, grace_s=0)
     (ended,) = wait_final(run_id)
     assert (ended.state, ended.reason, ended.attempt) == (State.FAILED, Reason.TIMEOUT, 2)
@@ -108,11 +121,10 @@ def test_a_time_limit_counts_for_each_try_and_is_a_failure_like_others(
     assert_invariants(cluster)
 
 
-def test_a_time_limit_counts_neither_waiting_nor_earlier_tries(
+def a_time_limit_counts_neither_waiting_nor_earlier_tries(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """It has waited for an hour, and its first try took another one: far more than its limit."""
-    cluster.node(cpus=1)
     gates = [shared_folder / f"gate-{number}" for number in range(3)]
     until = "until test -e {}; do sleep 0.05; done"
     blocker = submit(account.tenant_id, until.format(gates[0]), cpu=1)
@@ -140,19 +152,15 @@ def test_a_time_limit_counts_neither_waiting_nor_earlier_tries(
     assert_invariants(cluster)
 
 
-def test_a_command_within_its_limit_is_left_alone(cluster: Cluster, account: Account) -> None:
-    cluster.node()
+def a_command_within_its_limit_is_left_alone(account: Account) -> None:
     (ended,) = wait_final(submit(account.tenant_id, "sleep 1; exit 3", timeout_s=60))
     assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.EXIT_CODE, 3)
 
 
-def test_expiry_ends_waiting_and_nothing_else(
-    cluster: Cluster, account: Account, shared_folder: Path
-) -> None:
+def expiry_ends_waiting_and_nothing_else(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: a limit on waiting that ends what runs, or lets what has expired start after all (I5)."""
     gate, mark = shared_folder / "gate", shared_folder / "mark"
     gate.touch()
-    cluster.node(cpus=1)
     running = submit(account.tenant_id, f"while test -e {gate}; do sleep 0.05; done", cpu=1, expires_in_s=600)
     wait_started(running)
     waiting = submit(account.tenant_id, f"touch {mark}", cpu=1, expires_in_s=600)
@@ -174,9 +182,8 @@ def test_expiry_ends_waiting_and_nothing_else(
     assert_invariants(cluster)
 
 
-def test_waiting_for_a_container_runtime_harms_nobody(cluster: Cluster, account: Account) -> None:
+def waiting_for_a_container_runtime_harms_nobody(cluster: Cluster, account: Account) -> None:
     """Catches: container work that fails where there is no Docker Engine, or holds up commands."""
-    cluster.node(GANTRY_RUNTIMES="process")
     spec = ContainerSpec(image="busybox", cpu_m=100, mem_mb=64)
     waiting = services.submit(
         services.Submission(tenant_id=account.tenant_id, family="tasks", spec=spec, name="t")
@@ -189,22 +196,21 @@ def test_waiting_for_a_container_runtime_harms_nobody(cluster: Cluster, account:
     assert_invariants(cluster)
 
 
-def test_a_stopped_node_says_so(cluster: Cluster, account: Account) -> None:
+def a_stopped_node_says_so(cluster: Cluster, account: Account, node: Process) -> None:
     """Catches: an alarm about a silent machine when somebody has stopped the worker in good order."""
-    cluster.node().terminate()
+    node.terminate()
     run_id = submit(account.tenant_id, "true")
     ((code, message),) = reasons(account.tenant_id, run_id)
     assert code == "silent"
     assert message.startswith("the worker of node n1 was stopped ")
-    cluster.node()
+    cluster.node(cpus=1)
     (ended,) = wait_final(run_id)
     assert ended.state == State.SUCCEEDED
     assert_invariants(cluster)
 
 
-def test_a_retry_by_hand_is_a_new_run_of_the_same(cluster: Cluster, account: Account) -> None:
+def a_retry_by_hand_is_a_new_run_of_the_same(cluster: Cluster, account: Account) -> None:
     """Catches: an ended run that is opened again, or a second one that differs from the first."""
-    cluster.node()
     first = submit(account.tenant_id, "echo $A; exit 2", env={"A": "same"}, name="mine", priority=1)
     wait_final(first)
     second = services.retry(account.tenant_id, first)

@@ -93,24 +93,45 @@ class User:
         """What an operator opens for this user's tenant."""
         Tenant.objects.filter(pk=self._tenant_id).update(policy=dict.fromkeys(keys, True))
 
+    def has_left_nothing(self) -> None:
+        """What is left of a step is an error."""
+        assert_invariants(self.cluster, engines=[self.engine])
+
     def wait_running(self, task_id: int) -> None:
         wait_until(lambda: self.task(task_id)["taskStatus"] == 1, why=f"task {task_id} runs")
 
 
 @pytest.fixture
 def user(engine: Engine, cluster: Cluster, account: Account) -> Iterator[User]:
-    """A node with an engine and an API; what is left afterwards is an error."""
+    """A node with an engine and an API."""
     api = cluster.api(GANTRY_TOKEN_CACHE_S="0")
     cluster.node(settings={**engine.env, "GANTRY_REGISTRY_RETRY_S": "1"}, mem_mb=4096)
     with TaskClient(api, account) as client:
         yield User(client, engine, cluster, account.tenant_id)
-    assert_invariants(cluster, engines=[engine])
+
+
+@pytest.mark.timeout(900)
+def test_containers_of_a_tenant_with_no_privileges(user: User) -> None:
+    """One after another; each step says what it catches, and leaves nothing."""
+    the_seeds_example(user)
+    ends_are_told_apart(user)
+    what_a_container_finds_around_it(user)
+    kill_ends_the_container_and_all_in_it(user)
+    a_failing_container_is_tried_again(user)
+    reconcile_asks_the_engine(user)
+
+
+@pytest.mark.timeout(900)
+def test_what_an_operator_allows(user: User, shared_folder: Path) -> None:
+    """Of their own: a node remembers for seconds what a tenant may do."""
+    dangerous_things_are_refused_until_an_operator_allows_them(user, shared_folder)
+    a_mount_that_is_not_there_is_an_error(user)
 
 
 # --- what the documents show ----------------------------------------------------------------------------
 
 
-def test_the_seeds_example(user: User) -> None:
+def the_seeds_example(user: User) -> None:
     """The seed's request, byte for byte. Its registry is not there, so that the image made here runs instead.
 
     Catches: arguments or environment that do not arrive, a forced pull that fails although the image is
@@ -130,9 +151,10 @@ def test_the_seeds_example(user: User) -> None:
     assert (found["dockerImage"], found["agentHost"]) == (SEEDS_IMAGE, socket.gethostname())
     assert "commands" not in found
     images.forget(user.engine, f"{SEEDS_IMAGE}:latest", mine)
+    user.has_left_nothing()
 
 
-def test_ends_are_told_apart(user: User) -> None:
+def ends_are_told_apart(user: User) -> None:
     """Catches: a user's own end that is taken for something else; 137 for want of memory without a reason,
     and a child that dies of it while its parent calls it a failure of its own; an image that nobody has."""
     good = user.submit("echo out; echo err >&2")
@@ -153,14 +175,16 @@ def test_ends_are_told_apart(user: User) -> None:
         assert (status, image in message) == (5, True), message
     digest = Attempt.objects.get(run_id=good).facts["image_digest"]
     assert digest.startswith("sha256:"), digest
+    user.has_left_nothing()
 
 
-def test_what_a_container_finds_around_it(user: User) -> None:
+def what_a_container_finds_around_it(user: User) -> None:
     """Catches: a limit that is reserved but not set; privileges that nobody asked for; an environment of the
     worker's; a folder that is not writable."""
     _assert_limits(user)
     _assert_few_privileges(user)
     _assert_environment(user)
+    user.has_left_nothing()
 
 
 def _assert_limits(user: User) -> None:
@@ -217,7 +241,7 @@ def _assert_environment(user: User) -> None:
 # --- refused, allowed -----------------------------------------------------------------------------------
 
 
-def test_dangerous_things_are_refused_until_an_operator_allows_them(user: User, shared_folder: Path) -> None:
+def dangerous_things_are_refused_until_an_operator_allows_them(user: User, shared_folder: Path) -> None:
     """Catches: a door that is open by default, or stays shut when it was opened."""
     (shared_folder / "file").write_text("of the host\n")
     volume = {"containerPath": "/given", "hostPath": str(shared_folder), "mode": "RO"}
@@ -241,6 +265,7 @@ def test_dangerous_things_are_refused_until_an_operator_allows_them(user: User, 
     assert user.told("ls /sys/class/net", docker={"net": "NONE"}) == ["lo"]
     parameters = [{"key": "hostname", "value": "called-so"}]
     assert user.told("hostname", docker={"parameters": parameters}) == ["called-so"]
+    user.has_left_nothing()
 
 
 def _assert_privileged(user: User) -> None:
@@ -256,19 +281,20 @@ def _assert_privileged(user: User) -> None:
     user.engine.client.api.prune_containers(filters={"label!": "gantry.run"})
 
 
-def test_a_mount_that_is_not_there_is_an_error(user: User) -> None:
+def a_mount_that_is_not_there_is_an_error(user: User) -> None:
     """Catches: a folder that the engine makes as root where there was none; a run offered again and again."""
     user.allow("volumes")
     volume = {"containerPath": "/given", "hostPath": "/no/such/folder", "mode": "RW"}
     status, message = user.ended(user.submit("true", container={"volumes": [volume]}))
     assert (status, "/no/such/folder" in message) == (5, True), message
     assert not Path("/no/such").exists()
+    user.has_left_nothing()
 
 
 # --- kill, retry, reconcile, wait -----------------------------------------------------------------------
 
 
-def test_kill_ends_the_container_and_all_in_it(user: User) -> None:
+def kill_ends_the_container_and_all_in_it(user: User) -> None:
     task_id = user.submit("trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 600' & sleep 600; sleep 600")
     user.wait_running(task_id)
     box = container_of(user.engine, task_id)["Id"]
@@ -284,15 +310,17 @@ def test_kill_ends_the_container_and_all_in_it(user: User) -> None:
     assert again.json()["data"] == {
         "submitKill": False, "submitTask": False, "resultMessage": "task is killed", "currentStatus": 6,
     }  # fmt: skip
+    user.has_left_nothing()
 
 
-def test_a_failing_container_is_tried_again(user: User) -> None:
+def a_failing_container_is_tried_again(user: User) -> None:
     task_id = user.submit("echo try; exit 4", retry=2)
     assert user.ended(task_id) == (3, "Container exited with status 4")
     assert [item.exit_code for item in Attempt.objects.filter(run_id=task_id).order_by("number")] == [4, 4, 4]
+    user.has_left_nothing()
 
 
-def test_reconcile_asks_the_engine(user: User) -> None:
+def reconcile_asks_the_engine(user: User) -> None:
     """Catches: an answer from the database alone; a container that is gone and stays RUNNING."""
     task_id = user.submit("sleep 600")
     user.wait_running(task_id)
@@ -312,6 +340,7 @@ def test_reconcile_asks_the_engine(user: User) -> None:
     user.http.post("/v1/tasks/reconcile", params={"taskIds": str(task_id)})
     status, _ = user.ended(task_id)
     assert status in (3, 4), "the container is gone: it failed, or nobody knows how it ended"
+    user.has_left_nothing()
 
 
 def test_without_an_engine_containers_wait_and_say_why(cluster: Cluster, account: Account) -> None:

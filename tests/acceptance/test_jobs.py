@@ -33,65 +33,74 @@ def untouched(cluster: Cluster, *engines: Engine) -> None:
     assert [str(path) for path in cluster.folder.glob("*/execs/*")] == []
 
 
-def test_the_front_ends_sequence(engines: tuple[Engine, Engine], cluster: Cluster, account: Account) -> None:
+@pytest.mark.timeout(900)
+def test_jobs_over_two_engines(
+    engines: tuple[Engine, Engine], cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """On one pair of nodes; the steps say what they show."""
+    open_all(account)
+    for name, engine in zip(("n1", "n2"), engines, strict=True):
+        cluster.node(name, settings=engine.env)
+    with JobClient(cluster.api(), account) as jobs:
+        the_front_ends_sequence(engines, jobs)
+        assert_invariants_kept(cluster)
+        untouched(cluster, *engines)
+        fifty_targets_and_one_that_hangs(engines, jobs, shared_folder)
+        assert_invariants_kept(cluster)
+
+
+def the_front_ends_sequence(engines: tuple[Engine, Engine], jobs: JobClient) -> None:
     """List, create, duplicate, edit without touching secrets, start on five targets over two engines of which
     one does not exist, poll, download each log."""
-    open_all(account)
     one, other = engines
     first, second, third = box(one, "web.1.abc"), box(one, "web.2.def"), box(other, "db")
     fourth = box(other, "cache")
-    for name, engine in (("n1", one), ("n2", other)):
-        cluster.node(name, settings=engine.env)
-    api = cluster.api()
-    with JobClient(api, account) as jobs:
-        assert jobs.ok("GET", "?AppName=2048") == []
-        body = {
-            "AppName": "2048",
-            "ServiceName": "2048_2048",
-            "Name": "上线",
-            "Cmd": """sh -c 'echo "$PWD|$A|$(id -un)|$1|$#" ; echo err >&2; exit 0' -""",
-            "Privileged": False,
-            "User": "app",
-            "Env": ["A=b c"],
-            "SecretArgs": [SECRET],
-        }
-        job = jobs.ok("POST", "", json=body)
-        answer = jobs.http.post("/api/jobs", json=body)
-        assert (answer.status_code, answer.json()) == (
-            400,
-            {"id": "jobs_name_duplicated_error", "message": "上线"},
-        )
-        edited = jobs.ok("PUT", f"/{job['JobId']}", json={**body, "SecretArgs": ["*" * len(SECRET)]})
-        assert edited["SecretArgs"] == ["*" * len(SECRET)]
-        targets = [
-            (first, "n1"),
-            (second[:12], "n1"),
-            ("db", "n2"),
-            (fourth, "n2"),
-            ("no-such-container", "n2"),
-        ]
-        executor = jobs.start(job["JobId"], *targets)
-        results = jobs.ended(job["JobId"], executor)
-        assert [(item["ContainerId"], item["NodeId"]) for item in results] == targets
-        *good, bad = results
-        for item, full in zip(good, (first, second, third, fourth), strict=True):
-            assert (item["Status"], item["ExitCode"], item["ContainerID"]) == ("FINISHED", 0, full)
-            assert item["Pid"] > 0
-            assert item["ID"]
-            assert item["StartTime"] <= item["EndTime"]
-            assert item["Output"] == "/|b c|app|***|1\nerr\n"
-            assert item["ProcessConfig"]["arguments"][-1] == "*" * len(SECRET)
-            assert jobs.log(job["JobId"], executor, item["ContainerId"]) == item["Output"].encode()
-        assert (bad["Status"], "no-such-container" in bad["E"]) == ("CREATE_FAILED", True)
-        assert "ID" not in bad
-        assert jobs.log(job["JobId"], executor, "no-such-container").decode() == bad["E"]
-        for engine in engines:
-            for item in engine.containers():
-                assert "battery" not in str(item)
-                for exec_id in item["ExecIDs"] or ():
-                    assert "battery" not in str(engine.client.api.exec_inspect(exec_id))
-    assert_invariants_kept(cluster)
-    untouched(cluster, *engines)
+    assert jobs.ok("GET", "?AppName=2048") == []
+    body = {
+        "AppName": "2048",
+        "ServiceName": "2048_2048",
+        "Name": "上线",
+        "Cmd": """sh -c 'echo "$PWD|$A|$(id -un)|$1|$#" ; echo err >&2; exit 0' -""",
+        "Privileged": False,
+        "User": "app",
+        "Env": ["A=b c"],
+        "SecretArgs": [SECRET],
+    }
+    job = jobs.ok("POST", "", json=body)
+    answer = jobs.http.post("/api/jobs", json=body)
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"id": "jobs_name_duplicated_error", "message": "上线"},
+    )
+    edited = jobs.ok("PUT", f"/{job['JobId']}", json={**body, "SecretArgs": ["*" * len(SECRET)]})
+    assert edited["SecretArgs"] == ["*" * len(SECRET)]
+    targets = [
+        (first, "n1"),
+        (second[:12], "n1"),
+        ("db", "n2"),
+        (fourth, "n2"),
+        ("no-such-container", "n2"),
+    ]
+    executor = jobs.start(job["JobId"], *targets)
+    results = jobs.ended(job["JobId"], executor)
+    assert [(item["ContainerId"], item["NodeId"]) for item in results] == targets
+    *good, bad = results
+    for item, full in zip(good, (first, second, third, fourth), strict=True):
+        assert (item["Status"], item["ExitCode"], item["ContainerID"]) == ("FINISHED", 0, full)
+        assert item["Pid"] > 0
+        assert item["ID"]
+        assert item["StartTime"] <= item["EndTime"]
+        assert item["Output"] == "/|b c|app|***|1\nerr\n"
+        assert item["ProcessConfig"]["arguments"][-1] == "*" * len(SECRET)
+        assert jobs.log(job["JobId"], executor, item["ContainerId"]) == item["Output"].encode()
+    assert (bad["Status"], "no-such-container" in bad["E"]) == ("CREATE_FAILED", True)
+    assert "ID" not in bad
+    assert jobs.log(job["JobId"], executor, "no-such-container").decode() == bad["E"]
+    for engine in engines:
+        for item in engine.containers():
+            assert "battery" not in str(item)
+            for exec_id in item["ExecIDs"] or ():
+                assert "battery" not in str(engine.client.api.exec_inspect(exec_id))
 
 
 def assert_invariants_kept(cluster: Cluster) -> None:
@@ -100,21 +109,17 @@ def assert_invariants_kept(cluster: Cluster) -> None:
     wait_until(lambda: not list(cluster.folder.glob("*/execs/*")), why="every control folder is gone")
 
 
-@pytest.mark.timeout(700)
-def test_fifty_targets_and_one_that_hangs(
-    engines: tuple[Engine, Engine], cluster: Cluster, account: Account, shared_folder: Path
+def fifty_targets_and_one_that_hangs(
+    engines: tuple[Engine, Engine], jobs: JobClient, shared_folder: Path
 ) -> None:
     """Catches targets that wait for each other, a cancel that leaves grandchildren, a retry that repeats what
     had succeeded."""
-    open_all(account)
     binds, gate = [f"{shared_folder}:{shared_folder}"], shared_folder / "gate"
     where = [
         (box(engine, f"c{number}", binds=binds), node)
         for node, engine in zip(("n1", "n2"), engines, strict=True)
         for number in range(5)
     ]
-    for name, engine in zip(("n1", "n2"), engines, strict=True):
-        cluster.node(name, settings=engine.env)
     number = mark()
     hang = box(engines[0], "hang", binds=binds)
     engines[0].client.api.exec_start(engines[0].client.api.exec_create(hang, ["touch", "/hang"])["Id"])
@@ -122,36 +127,34 @@ def test_fifty_targets_and_one_that_hangs(
         f"if [ -e /hang ]; then setsid sh -c \\\"trap '' TERM; sleep {number}; :\\\" & "
         f"sleep {number} & wait; fi; until [ -e {gate} ]; do sleep 1; done; echo done"
     )
-    with JobClient(cluster.api(), account) as jobs:
-        job = jobs.save(f'sh -c "{script}"')
-        executor = jobs.start(job, *[where[n % 10] for n in range(49)], (hang, "n1"))
-        wait_until(
-            lambda: jobs.statuses(job, executor).count("RUNNING") == 50,
-            250,
-            0.3,
-            "all run at the same time",
-            lambda: Counter(jobs.statuses(job, executor)),
-        )
-        gate.touch()
-        wait_until(
-            lambda: jobs.statuses(job, executor).count("FINISHED") == 49,
-            250,
-            0.3,
-            "49 end beside the one",
-            lambda: Counter(jobs.statuses(job, executor)),
-        )
-        wait_until(lambda: len(sleepers(number)) >= 3, why="the last one hangs")
-        assert jobs.statuses(job, executor)[-1] == "RUNNING"
-        jobs.ok("POST", f"/{job}/cancel/{executor}")
-        hung = jobs.ended(job, executor)[-1]
-        assert (hung["Status"], "killed by request" in hung["E"]) == ("RUNNING_FAILED", True)
-        assert sleepers(number) == []
-        engines[0].client.api.exec_start(engines[0].client.api.exec_create(hang, ["rm", "/hang"])["Id"])
-        jobs.ok("POST", f"/{job}/retry/{executor}")
-        again = jobs.ok("GET", "?AppName=app")[0]["Executors"][-1]
-        results = jobs.ended(job, again)
-        assert [(item["ContainerId"], item["Status"]) for item in results] == [(hang, "FINISHED")]
-    assert_invariants_kept(cluster)
+    job = jobs.save(f'sh -c "{script}"')
+    executor = jobs.start(job, *[where[n % 10] for n in range(49)], (hang, "n1"))
+    wait_until(
+        lambda: jobs.statuses(job, executor).count("RUNNING") == 50,
+        250,
+        0.3,
+        "all run at the same time",
+        lambda: Counter(jobs.statuses(job, executor)),
+    )
+    gate.touch()
+    wait_until(
+        lambda: jobs.statuses(job, executor).count("FINISHED") == 49,
+        250,
+        0.3,
+        "49 end beside the one",
+        lambda: Counter(jobs.statuses(job, executor)),
+    )
+    wait_until(lambda: len(sleepers(number)) >= 3, why="the last one hangs")
+    assert jobs.statuses(job, executor)[-1] == "RUNNING"
+    jobs.ok("POST", f"/{job}/cancel/{executor}")
+    hung = jobs.ended(job, executor)[-1]
+    assert (hung["Status"], "killed by request" in hung["E"]) == ("RUNNING_FAILED", True)
+    assert sleepers(number) == []
+    engines[0].client.api.exec_start(engines[0].client.api.exec_create(hang, ["rm", "/hang"])["Id"])
+    jobs.ok("POST", f"/{job}/retry/{executor}")
+    again = jobs.ok("GET", "?AppName=app")[0]["Executors"][-1]
+    results = jobs.ended(job, again)
+    assert [(item["ContainerId"], item["Status"]) for item in results] == [(hang, "FINISHED")]
 
 
 def test_binary_output_of_20_mb_is_downloaded_byte_for_byte(

@@ -24,8 +24,7 @@ from workers.models import Attempt, Run
 from workers.vocabulary.states import FINAL, Reason, State
 
 
-@pytest.fixture
-def marker() -> str:
+def new_marker() -> str:
     """A time to sleep that nobody else on the machine sleeps: `sleep <marker>` is recognised by it."""
     return f"{random.SystemRandom().randrange(10**8, 10**9)}"
 
@@ -90,9 +89,30 @@ def stops(
 
 
 @pytest.mark.account
-def test_nothing_survives_the_grace_period(cluster: Cluster, account: Account, marker: str) -> None:
-    """The issue's fourth proof: a shell that ignores TERM, with grandchildren in sessions of their own."""
+def test_nothing_survives_and_the_neighbour_lives(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """On one node; each step says what it catches."""
     cluster.node()
+    nothing_survives_the_grace_period(cluster, account)
+    each_way_out_is_closed_when_the_command_just_ends(cluster, account)
+    grandchildren_are_asked_too(cluster, account)
+    the_neighbour_lives(cluster, account, shared_folder)
+
+
+def test_how_a_kill_goes(cluster: Cluster, account: Account) -> None:
+    """On one node; each step says what it catches."""
+    cluster.node()
+    a_command_that_takes_leave_politely_is_let(cluster, account)
+    a_second_kill_does_not_lengthen_or_shorten_the_grace_period(cluster, account)
+    for who in STOPS:
+        others_kill_as_thoroughly(cluster, account, who)
+    a_kill_that_finds_the_command_ended_changes_nothing(account)
+
+
+def nothing_survives_the_grace_period(cluster: Cluster, account: Account) -> None:
+    """The issue's fourth proof: a shell that ignores TERM, with grandchildren in sessions of their own."""
+    marker = new_marker()
     run_id = submit(account.tenant_id, escaping(marker), grace_s=4)
     wait_until(lambda: output(run_id) == b"up\n", why="all have been started")
     wait_until(lambda: len(alive(marker)) > len(ESCAPES), why="all of them live")
@@ -115,12 +135,9 @@ def test_nothing_survives_the_grace_period(cluster: Cluster, account: Account, m
     assert_invariants(cluster)
 
 
-@pytest.mark.account
-def test_each_way_out_is_closed_when_the_command_just_ends(
-    cluster: Cluster, account: Account, marker: str
-) -> None:
+def each_way_out_is_closed_when_the_command_just_ends(cluster: Cluster, account: Account) -> None:
     """Catches: a daemon that a command leaves behind when it ends: the run's end is the end of all."""
-    cluster.node()
+    marker = new_marker()
     markers = {name: str(int(marker) + number) for number, name in enumerate(ESCAPES)}
     run_ids = {
         name: submit(
@@ -135,9 +152,8 @@ def test_each_way_out_is_closed_when_the_command_just_ends(
     assert_invariants(cluster)
 
 
-def test_a_command_that_takes_leave_politely_is_let(cluster: Cluster, account: Account) -> None:
+def a_command_that_takes_leave_politely_is_let(cluster: Cluster, account: Account) -> None:
     """Catches: KILL before the grace period is over; the last words of a command that are lost."""
-    cluster.node()
     run_id = submit(
         account.tenant_id,
         "trap 'echo cleaning; sleep 1; echo cleaned; exit 9' TERM; echo up; while :; do sleep 0.1; done",
@@ -151,10 +167,8 @@ def test_a_command_that_takes_leave_politely_is_let(cluster: Cluster, account: A
     assert_invariants(cluster)
 
 
-@pytest.mark.account
-def test_grandchildren_are_asked_too(cluster: Cluster, account: Account) -> None:
+def grandchildren_are_asked_too(cluster: Cluster, account: Account) -> None:
     """Catches: TERM for the main process only. A child in its own session says goodbye, its parent waits."""
-    cluster.node()
     child = 'trap "echo child cleaned; exit" TERM; echo child up; while :; do sleep 0.1; done'
     run_id = submit(
         account.tenant_id,
@@ -169,11 +183,9 @@ def test_grandchildren_are_asked_too(cluster: Cluster, account: Account) -> None
     assert_invariants(cluster)
 
 
-def test_a_second_kill_does_not_lengthen_or_shorten_the_grace_period(
-    cluster: Cluster, account: Account, marker: str
-) -> None:
+def a_second_kill_does_not_lengthen_or_shorten_the_grace_period(cluster: Cluster, account: Account) -> None:
     """Catches: an impatient client whose repeated kills put the end off for ever."""
-    cluster.node()
+    marker = new_marker()
     run_id = submit(account.tenant_id, f"trap '' TERM; echo up; while :; do sleep {marker}; done", grace_s=3)
     wait_until(lambda: output(run_id) == b"up\n", why="it is up")
     requests = stops(cluster, run_id, lambda: services.cancel(account.tenant_id, run_id))
@@ -184,11 +196,16 @@ def test_a_second_kill_does_not_lengthen_or_shorten_the_grace_period(
 
 
 @pytest.mark.account
-@pytest.mark.parametrize("grace_s", [0, 1])
-def test_a_fork_bomb_ends(cluster: Cluster, account: Account, marker: str, grace_s: int) -> None:
-    """Catches: a killer that is slower than what it has to kill."""
+def test_fork_bombs_end(cluster: Cluster, account: Account) -> None:
     spare_neighbours(cluster)
     cluster.node()
+    a_fork_bomb_ends(cluster, account, grace_s=0)
+    a_fork_bomb_ends(cluster, account, grace_s=1)
+
+
+def a_fork_bomb_ends(cluster: Cluster, account: Account, grace_s: int) -> None:
+    """Catches: a killer that is slower than what it has to kill."""
+    marker = new_marker()
     bomb = f"b() {{ sleep {marker} & sleep 0.02; b & sleep {marker}; }}"
     run_id = submit(
         account.tenant_id, f"trap '' TERM; {bomb}; b & b & b & wait; sleep {marker}", grace_s=grace_s
@@ -201,10 +218,9 @@ def test_a_fork_bomb_ends(cluster: Cluster, account: Account, marker: str, grace
     assert_invariants(cluster)
 
 
-@pytest.mark.account
-def test_the_neighbour_lives(cluster: Cluster, account: Account, marker: str, shared_folder: Path) -> None:
+def the_neighbour_lives(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: a kill that reaches another run of the same node."""
-    cluster.node()
+    marker = new_marker()
     victim = submit(account.tenant_id, escaping(marker, "own session", "stopped"), grace_s=0)
     gate = shared_folder / "gate"
     other = submit(
@@ -238,11 +254,9 @@ STOPS: dict[str, tuple[Callable[[int, int], object], dict[str, object]]] = {
 }
 
 
-@pytest.mark.parametrize("who", STOPS)
-def test_others_kill_as_thoroughly(cluster: Cluster, account: Account, marker: str, who: str) -> None:
+def others_kill_as_thoroughly(cluster: Cluster, account: Account, who: str) -> None:
     """Catches: a time limit or an operator's kill that is less thorough than a client's."""
-    cluster.node()
-    timeout_s = 15 if who == "its time limit" else None
+    marker, timeout_s = new_marker(), 15 if who == "its time limit" else None
     run_id = submit(account.tenant_id, escaping(marker), grace_s=1, timeout_s=timeout_s)
     wait_until(lambda: output(run_id) == b"up\n", why="it is up")
     stop, expected = STOPS[who]
@@ -253,9 +267,8 @@ def test_others_kill_as_thoroughly(cluster: Cluster, account: Account, marker: s
     assert_invariants(cluster)
 
 
-def test_a_kill_that_finds_the_command_ended_changes_nothing(cluster: Cluster, account: Account) -> None:
+def a_kill_that_finds_the_command_ended_changes_nothing(account: Account) -> None:
     """Catches: a success that becomes a cancel afterwards."""
-    cluster.node()
     run_id = submit(account.tenant_id, "exit 0")
     wait_final(run_id)
     answer = services.cancel(account.tenant_id, run_id)

@@ -2,77 +2,55 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 from django.db import connection, transaction
-from pytest_django.fixtures import Settings
 
 from tests.acceptance.sampling import Sampler, Stream
+from tests.acceptance.three import RACKS, claimed_at, node_of, reasons, three_nodes
 from tests.support.beats import now
-from tests.support.cluster import Cluster, Process
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
-from tests.support.invariants import assert_invariants, open_ledger
-from tests.support.ledger import assert_no_overlap, ticking_command
-from tests.support.waiting import limit, wait_until
+from tests.support.invariants import assert_invariants
+from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node, Run
 from workers.runs import transitions
-from workers.vocabulary.states import Reason, State
-
-RACKS = {"n1": "r1", "n2": "r2", "n3": "r3"}
-
-
-def three_nodes(cluster: Cluster, *, cpus: float = 4, mem_mb: int = 2048) -> dict[str, Process]:
-    """n1, n2, n3 in r1, r2, r3; each says that its host has a name of its own."""
-    nodes = {
-        name: cluster.node(
-            name, cpus=cpus, mem_mb=mem_mb, attributes=f"rack_id={rack},hostname=host-{name}", wait=False
-        )
-        for name, rack in RACKS.items()
-    }
-    for node in nodes.values():
-        wait_until(partial(_settled, node), 90, why=f"{node.name} takes work")
-        assert node.alive, node.text()[-3000:]
-    return nodes
-
-
-def _settled(node: Process) -> bool:
-    return not node.alive or "broker.back" in node.text()
-
-
-def node_of(run_id: int, attempt: int = 1) -> str:
-    return Attempt.objects.get(run_id=run_id, number=attempt).node.name
-
-
-def claimed_at(run_id: int) -> datetime:
-    return Attempt.objects.filter(run_id=run_id).latest("number").claimed_at
+from workers.vocabulary.states import FINAL, State
 
 
 def cancel_all(run_ids: list[int]) -> None:
-    """What has not been claimed, in one statement; what runs ends by itself."""
+    """What has not been claimed, in one statement; what runs ends by itself, and is waited for."""
     with transaction.atomic(), connection.cursor() as cursor:
         transitions.cancel(cursor, run_ids, by="client", operator=False)
+    left = Run.objects.filter(pk__in=run_ids).exclude(state__in=FINAL)
+    wait_until(lambda: not left.exists(), 90, 0.1, "what runs ends", left.count)
 
 
-def reasons(tenant_id: int, run_id: int) -> list[str]:
-    found = services.explain(tenant_id, run_id)["reasons"]
-    assert isinstance(found, list)
-    return [item["message"] for item in found if item["code"] != "broker"]
+# --- nodes that stay ----------------------------------------------------------------------------------------
 
 
-# --- where --------------------------------------------------------------------------------------------------
+@pytest.mark.timeout(900)
+def test_where_and_when_tasks_run(
+    cluster: Cluster, account: Account, stranger: Account, shared_folder: Path
+) -> None:
+    """On the same three nodes, one after another; each step says what it catches."""
+    three_nodes(cluster)
+    constraints_decide_where_a_task_runs(cluster, account)
+    priority_1_goes_first_then_the_oldest(cluster, account, stranger, shared_folder)
+    priority_1_passes_a_long_queue(cluster, account, shared_folder)
+    a_drained_node_finishes_what_it_has_and_takes_nothing_new(cluster, account, shared_folder)
+    five_hundred_tasks_of_two_tenants(cluster, account, stranger, shared_folder)
 
 
-def test_constraints_decide_where_a_task_runs(cluster: Cluster, account: Account) -> None:
+def constraints_decide_where_a_task_runs(cluster: Cluster, account: Account) -> None:
     """Catches: a constraint that is ignored, or matched against the wrong attribute.
 
     Where a task ran is told by the database and, against it, by the task's own working folder.
     """
-    three_nodes(cluster)
     wanted: dict[int, set[str]] = {}
     for _ in range(4):
         for constraints, allowed in (
@@ -100,33 +78,7 @@ def test_constraints_decide_where_a_task_runs(cluster: Cluster, account: Account
     assert_invariants(cluster)
 
 
-@pytest.mark.account
-def test_data_folders_are_apart(cluster: Cluster, account: Account, shared_folder: Path) -> None:
-    """Catches: two nodes that share control files, so that one adopts or sweeps what the other runs."""
-    three_nodes(cluster)
-    gate = shared_folder / "gate"
-    gate.touch()
-    run_ids = [
-        submit(
-            account.tenant_id, f"while test -e {gate}; do sleep 0.1; done", constraints={"rack_id": [rack]}
-        )
-        for rack in RACKS.values()
-    ]
-    for run_id in run_ids:
-        wait_started(run_id)
-    for name, run_id in zip(RACKS, run_ids, strict=True):
-        folders = {path.parts[-4] for path in cluster.folder.glob(f"*/launcher/runs/{run_id}-1")}
-        assert folders == {name}
-    gate.unlink()
-    wait_final(*run_ids)
-    assert_invariants(cluster)
-
-
-# --- when ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.timeout(400)
-def test_five_hundred_tasks_of_two_tenants(
+def five_hundred_tasks_of_two_tenants(
     cluster: Cluster, account: Account, stranger: Account, shared_folder: Path
 ) -> None:
     """Catches: reservations above capacity at any moment, the tenant with 5 tasks behind the one with 495.
@@ -134,7 +86,6 @@ def test_five_hundred_tasks_of_two_tenants(
     The five are submitted after the 495, of which the first twelve hold every CPU until then. Their last one
     must start before a quarter of the others that were waiting then have started.
     """
-    three_nodes(cluster)
     gate = shared_folder / "gate"
     gate.touch()
     holds = f"while test -e {gate}; do sleep 0.2; done; sleep 0.3"
@@ -159,26 +110,28 @@ def test_five_hundred_tasks_of_two_tenants(
     assert_invariants(cluster)
 
 
-def test_priority_1_goes_first_then_the_oldest(
+def priority_1_goes_first_then_the_oldest(
     cluster: Cluster, account: Account, stranger: Account, shared_folder: Path
 ) -> None:
-    """Catches: a priority that is ignored, or an order that is not by submission. One at a time: no luck."""
+    """Catches: a priority that is ignored, or an order that is not by submission.
+
+    Each takes a whole node, always the same one: one at a time, no luck.
+    """
     gate = shared_folder / "gate"
     gate.touch()
-    cluster.node(cpus=1)
-    blocker = submit(account.tenant_id, f"while test -e {gate}; do sleep 0.05; done", cpu=1)
+    whole = partial(submit, cpu=4, constraints={"rack_id": ["r1"]})
+    blocker = whole(account.tenant_id, f"while test -e {gate}; do sleep 0.05; done")
     wait_started(blocker)
-    normal = [submit(owner.tenant_id, "true", cpu=1) for owner in (account, stranger) * 3]
-    urgent = [submit(owner.tenant_id, "true", cpu=1, priority=1) for owner in (account, stranger) * 2]
+    normal = [whole(owner.tenant_id, "true") for owner in (account, stranger) * 3]
+    urgent = [whole(owner.tenant_id, "true", priority=1) for owner in (account, stranger) * 2]
     gate.unlink()
     wait_final(blocker, *normal, *urgent)
     assert sorted(normal + urgent, key=claimed_at) == urgent + normal
     assert_invariants(cluster)
 
 
-def test_priority_1_passes_a_long_queue(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+def priority_1_passes_a_long_queue(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: a high-priority task that waits behind normal ones on a busy cluster."""
-    three_nodes(cluster)
     gate = shared_folder / "gate"
     gate.touch()
     holds = f"while test -e {gate}; do sleep 0.2; done; sleep 0.3"
@@ -195,55 +148,12 @@ def test_priority_1_passes_a_long_queue(cluster: Cluster, account: Account, shar
     assert_invariants(cluster)
 
 
-@pytest.mark.parametrize("owner", ["same tenant", "other tenant", "other tenant behind a long queue"])
-def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
-    cluster: Cluster, account: Account, stranger: Account, owner: str
-) -> None:
-    """Catches starvation: small tasks take each CPU that becomes free, a whole node never does by itself.
-
-    Once it has been passed over for 2 s a node is kept for it: from then on that takes no small task until
-    the large one has started there, and the others go on. No reservation exceeds capacity.
-    """
-    cluster.env["GANTRY_RESERVE_AFTER_S"] = "2"
-    three_nodes(cluster)
-    # A long queue: more than the 12 CPUs could work off within the bound.
-    depth = 400 if "queue" in owner else 120
-    with Sampler(), Stream(account.tenant_id, depth) as stream:
-        wait_until(lambda: stream.ended >= 24, why="the stream flows")
-        tenant = account if owner == "same tenant" else stranger
-        large = submit(tenant.tenant_id, "echo large", cpu=4)
-        kept = wait_until(
-            lambda: list(Node.objects.filter(reserved_for=large)) or run(large).attempt,
-            every_s=0.01,
-            why="a node is kept for it, unless it starts at once",
-        )
-        moment = now()
-        (ended,) = wait_final(large)
-        small = Attempt.objects.filter(run_id__in=stream.run_ids)
-        if isinstance(kept, list):
-            assert [node.name for node in kept] == [node_of(large)]
-            meanwhile = small.filter(node=kept[0], claimed_at__range=(moment, claimed_at(large)))
-            assert not meanwhile.exists(), "its node took small tasks all the same"
-        there = Run.objects.filter(pk__in=stream.run_ids, created_at__lt=claimed_at(large))
-        waiting = there.exclude(attempts__claimed_at__lt=claimed_at(large)).count()
-        elsewhere = small.filter(claimed_at__range=(ended.created_at, claimed_at(large)))
-        assert ended.state == State.SUCCEEDED
-        assert waiting > 10, "the stream ran dry: this proves nothing"
-        assert elsewhere.exclude(node__name=node_of(large)).exists(), "the other nodes stood still for it"
-    cancel_all(stream.run_ids)
-    assert_invariants(cluster)
-
-
-# --- an operator takes nodes out ----------------------------------------------------------------------------
-
-
-def test_a_drained_node_finishes_what_it_has_and_takes_nothing_new(
+def a_drained_node_finishes_what_it_has_and_takes_nothing_new(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """Catches: work that is killed by a drain, or given to a draining node."""
     gate = shared_folder / "gate"
     gate.touch()
-    three_nodes(cluster)
     here = {"rack_id": ["r1"]}
     running = submit(
         account.tenant_id, f"while test -e {gate}; do sleep 0.05; done; echo done", constraints=here
@@ -267,118 +177,67 @@ def test_a_drained_node_finishes_what_it_has_and_takes_nothing_new(
     assert_invariants(cluster)
 
 
-@pytest.mark.parametrize("told", ["at once", "by its heartbeat"])
-def test_a_removed_node_kills_what_it_runs_and_others_take_it_over(
-    cluster: Cluster, account: Account, shared_folder: Path, told: str
-) -> None:
-    """Catches: work that goes on on a node that was taken out, or two attempts of it at once.
+@pytest.mark.account
+def test_data_folders_are_apart(cluster: Cluster, account: Account, shared_folder: Path) -> None:
+    """Catches: two nodes that share control files, so that one adopts or sweeps what the other runs."""
+    three_nodes(cluster)
+    gate = shared_folder / "gate"
+    gate.touch()
+    run_ids = [
+        submit(
+            account.tenant_id, f"while test -e {gate}; do sleep 0.1; done", constraints={"rack_id": [rack]}
+        )
+        for rack in RACKS.values()
+    ]
+    for run_id in run_ids:
+        wait_started(run_id)
+    for name, run_id in zip(RACKS, run_ids, strict=True):
+        folders = {path.parts[-4] for path in cluster.folder.glob(f"*/launcher/runs/{run_id}-1")}
+        assert folders == {name}
+    gate.unlink()
+    wait_final(*run_ids)
+    assert_invariants(cluster)
 
-    With the broker away nobody rings: the node learns it from its own heartbeat.
+
+@pytest.mark.timeout(900)
+def test_a_large_task_starts_under_an_endless_stream_of_small_ones(
+    cluster: Cluster, account: Account, stranger: Account
+) -> None:
+    """Catches starvation: small tasks take each CPU that becomes free, a whole node never does by itself.
+
+    Once it has been passed over for 2 s a node is kept for it: from then on that takes no small task until
+    the large one has started there, and the others go on. No reservation exceeds capacity.
     """
-    ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
-    gate.touch()
-    if told == "by its heartbeat":
-        cluster.env["GANTRY_LOOK_S"] = "5"
-    nodes = three_nodes(cluster)
-    tick = ticking_command(ledger, "a", while_exists=gate, deaf=True)
-    retried = submit(account.tenant_id, tick, constraints={"rack_id": ["r1", "r2"]}, retries=1, grace_s=1)
-    wait_started(retried)
-    first = node_of(retried)
-    alone = submit(account.tenant_id, "sleep 600", constraints={"rack_id": [RACKS[first]]})
-    wait_started(alone)
-    if told == "at once":
-        services.remove_node(first)
-    else:
-        Node.objects.filter(name=first).update(mode=Node.Mode.REMOVED)
-    (ended,) = wait_final(alone)
-    assert (ended.state, ended.reason) == (State.FAILED, Reason.NODE_GONE)
-    assert ended.message == "Command was killed: its node was removed"
-    wait_until(lambda: run(retried).attempt == 2 and run(retried).started_at, why="it runs on the other node")
-    assert {first, node_of(retried, 2)} == {"n1", "n2"}
-    gate.unlink()
-    (again,) = wait_final(retried)
-    assert again.state == State.SUCCEEDED
-    assert Attempt.objects.get(run_id=retried, number=1).reason == Reason.NODE_GONE
-    assert_no_overlap(ledger, "a", attempts=2)
-    assert nodes[first].alive
-    nowhere = submit(account.tenant_id, "true", constraints={"rack_id": [RACKS[first]]})
-    assert reasons(account.tenant_id, nowhere) == [f"no node has rack_id in [{RACKS[first]}]"]
-    services.cancel(account.tenant_id, nowhere)
+    cluster.env["GANTRY_RESERVE_AFTER_S"] = "2"
+    three_nodes(cluster)
+    large_under_a_stream(cluster, account, account)
+    large_under_a_stream(cluster, account, stranger)
+    # A long queue: more than the 12 CPUs could work off within the bound.
+    large_under_a_stream(cluster, account, stranger, depth=400)
+
+
+def large_under_a_stream(cluster: Cluster, account: Account, owner: Account, depth: int = 120) -> None:
+    """One large task of ``owner`` under a stream of ``account``."""
+    with Sampler(), Stream(account.tenant_id, depth) as stream:
+        wait_until(lambda: stream.ended >= 24, why="the stream flows")
+        large = submit(owner.tenant_id, "echo large", cpu=4)
+        kept = wait_until(
+            lambda: list(Node.objects.filter(reserved_for=large)) or run(large).attempt,
+            every_s=0.01,
+            why="a node is kept for it, unless it starts at once",
+        )
+        moment = now()
+        (ended,) = wait_final(large)
+        small = Attempt.objects.filter(run_id__in=stream.run_ids)
+        if isinstance(kept, list):
+            assert [node.name for node in kept] == [node_of(large)]
+            meanwhile = small.filter(node=kept[0], claimed_at__range=(moment, claimed_at(large)))
+            assert not meanwhile.exists(), "its node took small tasks all the same"
+        there = Run.objects.filter(pk__in=stream.run_ids, created_at__lt=claimed_at(large))
+        waiting = there.exclude(attempts__claimed_at__lt=claimed_at(large)).count()
+        elsewhere = small.filter(claimed_at__range=(ended.created_at, claimed_at(large)))
+        assert ended.state == State.SUCCEEDED
+        assert waiting > 10, "the stream ran dry: this proves nothing"
+        assert elsewhere.exclude(node__name=node_of(large)).exists(), "the other nodes stood still for it"
+    cancel_all(stream.run_ids)
     assert_invariants(cluster)
-
-
-def test_a_removed_node_may_not_come_back_until_an_operator_says_so(
-    cluster: Cluster, account: Account
-) -> None:
-    """Catches: a machine that was taken out and joins again by itself at its next boot."""
-    first = cluster.node()
-    services.remove_node("n1")
-    first.terminate()
-    again = cluster.node(wait=False)
-    assert again.popen.wait(limit(60)) != 0
-    assert (
-        "node n1 was removed by an operator: undrain it with force=1 first, or use another name"
-        in again.text()
-    )
-    services.set_node_mode("n1", "ready", force=True)
-    cluster.node()
-    (ended,) = wait_final(submit(account.tenant_id, "true"))
-    assert ended.state == State.SUCCEEDED
-    assert_invariants(cluster)
-
-
-def test_a_silent_node_is_told_of_and_its_work_goes_elsewhere(
-    cluster: Cluster, account: Account, shared_folder: Path, settings: Settings
-) -> None:
-    """Catches: an operator who is told nothing, work that is never given up, two attempts at once."""
-    settings.GANTRY_LEASE_S, settings.GANTRY_NODE_LOST_AFTER_S = (
-        3,
-        20,
-    )  # as the nodes have it: explain reads them
-    cluster.env |= {
-        "GANTRY_LEASE_S": "3",
-        "GANTRY_NODE_LOST_AFTER_S": "20",
-        "GANTRY_GUARD_MARGIN_S": "4",
-    }
-    ledger, gate = open_ledger(shared_folder), shared_folder / "gate"
-    gate.touch()
-    nodes = three_nodes(cluster)
-    tick = ticking_command(ledger, "a", while_exists=gate)
-    retried = submit(account.tenant_id, tick, constraints={"rack_id": ["r1", "r2"]}, retries=1)
-    wait_started(retried)
-    first = node_of(retried)
-    alone = submit(account.tenant_id, "sleep 600", constraints={"rack_id": [RACKS[first]]})
-    wait_started(alone)
-    nodes[first].kill()
-    waiting = submit(account.tenant_id, "true", constraints={"rack_id": [RACKS[first]]})
-    told = wait_until(
-        lambda: [text for text in reasons(account.tenant_id, alone) if "silent" in text], why="it is told"
-    )
-    assert told[0].startswith(f"node {first} has been silent for ")
-    assert "the attempt is given up in " in told[0]
-    assert reasons(account.tenant_id, waiting)[0].startswith(f"node {first} has been silent for ")
-    (ended,) = wait_final(alone)
-    assert (ended.state, ended.reason) == (State.FAILED, Reason.UNREACHABLE)
-    assert ended.message.startswith(f"node {first} has been silent for ")
-    wait_until(lambda: run(retried).attempt == 2 and run(retried).started_at, why="it runs on the other node")
-    assert node_of(retried, 2) != first
-    gate.unlink()
-    wait_final(retried)
-    assert_no_overlap(ledger, "a", attempts=2)
-    cluster.node(first, attributes=f"rack_id={RACKS[first]}")
-    (taken,) = wait_final(waiting)
-    assert taken.state == State.SUCCEEDED
-    assert_invariants(cluster)
-
-
-def test_removing_a_silent_node_by_force_closes_its_work_at_once(cluster: Cluster, account: Account) -> None:
-    """Catches: an operator's word that is not taken, or work that is closed without a reason."""
-    worker = cluster.node()
-    run_id = submit(account.tenant_id, "sleep 600")
-    wait_started(run_id)
-    worker.kill()
-    services.remove_node("n1", force=True)
-    found = run(run_id)
-    assert (found.state, found.reason, found.message) == (
-        State.FAILED, Reason.NODE_GONE, "node n1 was removed by an operator",
-    )  # fmt: skip

@@ -70,6 +70,7 @@ class Agent:
         self._slots = slots
         self._memory = Memory()
         self._wake = threading.Event()
+        self._duties_rung = threading.Event()
         self._lock = threading.Lock()
         self._handed: dict[Lease, Watch] = {}
         self._active: dict[Lease, Watch] = {}
@@ -104,6 +105,7 @@ class Agent:
             ("reconciler", self._reconcile_forever),
             ("duties", self._duties_forever),
             ("ring", self._listen),
+            ("duties-ring", self._listen_for_duties),
         ):
             threading.Thread(target=self._guarded(work), name=name, daemon=True).start()
         log.info("agent.started", node=self.registration.name, incarnation=self.registration.incarnation)
@@ -112,6 +114,7 @@ class Agent:
         """Stop in good order: leave what runs, give back what has not started, say goodbye."""
         self.detaching.set()
         self._wake.set()
+        self._duties_rung.set()
         deadline = time.monotonic() + timeout_s
         while self._active and time.monotonic() < deadline - 2.0:
             time.sleep(0.02)
@@ -344,11 +347,15 @@ class Agent:
             self.detaching.wait(settings.GANTRY_RECONCILE_S)
 
     def _duties_forever(self) -> None:
-        rota = Rota()
+        rota, rung = Rota(), False
         while not self.detaching.is_set():
-            rest_s = rota.turn()
+            rest_s = rota.turn(rung)
             connection.close()
-            self.detaching.wait(rest_s)
+            rung = self._duties_rung.wait(rest_s)
+            self._duties_rung.clear()
+
+    def _listen_for_duties(self) -> None:
+        doorbell.listen(self._duties_rung.set, self.detaching, lambda _: None, doorbell.DUTIES)
 
     def _listen(self) -> None:
         doorbell.listen(self.wake, self.detaching, lambda _: None)

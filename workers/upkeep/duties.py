@@ -32,13 +32,13 @@ class Rota:
         }
         self._due = dict.fromkeys(self._duties, float("-inf"))
 
-    def turn(self) -> float:
+    def turn(self, rung: bool = False) -> float:
         """Do what is due; returns the seconds until the next one is.
 
-        A duty that fails is told, and due again.
+        ``rung``: somebody rang; those that hear it are due. A duty that fails is told, and due again.
         """
         for name, duty in self._duties.items():
-            if time.monotonic() >= self._due[name]:
+            if time.monotonic() >= self._due[name] or (rung and duty.hears):
                 self._do(name, duty)
                 self._due[name] = time.monotonic() + duty.every_s
         return max(0.0, min(self._due.values(), default=time.monotonic() + _IDLE_S) - time.monotonic())

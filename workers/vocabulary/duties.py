@@ -8,7 +8,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Duty:
-    """``look`` does one bounded round and returns {what: how many}; called every ``every_s`` seconds."""
+    """``look`` does one bounded round and returns {what: how many}.
+
+    Called every ``every_s`` seconds, and at once when somebody rings (doorbell.ring_duties) if it ``hears``.
+    """
 
     every_s: float
     look: Callable[[], Mapping[str, int]]
+    hears: bool = False

@@ -152,74 +152,33 @@ def up() -> Iterator[Up]:
     shutil.rmtree(folder)
 
 
-def test_a_running_command_outlives_ctrl_c_and_is_taken_up_again(up: Up, shared_folder: Path) -> None:
-    gate = shared_folder / "gate"
-    gate.touch()
-    first = up.start()
-    task_id = up.submit(f"echo born; while test -e {gate}; do sleep 0.1; done; echo done")
-    up.wait(task_id, lambda status: status == 1)
-    wait_until(
-        lambda: up.client.text(f"/v1/tasks/{task_id}/logs?stream=stdout") == "born\n", why="it says so"
-    )
-    running = up.children(f"test -e {gate}")
-    assert running
+@pytest.mark.timeout(900)
+def test_a_service_is_stopped_and_started_again(up: Up, shared_folder: Path) -> None:
+    """What is made up is printed once and kept nowhere; one supervisor a folder, and a second node beside it;
+    a running command outlives Ctrl-C and is taken up again; a second Ctrl-C hurries."""
+    first = up.start(GANTRY_BOOTSTRAP_TOKEN="")
+    [token] = re.findall(r"gnt_[A-Za-z0-9_-]{20,}", up.forget_output())
+    assert up.opens(token) == 200
+    up.client = Client(up.client.url, token)
 
-    assert up.stop(first) == 0
-    assert up.said("Stopped in")
-    assert fetch(up.client.url)[0] == 0
-    # Any: a shell that has forked and not yet executed its `sleep` looks like itself for a moment.
-    assert any(alive(pid) for pid in running)
-    up.forget_output()
-    second = up.start()
-    gate.unlink()
+    _one_supervisor_and_a_second_node(up)
+    second = _ctrl_c_and_the_next_start(up, first, shared_folder)
 
-    assert up.wait(task_id)["taskStatus"] == 2
-    assert up.client.text(f"/v1/tasks/{task_id}/logs?stream=stdout") == "born\ndone\n"
-    assert up.task(task_id)["message"] == "Command exited with status 0"
-    assert up.stop(second) == 0
-
-
-def test_everything_that_is_killed_comes_back(up: Up) -> None:
-    process = up.start()
-    data = DataFolder(up.folder / "data")
-    for mark, name in (("granian", "api"), ("manage.py node", "worker"), ("flower", "flower")):
-        os.kill(up.children(mark)[0], signal.SIGKILL)
-        wait_until(lambda: up.said(f"{name:<10} was killed by SIGKILL"), why=f"{name} is missed")  # noqa: B023
-    for server in (data.postgres(), data.redis()):
-        server.kill()
-        wait_until(
-            lambda: up.said(f"{server.title} was gone, started again"),  # noqa: B023
-            why=f"{server.title} is missed",
-        )
-    wait_until(up.ready, 120, why="it is ready again")
-
-    assert up.wait(up.submit("true"))["taskStatus"] == 2
-    wait_until(lambda: fetch(f"http://127.0.0.1:{up.flower_port}/")[0] == 401, 120, why="Flower is back")
-    assert up.stop(process) == 0
-    assert up.children("granian") + up.children("manage.py") + up.children("flower") == []
-    assert data.postgres().pids == data.redis().pids == []
+    made = up.run("manage", "create_token", "admin", "--json")
+    assert made.wait(limit(120)) == 0
+    [another] = re.findall(r"gnt_[A-Za-z0-9_-]{20,}", up.forget_output())
+    assert up.opens(another) == 200
+    assert up.opens(token) == 200
+    _a_second_ctrl_c_hurries(up, second)
+    kept = [
+        path
+        for path in (up.folder / "data").rglob("*")
+        if path.is_file() and token.encode() in path.read_bytes()
+    ]
+    assert kept == []
 
 
-def test_a_killed_supervisor_leaves_servers_that_the_next_one_takes(up: Up) -> None:
-    first = up.start()
-    first.kill()
-    first.wait()
-    wait_until(
-        lambda: not up.children("granian") + up.children("manage.py") + up.children("flower"),
-        why="all children are gone",
-    )
-    assert DataFolder(up.folder / "data").postgres().running
-    up.forget_output()
-
-    second = up.start()
-
-    assert up.forget_output().count("ran already, used as it is") == 2
-    assert up.wait(up.submit("true"))["taskStatus"] == 2
-    assert up.stop(second) == 0
-
-
-def test_one_supervisor_a_folder_and_a_second_node_beside_it(up: Up) -> None:
-    up.start()
+def _one_supervisor_and_a_second_node(up: Up) -> None:
     refused = up.run("up", GANTRY_PORT=str(free_ports(1)[0]))
     assert refused.wait(limit(120)) == 1
     assert up.said(f"is in use by another `make up` (process {up.started[0].pid})")
@@ -237,38 +196,88 @@ def test_one_supervisor_a_folder_and_a_second_node_beside_it(up: Up) -> None:
     wait_until(up.ready, why="it is ready")
 
 
-def test_what_is_made_up_is_printed_once_and_kept_nowhere(up: Up) -> None:
-    first = up.start(GANTRY_BOOTSTRAP_TOKEN="")
-    [token] = re.findall(r"gnt_[A-Za-z0-9_-]{20,}", up.forget_output())
-    assert up.opens(token) == 200
+def _ctrl_c_and_the_next_start(
+    up: Up, first: subprocess.Popen[bytes], shared_folder: Path
+) -> subprocess.Popen[bytes]:
+    gate = shared_folder / "gate"
+    gate.touch()
+    task_id = up.submit(f"echo born; while test -e {gate}; do sleep 0.1; done; echo done")
+    up.wait(task_id, lambda status: status == 1)
+    wait_until(
+        lambda: up.client.text(f"/v1/tasks/{task_id}/logs?stream=stdout") == "born\n", why="it says so"
+    )
+    running = up.children(f"test -e {gate}")
+    assert running
+
     assert up.stop(first) == 0
+    assert up.said("Stopped in")
+    assert fetch(up.client.url)[0] == 0
+    # Any: a shell that has forked and not yet executed its `sleep` looks like itself for a moment.
+    assert any(alive(pid) for pid in running)
     up.forget_output()
-
     second = up.start(GANTRY_BOOTSTRAP_TOKEN="")
+    assert "gnt_" not in up.forget_output(), "what was made up is printed once"
+    gate.unlink()
 
-    assert "gnt_" not in up.forget_output()
-    made = up.run("manage", "create_token", "admin", "--json")
-    assert made.wait(limit(120)) == 0
-    [another] = re.findall(r"gnt_[A-Za-z0-9_-]{20,}", up.forget_output())
-    assert up.opens(another) == 200
-    assert up.opens(token) == 200
-    assert up.stop(second) == 0
-    kept = [
-        path
-        for path in (up.folder / "data").rglob("*")
-        if path.is_file() and token.encode() in path.read_bytes()
-    ]
-    assert kept == []
+    assert up.wait(task_id)["taskStatus"] == 2
+    assert up.client.text(f"/v1/tasks/{task_id}/logs?stream=stdout") == "born\ndone\n"
+    assert up.task(task_id)["message"] == "Command exited with status 0"
+    return second
 
 
-def test_a_second_ctrl_c_hurries_and_an_early_one_stops_the_start(up: Up) -> None:
+@pytest.mark.timeout(900)
+def test_a_service_is_interrupted_and_killed(up: Up) -> None:
+    """An early Ctrl-C stops the start; a killed supervisor leaves servers that the next one takes; everything
+    that is killed comes back, and nothing of it is left at the end."""
     early = up.run()
     wait_until(lambda: up.said("postgres"), 120, why="it starts Postgres")
     assert up.stop(early) == 0
     assert up.said("Stopped before it was up.")
     up.forget_output()
 
-    process = up.start()
+    first = up.start()
+    first.kill()
+    first.wait()
+    wait_until(
+        lambda: not up.children("granian") + up.children("manage.py") + up.children("flower"),
+        why="all children are gone",
+    )
+    assert DataFolder(up.folder / "data").postgres().running
+    up.forget_output()
+
+    second = up.start()
+
+    assert up.forget_output().count("ran already, used as it is") == 2
+    assert up.wait(up.submit("true"))["taskStatus"] == 2
+    _everything_that_is_killed_comes_back(up)
+    assert up.stop(second) == 0
+    _nothing_is_left(up)
+
+
+def _nothing_is_left(up: Up) -> None:
+    assert up.children("granian") + up.children("manage.py") + up.children("flower") == []
+    data = DataFolder(up.folder / "data")
+    assert data.postgres().pids == data.redis().pids == []
+
+
+def _everything_that_is_killed_comes_back(up: Up) -> None:
+    data = DataFolder(up.folder / "data")
+    for mark, name in (("granian", "api"), ("manage.py node", "worker"), ("flower", "flower")):
+        os.kill(up.children(mark)[0], signal.SIGKILL)
+        wait_until(lambda: up.said(f"{name:<10} was killed by SIGKILL"), why=f"{name} is missed")  # noqa: B023
+    for server in (data.postgres(), data.redis()):
+        server.kill()
+        wait_until(
+            lambda: up.said(f"{server.title} was gone, started again"),  # noqa: B023
+            why=f"{server.title} is missed",
+        )
+    wait_until(up.ready, 120, why="it is ready again")
+
+    assert up.wait(up.submit("true"))["taskStatus"] == 2
+    wait_until(lambda: fetch(f"http://127.0.0.1:{up.flower_port}/")[0] == 401, 120, why="Flower is back")
+
+
+def _a_second_ctrl_c_hurries(up: Up, process: subprocess.Popen[bytes]) -> None:
     [worker] = up.children("manage.py node")
     os.kill(worker, signal.SIGSTOP)  # one that cannot react: 15 s of grace without hurry
     process.send_signal(signal.SIGINT)

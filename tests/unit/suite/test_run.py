@@ -14,8 +14,10 @@ from tests.support.cluster import ROOT
 from tests.support.machine import alive
 from tests.support.waiting import wait_until
 
+#: Only the plugins that the runner needs: those that installed packages bring take half of a start.
 _INI = """[pytest]
-addopts = --strict-markers -p no:cacheprovider -p no:django -p no:schemathesis -p tests.support.passes
+addopts = --strict-markers -p no:cacheprovider -p xdist.plugin -p pytest_timeout -p _hypothesis_pytestplugin
+    -p tests.support.passes
 timeout_method = thread
 """
 #: ``tries()`` counts the calls of a test over all processes.
@@ -49,7 +51,11 @@ class Project:
         return subprocess.Popen(
             [sys.executable, "-m", "tests.tools.run", str(workers), *arguments],
             cwd=self.folder,
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},
+            env={
+                "PATH": os.environ["PATH"],
+                "PYTHONPATH": str(ROOT),
+                "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+            },
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

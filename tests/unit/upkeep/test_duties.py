@@ -72,7 +72,7 @@ def test_nothing_registered_is_nothing_to_do(registered: Any) -> None:
 
 
 def test_a_duty_that_is_not_there_is_named(settings: Any) -> None:
-    settings.GANTRY_DUTIES = {"admission": "queues.admission.DUTY"}
+    settings.GANTRY_DUTIES = {"admission": "queues.elsewhere.DUTY"}
     with pytest.raises(ImportError, match="queues"):
         Rota()
 

@@ -1,0 +1,30 @@
+"""What workers do for the queues every few seconds, and when somebody rings: settle, then admit.
+
+Providers are asked by threads of their own: one that is slow delays nothing but itself.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from django.conf import settings
+
+from queues.admission.look import look_at_all
+from queues.admission.settle import settle
+from queues.providers.refresh import refresh_all
+from workers.vocabulary.duties import Duty
+
+
+def look() -> dict[str, int]:
+    """Settle first: what is given back can be admitted in the same look."""
+    return {**settle(), "admitted": look_at_all()}
+
+
+def ask() -> dict[str, int]:
+    """Have the external providers asked."""
+    refresh_all()
+    return {}
+
+
+DUTY: Final = Duty(every_s=settings.GANTRY_QUEUE_LOOK_S, look=look, hears=True)
+ASKING: Final = Duty(every_s=settings.GANTRY_QUEUE_SNAPSHOT_S, look=ask)
