@@ -75,7 +75,8 @@ def test_no_call_reads_the_queue(api: Api) -> None:
         call()
         seq, index = (now - was for now, was in zip(read(), before, strict=True))
         assert seq == 0, name
-        assert index <= 60, name
+        # An explanation counts who is ahead, up to a thousand.
+        assert index <= (4000 if name == "explain" else 60), name
     admit("n5000")
     before = read()
     data(api.delete("/v1/vm/n5000"))
