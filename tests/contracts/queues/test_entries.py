@@ -70,6 +70,19 @@ def test_an_unused_type_is_an_empty_list(api: Api) -> None:
     assert not Queue.objects.exists()
 
 
+def test_a_type_without_pools_waits_and_says_so(api: Api) -> None:
+    api.create("d")
+    why = data(api.get("/v1/vm/d/explain"))
+    assert (why["state"], why["position"]) == ("queued", 1)
+    assert why["reasons"][0]["code"] == "no_pools"
+    assert why["reasons"][0]["remedy"]
+    error(api.get("/v1/vm/nothing/explain"), 404)
+    admit("d")
+    assert data(api.get("/v1/vm/d/explain"))["state"] == "running"
+    api.delete("/v1/vm/d")
+    assert data(api.get("/v1/vm/d/explain"))["state"] == "finished"
+
+
 def test_another_type_is_another_queue(api: Api) -> None:
     api.create("a")
     api.create("a", kind="gpu", data={"V100": 2}, callback="http://r.example/a")
