@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from queues import locks, moving, services, simulate
+from queues import locks
 from queues.admission.look import look_at_all
-from queues.explain import explain
+from queues.entries import moving, services
+from queues.entries.explain import explain
+from queues.entries.wire import MoveRequest
 from queues.models import Entry, OwnerHolding, Queue, TypePolicy, WaitingClass
-from queues.wire import MoveRequest
+from queues.operators import simulate
 from tests.integration.queues.scene import KIND, entry, pool, running
 from tests.support.seeds import seed
 from workers.models import Node, Tenant
@@ -158,7 +160,7 @@ def test_a_simulation_changes_nothing_and_names_what_is_wrong(tenant: Tenant) ->
     assert WaitingClass.objects.get(waiting__gt=0).waiting == 1
     with pytest.raises(NotFound, match=r"^withdraw\[0\]: "):
         simulate.simulate(tenant.pk, KIND, simulate.parse(KIND, {"withdraw": ["nobody"]}))
-    with pytest.raises(InvalidInput, match=r"submit\[0\]: owner_id is missing"):
+    with pytest.raises(InvalidInput, match=r"submit\[0\]\.owner_id is missing"):
         simulate.parse(KIND, {"submit": [{"data": {}}]})
 
 
