@@ -85,13 +85,11 @@ def test_no_capacity_says_how_many_hosts_meet_each_condition(tenant: Tenant) -> 
     said = reason(tenant, "second")
     assert said["level"] == "no_capacity"
     assert said["conditions"] == [
-        {"condition": "hosts with 4 VCPU free", "satisfied": 1, "of": 3},
-        {"condition": "aggregates that can hold all 3 instances", "satisfied": 0, "of": 1},
+        {"condition": "hosts have 4 VCPU free", "satisfied": 1, "of": 3},
+        {"condition": "aggregates can hold all 3 instances", "satisfied": 0, "of": 1},
     ]
-    assert said["message"] == (
-        "1 of 3 hosts with 4 VCPU free; 0 of 1 aggregates that can hold all 3 instances"
-    )
-    assert [each["action"] for each in said["suggestions"]] == ["host", "end"]
+    assert said["message"] == ("1 of 3 hosts have 4 VCPU free; 0 of 1 aggregates can hold all 3 instances")
+    assert [each["action"] for each in said["suggestions"]] == ["end", "host"]
 
 
 def test_who_is_ahead_is_named_for_the_own_tenant_only(tenant: Tenant, other: Tenant) -> None:
@@ -122,7 +120,8 @@ def test_over_quota(tenant: Tenant) -> None:
     said = reason(tenant, "b")
     assert said["message"] == "x holds 2 of its quota of 3 VCPU, and this needs 2"
     assert (said["need"], said["free"], said["quota"]) == (2, 1, 3)
-    assert said["suggestions"][0] == {
+    assert [each["action"] for each in said["suggestions"]] == ["end", "quota"]
+    assert said["suggestions"][1] == {
         "action": "quota",
         "resource": "VCPU",
         "amount": 4,
