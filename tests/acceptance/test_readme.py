@@ -13,7 +13,7 @@ from tests.support import images
 from tests.support.cluster import ROOT, Cluster
 from tests.support.engine import output
 from tests.support.engines import Engine
-from tests.support.fixtures import Account
+from tests.support.fixtures import Account, make_account
 from tests.support.jobs import box, open_all
 from tests.support.waiting import limit, wait_until
 from workers.models import Run
@@ -57,7 +57,9 @@ def test_the_first_tasks_of_the_readme(engine: Engine, cluster: Cluster, account
     images.tag(engine, "busybox:latest")
     cluster.node(settings=engine.env)
     reader = Reader(cluster.api().url, account.token)
-    answers = [reader.read(line) for line in curl_lines() if "/api/jobs" not in line]
+    answers = [
+        reader.read(line) for line in curl_lines() if not re.search("/api/jobs|/v1/queues|/v1/vm", line)
+    ]
     submitted, asked, followed, picky, explained, killed, box = answers
     assert json.loads(submitted) == {"status": 0, "message": "OK", "data": {"taskId": 1}}
     assert json.loads(asked)["data"][0]["taskName"] == "hello"
@@ -77,6 +79,16 @@ def test_the_first_tasks_of_the_readme(engine: Engine, cluster: Cluster, account
     # There is no registry here: the image at hand runs, and the message says so.
     assert "busybox:latest could not be pulled" in Run.objects.get(pk=3).message
     images.forget(engine, "busybox:latest")
+    _wait_for_resources(reader, account)
+
+
+def _wait_for_resources(reader: Reader, account: Account) -> None:
+    """The queues of the README, which needs no node but one that looks."""
+    reader.env["TOKEN"] = make_account(account.tenant, scopes=("read", "submit", "operate")).token
+    declare, ask, explain = (line for line in curl_lines() if re.search("/v1/queues|/v1/vm", line))
+    assert json.loads(reader.read(declare))["aggregate"] == "rack-1"
+    assert json.loads(reader.read(ask))["data"]["Status"] == "queued"
+    wait_until(lambda: json.loads(reader.read(explain))["data"]["state"] == "running", why="it is admitted")
 
 
 def test_the_saved_jobs_of_the_readme(engine: Engine, cluster: Cluster, account: Account) -> None:
