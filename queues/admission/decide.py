@@ -64,9 +64,12 @@ class _Round:
         }
         self.held = {key: dict(amounts) for key, amounts in snapshot.held.items()}
         self.shares = {queue: dict(amounts) for queue, amounts in snapshot.shares.items()}
-        self.capacity = _capacity(snapshot)
+        self.capacity = snapshot.capacity()
         #: Aggregate -> the entry that keeps others out of it.
         self.closed: dict[str, int] = {}
+        #: Strict: the queues whose entries do so.
+        self.blocking: set[int] = set()
+        self.queues = {cls.queue for cls in snapshot.classes}
         #: Strict: (queue, owner) whose first entry waits for its quota -> that entry.
         self.stopped: dict[tuple[int, str], int] = {}
         self.reservation: Reservation | None = None
@@ -96,8 +99,8 @@ class _Round:
                 lines.drop(cls)
                 continue
             known = lines.advance(cls)
-            if self.reservation is not None and self.reservation.entry == head.id:
-                self._unreserve(lines)
+            if self._reopens(cls, head):
+                self._reopen(lines)
             if not known:
                 more = True  # the rest of the class is not in the snapshot, and may be next in line
                 break
@@ -130,11 +133,23 @@ class _Round:
         self.reservation, self.reserved_for = reservation, cls
         self.closed[reservation.aggregate] = reservation.entry
 
-    def _unreserve(self, lines: Lines) -> None:
-        """Its entry is admitted: whoever had to wait may go now, or have the next reservation."""
+    def _reopens(self, cls: Class, head: Head) -> bool:
+        """Whether it may be somebody else's turn where somebody blocks, now that this entry is admitted.
+
+        Strict: its tenant holds more now, and those of it that block are not the first ones any more. Best
+        effort: it is the one for which an aggregate was kept.
+        """
+        if self.snapshot.strict:
+            return cls.queue in self.blocking and len(self.queues) > 1
+        return self.reservation is not None and self.reservation.entry == head.id
+
+    def _reopen(self, lines: Lines) -> None:
+        """Whoever had to wait is looked at again."""
         self.closed.clear()
-        self.reservation = self.reserved_for = None
+        self.blocking.clear()
+        self.stopped.clear()
         self.verdicts.clear()
+        self.reservation = self.reserved_for = None
         lines.restore()
 
     def _try(self, cls: Class, head: Head) -> Verdict | None:
@@ -143,10 +158,8 @@ class _Round:
         if not candidates:
             return Verdict(self._hopeless(cls))
         if resource := self._over(cls):
-            if (
-                self.snapshot.strict
-                and total(cls.need)[resource] <= self.snapshot.quotas[cls.queue, cls.owner][resource]
-            ):
+            quotas, wanted = self.snapshot.quotas[cls.queue, cls.owner], total(cls.need)
+            if self.snapshot.strict and wanted[resource] <= quotas[resource]:
                 self.stopped.setdefault((cls.queue, cls.owner), head.id)
             return Verdict(Level.OVER_QUOTA, candidates, resource=resource)
         stopped = self._stopped(cls, head)
@@ -183,6 +196,7 @@ class _Round:
         if self.snapshot.strict:
             for name in candidates:
                 self.closed.setdefault(name, head.id)
+            self.blocking.add(cls.queue)
         elif self.reservation is None and (bounded := self._bounded(cls)):
             least = min(bounded, key=lambda name: self._lack(cls.need, name))
             self._reserve(Reservation(head.id, least), cls)
@@ -240,14 +254,21 @@ class _Round:
         return Level.MISCONFIGURED
 
     def _over(self, cls: Class, beside: Class | None = None) -> str:
-        """The resource of which its owner would hold more than its quota; "" = none."""
+        """The resource of which its owner would hold more than its quota; "" = none.
+
+        First one of which it alone wants more: that does not pass with time.
+        """
         quotas = self.snapshot.quotas.get((cls.queue, cls.owner))
         if not quotas:
             return ""
         held, wanted = self.held.get((cls.queue, cls.owner), {}), total(cls.need)
         kept = total(beside.need) if beside else {}
-        for name in sorted(quotas):
-            if wanted.get(name) and held.get(name, 0) + wanted[name] + kept.get(name, 0) > quotas[name]:
+        limited = sorted(name for name in quotas if wanted.get(name))
+        for name in limited:
+            if wanted[name] > quotas[name]:
+                return name
+        for name in limited:
+            if held.get(name, 0) + wanted[name] + kept.get(name, 0) > quotas[name]:
                 return name
         return ""
 
@@ -276,13 +297,3 @@ class _Round:
             for key, amount in total(need).items()
         )
         return packing.missing(need, self.free[name]), short, name
-
-
-def _capacity(snapshot: Snapshot) -> dict[str, int]:
-    """All there is of each resource."""
-    found: dict[str, int] = {}
-    for aggregate in snapshot.aggregates:
-        for host in aggregate.hosts:
-            for name, amount in host.total.items():
-                found[name] = found.get(name, 0) + amount
-    return found

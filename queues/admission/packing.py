@@ -21,7 +21,7 @@ _STEPS: Final = 5000
 
 def fits(size: Size, free: Free) -> int:
     """How many instances of a size a host takes."""
-    return min((max(free.get(name, 0), 0) // amount for name, amount in size), default=0)
+    return max(0, min([free.get(name, 0) // amount for name, amount in size], default=0))
 
 
 def place(need: Need, hosts: Sequence[Free]) -> Placement | None:
