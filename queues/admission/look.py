@@ -37,10 +37,10 @@ _ADMITTED: Final = """
     FROM queues_entry e JOIN queues_queue q ON q.id = e.queue_id
     WHERE e.id = ANY(%s) AND e.status = 'queued'
 """
-#: A microsecond each, so that their order is kept where they are listed by admission.
+#: A microsecond each from one moment on: their order is kept where they are listed by admission.
 _RUN: Final = """
     UPDATE queues_entry e SET status = 'running', data = n.data, aggregate = n.aggregate, reserved = '',
-        reserved_at = NULL, admitted_at = clock_timestamp() + n.turn * interval '1 microsecond',
+        reserved_at = NULL, admitted_at = statement_timestamp() + n.turn * interval '1 microsecond',
         updated_at = clock_timestamp()
     FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::int[]) AS n(id, data, aggregate, turn)
     WHERE e.id = n.id
