@@ -85,7 +85,12 @@ class _Round:
         if self.snapshot.trouble:
             verdicts = {each.id: Verdict(Level.PROVIDER) for each in self.snapshot.classes}
             return Decision((), verdicts, self.snapshot.reservation, False)
-        lines = Lines(self.snapshot.classes, self.share)
+        # What can go nowhere takes no turn either: whether a look set it aside before changes nothing.
+        hopeless = {
+            each.id: self._hopeless(each) for each in self.snapshot.classes if not self._candidates(each)
+        }
+        hopeful = tuple(each for each in self.snapshot.classes if each.id not in hopeless)
+        lines = Lines(hopeful, self.share)
         self._keep_reservation(lines)
         more = False
         while (found := lines.next()) is not None:
@@ -104,10 +109,10 @@ class _Round:
             if not known:
                 more = True  # the rest of the class is not in the snapshot, and may be next in line
                 break
-        for cls in self.snapshot.classes:
+        for cls in hopeful:
             if cls.id not in self.verdicts and lines.waits(cls):
                 self.verdicts[cls.id] = Verdict(Level.EVALUATING)
-        return Decision(tuple(self.admitted), self.verdicts, self.reservation, more)
+        return Decision(tuple(self.admitted), {**hopeless, **self.verdicts}, self.reservation, more)
 
     def share(self, queue: int) -> float:
         """The dominant share of what a queue's entries hold, of all there is."""
@@ -126,7 +131,7 @@ class _Round:
         cls = next((each for each in classes if each.heads and each.heads[0].id == kept.entry), None)
         if cls is None or kept.aggregate not in self._bounded(cls) or self._over(cls):
             return
-        if not any(self._candidates(other) and not self._over(other) for other in lines.before(cls)):
+        if all(self._over(other) for other in lines.before(cls)):
             self._reserve(kept, cls)
 
     def _reserve(self, reservation: Reservation, cls: Class) -> None:
@@ -155,8 +160,6 @@ class _Round:
     def _try(self, cls: Class, head: Head) -> Verdict | None:
         """Admit an entry (None), or say why not and close what it blocks."""
         candidates = self._candidates(cls)
-        if not candidates:
-            return Verdict(self._hopeless(cls))
         if resource := self._over(cls):
             quotas, wanted = self.snapshot.quotas[cls.queue, cls.owner], total(cls.need)
             if self.snapshot.strict and wanted[resource] <= quotas[resource]:
@@ -244,14 +247,14 @@ class _Round:
             self._ever[key] = packing.place(need, empty) is not None
         return self._ever[key]
 
-    def _hopeless(self, cls: Class) -> Level:
+    def _hopeless(self, cls: Class) -> Verdict:
         """It can go nowhere: because there is no such place or resource, or because it is too large."""
         known = [self.aggregates[name] for name in self.aggregates if self._may(cls, name)]
         for aggregate in known:
             names = {name for host in aggregate.hosts for name, amount in host.largest.items() if amount}
             if all(resource in names for resource in total(cls.need)):
-                return Level.NEVER_FITS
-        return Level.MISCONFIGURED
+                return Verdict(Level.NEVER_FITS)
+        return Verdict(Level.MISCONFIGURED)
 
     def _over(self, cls: Class, beside: Class | None = None) -> str:
         """The resource of which its owner would hold more than its quota; "" = none.

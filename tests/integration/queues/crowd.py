@@ -6,7 +6,8 @@ import contextlib
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 from django.db import connection
@@ -15,7 +16,7 @@ from queues import moving, pools, rows, services, wire
 from queues.admission.look import look_at_all
 from queues.admission.settle import settle
 from tests.integration.queues import journal
-from tests.integration.queues.scene import KIND
+from tests.integration.queues.scene import KIND, at_once
 from tests.support import seeds
 from tests.support.waiting import limit
 from workers.models import Callback
@@ -25,7 +26,53 @@ AGGREGATES = ("a", "b", "c")
 OWNERS = ("x", "y", "z")
 #: VCPU and Memory of one instance.
 SIZES = ((1, 0), (2, 0), (1, 1), (2, 4), (3, 1))
-LOOPS = 2
+
+
+class Loops:
+    """Admission loops, as two workers have them: each looks when it is woken, and once at the end.
+
+    ``around``: a context that each thread is in.
+    """
+
+    def __init__(self, around: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext) -> None:
+        self._around = around
+        self._ended = threading.Event()
+        self._woken = [threading.Event() for _ in range(2)]
+        self._errors: list[BaseException] = []
+        self._threads = [threading.Thread(target=self._run, args=(woken,)) for woken in self._woken]
+
+    def __enter__(self) -> Loops:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.wake()
+        for thread in self._threads:
+            thread.join(limit(120))
+            assert not thread.is_alive()
+        if self._errors:
+            raise self._errors[0]
+
+    def wake(self) -> None:
+        for woken in self._woken:
+            woken.set()
+
+    def _run(self, woken: threading.Event) -> None:
+        try:
+            with self._around():
+                last = False
+                while not last:
+                    woken.wait(limit(60))
+                    woken.clear()
+                    last = self._ended.is_set()
+                    settle()
+                    look_at_all()
+        except BaseException as error:
+            self._errors.append(error)
+        finally:
+            connection.close()
 
 
 class Crowd:
@@ -39,59 +86,23 @@ class Crowd:
         self.refused: Counter[str] = Counter()
         self.done: Counter[str] = Counter()
         self.looks: list[int] = []
-        self.errors: list[BaseException] = []
-        self._ended = threading.Event()
-        self._woken = [threading.Event() for _ in range(LOOPS)]
 
     def run(self) -> None:
-        loops = [threading.Thread(target=self._guarded, args=(self._admit, woken)) for woken in self._woken]
-        clients = [
-            threading.Thread(target=self._guarded, args=(self._act, number)) for number in range(self.clients)
-        ]
-        for thread in loops + clients:
-            thread.start()
-        for thread in clients:
-            thread.join(limit(600))
-        self._ended.set()
-        self._wake()
-        for thread in loops:
-            thread.join(limit(120))
-        assert not any(thread.is_alive() for thread in loops + clients)
-        if self.errors:
-            raise self.errors[0]
+        with Loops(self._noted) as loops:
 
-    def _guarded(self, work: Callable[[Any], None], what: Any) -> None:
-        try:
-            work(what)
-        except BaseException as error:
-            self.errors.append(error)
-        finally:
-            connection.close()
+            def act(number: int) -> None:
+                client = _Client(self, number, seeds.dice(f"queues {number}"))
+                for _ in range(self.count // self.clients):
+                    self.done[client.act()] += 1
+                    loops.wake()
 
-    def _wake(self) -> None:
-        for woken in self._woken:
-            woken.set()
+            at_once(self.clients, act)
 
-    def _admit(self, woken: threading.Event) -> None:
-        """What a worker does when it is rung, at least once after everybody else has ended."""
+    @contextlib.contextmanager
+    def _noted(self) -> Iterator[None]:
         journal.calls(op="loop")
         with connection.execute_wrapper(journal.note_looks(lambda: self.looks.append(1))):
-            last = False
-            while not last and not self.errors:
-                woken.wait(limit(60))
-                woken.clear()
-                last = self._ended.is_set()
-                settle()
-                look_at_all()
-
-    def _act(self, number: int) -> None:
-        client = _Client(self, number, seeds.dice(f"queues {number}"))
-        for _ in range(self.count // self.clients):
-            if self.errors:
-                return
-            name = client.act()
-            self.done[name] += 1
-            self._wake()
+            yield
 
 
 class _Client:

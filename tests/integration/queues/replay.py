@@ -193,11 +193,11 @@ class Replay:
         there = {self.hosts[name, host]: (pool.total[host], pool.largest[host]) for host in pool.total}
         last = {(row.new or {})["id"]: row.new or {} for row in changed["queues_hostresource"]}
         assert {self.resources[id_] for id_ in last} == {
-            (host, resource) for host, (total, _) in there.items() for resource in total
+            (id_, resource) for id_, (total, _) in there.items() for resource in total
         }
-        for id_, new in last.items():
-            host, resource = self.resources[id_]
-            assert (new["total"], new["largest"]) == tuple(amounts[resource] for amounts in there[host])
+        for row_id, new in last.items():
+            at, resource = self.resources[row_id]
+            assert (new["total"], new["largest"]) == tuple(amounts[resource] for amounts in there[at])
 
     def _given_back(self, entry: Known, status: str, changed: dict[str, list[Row]]) -> None:
         assert entry.status == "running"
@@ -258,15 +258,15 @@ class Replay:
         held, shares = self._held()
         used: dict[int, Counter[str]] = defaultdict(Counter)
         for entry in self._running():
-            for host, amounts in entry.booked.items():
-                used[host].update(amounts)
+            for id_, amounts in entry.booked.items():
+                used[id_].update(amounts)
         aggregates = []
         for name, pool in sorted(self.pools.items()):
             hosts = []
             for host, total in sorted(pool.total.items()):
-                id_ = self.hosts[name, host]
-                free = {resource: amount - used[id_][resource] for resource, amount in total.items()}
-                hosts.append(Host(id_, host, free, dict(total), dict(pool.largest[host])))
+                here = self.hosts[name, host]
+                free = {each: amount - used[here][each] for each, amount in total.items()}
+                hosts.append(Host(here, host, free, dict(total), dict(pool.largest[host])))
             aggregates.append(Aggregate(name, tuple(hosts), pool.tenants))
         return Snapshot(
             strict=self.strict,

@@ -116,7 +116,10 @@ class Model:
         stopped: set[tuple[int, str]] = set()
         lines: dict[int, list[One]] = {}
         for one in sorted(self.waiting, key=lambda each: each.place):
-            lines.setdefault(one.cls.queue, []).append(one)
+            if self.could(one):
+                lines.setdefault(one.cls.queue, []).append(one)
+            else:
+                self.levels[one.id] = self._hopeless(one)
         while lines:
             turn = min(lines, key=lambda queue: (self.share(queue), lines[queue][0].head.since, queue))
             one = lines[turn].pop(0)
@@ -131,13 +134,7 @@ class Model:
         could, quota = self.could(one), self.now.quotas.get(one.owner, {})
         if self.kept:
             closed[self.kept[1]] = self.kept[0]
-        if not could:
-            known = [
-                all(any(host.largest.get(name) for host in each.hosts) for name in one.wants())
-                for each in self.allowed(one)
-            ]
-            self.levels[one.id] = Level.NEVER_FITS if any(known) else Level.MISCONFIGURED
-        elif self.over(one):
+        if self.over(one):
             self.levels[one.id] = Level.OVER_QUOTA
             if self.now.strict and all(one.wants().get(name, 0) <= quota[name] for name in quota):
                 stopped.add(one.owner)
@@ -156,6 +153,14 @@ class Model:
             elif self.kept is None:
                 self._reserve(one)
         return []
+
+    def _hopeless(self, one: One) -> Level:
+        """Of what can go nowhere: it takes no turn."""
+        known = [
+            all(any(host.largest.get(name) for host in each.hosts) for name in one.wants())
+            for each in self.allowed(one)
+        ]
+        return Level.NEVER_FITS if any(known) else Level.MISCONFIGURED
 
     def _needs_kept_quota(self, one: One) -> bool:
         if self.kept is None or self.kept[0] == one or self.kept[0].owner != one.owner:
