@@ -26,6 +26,8 @@ AGGREGATES = ("a", "b", "c")
 OWNERS = ("x", "y", "z")
 #: VCPU and Memory of one instance.
 SIZES = ((1, 0), (2, 0), (1, 1), (2, 4), (3, 1))
+#: Of each tenant: so that there are fewer classes than a look sees.
+MOST_WAITING = 40
 
 
 class Loops:
@@ -127,6 +129,9 @@ class _Client:
 
     def submit(self) -> None:
         tenant, owner = self._tenant(), self.dice.choice(OWNERS)
+        if len(waiting := self._any("queued", tenant)) == MOST_WAITING:
+            journal.calls(op="end", request=(other := self.dice.choice(waiting)[1]))
+            services.end(tenant, KIND, other)
         request, self.made = f"c{self.number}-{self.made}", self.made + 1
         sizes = [self.dice.choice(SIZES)] * self.dice.choice((1, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8))
         if self.dice.random() < 0.15:
@@ -210,8 +215,8 @@ class _Client:
             cursor.execute(
                 """SELECT q.tenant_id, e.request_id, e.priority
                    FROM queues_entry e JOIN queues_queue q ON q.id = e.queue_id
-                   WHERE e.status = %s AND q.tenant_id = %s ORDER BY e.priority, e.tie LIMIT 40""",
-                [status, tenant],
+                   WHERE e.status = %s AND q.tenant_id = %s ORDER BY e.priority, e.tie LIMIT %s""",
+                [status, tenant, MOST_WAITING],
             )
             return list(cursor.fetchall())
 

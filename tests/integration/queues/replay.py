@@ -14,6 +14,7 @@ from datetime import datetime
 from itertools import product
 from typing import Any
 
+from queues.admission.decide import MOST
 from queues.admission.terms import Admission, Aggregate, Class, Head, Host, Reservation, Snapshot
 from queues.needs import Need, Size
 from tests.integration.queues.journal import LOOK, Row
@@ -237,7 +238,8 @@ class Replay:
             )
         else:  # only a look that went as far as one goes may leave the rest to the next one
             self.counts["cut looks"] += 1
-            assert max(Counter(self.rows[new["id"]]["waiting_class_id"] for new in admitted).values()) >= 4
+            most = max(Counter(self.rows[new["id"]]["waiting_class_id"] for new in admitted).values())
+            assert most >= 4 or len(admitted) == MOST
 
     def _admitted(self, model: Model, new: dict[str, Any], booked: dict[int, Amounts]) -> None:
         expected = model.next()

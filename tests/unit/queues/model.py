@@ -120,11 +120,8 @@ class Model:
                 lines.setdefault(one.cls.queue, []).append(one)
             else:
                 self.levels[one.id] = self._hopeless(one)
-        while lines:
-            turn = min(lines, key=lambda queue: (self.share(queue), lines[queue][0].head.since, queue))
-            one = lines[turn].pop(0)
-            if not lines[turn]:
-                del lines[turn]
+        turns = sorted(lines, key=lambda queue: (self.share(queue), lines[queue][0].head.since, queue))
+        for one in (one for queue in turns for one in lines[queue]):
             where = self._try(one, closed, stopped)
             if where:
                 return one, where

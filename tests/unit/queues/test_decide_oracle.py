@@ -61,8 +61,9 @@ def snapshots(draw: st.DrawFn) -> Snapshot:
     groups: dict[Any, list[Head]] = {}
     entries = draw(st.lists(kinds, min_size=1, max_size=12))
     for id_, kind in enumerate(entries, start=1):
-        # A few share a number; of one tenant nobody has overtaken, so that turns at equal shares are plain.
-        groups.setdefault(kind, []).append(Head(id_, id_ // 3, f"{id_:02}", float(id_)))
+        # A few share a number; some have overtaken others.
+        since = float(draw(st.integers(1, 12)))
+        groups.setdefault(kind, []).append(Head(id_, id_ // 3, f"{id_:02}", since))
     classes = [
         Class(100 + number, queue, queue, owner, need, bound, tuple(heads), len(heads))
         for number, ((queue, owner, need, bound), heads) in enumerate(groups.items())
