@@ -29,52 +29,8 @@ from queues.admission.terms import (
 )
 from queues.needs import Need, total
 
-__all__ = [
-    "MOST",
-    "Admission",
-    "Aggregate",
-    "Class",
-    "Decision",
-    "Head",
-    "Host",
-    "Level",
-    "Reservation",
-    "Snapshot",
-    "Verdict",
-    "decide",
-]
-
-#: Most entries that one decision admits.
-MOST: Final = 100
-
-
-def decide(snapshot: Snapshot, most: int = MOST) -> Decision:
-    """Admit what can be admitted, at most so many; the same snapshot always gives the same decision."""
-    return _Round(snapshot).run(most)
-
-
-class _Round:
-    """The working copy of one decision: what is free, held and closed as it goes on."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self.snapshot = snapshot
-        self.aggregates = {aggregate.name: aggregate for aggregate in snapshot.aggregates}
-        self.free = {
-            name: [dict(host.free) for host in aggregate.hosts] for name, aggregate in self.aggregates.items()
-        }
-        self.held = {key: dict(amounts) for key, amounts in snapshot.held.items()}
-        self.shares = {queue: dict(amounts) for queue, amounts in snapshot.shares.items()}
-        self.capacity = snapshot.capacity()
-        #: Aggregate -> the entry that keeps others out of it.
-        self.closed: dict[str, int] = {}
-        #: Strict: the queues whose entries do so.
-        self.blocking: set[int] = set()
-        self.queues = {cls.queue for cls in snapshot.classes}
-        #: Strict: (queue, owner) whose first entry waits for its quota -> that entry.
-        self.stopped: dict[tuple[int, str], int] = {}
-        self.reservation: Reservation | None = None
-        self.reserved_for: Class | None = None
-        self.admitted: list[Admission] = []
+__all__ = ["MOST", "Admission", "Aggregate", "Class", "Decision", "Head", "Host", "Level", "Reservation"]
+__all__ += ["Snapshot", "Verdict", "decide"]
         self.verdicts: dict[int, Verdict] = {}
         # What has been worked out, by aggregate; of what is free there, until something is admitted to it.
         self._fit: dict[str, dict[Need, packing.Placement | None]] = {name: {} for name in self.aggregates}
@@ -103,16 +59,31 @@ class _Round:
                 self.verdicts[cls.id] = verdict
                 lines.drop(cls)
                 continue
-            known = lines.advance(cls)
+            read = lines.advance(cls)
             if self._reopens(cls, head):
                 self._reopen(lines)
-            if not known:
+            if not read:
                 more = True  # the rest of the class is not in the snapshot, and may be next in line
                 break
         for cls in hopeful:
-            if cls.id not in self.verdicts and lines.waits(cls):
-                self.verdicts[cls.id] = Verdict(Level.EVALUATING)
+            if lines.waits(cls):
+                self.verdicts[cls.id] = self._afterwards(cls, lines.head(cls))
         return Decision(tuple(self.admitted), {**hopeless, **self.verdicts}, self.reservation, more)
+
+    def _afterwards(self, cls: Class, head: Head) -> Verdict:
+        """Why it waits, when what was admitted or reserved after it was looked at counts, too."""
+        known = self.verdicts.get(cls.id)
+        if known is None:
+            return Verdict(Level.EVALUATING)
+        if resource := self._over(cls):
+            return Verdict(Level.OVER_QUOTA, known.candidates, resource=resource)
+        if known.level == Level.NO_CAPACITY and not self.snapshot.strict:
+            behind = self._stopped(cls, head)
+            if behind is None:
+                behind = self._blocker(cls, known.candidates, self._open(known.candidates, head))
+            if behind is not None:
+                return Verdict(Level.BEHIND, known.candidates, behind)
+        return known
 
     def share(self, queue: int) -> float:
         """The dominant share of what a queue's entries hold, of all there is."""
@@ -123,7 +94,7 @@ class _Round:
         )
 
     def _keep_reservation(self, lines: Lines) -> None:
-        """Take over that of before, if its entry is still the first of its tenant that can ever go."""
+        """Take over that of before, if its entry is still the first of its tenant whose wait has a bound."""
         kept = self.snapshot.reservation
         if self.snapshot.strict or kept is None:
             return
@@ -131,7 +102,7 @@ class _Round:
         cls = next((each for each in classes if each.heads and each.heads[0].id == kept.entry), None)
         if cls is None or kept.aggregate not in self._bounded(cls) or self._over(cls):
             return
-        if all(self._over(other) for other in lines.before(cls)):
+        if all(self._over(other) or not self._bounded(other) for other in lines.before(cls)):
             self._reserve(kept, cls)
 
     def _reserve(self, reservation: Reservation, cls: Class) -> None:
@@ -139,13 +110,15 @@ class _Round:
         self.closed[reservation.aggregate] = reservation.entry
 
     def _reopens(self, cls: Class, head: Head) -> bool:
-        """Whether it may be somebody else's turn where somebody blocks, now that this entry is admitted.
+        """Whether others may go where somebody blocks, now that this entry is admitted.
 
-        Strict: its tenant holds more now, and those of it that block are not the first ones any more. Best
-        effort: it is the one for which an aggregate was kept.
+        Strict: its tenant holds more now, so its blocking entries are not the first ones any more; or its
+        owner's quota is used up, so they are set aside. Best effort: an aggregate was kept for this one.
         """
         if self.snapshot.strict:
-            return cls.queue in self.blocking and len(self.queues) > 1
+            owner = (cls.queue, cls.owner)
+            turns = len(self.queues) > 1 and any(queue == cls.queue for queue, _ in self.blocking)
+            return turns or (owner in self.blocking and owner in self.snapshot.quotas)
         return self.reservation is not None and self.reservation.entry == head.id
 
     def _reopen(self, lines: Lines) -> None:
@@ -168,7 +141,7 @@ class _Round:
         stopped = self._stopped(cls, head)
         if stopped is not None:
             return Verdict(Level.BEHIND, candidates, stopped)
-        open_ = [name for name in candidates if self.closed.get(name, head.id) == head.id]
+        open_ = self._open(candidates, head)
         fitting = [name for name in open_ if self._place(cls.need, name) is not None]
         if fitting:
             self._admit(cls, head, min(fitting, key=self._room))
@@ -178,6 +151,10 @@ class _Round:
         if behind is not None:
             return Verdict(Level.BEHIND, candidates, behind)
         return Verdict(Level.NO_CAPACITY, candidates)
+
+    def _open(self, candidates: tuple[str, ...], head: Head) -> list[str]:
+        """Where nobody else keeps it out."""
+        return [name for name in candidates if self.closed.get(name, head.id) == head.id]
 
     def _stopped(self, cls: Class, head: Head) -> int | None:
         """The entry of the same owner for which the quota is kept."""
@@ -199,7 +176,7 @@ class _Round:
         if self.snapshot.strict:
             for name in candidates:
                 self.closed.setdefault(name, head.id)
-            self.blocking.add(cls.queue)
+            self.blocking.add((cls.queue, cls.owner))
         elif self.reservation is None and (bounded := self._bounded(cls)):
             least = min(bounded, key=lambda name: self._lack(cls.need, name))
             self._reserve(Reservation(head.id, least), cls)
@@ -227,16 +204,12 @@ class _Round:
         return tuple(
             name
             for name in sorted(self.aggregates)
-            if self._may(cls, name) and self._could_ever(cls.need, name)
+            if self.aggregates[name].open_to(cls) and self._could_ever(cls.need, name)
         )
 
     def _bounded(self, cls: Class) -> tuple[str, ...]:
         """Where it can go when all that runs there has ended: only there its wait has a bound."""
         return tuple(name for name in self._candidates(cls) if self._could_ever(cls.need, name, now=True))
-
-    def _may(self, cls: Class, name: str) -> bool:
-        tenants = self.aggregates[name].tenants
-        return cls.bound in ("", name) and (tenants is None or cls.tenant in tenants)
 
     def _could_ever(self, need: Need, name: str, *, now: bool = False) -> bool:
         """Whether it fits on the empty hosts, as large as they ever were or as they are now."""
@@ -249,7 +222,7 @@ class _Round:
 
     def _hopeless(self, cls: Class) -> Verdict:
         """It can go nowhere: because there is no such place or resource, or because it is too large."""
-        known = [self.aggregates[name] for name in self.aggregates if self._may(cls, name)]
+        known = [each for each in self.snapshot.aggregates if each.open_to(cls)]
         for aggregate in known:
             names = {name for host in aggregate.hosts for name, amount in host.largest.items() if amount}
             if all(resource in names for resource in total(cls.need)):
@@ -294,9 +267,5 @@ class _Round:
 
     def _lack(self, need: Need, name: str) -> tuple[int, float, str]:
         """How far an aggregate is from holding a request: instances without a host, and the missing share."""
-        short = sum(
-            max(0, amount - sum(max(host.get(key, 0), 0) for host in self.free[name]))
-            / max(1, self.capacity.get(key, 1))
-            for key, amount in total(need).items()
-        )
-        return packing.missing(need, self.free[name]), short, name
+        free = self.free[name]
+        return packing.missing(need, free), packing.short(need, free, self.capacity), name

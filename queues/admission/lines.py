@@ -57,6 +57,10 @@ class Lines:
         """Whether an entry of it has not been admitted."""
         return self._at[cls.id] < cls.count
 
+    def head(self, cls: Class) -> Head:
+        """Its first entry that has not been admitted, of one that waits; of unknown ones the last known."""
+        return cls.heads[min(self._at[cls.id], len(cls.heads) - 1)]
+
     def before(self, cls: Class) -> list[Class]:
         """The classes of its queue whose first entry stands before its own."""
         mine = self._key(cls)

@@ -68,7 +68,7 @@ class Model:
         if self.now.strict or told is None or one is None or told.aggregate not in self.bounded(one):
             return None
         mine = [each for each in self.waiting if each.cls.queue == one.cls.queue and each.place <= one.place]
-        hopeful = [each.id for each in mine if self.could(each) and not self.over(each)]
+        hopeful = [each.id for each in mine if self.bounded(each) and not self.over(each)]
         return (one, told.aggregate) if hopeful == [one.id] else None
 
     def could(self, one: One) -> list[str]:
@@ -111,6 +111,13 @@ class Model:
 
     def next(self) -> tuple[One, list[str]] | None:
         """The entry that is admitted next and where it may go. Tells of the others why they wait."""
+        kept = self.kept
+        found = self._pass()
+        if found is None and self.kept != kept:
+            return self._pass()  # also those that were looked at before wait for that one now
+        return found
+
+    def _pass(self) -> tuple[One, list[str]] | None:
         self.levels = {}
         closed: dict[str, One] = {}
         stopped: set[tuple[int, str]] = set()

@@ -424,6 +424,34 @@ def test_more_than_the_quota_of_one_resource_blocks_nobody_either() -> None:
     assert decision.verdicts[1001].resource == "mem"  # what has to change, cpu comes with time
 
 
+def test_a_strict_head_whose_quota_is_used_up_behind_it_blocks_nobody() -> None:
+    """Catches: others held back until the next look by what has to wait for its own quota."""
+    there = (aggregate("a", 4, total=8), aggregate("b", 4, total=4))
+    now = seen(
+        waiting(1, cpus(8)), waiting(2, cpus(1), owner="p", bound="a"), waiting(3, cpus(4), bound="b"),
+        there=there, strict=True, quotas={(1, "o"): {"cpu": 9}},
+    )  # fmt: skip
+    decision = decide(now)
+    assert admitted(decision) == [(3, "b"), (2, "a")]
+    assert levels(decision) == {1: Level.OVER_QUOTA}
+
+
+def test_a_quota_used_up_later_in_the_same_decision_is_told() -> None:
+    """Catches: an owner who is told to wait for others, when it holds as much as it may."""
+    there = (aggregate("a", 2), aggregate("b", 2))
+    now = seen(
+        waiting(1, cpus(2), bound="b", owner="p"),
+        waiting(2, cpus(2), bound="b"),
+        waiting(3, cpus(2), bound="b", owner="q"),
+        waiting(4, cpus(2), bound="a", owner="q"),
+        there=there,
+        quotas={(1, "q"): {"cpu": 2}},
+    )
+    decision = decide(now)
+    assert admitted(decision) == [(1, "b"), (4, "a")]
+    assert levels(decision) == {2: Level.NO_CAPACITY, 3: Level.OVER_QUOTA}
+
+
 @BOTH
 def test_a_quota_is_of_an_owner_of_one_tenant_and_of_named_resources(strict: bool) -> None:
     """Catches: an owner of the same name elsewhere held back; a resource without a quota read as 0."""

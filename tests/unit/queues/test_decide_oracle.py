@@ -19,7 +19,7 @@ from queues.admission.decide import (
 from tests.unit.queues.deciding import admitted, apply, gang
 from tests.unit.queues.model import Model
 
-settings.register_profile("decisions", deadline=None, database=None, max_examples=150)
+settings.register_profile("decisions", deadline=None, database=None, max_examples=120)
 PROFILE = settings.get_profile("decisions")
 
 
