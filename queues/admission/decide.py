@@ -29,8 +29,42 @@ from queues.admission.terms import (
 )
 from queues.needs import Need, total
 
-__all__ = ["MOST", "Admission", "Aggregate", "Class", "Decision", "Head", "Host", "Level", "Reservation"]
-__all__ += ["Snapshot", "Verdict", "decide"]
+__all__ = [
+    "MOST", "Admission", "Aggregate", "Class", "Decision", "Head", "Host", "Level", "Reservation", "Snapshot",
+    "Verdict", "decide",
+]  # fmt: skip
+
+#: Most entries that one decision admits.
+MOST: Final = 100
+
+
+def decide(snapshot: Snapshot, most: int = MOST) -> Decision:
+    """Admit what can be admitted, at most so many; the same snapshot always gives the same decision."""
+    return _Round(snapshot).run(most)
+
+
+class _Round:
+    """The working copy of one decision: what is free, held and closed as it goes on."""
+
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
+        self.aggregates = {aggregate.name: aggregate for aggregate in snapshot.aggregates}
+        self.free = {
+            name: [dict(host.free) for host in aggregate.hosts] for name, aggregate in self.aggregates.items()
+        }
+        self.held = {key: dict(amounts) for key, amounts in snapshot.held.items()}
+        self.shares = {queue: dict(amounts) for queue, amounts in snapshot.shares.items()}
+        self.capacity = snapshot.capacity()
+        #: Aggregate -> the entry that keeps others out of it.
+        self.closed: dict[str, int] = {}
+        #: Strict: (queue, owner) of the entries that do so.
+        self.blocking: set[tuple[int, str]] = set()
+        self.queues = {cls.queue for cls in snapshot.classes}
+        #: Strict: (queue, owner) whose first entry waits for its quota -> that entry.
+        self.stopped: dict[tuple[int, str], int] = {}
+        self.reservation: Reservation | None = None
+        self.reserved_for: Class | None = None
+        self.admitted: list[Admission] = []
         self.verdicts: dict[int, Verdict] = {}
         # What has been worked out, by aggregate; of what is free there, until something is admitted to it.
         self._fit: dict[str, dict[Need, packing.Placement | None]] = {name: {} for name in self.aggregates}
@@ -78,10 +112,8 @@ __all__ += ["Snapshot", "Verdict", "decide"]
         if resource := self._over(cls):
             return Verdict(Level.OVER_QUOTA, known.candidates, resource=resource)
         if known.level == Level.NO_CAPACITY and not self.snapshot.strict:
-            behind = self._stopped(cls, head)
-            if behind is None:
-                behind = self._blocker(cls, known.candidates, self._open(known.candidates, head))
-            if behind is not None:
+            open_ = self._open(known.candidates, head)
+            if behind := self._stopped(cls, head) or self._blocker(cls, known.candidates, open_):
                 return Verdict(Level.BEHIND, known.candidates, behind)
         return known
 
@@ -201,11 +233,8 @@ __all__ += ["Snapshot", "Verdict", "decide"]
 
     def _candidates(self, cls: Class) -> tuple[str, ...]:
         """Where an entry of this class could go if there were as much as ever."""
-        return tuple(
-            name
-            for name in sorted(self.aggregates)
-            if self.aggregates[name].open_to(cls) and self._could_ever(cls.need, name)
-        )
+        allowed = [name for name in sorted(self.aggregates) if self.aggregates[name].open_to(cls)]
+        return tuple(name for name in allowed if self._could_ever(cls.need, name))
 
     def _bounded(self, cls: Class) -> tuple[str, ...]:
         """Where it can go when all that runs there has ended: only there its wait has a bound."""

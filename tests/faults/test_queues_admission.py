@@ -16,8 +16,8 @@ CLIENTS, EACH = 4, 30
 
 
 def test_two_workers_admit_each_once_although_postgres_restarts(cluster: Cluster, account: Account) -> None:
-    """Catches an entry that is admitted or told of twice, capacity that stays taken, a worker that never looks
-    again by itself."""
+    """Catches an entry that is admitted or told of twice, capacity that stays taken, a worker that looks no
+    more."""
     cluster.env |= {"GANTRY_NODE_LOST_AFTER_S": "120", "GANTRY_QUEUE_LOOK_S": "0.5"}
     tenant = Tenant.objects.get(pk=account.tenant_id)
     first, second = cluster.node("n1"), cluster.node("n2")
