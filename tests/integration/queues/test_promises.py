@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from django.db import connection, transaction
+from django.db.models import QuerySet
 
 from queues import locks, services, wire
 from queues.admission import look as looks
@@ -162,53 +163,73 @@ def test_a_strict_head_that_waits_for_one_aggregate_stops_nobody_elsewhere(tenan
     assert running() == ["elsewhere", "head", "behind"]
 
 
-def test_the_largest_starts_although_small_ones_never_end(tenant: Tenant) -> None:
-    """Catches starvation: a reservation that wanders, is lost between looks, or lets small ones in."""
-    TypePolicy.objects.create(type=KIND, mode="best_effort")
-    tenants = [tenant, tenancy.create_tenant("second")]
-    dice = seeds.dice("queues stream")
-    for name in ("a", "b"):
-        pool(name, 4, 4)
-    submitted = 0
+class _Stream:
+    """Small ones of two tenants without an end, in two aggregates of two hosts."""
 
-    def fill() -> None:
-        nonlocal submitted
-        while Entry.objects.filter(status="queued").exclude(request_id="largest").count() < 8:
-            submitted += 1
-            entry(dice.choice(tenants), f"s{submitted}", dice.choice((1, 2)), owner=dice.choice("xy"))
+    def __init__(self, *tenants: Tenant) -> None:
+        self.tenants = tenants
+        self.dice = seeds.dice("queues stream")
+        self.submitted = 0
+        for name in ("a", "b"):
+            pool(name, 4, 4)
 
-    def turn() -> None:
+    def small(self, status: str) -> QuerySet[Entry]:
+        return Entry.objects.filter(status=status, request_id__startswith="s-")
+
+    def fill(self) -> None:
+        while self.small("queued").count() < 8:
+            self.submitted += 1
+            tenant, vcpus = self.dice.choice(self.tenants), self.dice.choice((1, 2))
+            entry(tenant, f"s-{self.submitted}", vcpus, owner=self.dice.choice("xy"))
+
+    def turn(self) -> None:
         """Somebody ends, somebody comes, a look."""
-        one = dice.choice(list(Entry.objects.filter(status="running").select_related("queue")))
+        one = self.dice.choice(list(self.small("running").select_related("queue")))
         services.end(one.queue.tenant_id, KIND, one.request_id)
-        fill()
+        self.fill()
         look(KIND)
 
-    fill()
+
+def test_the_largest_starts_although_small_ones_never_end(tenant: Tenant) -> None:
+    """Catches starvation: a reservation that wanders, is lost between looks, or lets small ones in.
+
+    The other tenant is first in every look, since it holds less; and one stands before the largest that has
+    no place since its host shrank, which is nobody's business but its own.
+    """
+    TypePolicy.objects.create(type=KIND, mode="best_effort")
+    pool("own", 16)
+    entry(tenant, "holder", 8, host_aggregate="own")
+    assert look(KIND) == 1
+    pool("own", 8)
+    entry(tenant, "shrunk", 16)
+    stream = _Stream(tenant, tenancy.create_tenant("second"))
+    stream.fill()
     while look(KIND):
-        fill()
+        stream.fill()
     largest = entry(tenant, "largest", 4, 4, owner="z")
-    reserved = ""
     for _ in range(200):
-        turn()
-        reserved = Entry.objects.get(pk=largest).reserved
-        if reserved:
+        stream.turn()
+        if reserved := Entry.objects.get(pk=largest).reserved:
             break
-    assert reserved, "its turn never came"
+    else:
+        raise AssertionError("its turn never came")
     told = explain(tenant.pk, KIND, "largest")
     assert told["reserved"]["aggregate"] == reserved
     assert f"{reserved} is kept for it" in told["reasons"][0]["message"]
-    bound = set(Entry.objects.filter(status="running", aggregate=reserved).values_list("pk", flat=True))
-    passed = 0
-    while bound & set(Entry.objects.filter(status="running").values_list("pk", flat=True)):
-        assert Entry.objects.get(pk=largest).reserved == reserved
-        here = set(Entry.objects.filter(status="running", aggregate=reserved).values_list("pk", flat=True))
+    bound = _running_in(reserved)
+    assert bound
+    while here := _running_in(reserved):
         assert here <= bound, "somebody passed it"
-        passed += 1
-        turn()
-    made = Entry.objects.get(pk=largest)
-    assert (made.status, made.aggregate, made.reserved) == ("running", reserved, "")
-    assert passed > 0
+        assert Entry.objects.get(pk=largest).reserved == reserved
+        stream.turn()
+        if Entry.objects.get(pk=largest).status == "running":
+            break
+    assert _running_in(reserved) == {largest}
+    assert Entry.objects.get(pk=largest).reserved == ""
+
+
+def _running_in(aggregate: str) -> set[int]:
+    return set(Entry.objects.filter(status="running", aggregate=aggregate).values_list("pk", flat=True))
 
 
 def test_a_type_that_is_held_up_holds_up_no_other(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
