@@ -31,6 +31,11 @@ _HOSTS: Final = """
     INSERT INTO queues_host (aggregate_id, name) SELECT %s, unnest(%s::text[])
     ON CONFLICT (aggregate_id, name) DO UPDATE SET removed_at = NULL RETURNING name, id
 """
+#: In the order in which ends lock them (queues.admission.booking).
+_LOCK: Final = """
+    SELECT 1 FROM queues_hostresource r JOIN queues_host h ON h.id = r.host_id
+    WHERE h.aggregate_id = %s ORDER BY r.id FOR NO KEY UPDATE OF r
+"""
 #: Whatever a host has had and is not told of now is gone.
 _GONE: Final = """
     UPDATE queues_hostresource r SET total = 0, outside = 0 FROM queues_host h
@@ -86,8 +91,7 @@ def write(cursor: CursorWrapper, kind: str, name: str, hosts: list[HostAmounts])
     cursor.execute(_AGGREGATE, [kind, name])
     aggregate_id, new = cursor.fetchone()
     names = [host.name for host in hosts]
-    cursor.execute(_GONE, [aggregate_id])
-    cursor.execute(_HOSTS_GONE, [aggregate_id, names])
+    _empty(cursor, aggregate_id, names)
     if hosts:
         cursor.execute(_HOSTS, [aggregate_id, names])
         ids = dict(cursor.fetchall())
@@ -119,9 +123,15 @@ def clear(cursor: CursorWrapper, kind: str, name: str) -> bool:
     row = cursor.fetchone()
     if row is None:
         return False
-    cursor.execute(_GONE, row)
-    cursor.execute(_HOSTS_GONE, [row[0], []])
+    _empty(cursor, row[0], [])
     return True
+
+
+def _empty(cursor: CursorWrapper, aggregate_id: int, names: list[str]) -> None:
+    """Nothing is there any more; hosts of these names stay."""
+    cursor.execute(_LOCK, [aggregate_id])
+    cursor.execute(_GONE, [aggregate_id])
+    cursor.execute(_HOSTS_GONE, [aggregate_id, names])
 
 
 def back_in_line(cursor: CursorWrapper, kind: str) -> None:
