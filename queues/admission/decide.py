@@ -75,7 +75,12 @@ class _Round:
         if self.snapshot.trouble:
             verdicts = {each.id: Verdict(Level.PROVIDER) for each in self.snapshot.classes}
             return Decision((), verdicts, self.snapshot.reservation, False)
-        lines = Lines(self.snapshot.classes, self.share)
+        # What can go nowhere takes no turn either: whether a look set it aside before changes nothing.
+        hopeless = {
+            each.id: self._hopeless(each) for each in self.snapshot.classes if not self._candidates(each)
+        }
+        hopeful = tuple(each for each in self.snapshot.classes if each.id not in hopeless)
+        lines = Lines(hopeful, self.share)
         self._keep_reservation(lines)
         more = False
         while (found := lines.next()) is not None:
@@ -94,14 +99,23 @@ class _Round:
             if not read:
                 more = True  # the rest of the class is not in the snapshot, and may be next in line
                 break
-        for cls in self.snapshot.classes:
-            known = self.verdicts.get(cls.id)
-            if known is None and lines.waits(cls):
-                self.verdicts[cls.id] = Verdict(Level.EVALUATING)
-            elif known is not None and known.candidates and (resource := self._over(cls)):
-                # Another one of its owner was admitted after it was looked at.
-                self.verdicts[cls.id] = Verdict(Level.OVER_QUOTA, known.candidates, resource=resource)
-        return Decision(tuple(self.admitted), self.verdicts, self.reservation, more)
+        for cls in hopeful:
+            if lines.waits(cls):
+                self.verdicts[cls.id] = self._afterwards(cls, lines.head(cls))
+        return Decision(tuple(self.admitted), {**hopeless, **self.verdicts}, self.reservation, more)
+
+    def _afterwards(self, cls: Class, head: Head) -> Verdict:
+        """Why it waits, when what was admitted or reserved after it was looked at counts, too."""
+        known = self.verdicts.get(cls.id)
+        if known is None:
+            return Verdict(Level.EVALUATING)
+        if resource := self._over(cls):
+            return Verdict(Level.OVER_QUOTA, known.candidates, resource=resource)
+        if known.level == Level.NO_CAPACITY and not self.snapshot.strict:
+            open_ = self._open(known.candidates, head)
+            if behind := self._stopped(cls, head) or self._blocker(cls, known.candidates, open_):
+                return Verdict(Level.BEHIND, known.candidates, behind)
+        return known
 
     def share(self, queue: int) -> float:
         """The dominant share of what a queue's entries hold, of all there is."""
@@ -112,7 +126,7 @@ class _Round:
         )
 
     def _keep_reservation(self, lines: Lines) -> None:
-        """Take over that of before, if its entry is still the first of its tenant that can ever go."""
+        """Take over that of before, if its entry is still the first of its tenant whose wait has a bound."""
         kept = self.snapshot.reservation
         if self.snapshot.strict or kept is None:
             return
@@ -120,7 +134,7 @@ class _Round:
         cls = next((each for each in classes if each.heads and each.heads[0].id == kept.entry), None)
         if cls is None or kept.aggregate not in self._bounded(cls) or self._over(cls):
             return
-        if not any(self._candidates(other) and not self._over(other) for other in lines.before(cls)):
+        if all(self._over(other) or not self._bounded(other) for other in lines.before(cls)):
             self._reserve(kept, cls)
 
     def _reserve(self, reservation: Reservation, cls: Class) -> None:
@@ -151,8 +165,6 @@ class _Round:
     def _try(self, cls: Class, head: Head) -> Verdict | None:
         """Admit an entry (None), or say why not and close what it blocks."""
         candidates = self._candidates(cls)
-        if not candidates:
-            return Verdict(self._hopeless(cls))
         if resource := self._over(cls):
             quotas, wanted = self.snapshot.quotas[cls.queue, cls.owner], total(cls.need)
             if self.snapshot.strict and wanted[resource] <= quotas[resource]:
@@ -161,7 +173,7 @@ class _Round:
         stopped = self._stopped(cls, head)
         if stopped is not None:
             return Verdict(Level.BEHIND, candidates, stopped)
-        open_ = [name for name in candidates if self.closed.get(name, head.id) == head.id]
+        open_ = self._open(candidates, head)
         fitting = [name for name in open_ if self._place(cls.need, name) is not None]
         if fitting:
             self._admit(cls, head, min(fitting, key=self._room))
@@ -171,6 +183,10 @@ class _Round:
         if behind is not None:
             return Verdict(Level.BEHIND, candidates, behind)
         return Verdict(Level.NO_CAPACITY, candidates)
+
+    def _open(self, candidates: tuple[str, ...], head: Head) -> list[str]:
+        """Where nobody else keeps it out."""
+        return [name for name in candidates if self.closed.get(name, head.id) == head.id]
 
     def _stopped(self, cls: Class, head: Head) -> int | None:
         """The entry of the same owner for which the quota is kept."""
@@ -217,19 +233,12 @@ class _Round:
 
     def _candidates(self, cls: Class) -> tuple[str, ...]:
         """Where an entry of this class could go if there were as much as ever."""
-        return tuple(
-            name
-            for name in sorted(self.aggregates)
-            if self._may(cls, name) and self._could_ever(cls.need, name)
-        )
+        allowed = [name for name in sorted(self.aggregates) if self.aggregates[name].open_to(cls)]
+        return tuple(name for name in allowed if self._could_ever(cls.need, name))
 
     def _bounded(self, cls: Class) -> tuple[str, ...]:
         """Where it can go when all that runs there has ended: only there its wait has a bound."""
         return tuple(name for name in self._candidates(cls) if self._could_ever(cls.need, name, now=True))
-
-    def _may(self, cls: Class, name: str) -> bool:
-        tenants = self.aggregates[name].tenants
-        return cls.bound in ("", name) and (tenants is None or cls.tenant in tenants)
 
     def _could_ever(self, need: Need, name: str, *, now: bool = False) -> bool:
         """Whether it fits on the empty hosts, as large as they ever were or as they are now."""
@@ -240,14 +249,14 @@ class _Round:
             self._ever[key] = packing.place(need, empty) is not None
         return self._ever[key]
 
-    def _hopeless(self, cls: Class) -> Level:
+    def _hopeless(self, cls: Class) -> Verdict:
         """It can go nowhere: because there is no such place or resource, or because it is too large."""
-        known = [self.aggregates[name] for name in self.aggregates if self._may(cls, name)]
+        known = [each for each in self.snapshot.aggregates if each.open_to(cls)]
         for aggregate in known:
             names = {name for host in aggregate.hosts for name, amount in host.largest.items() if amount}
             if all(resource in names for resource in total(cls.need)):
-                return Level.NEVER_FITS
-        return Level.MISCONFIGURED
+                return Verdict(Level.NEVER_FITS)
+        return Verdict(Level.MISCONFIGURED)
 
     def _over(self, cls: Class, beside: Class | None = None) -> str:
         """The resource of which its owner would hold more than its quota; "" = none.
@@ -287,9 +296,5 @@ class _Round:
 
     def _lack(self, need: Need, name: str) -> tuple[int, float, str]:
         """How far an aggregate is from holding a request: instances without a host, and the missing share."""
-        short = sum(
-            max(0, amount - sum(max(host.get(key, 0), 0) for host in self.free[name]))
-            / max(1, self.capacity.get(key, 1))
-            for key, amount in total(need).items()
-        )
-        return packing.missing(need, self.free[name]), short, name
+        free = self.free[name]
+        return packing.missing(need, free), packing.short(need, free, self.capacity), name

@@ -1,7 +1,8 @@
 """The waiting classes in the order in which their entries are looked at. Pure.
 
 Within a queue by (Priority, hidden key); between queues the one that holds the smaller share goes first, of
-equal ones the one whose first entry has waited longest.
+equal ones the one whose first entry has waited longest. One that was passed over stays the first entry of its
+queue: so the turns do not depend on how often it was looked at.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ class Lines:
         self._classes = {cls.id: cls for cls in classes}
         self._at = {cls.id: 0 for cls in classes}
         self._dropped: list[Class] = []
+        #: Queue -> the first of those of it that were dropped.
+        self._passed: dict[int, _Key] = {}
         self._lines: dict[int, list[_Key]] = {}
         #: The queues with a line, the next one first.
         self._turns: list[tuple[float, float, int]] = []
@@ -33,8 +36,9 @@ class Lines:
 
     def drop(self, cls: Class) -> None:
         """Nothing more of this class, whose first entry is the one that ``next`` gave."""
-        self._leave(cls)
+        self._passed.setdefault(cls.queue, self._key(cls))
         self._dropped.append(cls)
+        self._leave(cls)
 
     def advance(self, cls: Class) -> bool:
         """Its first entry, the one that ``next`` gave, is admitted; False when its next one is not known."""
@@ -46,11 +50,16 @@ class Lines:
     def restore(self) -> None:
         """All that were dropped are looked at again."""
         dropped, self._dropped = self._dropped, []
+        self._passed.clear()
         self._line_up(dropped)
 
     def waits(self, cls: Class) -> bool:
         """Whether an entry of it has not been admitted."""
         return self._at[cls.id] < cls.count
+
+    def head(self, cls: Class) -> Head:
+        """Its first entry that has not been admitted, of one that waits; of unknown ones the last known."""
+        return cls.heads[min(self._at[cls.id], len(cls.heads) - 1)]
 
     def before(self, cls: Class) -> list[Class]:
         """The classes of its queue whose first entry stands before its own."""
@@ -74,7 +83,9 @@ class Lines:
             heapq.heappop(self._turns)
 
     def _turn(self, queue: int) -> tuple[float, float, int]:
-        return self._share(queue), self._first(queue)[1].since, queue
+        first = self._lines[queue][0]
+        cls = self._classes[min(first, self._passed.get(queue, first))[2]]
+        return self._share(queue), cls.heads[self._at[cls.id]].since, queue
 
     def _first(self, queue: int) -> tuple[Class, Head]:
         cls = self._classes[self._lines[queue][0][2]]

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, Final
 
 import structlog
-from django.db import IntegrityError, connection, transaction
+from django.db import IntegrityError, OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from queues import bodies, locks
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 #: A look that cannot have the type's lock for so long is left to the next one, in ms.
 _LOCK_MS: Final = 5000
+#: SQLSTATE of a lock that could not be had in time, and of a deadlock that was ended: nothing was kept.
+_HELD_UP: Final = {"55P03", "40P01"}
 #: Rounds of one look: more than this waits for the next one, so that no type keeps the others waiting.
 _ROUNDS: Final = 50
 
@@ -37,7 +39,7 @@ _ADMITTED: Final = """
     FROM queues_entry e JOIN queues_queue q ON q.id = e.queue_id
     WHERE e.id = ANY(%s) AND e.status = 'queued'
 """
-#: A microsecond each, so that their order is kept where they are listed by admission.
+#: A microsecond each from one moment on: their order is kept where they are listed by admission.
 _RUN: Final = """
     UPDATE queues_entry e SET status = 'running', data = n.data, aggregate = n.aggregate, reserved = '',
         reserved_at = NULL, admitted_at = statement_timestamp() + n.turn * interval '1 microsecond',
@@ -75,6 +77,12 @@ def look(kind: str) -> int:
         except (IntegrityError, booking.Overbooked) as error:
             # Only a change of capacity behind the lock's back can do this. Nothing was kept: again later.
             log.warning("queues.booking_refused", type=kind, error=str(error))
+            break
+        except OperationalError as error:
+            if getattr(error.__cause__, "pgcode", None) not in _HELD_UP:
+                raise
+            # Somebody stands still with the type's lock: the other types are looked at all the same.
+            log.warning("queues.look_held_up", type=kind, error=str(error))
             break
         count += len(decision.admitted)
         if not decision.more:

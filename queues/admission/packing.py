@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from queues.needs import Need, Size
+from queues.needs import Need, Size, total
 
 Free = Mapping[str, int]
 #: (index of the host, how many, size).
@@ -46,6 +46,14 @@ def missing(need: Need, hosts: Sequence[Free]) -> int:
     """How many instances remain without a host when as many as possible are placed, the larger first."""
     free = [dict(host) for host in hosts]
     return sum(count - _fill(count, size, free, []) for count, size in _orders(need, hosts)[0])
+
+
+def short(need: Need, hosts: Sequence[Free], capacity: Free) -> float:
+    """How much of what a request needs is free on no host, as a share of all the capacity there is."""
+    return sum(
+        max(0, amount - sum(max(host.get(name, 0), 0) for host in hosts)) / max(1, capacity.get(name, 1))
+        for name, amount in total(need).items()
+    )
 
 
 def _could_fit(need: Need, hosts: Sequence[Free]) -> bool:

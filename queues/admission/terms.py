@@ -41,6 +41,10 @@ class Aggregate:
     tenants: frozenset[int] | None = None
     removed: bool = False
 
+    def open_to(self, cls: Class) -> bool:
+        """Whether an entry of a class may go there at all."""
+        return cls.bound in ("", self.name) and (self.tenants is None or cls.tenant in self.tenants)
+
 
 @dataclass(frozen=True)
 class Head:

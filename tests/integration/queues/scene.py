@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from typing import Any
+
+from django.db import connection
 
 from queues import pools
 from queues.entries import services, wire
 from queues.models import Entry
+from tests.support.waiting import limit
 from workers.models import Tenant
 
 KIND = "vm"
@@ -42,3 +47,27 @@ def running() -> list[str]:
     """The running ones in the order of their admission."""
     found = Entry.objects.filter(status="running").order_by("admitted_at", "id")
     return [each.request_id for each in found]
+
+
+def at_once(count: int, work: Callable[[int], object]) -> None:
+    """``work(0)``, ``work(1)`` ... in so many threads that begin together; their errors are the test's."""
+    errors: list[BaseException] = []
+    ready = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        try:
+            ready.wait(limit(60))
+            work(number)
+        except BaseException as error:
+            errors.append(error)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(limit(900))
+        assert not thread.is_alive()
+    if errors:
+        raise errors[0]
