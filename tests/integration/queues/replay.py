@@ -80,6 +80,8 @@ class Replay:
         self.lines: dict[int, list[Known]] = {queue: [] for queue in queues}
         self.highest: dict[int, int] = dict.fromkeys(queues, 0)
         self.pools: dict[str, Pool] = {}
+        #: Resource -> (total, largest), as they were last written.
+        self.amounts: dict[int, tuple[int, int]] = {}
         self.quotas: dict[tuple[int, str], Amounts] = defaultdict(dict)
         self.callbacks: dict[int, str] = {}
         #: Entries as the database has them.
@@ -192,13 +194,15 @@ class Replay:
 
     def _totals(self, pool: Pool, name: str, changed: dict[str, list[Row]]) -> None:
         there = {self.hosts[name, host]: (pool.total[host], pool.largest[host]) for host in pool.total}
-        last = {(row.new or {})["id"]: row.new or {} for row in changed["queues_hostresource"]}
-        assert {self.resources[id_] for id_ in last} == {
-            (id_, resource) for id_, (total, _) in there.items() for resource in total
+        for row in changed.get("queues_hostresource", []):  # those that differ from before
+            new = row.new or {}
+            self.amounts[new["id"]] = (new["total"], new["largest"])
+        known = {self.resources[id_]: amounts for id_, amounts in self.amounts.items()}
+        assert {key: known[key] for key in known if key[0] in there} == {
+            (id_, resource): (total[resource], largest[resource])
+            for id_, (total, largest) in there.items()
+            for resource in total
         }
-        for row_id, new in last.items():
-            at, resource = self.resources[row_id]
-            assert (new["total"], new["largest"]) == tuple(amounts[resource] for amounts in there[at])
 
     def _given_back(self, entry: Known, status: str, changed: dict[str, list[Row]]) -> None:
         assert entry.status == "running"
