@@ -35,6 +35,7 @@ __all__ = [
     "Aggregate",
     "Class",
     "Decision",
+    "Ever",
     "Head",
     "Host",
     "Level",
@@ -48,15 +49,22 @@ __all__ = [
 MOST: Final = 100
 
 
-def decide(snapshot: Snapshot, most: int = MOST) -> Decision:
-    """Admit what can be admitted, at most so many; the same snapshot always gives the same decision."""
-    return _Round(snapshot).run(most)
+#: Whether a need could ever go to an aggregate, by (need, aggregate, as large as now).
+Ever = dict[tuple[Need, str, bool], bool]
 
 
-class _Round:
+def decide(snapshot: Snapshot, most: int = MOST, ever: Ever | None = None) -> Decision:
+    """Admit what can be admitted, at most so many; the same snapshot always gives the same decision.
+
+    ``ever``: what an earlier decision on the same hosts, as large as these, has worked out; it is added to.
+    """
+    return Round(snapshot, {} if ever is None else ever).run(most)
+
+
+class Round:
     """The working copy of one decision: what is free, held and closed as it goes on."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, ever: Ever) -> None:
         self.snapshot = snapshot
         self.aggregates = {aggregate.name: aggregate for aggregate in snapshot.aggregates}
         self.free = {
@@ -76,7 +84,7 @@ class _Round:
         # What has been worked out, by aggregate; of what is free there, until something is admitted to it.
         self._fit: dict[str, dict[Need, packing.Placement | None]] = {name: {} for name in self.aggregates}
         self._rooms: dict[str, float] = {}
-        self._ever: dict[tuple[Need, str, bool], bool] = {}
+        self._ever = ever
 
     def run(self, most: int) -> Decision:
         if self.snapshot.trouble:
