@@ -211,7 +211,7 @@ SPECTACULAR_SETTINGS = {
         "ReplayState": ["dead", "delivered", "disabled"],
         # "status" and "Status" would become one name otherwise, and one of the two be described wrongly.
         "ReadinessStatus": ["ready", "not ready"],
-        "EntryStatus": "queues.models.entries.Entry.Status",
+        "EntryStatus": ["queued", "running", "finished", "cancelled", "failed"],
         "EntryCallbackState": ["undeliverable", "due", "delivered", "dead"],
         "TargetStatus": ["STARTING", "CREATED", "CREATE_FAILED", "RUNNING", "RUNNING_FAILED", "FINISHED"],
     },

@@ -63,7 +63,7 @@ def explain(tenant_id: int, kind: str, request_id: str) -> dict[str, Any]:
     if entry.status != Entry.Status.QUEUED:
         return _not_waiting(entry)
     with connection.cursor() as cursor:
-        seen = snapshot.read(cursor, kind, also=entry.waiting_class_id)
+        seen = snapshot.read(cursor, kind, also=entry.waiting_class_id, aside=True)
         if entry.waiting_class_id not in {each.id for each in seen.classes}:
             return {**_base(entry), "reasons": [], "position": None}  # it has just gone
         return _waiting(cursor, entry, kind, seen)

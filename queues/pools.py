@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
@@ -24,29 +24,37 @@ from workers.vocabulary.errors import InvalidInput, NotFound
 Amounts = Mapping[str, int]
 
 _AGGREGATE: Final = """
-    INSERT INTO queues_aggregate (type, name) VALUES (%s, %s)
-    ON CONFLICT (type, name) DO UPDATE SET removed_at = NULL RETURNING id, xmax = 0
+    INSERT INTO queues_aggregate AS a (type, name) VALUES (%s, %s)
+    ON CONFLICT (type, name) DO UPDATE SET removed_at = NULL
+    RETURNING id, NOT EXISTS (
+        SELECT 1 FROM queues_aggregate b WHERE b.id = a.id AND b.removed_at IS NULL)
 """
-_HOSTS: Final = """
-    INSERT INTO queues_host (aggregate_id, name) SELECT %s, unnest(%s::text[])
-    ON CONFLICT (aggregate_id, name) DO UPDATE SET removed_at = NULL RETURNING name, id
+_HOSTS: Final = "SELECT id, name, removed_at IS NOT NULL FROM queues_host WHERE aggregate_id = %s"
+_HOSTS_CHANGED: Final = """
+    UPDATE queues_host SET removed_at = CASE WHEN removed_at IS NULL THEN now() END
+    WHERE id = ANY(%s::bigint[])
 """
-#: Whatever a host has had and is not told of now is gone.
-_GONE: Final = """
-    UPDATE queues_hostresource r SET total = 0, outside = 0 FROM queues_host h
-    WHERE h.id = r.host_id AND h.aggregate_id = %s
+_HOSTS_NEW: Final = """
+    INSERT INTO queues_host (aggregate_id, name) SELECT %s, unnest(%s::text[]) RETURNING id, name
 """
-_HOSTS_GONE: Final = """
-    UPDATE queues_host SET removed_at = now()
-    WHERE aggregate_id = %s AND removed_at IS NULL AND NOT name = ANY(%s)
+_RESOURCES: Final = """
+    SELECT r.host_id, r.name, r.id, r.total, r.outside
+    FROM queues_hostresource r JOIN queues_host h ON h.id = r.host_id WHERE h.aggregate_id = %s
 """
-_TOTALS: Final = """
-    INSERT INTO queues_hostresource AS r (host_id, name, total, largest, outside)
+#: Locked in the order in which bookings are given back, so that neither waits for the other for ever.
+_RESOURCES_CHANGED: Final = """
+    WITH changed AS MATERIALIZED (
+        SELECT r.id, n.total, n.outside FROM queues_hostresource r
+        JOIN unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS n(id, total, outside) ON n.id = r.id
+        ORDER BY r.id FOR NO KEY UPDATE OF r)
+    UPDATE queues_hostresource r
+    SET total = c.total, outside = c.outside, largest = greatest(r.largest, c.total)
+    FROM changed c WHERE r.id = c.id
+"""
+_RESOURCES_NEW: Final = """
+    INSERT INTO queues_hostresource (host_id, name, total, largest, outside)
     SELECT n.host_id, n.name, n.total, n.total, n.outside
     FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::bigint[]) AS n(host_id, name, total, outside)
-    ORDER BY 1, 2
-    ON CONFLICT (host_id, name) DO UPDATE SET total = excluded.total, outside = excluded.outside,
-        largest = greatest(r.largest, excluded.total)
 """
 _BACK_IN_LINE: Final = """
     UPDATE queues_waitingclass c SET aside = false FROM queues_queue q
@@ -64,7 +72,7 @@ class HostAmounts:
 
 
 def declare(kind: str, name: str, hosts: Iterable[HostAmounts], tenants: Iterable[str] = ()) -> bool:
-    """Declare an aggregate, or replace what was declared of it; returns whether it is new.
+    """Declare an aggregate, or replace what was declared of it; returns whether it is new (or was removed).
 
     ``tenants``: names of those who may use it, none = all. InvalidInput names one that is not there.
     """
@@ -85,19 +93,58 @@ def write(cursor: CursorWrapper, kind: str, name: str, hosts: list[HostAmounts])
     """Write what an aggregate consists of now; (its id, is it new?). The caller shares the type's lock."""
     cursor.execute(_AGGREGATE, [kind, name])
     aggregate_id, new = cursor.fetchone()
-    names = [host.name for host in hosts]
-    cursor.execute(_GONE, [aggregate_id])
-    cursor.execute(_HOSTS_GONE, [aggregate_id, names])
-    if hosts:
-        cursor.execute(_HOSTS, [aggregate_id, names])
-        ids = dict(cursor.fetchall())
-        rows = [
-            (ids[host.name], resource, amount, host.outside.get(resource, 0))
+    _write_hosts(cursor, aggregate_id, hosts)
+    return aggregate_id, new
+
+
+def _write_hosts(cursor: CursorWrapper, aggregate_id: int, hosts: list[HostAmounts]) -> None:
+    """Only what differs is written: there may be 10,000 hosts, and a provider tells of all every few seconds.
+
+    The aggregate's row is locked by this transaction: nobody else writes its hosts, and of their resources
+    others write what is held alone.
+    """
+    names = {host.name for host in hosts}
+    cursor.execute(_HOSTS, [aggregate_id])
+    ids: dict[str, int] = {}
+    changed = []
+    for host_id, name, removed in cursor.fetchall():
+        ids[name] = host_id
+        if removed == (name in names):
+            changed.append(host_id)
+    if changed:
+        cursor.execute(_HOSTS_CHANGED, [changed])
+    if new := sorted(names - ids.keys()):
+        cursor.execute(_HOSTS_NEW, [aggregate_id, new])
+        ids |= {name: host_id for host_id, name in cursor.fetchall()}
+    _write_resources(
+        cursor,
+        aggregate_id,
+        {
+            (ids[host.name], resource): (amount, host.outside.get(resource, 0))
             for host in hosts
             for resource, amount in host.total.items()
-        ]
-        cursor.execute(_TOTALS, [[row[index] for row in rows] for index in range(4)])
-    return aggregate_id, new
+        },
+    )
+
+
+def _write_resources(
+    cursor: CursorWrapper, aggregate_id: int, wanted: dict[tuple[int, str], tuple[int, int]]
+) -> None:
+    """``wanted``: (host id, resource) -> (total, outside). What a host has had and is not in it is gone."""
+    cursor.execute(_RESOURCES, [aggregate_id])
+    changed = []
+    for host_id, name, resource_id, *before in cursor.fetchall():
+        now = wanted.pop((host_id, name), (0, 0))
+        if now != tuple(before):
+            changed.append((resource_id, *now))
+    if changed:
+        cursor.execute(_RESOURCES_CHANGED, _columns(changed))
+    if wanted:
+        cursor.execute(_RESOURCES_NEW, _columns([(*key, *amounts) for key, amounts in wanted.items()]))
+
+
+def _columns(rows: list[tuple[Any, ...]]) -> list[list[Any]]:
+    return [list(column) for column in zip(*rows, strict=True)]
 
 
 def remove(kind: str, name: str) -> None:
@@ -119,8 +166,7 @@ def clear(cursor: CursorWrapper, kind: str, name: str) -> bool:
     row = cursor.fetchone()
     if row is None:
         return False
-    cursor.execute(_GONE, row)
-    cursor.execute(_HOSTS_GONE, [row[0], []])
+    _write_hosts(cursor, row[0], [])
     return True
 
 

@@ -30,7 +30,8 @@ _CALLBACK: Final = """
 """
 #: In the order of ``EntryFacts``, without the callback's.
 COLUMNS: Final = """e.id, {type}, e.created_at, e.updated_at, e.ended_at, e.request_id, e.owner_id, e.data,
-    e.callback, e.priority, e.status, e.deliverable, e.told_at, e.admitted_at, e.tie"""
+    e.callback, e.priority, e.status, e.deliverable, e.told_at, e.admitted_at, e.tie,
+    e.message"""
 _ONE: Final = f"""
     SELECT {COLUMNS.format(type="q.type")}, c.state, c.error
     FROM queues_queue q JOIN queues_entry e ON e.queue_id = q.id {_CALLBACK}

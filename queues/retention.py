@@ -40,23 +40,32 @@ _TOMBSTONES: Final = """
     DELETE FROM queues_tombstone WHERE id IN (
         SELECT id FROM queues_tombstone WHERE until < now() ORDER BY until LIMIT %s FOR UPDATE SKIP LOCKED)
 """
-#: One that is taken up again while this waits for its row is looked at again, and stays.
-_CLASSES: Final = """
-    DELETE FROM queues_waitingclass WHERE waiting = 0 AND id IN (
-        SELECT c.id FROM queues_waitingclass c
-        WHERE c.waiting = 0 AND NOT EXISTS (SELECT 1 FROM queues_entry e WHERE e.waiting_class_id = c.id)
-        LIMIT %s FOR UPDATE SKIP LOCKED)
+_UNUSED: Final = """
+    c.waiting = 0 AND NOT EXISTS (SELECT 1 FROM queues_entry e WHERE e.waiting_class_id = c.id)
 """
+_LOCK_CLASSES: Final = f"""
+    SELECT c.id FROM queues_waitingclass c WHERE {_UNUSED} LIMIT %s FOR UPDATE SKIP LOCKED
+"""
+_CLASSES: Final = f"DELETE FROM queues_waitingclass c WHERE c.id = ANY(%s) AND {_UNUSED}"
 
 
 def prune(limit: int) -> dict[str, int]:
     """One bounded round: at most ``limit`` of each. What is queued or running keeps everything."""
-    entries = _bury(limit)
+    entries, classes = _bury(limit), _prune_classes(limit)
     with connection.cursor() as cursor:
-        cursor.execute(_CLASSES, [limit])
-        classes = cursor.rowcount
         cursor.execute(_TOMBSTONES, [limit])
         return {"entries": entries, "entry_classes": classes, "entry_tombstones": cursor.rowcount}
+
+
+def _prune_classes(limit: int) -> int:
+    """Classes without entries. Looked at again under their locks: nobody takes one up from then on."""
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(_LOCK_CLASSES, [limit])
+        ids = [row[0] for row in cursor.fetchall()]
+        if not ids:
+            return 0
+        cursor.execute(_CLASSES, [ids])
+        return int(cursor.rowcount)
 
 
 def _bury(limit: int) -> int:

@@ -58,12 +58,37 @@ QUEUED_EXAMPLE: Final[dict[str, Any]] = {
     "Priority": 2941082666988554,
     "Status": "queued",
 }
+_REMEDY: Final = "an operator adds a host with 1 Disk, 1 Memory, 1 VCPU in an aggregate of its own"
 EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
     "state": "queued",
     "since": "2018-08-29T06:49:03.288817Z",
-    "reasons": [],
-    "position": None,
-    "estimate": None,
+    "reasons": [
+        {
+            "level": "misconfigured",
+            "code": "no_pools",
+            "message": "no capacity is declared for this type: an operator has to declare a pool",
+            "need": None,
+            "free": None,
+            "quota": None,
+            "blocked_by": [],
+            "remedy": _REMEDY,
+            "conditions": [],
+            "suggestions": [
+                {
+                    "action": "host",
+                    "aggregate": "new",
+                    "amounts": {"Disk": 1, "Memory": 1, "VCPU": 1},
+                    "text": _REMEDY,
+                }
+            ],
+        }
+    ],
+    "position": 1,
+    "estimate": {"unknown": "no estimates are made yet"},
+    "approximate": False,
+    "ahead": {"own": [], "own_count": 0, "more": False, "others_waiting": 0},
+    "reserved": None,
+    "running": {"own": [], "others": {}},
 }
 
 

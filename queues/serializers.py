@@ -95,14 +95,28 @@ class QueueEstimateSerializer(serializers.Serializer[object]):
     unknown = serializers.CharField(required=False)
 
 
+class QueueReasonSerializer(ExplanationReasonSerializer):
+    """A reason; conditions: how much of what there is meets each need; suggestions: what would help."""
+
+    level = serializers.CharField(required=False)
+    conditions = serializers.ListField(child=serializers.DictField(), required=False)
+    suggestions = serializers.ListField(child=serializers.DictField(), required=False)
+
+
 class QueueExplanationSerializer(serializers.Serializer[object]):
     """Why a request is where it is, the strongest reason first."""
 
     state = serializers.ChoiceField(choices=STATUSES)
     since = serializers.DateTimeField()
-    reasons = ExplanationReasonSerializer(many=True)
-    position = serializers.IntegerField(allow_null=True)
+    reasons = QueueReasonSerializer(many=True)
+    position = serializers.IntegerField(
+        allow_null=True, help_text="Among its tenant's entries, from 1 on; null: far behind, or not queued."
+    )
     estimate = QueueEstimateSerializer(allow_null=True)
+    approximate = serializers.BooleanField(required=False)
+    ahead = serializers.DictField(required=False, help_text="Who is before it, and how many.")
+    reserved = serializers.DictField(required=False, allow_null=True, help_text="What is kept free for it.")
+    running = serializers.DictField(required=False, help_text="Who holds what it waits for.")
 
 
 class QueueErrorBodySerializer(serializers.Serializer[object]):

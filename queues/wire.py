@@ -72,6 +72,8 @@ class EntryFacts(NamedTuple):
     told_at: datetime | None
     admitted_at: datetime | None
     tie: str
+    #: Why it ended, where it was not its client's wish.
+    message: str = ""
     callback_state: str | None = None
     callback_error: str | None = None
 
@@ -237,13 +239,18 @@ def with_stamps(value: object) -> object:
 def callback_state(entry: EntryFacts) -> tuple[str | None, str | None]:
     """CallbackState and CallbackError; no state where nothing was ever owed (it was withdrawn)."""
     if not entry.deliverable:
-        return "undeliverable", "the callback is no http or https URL: ask for the status instead"
+        error = "the callback is no http or https URL: ask for the status instead"
+        return "undeliverable", f"{error}. {entry.message}" if entry.message else error
     if entry.callback_state == "disabled":
         return "dead", "the receiver answered 410 Gone: nothing more is sent to this URL"
+    if entry.callback_state == "delivered":
+        return "delivered", None
     if entry.callback_state is not None:
-        return entry.callback_state, None if entry.callback_state == "delivered" else entry.callback_error
+        return entry.callback_state, entry.callback_error or entry.message or None
     if entry.status in (QUEUED, RUNNING):
         return "due", None
+    if entry.message:
+        return "dead", entry.message
     return ("delivered" if entry.told_at is not None else None), None
 
 

@@ -30,41 +30,23 @@ from queues.admission.terms import (
 from queues.needs import Need, total
 
 __all__ = [
-    "MOST",
-    "Admission",
-    "Aggregate",
-    "Class",
-    "Decision",
-    "Ever",
-    "Head",
-    "Host",
-    "Level",
-    "Reservation",
-    "Snapshot",
-    "Verdict",
-    "decide",
-]
+    "MOST", "Admission", "Aggregate", "Class", "Decision", "Head", "Host", "Level", "Reservation", "Snapshot",
+    "Verdict", "decide",
+]  # fmt: skip
 
 #: Most entries that one decision admits.
 MOST: Final = 100
 
 
-#: Whether a need could ever go to an aggregate, by (need, aggregate, as large as now).
-Ever = dict[tuple[Need, str, bool], bool]
-
-
-def decide(snapshot: Snapshot, most: int = MOST, ever: Ever | None = None) -> Decision:
-    """Admit what can be admitted, at most so many; the same snapshot always gives the same decision.
-
-    ``ever``: what an earlier decision on the same hosts, as large as these, has worked out; it is added to.
-    """
-    return Round(snapshot, {} if ever is None else ever).run(most)
+def decide(snapshot: Snapshot, most: int = MOST) -> Decision:
+    """Admit what can be admitted, at most so many; the same snapshot always gives the same decision."""
+    return Round(snapshot).run(most)
 
 
 class Round:
     """The working copy of one decision: what is free, held and closed as it goes on."""
 
-    def __init__(self, snapshot: Snapshot, ever: Ever) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
         self.snapshot = snapshot
         self.aggregates = {aggregate.name: aggregate for aggregate in snapshot.aggregates}
         self.free = {
@@ -72,9 +54,12 @@ class Round:
         }
         self.held = {key: dict(amounts) for key, amounts in snapshot.held.items()}
         self.shares = {queue: dict(amounts) for queue, amounts in snapshot.shares.items()}
-        self.capacity = _capacity(snapshot)
+        self.capacity = snapshot.capacity()
         #: Aggregate -> the entry that keeps others out of it.
         self.closed: dict[str, int] = {}
+        #: Strict: (queue, owner) of the entries that do so.
+        self.blocking: set[tuple[int, str]] = set()
+        self.queues = {cls.queue for cls in snapshot.classes}
         #: Strict: (queue, owner) whose first entry waits for its quota -> that entry.
         self.stopped: dict[tuple[int, str], int] = {}
         self.reservation: Reservation | None = None
@@ -84,7 +69,7 @@ class Round:
         # What has been worked out, by aggregate; of what is free there, until something is admitted to it.
         self._fit: dict[str, dict[Need, packing.Placement | None]] = {name: {} for name in self.aggregates}
         self._rooms: dict[str, float] = {}
-        self._ever = ever
+        self._ever: dict[tuple[Need, str, bool], bool] = {}
 
     def run(self, most: int) -> Decision:
         if self.snapshot.trouble:
@@ -103,15 +88,19 @@ class Round:
                 self.verdicts[cls.id] = verdict
                 lines.drop(cls)
                 continue
-            known = lines.advance(cls)
-            if self.reservation is not None and self.reservation.entry == head.id:
-                self._unreserve(lines)
-            if not known:
+            read = lines.advance(cls)
+            if self._reopens(cls, head):
+                self._reopen(lines)
+            if not read:
                 more = True  # the rest of the class is not in the snapshot, and may be next in line
                 break
         for cls in self.snapshot.classes:
-            if cls.id not in self.verdicts and lines.waits(cls):
+            known = self.verdicts.get(cls.id)
+            if known is None and lines.waits(cls):
                 self.verdicts[cls.id] = Verdict(Level.EVALUATING)
+            elif known is not None and known.candidates and (resource := self._over(cls)):
+                # Another one of its owner was admitted after it was looked at.
+                self.verdicts[cls.id] = Verdict(Level.OVER_QUOTA, known.candidates, resource=resource)
         return Decision(tuple(self.admitted), self.verdicts, self.reservation, more)
 
     def share(self, queue: int) -> float:
@@ -138,11 +127,25 @@ class Round:
         self.reservation, self.reserved_for = reservation, cls
         self.closed[reservation.aggregate] = reservation.entry
 
-    def _unreserve(self, lines: Lines) -> None:
-        """Its entry is admitted: whoever had to wait may go now, or have the next reservation."""
+    def _reopens(self, cls: Class, head: Head) -> bool:
+        """Whether others may go where somebody blocks, now that this entry is admitted.
+
+        Strict: its tenant holds more now, so its blocking entries are not the first ones any more; or its
+        owner's quota is used up, so they are set aside. Best effort: an aggregate was kept for this one.
+        """
+        if self.snapshot.strict:
+            owner = (cls.queue, cls.owner)
+            turns = len(self.queues) > 1 and any(queue == cls.queue for queue, _ in self.blocking)
+            return turns or (owner in self.blocking and owner in self.snapshot.quotas)
+        return self.reservation is not None and self.reservation.entry == head.id
+
+    def _reopen(self, lines: Lines) -> None:
+        """Whoever had to wait is looked at again."""
         self.closed.clear()
-        self.reservation = self.reserved_for = None
+        self.blocking.clear()
+        self.stopped.clear()
         self.verdicts.clear()
+        self.reservation = self.reserved_for = None
         lines.restore()
 
     def _try(self, cls: Class, head: Head) -> Verdict | None:
@@ -151,10 +154,8 @@ class Round:
         if not candidates:
             return Verdict(self._hopeless(cls))
         if resource := self._over(cls):
-            if (
-                self.snapshot.strict
-                and total(cls.need)[resource] <= self.snapshot.quotas[cls.queue, cls.owner][resource]
-            ):
+            quotas, wanted = self.snapshot.quotas[cls.queue, cls.owner], total(cls.need)
+            if self.snapshot.strict and wanted[resource] <= quotas[resource]:
                 self.stopped.setdefault((cls.queue, cls.owner), head.id)
             return Verdict(Level.OVER_QUOTA, candidates, resource=resource)
         stopped = self._stopped(cls, head)
@@ -191,6 +192,7 @@ class Round:
         if self.snapshot.strict:
             for name in candidates:
                 self.closed.setdefault(name, head.id)
+            self.blocking.add((cls.queue, cls.owner))
         elif self.reservation is None and (bounded := self._bounded(cls)):
             least = min(bounded, key=lambda name: self._lack(cls.need, name))
             self._reserve(Reservation(head.id, least), cls)
@@ -248,14 +250,21 @@ class Round:
         return Level.MISCONFIGURED
 
     def _over(self, cls: Class, beside: Class | None = None) -> str:
-        """The resource of which its owner would hold more than its quota; "" = none."""
+        """The resource of which its owner would hold more than its quota; "" = none.
+
+        First one of which it alone wants more: that does not pass with time.
+        """
         quotas = self.snapshot.quotas.get((cls.queue, cls.owner))
         if not quotas:
             return ""
         held, wanted = self.held.get((cls.queue, cls.owner), {}), total(cls.need)
         kept = total(beside.need) if beside else {}
-        for name in sorted(quotas):
-            if wanted.get(name) and held.get(name, 0) + wanted[name] + kept.get(name, 0) > quotas[name]:
+        limited = sorted(name for name in quotas if wanted.get(name))
+        for name in limited:
+            if wanted[name] > quotas[name]:
+                return name
+        for name in limited:
+            if held.get(name, 0) + wanted[name] + kept.get(name, 0) > quotas[name]:
                 return name
         return ""
 
@@ -284,13 +293,3 @@ class Round:
             for key, amount in total(need).items()
         )
         return packing.missing(need, self.free[name]), short, name
-
-
-def _capacity(snapshot: Snapshot) -> dict[str, int]:
-    """All there is of each resource."""
-    found: dict[str, int] = {}
-    for aggregate in snapshot.aggregates:
-        for host in aggregate.hosts:
-            for name, amount in host.total.items():
-                found[name] = found.get(name, 0) + amount
-    return found

@@ -40,7 +40,7 @@ _ADMITTED: Final = """
 #: A microsecond each, so that their order is kept where they are listed by admission.
 _RUN: Final = """
     UPDATE queues_entry e SET status = 'running', data = n.data, aggregate = n.aggregate, reserved = '',
-        reserved_at = NULL, admitted_at = clock_timestamp() + n.turn * interval '1 microsecond',
+        reserved_at = NULL, admitted_at = statement_timestamp() + n.turn * interval '1 microsecond',
         updated_at = clock_timestamp()
     FROM unnest(%s::bigint[], %s::text[], %s::text[], %s::int[]) AS n(id, data, aggregate, turn)
     WHERE e.id = n.id

@@ -39,17 +39,19 @@ _HOSTS: Final = """
 #: The first entry of each live class; of those, tenant by tenant in turn, the first ones.
 _CHOSEN: Final = """
     WITH live AS (
-        SELECT c.id, c.queue_id, q.tenant_id, c.owner_id, c.needs, c.aggregate, c.waiting
+        SELECT c.id, c.queue_id, q.tenant_id, c.owner_id, c.needs, c.aggregate, c.waiting, c.aside
         FROM queues_waitingclass c JOIN queues_queue q ON q.id = c.queue_id
-        WHERE q.type = %(type)s AND c.waiting > 0 AND NOT c.aside ORDER BY c.id LIMIT %(live)s),
+        WHERE q.type = %(type)s AND c.waiting > 0 AND NOT c.aside ORDER BY c.aside, c.id LIMIT %(live)s),
     firsts AS (
         SELECT live.*, row_number() OVER (PARTITION BY live.queue_id ORDER BY f.priority, f.tie) AS turn
         FROM live CROSS JOIN LATERAL (
             SELECT e.priority, e.tie FROM queues_entry e
             WHERE e.waiting_class_id = live.id AND e.status = 'queued' ORDER BY e.priority, e.tie LIMIT 1) f)
     SELECT id, queue_id, tenant_id, owner_id, needs, aggregate, waiting FROM firsts
-    ORDER BY turn, id LIMIT %(classes)s + 1
+    ORDER BY aside, turn, id LIMIT %(classes)s + 1
 """
+#: Those that can go nowhere, too, behind the others.
+_CHOSEN_ALL: Final = _CHOSEN.replace("AND NOT c.aside", "")
 _ONE: Final = """
     SELECT c.id, c.queue_id, q.tenant_id, c.owner_id, c.needs, c.aggregate, c.waiting
     FROM queues_waitingclass c JOIN queues_queue q ON q.id = c.queue_id WHERE c.id = %s
@@ -77,12 +79,16 @@ _RESERVED: Final = """
 """
 
 
-def read(cursor: CursorWrapper, kind: str, *, also: int | None = None) -> Snapshot:
-    """What there is and what waits of a type. ``also``: a class that is looked at in any case."""
+def read(cursor: CursorWrapper, kind: str, *, also: int | None = None, aside: bool = False) -> Snapshot:
+    """What there is and what waits of a type.
+
+    ``also``: a class that is looked at in any case; ``aside``: look at what was set aside, too, for questions
+    in which capacity grows.
+    """
     cursor.execute(_POLICY, [kind])
     strict, *provider = cursor.fetchone() or (True, "pools", "", None)
     aggregates = _aggregates(cursor, kind)
-    cursor.execute(_CHOSEN, {"type": kind, "live": _LIVE, "classes": CLASSES})
+    cursor.execute(_CHOSEN_ALL if aside else _CHOSEN, {"type": kind, "live": _LIVE, "classes": CLASSES})
     rows = cursor.fetchall()
     approximate = len(rows) > CLASSES
     rows = rows[:CLASSES]

@@ -93,6 +93,15 @@ class Snapshot:
     #: More classes wait than are looked at.
     approximate: bool = False
 
+    def capacity(self) -> dict[str, int]:
+        """All there is of each resource."""
+        found: dict[str, int] = {}
+        for aggregate in self.aggregates:
+            for host in aggregate.hosts:
+                for name, amount in host.total.items():
+                    found[name] = found.get(name, 0) + amount
+        return found
+
 
 @dataclass(frozen=True)
 class Admission:

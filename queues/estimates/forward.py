@@ -18,14 +18,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from queues.admission.asked import ASKED, Asked
-from queues.admission.decide import (
-    Admission,
-    Class,
-    Ever,
-    Head,
-    Snapshot,
-)
-from queues.estimates.rolling import Candidates, Rolling
+from queues.admission.decide import Admission, Class, Head
+from queues.estimates.rolling import Candidates, Ever, Rolling
 from queues.estimates.runtimes import RunTimes
 from queues.needs import Need, total
 
@@ -118,7 +112,7 @@ class _Play:
         self.ever: Ever = {}
         self.candidates: Candidates = {}
         self.totals: dict[Need, dict[str, int]] = {}
-        self.capacity = _capacity(seen)
+        self.capacity = seen.capacity()
         self.lines, known = self._lined_up()
         self.work_ahead = sum(map(self.work, known)) * max(1.0, scene.ahead / max(1, len(known)))
         self.work_ahead += self.work(scene.asked.cls)
@@ -158,7 +152,8 @@ class _Play:
 
     def work(self, cls: Class) -> float:
         """What an entry takes of all there is, for how long."""
-        share = max(amount / self.capacity.get(name, amount) for name, amount in self.total(cls.need).items())
+        wanted = self.total(cls.need)
+        share = max(amount / (self.capacity.get(name) or amount) for name, amount in wanted.items())
         return share * self.scene.runtimes.mean(cls.owner, cls.need)
 
     def total(self, need: Need) -> dict[str, int]:
@@ -244,15 +239,6 @@ class _Future:
 
 def _place(known: tuple[int, str, int, Class, Head]) -> tuple[int, str, int]:
     return known[:3]
-
-
-def _capacity(snapshot: Snapshot) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for aggregate in snapshot.aggregates:
-        for host in aggregate.hosts:
-            for name, amount in host.total.items():
-                found[name] = found.get(name, 0) + max(1, amount)
-    return found
 
 
 #: Permutations of the strata, of which each pair of entries takes one.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from queues.admission.decide import MOST, Admission, Class, Ever, Round, Snapshot
+from queues.admission.decide import MOST, Admission, Class, Round, Snapshot
 from queues.needs import Need
 
+#: Whether a need could ever go to an aggregate (as large as now).
+Ever = dict[tuple[Need, str, bool], bool]
 #: Where a need of a tenant could ever go, by what its data names.
 Candidates = dict[tuple[Need, str, int], tuple[str, ...]]
 
@@ -18,7 +20,8 @@ class Rolling(Round):
     def __init__(self, snapshot: Snapshot, ever: Ever, candidates: Candidates) -> None:
         super().__init__(snapshot, ever)
         self.reservation = snapshot.reservation
-        self._known = candidates
+        # Shared by all futures: it hangs on how large the hosts are, which does not change.
+        self._ever, self._known = ever, candidates
         self._hosts = {
             host.id: (name, self.free[name][index])
             for name, aggregate in self.aggregates.items()
@@ -28,6 +31,7 @@ class Rolling(Round):
     def again(self, classes: tuple[Class, ...]) -> tuple[list[Admission], bool]:
         """Who of these is admitted now, and whether more can be at once."""
         self.snapshot = replace(self.snapshot, classes=classes, reservation=self.reservation)
+        self.queues = {cls.queue for cls in classes}
         self._anew()
         decision = self.run(MOST)
         return self.admitted, decision.more or bool(self.admitted)
@@ -40,6 +44,7 @@ class Rolling(Round):
     def _anew(self) -> None:
         self.closed.clear()
         self.stopped.clear()
+        self.blocking.clear()
         self.reservation = self.reserved_for = None
         self.admitted, self.verdicts = [], {}
 

@@ -64,6 +64,10 @@ def run(marks: list[str], *, long: bool) -> int:
         if "3" in marks or "4" in marks:
             for name in ("node", "peer-worker"):
                 rig.named(name).terminate()
+        if "11" in marks:
+            from tests.bench import waiting
+
+            waiting.run(ours, long=long)
         if "5" in marks or "14" in marks:
             containers.run(marks, rig, ours, long=long)
         if "6" in marks:

@@ -7,7 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.contracts.queues.conftest import Api, admit, data, error
+from queues.models import Entry
+from tests.contracts.queues.conftest import Api, admit, data, error, now
 
 
 @pytest.fixture
@@ -60,6 +61,14 @@ def pages(api: Api, query: str) -> list[list[str]]:
 def test_filters(queue: Api, query: str, ids: list[str]) -> None:
     assert queue.ids(query) == ids
     assert [name for page in pages(queue, f"{query}{'&' if query else '?'}limit=1") for name in page] == ids
+
+
+def test_failed_ones(queue: Api) -> None:
+    Entry.objects.filter(request_id="r1").update(status="failed", ended_at=now(), message="never accepted")
+    assert queue.ids("?status=failed") == ["r1"]
+    assert queue.ids() == ["r2", "c", "a", "b"]
+    assert queue.entry("r1")["CallbackError"] == "never accepted"
+    assert queue.entry("r1")["DeletedAt"]
 
 
 def test_owners_are_compared_exactly(api: Api) -> None:

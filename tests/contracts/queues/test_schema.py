@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from queues import explain, schema, serializers, wire
+from queues import schema, serializers, wire
 from queues.errors import render_error
 from queues.models import Entry
 from tests.contracts.generated import generated_client
@@ -49,7 +49,9 @@ def test_what_is_written_is_what_is_documented(api: Api) -> None:
     assert set(told) == fields(serializers.QueueErrorSerializer)
     assert set(told["error"]) == fields(serializers.QueueErrorBodySerializer)
     api.create("d")
-    assert fields(serializers.QueueExplanationSerializer) <= set(explain.explain(api.tenant.pk, "vm", "d"))
+    why = data(api.get("/v1/vm/d/explain"))
+    assert set(why) == fields(serializers.QueueExplanationSerializer)
+    assert set(why["reasons"][0]) == fields(serializers.QueueReasonSerializer)
     assert Entry.Status.values == serializers.STATUSES
 
 
@@ -77,6 +79,9 @@ def test_the_examples_are_the_seeds(api: Api) -> None:
     assert {k: v for k, v in made.items() if k not in varies} == {
         k: v for k, v in schema.QUEUED_EXAMPLE.items() if k not in varies
     }
+    why = data(api.get("/v1/vm/d/explain"))
+    assert why["since"] == made["CreatedAt"]
+    assert {**why, "since": "", "estimate": ""} == {**schema.EXPLANATION_EXAMPLE, "since": "", "estimate": ""}
     admit("d")
     running = api.entry("d")
     assert {k: v for k, v in running.items() if k not in varies} == {

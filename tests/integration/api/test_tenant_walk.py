@@ -15,6 +15,9 @@ from config.http import openapi
 from jobs.models import Executor, Job, Target
 from queues import services as queues
 from queues import wire
+from queues.operators import services as operators
+from queues.operators.parsing import PoolRequest
+from queues.pools import HostAmounts
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.api.walk import (
     CANARY,
@@ -121,11 +124,15 @@ def victim(db: None, settings: Any) -> Victim:
             "request_id": request_id,
             "owner_id": f"{CANARY}-owner",
             "callback": f"http://{CANARY}.example/{number}",
-            "data": {"instances": [{"VCPU": 1}], "project": f"{CANARY}-project"},
+            "data": {"VCPU": 1, "project": f"{CANARY}-project"},
         }
-        queues.create(account.tenant_id, "vm", wire.parse_entry("vm", wanted))
+        queues.create(account.tenant_id, "machines", wire.parse_entry("machines", wanted))
+    host = HostAmounts(f"{CANARY}-host", {"VCPU": 4000}, {})
+    operators.declare_pool("machines", PoolRequest(f"{CANARY}-aggregate", [host], [account.tenant]))
+    operators.set_quotas(account.tenant_id, "machines", f"{CANARY}-owner", {"VCPU": 4000})
     values = {
-        "type": ["vm"],
+        "type": ["machines"],
+        "aggregate": [f"{CANARY}-aggregate"],
         "request_id": [f"{CANARY}-behind", f"{CANARY}-request"],
         "owner_id": [f"{CANARY}-owner"],
         "run_id": runs,
@@ -211,7 +218,11 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         if asked.template.endswith("/reconcile") and str(victim.run_ids[1]) in asked.query:
             continue  # no worker answers for the running one, which takes 5 s to find out
         key = f"{asked.method} {asked.template}"
-        if key in ("PUT /api/v1/registries/{registry}", "POST /v1/{type}/"):
+        if key in (
+            "PUT /api/v1/registries/{registry}",
+            "POST /v1/{type}/",
+            "PUT /api/v1/queues/{type}/quotas/{owner_id}",
+        ):
             continue  # makes what it names: the same for whoever asks, and without a body refused
         wanted.add(key)
         for who in (owner, owners):

@@ -34,7 +34,7 @@ NOBODYS_UUID: Final = "88888888-8888-4888-8888-888888888888"
 OWN_TABLES: Final = (
     *("workers_token", "workers_idempotencykey", "workers_run", "workers_shape"),
     *("workers_secret", "workers_callbacksecret", "workers_registry"),
-    *("queues_queue", "queues_entry", "queues_waitingclass"),
+    *("queues_queue", "queues_entry", "queues_waitingclass", "queues_ownerholding"),
 )
 #: Parameters that name nothing of a tenant.
 HARMLESS: Final = {
@@ -62,7 +62,9 @@ CHOSEN: Final = ("name", "url")
 #: Makes something of the caller's own, with a random value and a number: only the status is compared.
 MAKES_OWN: Final = ("POST", "/api/v1/callbacks/secrets")
 #: What operators see of everybody by design: not walked as an operator of another tenant.
-OPERATORS: Final = re.compile(r"/api/v1/(tenants|users|tokens|nodes|audit)\b|/metrics$")
+OPERATORS: Final = re.compile(
+    r"/api/v1/(tenants|users|tokens|nodes|audit)\b|/api/v1/queues/[^/]+/(pools|policy|capacity)\b|/metrics$"
+)
 
 
 #: One for all requests, without memory of the one before: a new one loads the middleware again each time.

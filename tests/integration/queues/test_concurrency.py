@@ -89,17 +89,16 @@ def test_two_hundred_moves_between_the_same_neighbours(api: Api, way: str) -> No
     names = [f"n{number}" for number in range(200)]
     for name in names:
         api.create(name)
-    done: list[str] = []
+    ways: dict[str, dict[str, Any]] = {
+        "before": {"before": "right"},
+        "after": {"after": "left"},
+        "mean": {"priority": (0 + 1) // 2},
+    }
+    to = ways[way]
 
     def move(mine: Api, number: int) -> None:
         for name in names[number * 20 : number * 20 + 20]:
-            ways: dict[str, dict[str, Any]] = {
-                "before": {"before": "right"},
-                "after": {"after": "left"},
-                "mean": {"priority": (0 + 1) // 2},
-            }
-            mine.move(name, **ways[way])
-            done.append(name)
+            mine.move(name, **to)
 
     at_once(10, move, api)
     listed = data(api.get("/v1/vm/"))

@@ -25,6 +25,7 @@ NOTHING = dict.fromkeys(
         *("runs", "logs", "idempotency_keys", "node_requests", "shapes", "audit", "usage", "receivers"),
         "run_secrets",
         *("executors", "jobs", "job_secrets"),  # what the jobs family deletes of its own
+        *("entries", "entry_classes", "entry_tombstones"),  # and the queues family
     ),
     0,
 )

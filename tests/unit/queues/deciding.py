@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from queues.admission.decide import Aggregate, Class, Decision, Head, Host, Level, Snapshot, decide
+from queues.admission.decide import Aggregate, Class, Decision, Head, Host, Level, Snapshot
 from queues.needs import Need
 
 #: What one resource of an example is called.
@@ -114,5 +115,23 @@ def _without(there: Aggregate, taken: Mapping[int, Mapping[str, int]]) -> Aggreg
     return Aggregate(there.name, hosts, there.tenants, there.removed)
 
 
-__all__ = ["CPU", "Level", "admitted", "aggregate", "apply", "cpus", "decide", "gang", "host", "levels"]
-__all__ += ["seen", "waiting"]
+def most_placed(need: Need, hosts: Sequence[Mapping[str, int]]) -> int:
+    """The oracle: the most instances that can be placed together, by trying all there is to try."""
+    names = sorted({name for _, size in need for name, _ in size})
+    items = [tuple(dict(size).get(name, 0) for name in names) for count, size in need for _ in range(count)]
+
+    @cache
+    def most(number: int, free: tuple[tuple[int, ...], ...]) -> int:
+        if number == len(items):
+            return 0
+        best = 0
+        for index, has in enumerate(free):
+            # What a host lacks matters only to those who want it: it may even be below 0.
+            if all(not wanted or wanted <= here for wanted, here in zip(items[number], has, strict=True)):
+                left = tuple(here - wanted for wanted, here in zip(items[number], has, strict=True))
+                best = max(best, 1 + most(number + 1, (*free[:index], left, *free[index + 1 :])))
+            if best == len(items) - number:
+                return best
+        return max(best, most(number + 1, free))
+
+    return most(0, tuple(tuple(host.get(name, 0) for name in names) for host in hosts))

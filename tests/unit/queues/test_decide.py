@@ -218,6 +218,23 @@ def test_a_strict_type_has_no_reservation() -> None:
     assert decide(now).reservation is None
 
 
+def test_a_strict_head_blocks_until_another_tenant_has_the_smaller_share() -> None:
+    """Catches: a tenant blocked until the next look by what is not the head any more."""
+    there = (aggregate("a", 4, total=8), aggregate("b", 4, total=4))
+    now = seen(
+        waiting(1, cpus(8)),
+        waiting(2, cpus(4), bound="b", owner="p"),
+        waiting(3, cpus(4), tenant=2, bound="a"),
+        there=there,
+        strict=True,
+        shares={2: {"cpu": 1}},
+    )
+    decision = decide(now)
+    # The first tenant's 2 goes past its own 1; then it holds more than the second, whose turn it is.
+    assert admitted(decision) == [(2, "b"), (3, "a")]
+    assert levels(decision) == {1: Level.NO_CAPACITY}
+
+
 # --- best effort ----------------------------------------------------------------------------------
 
 
@@ -391,6 +408,48 @@ def test_more_than_the_quota_itself_blocks_nobody(strict: bool) -> None:
     decision = decide(now)
     assert admitted(decision) == [(2, "a")]
     assert levels(decision) == {1: Level.OVER_QUOTA}
+
+
+def test_more_than_the_quota_of_one_resource_blocks_nobody_either() -> None:
+    """Catches: an owner stopped for ever, as its first one also waits for another resource."""
+    big = {"cpu": 9, "mem": 9}
+    now = seen(
+        waiting(1, gang(1, cpu=4, mem=7)), waiting(2, cpus(1)), strict=True,
+        there=(Aggregate("a", (Host(1, "h", big, big, big),)),),
+        held={(1, "o"): {"cpu": 4}}, quotas={(1, "o"): {"cpu": 6, "mem": 6}},
+    )  # fmt: skip
+    decision = decide(now)
+    assert admitted(decision) == [(2, "a")]
+    assert levels(decision) == {1: Level.OVER_QUOTA}
+    assert decision.verdicts[1001].resource == "mem"  # what has to change, cpu comes with time
+
+
+def test_a_strict_head_whose_quota_is_used_up_behind_it_blocks_nobody() -> None:
+    """Catches: others held back until the next look by what has to wait for its own quota."""
+    there = (aggregate("a", 4, total=8), aggregate("b", 4, total=4))
+    now = seen(
+        waiting(1, cpus(8)), waiting(2, cpus(1), owner="p", bound="a"), waiting(3, cpus(4), bound="b"),
+        there=there, strict=True, quotas={(1, "o"): {"cpu": 9}},
+    )  # fmt: skip
+    decision = decide(now)
+    assert admitted(decision) == [(3, "b"), (2, "a")]
+    assert levels(decision) == {1: Level.OVER_QUOTA}
+
+
+def test_a_quota_used_up_later_in_the_same_decision_is_told() -> None:
+    """Catches: an owner who is told to wait for others, when it holds as much as it may."""
+    there = (aggregate("a", 2), aggregate("b", 2))
+    now = seen(
+        waiting(1, cpus(2), bound="b", owner="p"),
+        waiting(2, cpus(2), bound="b"),
+        waiting(3, cpus(2), bound="b", owner="q"),
+        waiting(4, cpus(2), bound="a", owner="q"),
+        there=there,
+        quotas={(1, "q"): {"cpu": 2}},
+    )
+    decision = decide(now)
+    assert admitted(decision) == [(1, "b"), (4, "a")]
+    assert levels(decision) == {2: Level.NO_CAPACITY, 3: Level.OVER_QUOTA}
 
 
 @BOTH

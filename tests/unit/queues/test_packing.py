@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from functools import cache
 
 import pytest
 from hypothesis import given
@@ -13,28 +12,9 @@ from hypothesis import strategies as st
 
 from queues.admission.packing import Placement, fits, missing, place
 from queues.needs import Need, Size
+from tests.unit.queues.deciding import most_placed
 
 Hosts = list[dict[str, int]]
-
-
-def _best(need: Need, hosts: Hosts) -> int:
-    """The oracle: the most instances that can be placed together, by trying all there is to try."""
-    items = [dict(size) for count, size in need for _ in range(count)]
-
-    @cache
-    def most(number: int, free: tuple[tuple[int, int], ...]) -> int:
-        if number == len(items):
-            return 0
-        cpu, memory = items[number].get("cpu", 0), items[number].get("mem", 0)
-        best = most(number + 1, free)
-        for index, (has_cpu, has_memory) in enumerate(free):
-            # What a host lacks matters only to those who want it: it may even be below 0.
-            if (not cpu or cpu <= has_cpu) and (not memory or memory <= has_memory):
-                taken = (has_cpu - cpu, has_memory - memory)
-                best = max(best, 1 + most(number + 1, (*free[:index], taken, *free[index + 1 :])))
-        return best
-
-    return most(0, tuple((host.get("cpu", 0), host.get("mem", 0)) for host in hosts))
 
 
 def _check(need: Need, hosts: Hosts, placed: Placement) -> None:
@@ -71,7 +51,7 @@ def test_one_size_is_exact(size: tuple[int, int], count: int, hosts: Hosts) -> N
     """Catches: a host below 0 that adds room, a resource that a host does not have, one instance too few."""
     need = _need([size] * count)
     before = [dict(host) for host in hosts]
-    placed, best = place(need, hosts), _best(need, hosts)
+    placed, best = place(need, hosts), most_placed(need, hosts)
     assert (placed is not None) == (best == count)
     if placed is not None:
         _check(need, hosts, placed)
@@ -87,7 +67,7 @@ def test_several_sizes(sizes: list[tuple[int, int]], hosts: Hosts) -> None:
     ``missing`` is by the larger first and may be above the least possible, never below it.
     """
     need = _need(sizes)
-    placed, best = place(need, hosts), _best(need, hosts)
+    placed, best = place(need, hosts), most_placed(need, hosts)
     assert (placed is not None) == (best == len(sizes))
     if placed is not None:
         _check(need, hosts, placed)

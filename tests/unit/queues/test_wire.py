@@ -68,6 +68,10 @@ def test_what_went_wrong_last() -> None:
     facts = ENTRY._replace(status="running", callback_error="no route")
     assert wire.callback_state(facts._replace(callback_state="due")) == ("due", "no route")
     assert wire.callback_state(facts._replace(callback_state="delivered")) == ("delivered", None)
+    failed = facts._replace(status="failed", message="given back", callback_error=None)
+    assert wire.callback_state(failed._replace(callback_state="dead")) == ("dead", "given back")
+    assert wire.callback_state(failed) == ("dead", "given back")
+    assert "given back" in str(wire.callback_state(failed._replace(deliverable=False))[1])
     assert "410" in str(wire.callback_state(facts._replace(callback_state="disabled"))[1])
 
 
