@@ -18,7 +18,7 @@ class Rolling(Round):
     """A round that keeps what it has admitted and is told what ends; what still fits is remembered."""
 
     def __init__(self, snapshot: Snapshot, ever: Ever, candidates: Candidates) -> None:
-        super().__init__(snapshot, ever)
+        super().__init__(snapshot)
         self.reservation = snapshot.reservation
         # Shared by all futures: it hangs on how large the hosts are, which does not change.
         self._ever, self._known = ever, candidates

@@ -20,11 +20,12 @@ NEWEST: Final = 100
 
 @dataclass(frozen=True)
 class Ended:
-    """An entry that ran to its end; ``seconds`` from its admission on."""
+    """An entry that ran to its end: how long it waited and ran, in s."""
 
     owner: str
     need: Need
-    seconds: float
+    waited: float
+    ran: float
 
 
 class RunTimes:
@@ -33,9 +34,9 @@ class RunTimes:
     def __init__(self, ended: Sequence[Ended]) -> None:
         """``ended``: the newest first."""
         self.count = len(ended)
-        self._all = sorted(each.seconds for each in ended)
-        self._of_size = _sorted((each.need, each.seconds) for each in ended)
-        self._of_owner = _sorted(((each.owner, each.need), each.seconds) for each in ended)
+        self._all = sorted(each.ran for each in ended)
+        self._of_size = _sorted((each.need, each.ran) for each in ended)
+        self._of_owner = _sorted(((each.owner, each.need), each.ran) for each in ended)
         self._mean = sum(self._all) / self.count if self.count else 0.0
 
     def known(self, owner: str, need: Need) -> Sequence[float]:
@@ -68,6 +69,16 @@ class RunTimes:
         if not samples:
             return 1.0
         return self._mean if samples is self._all else sum(samples) / len(samples)
+
+
+def narrowest(ended: Sequence[Ended], owner: str, need: Need, enough: int) -> list[Ended]:
+    """The newest of the narrowest class of which there are enough; [] = of none."""
+    of_size = [each for each in ended if each.need == need]
+    of_owner = [each for each in of_size if each.owner == owner]
+    for found in (of_owner, of_size, list(ended)):
+        if len(found) >= enough:
+            return found[:NEWEST]
+    return []
 
 
 def _sorted(samples: Iterable[tuple[Key, float]]) -> dict[Key, list[float]]:

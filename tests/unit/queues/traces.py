@@ -1,15 +1,19 @@
-"""Queues in virtual time: made-up requests, admitted by the real decision, each asked for its wait as it comes."""
+"""Queues in virtual time: made-up requests, admitted by the real decision, each told its wait as it comes."""
 
 from __future__ import annotations
 
 import heapq
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from queues.admission.asked import ask
 from queues.admission.decide import Aggregate, Class, Head, Snapshot, decide
-from queues.estimates.forward import Running
-from queues.estimates.runtimes import Ended
+from queues.estimates.calibration import steered
+from queues.estimates.estimate import Unknown, estimate
+from queues.estimates.forward import Running, Scene
+from queues.estimates.runtimes import Ended, RunTimes
 from queues.needs import Need
 from tests.unit.queues.deciding import aggregate, gang
 
@@ -52,7 +56,7 @@ def steady(
     return found
 
 
-def bursts(count: int, seed: int, every: float = 50.0, size: int = 12) -> list[Request]:
+def bursts(count: int, seed: int, every: float = 60.0, size: int = 6) -> list[Request]:
     """Half of them in bursts of about ``size`` at once, the others between."""
     rng = random.Random(seed)
     at, found = 0.0, []
@@ -133,7 +137,7 @@ class World:
         wanted, since, holds = self.running.pop(entry)
         for host, name, amount in holds:
             self.free[host][name] += amount
-        self.ended.append(Ended(wanted.owner, wanted.need, self.now - since))
+        self.ended.append(Ended(wanted.owner, wanted.need, since - wanted.at, self.now - since))
 
     def runs(self) -> list[Running]:
         return [
@@ -143,20 +147,89 @@ class World:
 
 
 def played(world: World, requests: list[Request]) -> Iterator[tuple[str, int]]:
-    """Play them: ("came", entry) for each that has to wait, ("admitted", entry) for each, as it happens."""
+    """Play them: ("waits", entry) for each that has to, ("admitted", entry) for each, as it happens."""
     for entry, each in enumerate(requests, 1):
         while world.ends and world.ends[0][0] <= each.at:
             world.end()
-            for other in world.look():
-                yield "admitted", other
+            yield from (("admitted", other) for other in world.look())
         world.now = each.at
         world.waiting[entry] = each
         admitted = world.look()
-        for other in admitted:
-            yield "admitted", other
+        yield from (("admitted", other) for other in admitted)
         if entry not in admitted:
-            yield "came", entry
+            yield "waits", entry
     while world.waiting and world.ends:
         world.end()
-        for other in world.look():
-            yield "admitted", other
+        yield from (("admitted", other) for other in world.look())
+
+
+@dataclass
+class Told:
+    """What one entry was told at its submission, beside two plain guesses, and how long it waited."""
+
+    entry: int
+    at: float
+    p50: float
+    p90: float
+    by_position: float
+    by_last: float
+    method: str
+    #: Its bound is known to have been missed, or held.
+    known: bool = False
+    waited: float = math.inf
+
+
+class Office:
+    """Tells estimates as the service does, and learns from what becomes of them."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.tilt = 0.0
+        self.open: dict[int, Told] = {}
+        self.told: list[Told] = []
+        self.unknown = 0
+        self.last = 0.0
+        self.moments: list[float] = []
+        self.past: list[Ended] = []
+        self.runtimes = RunTimes([])
+
+    def admitted(self, entry: int) -> None:
+        self.moments.append(self.world.now)
+        found = self.open.pop(entry, None)
+        if found is not None:
+            found.waited = self.last = self.world.now - found.at
+            if not found.known:
+                self.tilt = steered(self.tilt, [found.waited > found.p90])
+
+    def waits(self, entry: int) -> None:
+        world = self.world
+        for each in self.open.values():
+            if not each.known and world.now - each.at > each.p90:
+                each.known = True
+                self.tilt = steered(self.tilt, [True])
+        if len(world.ended) % 10 == 0 or not self.past:
+            self.past = world.ended[-500:][::-1]
+            self.runtimes = RunTimes(self.past)
+        found = estimate(self._scene(entry), self.past, self.tilt, deadline_s=60.0)
+        if isinstance(found, Unknown):
+            self.unknown += 1
+            return
+        lately = self.moments[-100:]
+        interval = (lately[-1] - lately[0]) / max(1, len(lately) - 1)
+        guess = len(world.waiting) * interval
+        self.open[entry] = Told(entry, world.now, found.p50, found.p90, guess, self.last, found.method)
+        self.told.append(self.open[entry])
+
+    def _scene(self, entry: int) -> Scene:
+        seen = self.world.snapshot()
+        cls = next(each for each in seen.classes if any(head.id == entry for head in each.heads))
+        asked = ask(seen, cls.id, next(head for head in cls.heads if head.id == entry))
+        return Scene(asked, len(self.world.waiting) - 1, self.world.runs(), self.runtimes, {})
+
+
+def told(requests: list[Request], world: World | None = None) -> list[Told]:
+    """Play a trace; what every entry that had to wait was told, in the order of their submission."""
+    office = Office(world or World())
+    for what, entry in played(office.world, requests):
+        office.admitted(entry) if what == "admitted" else office.waits(entry)
+    return office.told
