@@ -1,6 +1,6 @@
 """How bounds are held to what they promise: of nine in ten entries the wait is not longer. Pure.
 
-The bound given is the forecast's times a factor. After each outcome the factor's logarithm is moved: up by
+What the forecast's bound has above its median is multiplied by a factor. After each outcome the factor's logarithm is moved: up by
 0.9 steps when the bound was missed, down by 0.1 when it held. So it stands still only where one in ten
 misses, whatever the forecast gets wrong, and it follows a change within some tens of outcomes
 (adaptive conformal inference: Gibbs and Candes 2021). A bound is missed as soon as the wait is longer: nobody
@@ -20,7 +20,9 @@ LEVEL: Final = 0.9
 #: Outcomes that what is published is about, the newest.
 WINDOW: Final = 500
 #: A larger step follows changes faster and makes bounds less steady.
-_STEP: Final = 0.01
+_STEP: Final = 0.06
+#: The least that a bound has above the median, as a share of that.
+_THIN: Final = 0.03
 #: The factor is between one eighth and eight.
 _MOST: Final = math.log(8.0)
 #: Confidence of a bound from past waits, and the fewest of them that give one.
@@ -43,6 +45,11 @@ def steered(tilt: float, missed: Iterable[bool]) -> float:
         tilt += _STEP * (LEVEL if each else LEVEL - 1.0)
         tilt = max(-_MOST, min(_MOST, tilt))
     return tilt
+
+
+def stretched(raw: float, p50: float, tilt: float) -> float:
+    """How far above its median a forecast's bound is put; a little where all its futures agree."""
+    return max(raw - p50, _THIN * p50) * math.exp(tilt)
 
 
 def bound(waits: Sequence[float]) -> float | None:

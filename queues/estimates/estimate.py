@@ -65,11 +65,10 @@ def estimate(
         return Unknown(f"because {never}")
     found = forecast(scene, deadline_s=deadline_s)
     if found is not None and (raw := quantile(found.waits, calibration.LEVEL)) < math.inf:
-        raw = max(raw, LEAST_S)
-        p90 = max(raw * math.exp(tilt), LEAST_S)
-        p50 = min(quantile(found.waits, 0.5), p90)
+        p50 = quantile(found.waits, 0.5)
+        p90 = max(p50 + calibration.stretched(raw, p50, tilt), LEAST_S)
         method = IN_PART if found.extrapolated else FORWARD
-        return Estimate(p50, p90, raw, method, scene.runtimes.count)
+        return Estimate(p50, p90, max(raw, LEAST_S), method, scene.runtimes.count)
     if found is not None:
         return Unknown("because what runs, once it has ended, does not suffice for it or for one before it")
     cls = scene.asked.cls

@@ -25,8 +25,8 @@ from queues.needs import Need, total
 
 #: A power of two.
 FUTURES: Final = 16
-#: Units of work of one estimate; about 60 us each.
-BUDGET: Final = 800
+#: Units of work of one estimate; about 30 us each.
+BUDGET: Final = 1600
 #: Beyond this many seconds no further future is begun.
 DEADLINE_S: Final = 0.08
 #: Ends that one future plays through at most.

@@ -59,10 +59,11 @@ def steady(
 def bursts(count: int, seed: int, every: float = 60.0, size: int = 6) -> list[Request]:
     """Half of them in bursts of about ``size`` at once, the others between."""
     rng = random.Random(seed)
-    at, found = 0.0, []
+    at = 0.0
+    found: list[Request] = []
     while len(found) < count:
         many = rng.randint(size // 2, size + size // 2)
-        span = rng.expovariate(1.0) * many * 2 * every
+        span = rng.uniform(0.5, 1.5) * many * 2 * every
         between = sorted(rng.uniform(0, span) for _ in range(many))
         found += [request(rng, at) for _ in range(many)]
         found += [request(rng, at + each) for each in between]
@@ -171,6 +172,8 @@ class Told:
     at: float
     p50: float
     p90: float
+    #: The bound before its calibration.
+    raw: float
     by_position: float
     by_last: float
     method: str
@@ -217,7 +220,9 @@ class Office:
         lately = self.moments[-100:]
         interval = (lately[-1] - lately[0]) / max(1, len(lately) - 1)
         guess = len(world.waiting) * interval
-        self.open[entry] = Told(entry, world.now, found.p50, found.p90, guess, self.last, found.method)
+        self.open[entry] = Told(
+            entry, world.now, found.p50, found.p90, found.raw, guess, self.last, found.method
+        )
         self.told.append(self.open[entry])
 
     def _scene(self, entry: int) -> Scene:
