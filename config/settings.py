@@ -229,7 +229,7 @@ GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks", "queues": "queues.hooks"}
 #: What families delete of their own when it is old: functions limit -> {what: how many}
 #: (workers.upkeep.retention).
-GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.retention.prune"]
+GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.entries.retention.prune"]
 #: What families look after every few seconds: name -> dotted path of a Duty (workers.vocabulary.duties).
 GANTRY_DUTIES: dict[str, str] = {
     "queues": "queues.duty.DUTY",

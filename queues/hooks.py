@@ -11,11 +11,9 @@ from typing import Any
 
 from django.db import connection
 
-from queues import wire
+from queues import bodies
+from queues.entries import wire
 from workers.vocabulary.families import CallbackFacts
-
-#: What callbacks of this family belong to.
-OWNER_KIND = "entry"
 
 
 def owner(run: Any) -> dict[str, str]:
@@ -31,7 +29,7 @@ def callback(facts: CallbackFacts, event: str) -> dict[str, Any]:
 def owner_paths(kind: str, owner_ids: Sequence[str]) -> dict[str, str]:
     """Where the owners of callbacks are shown, by the callbacks' owner_id."""
     ids = [int(owner_id) for owner_id in owner_ids if owner_id.isdigit()]
-    if kind != OWNER_KIND or not ids:
+    if kind != bodies.OWNER_KIND or not ids:
         return {}
     with connection.cursor() as cursor:
         cursor.execute(

@@ -43,7 +43,7 @@ Render = Callable[[int, str, str, str | None], dict[str, Any]]
 ENVELOPES: Final = (
     ("/v1/tasks", "tasks", "tasks_api.wire.render_error"),
     ("/api/jobs", "jobs", "jobs.saved.errors.render_error"),
-    ("/v1", "queues", "queues.errors.render_error"),
+    ("/v1", "queues", "queues.entries.errors.render_error"),
 )
 
 #: The strongest class of an error's ancestry counts. Contract page 00; "refused by policy" is 400 on page 10.

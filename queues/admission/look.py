@@ -14,7 +14,7 @@ import structlog
 from django.db import IntegrityError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from queues import locks, wire
+from queues import bodies, locks
 from queues.admission import booking, snapshot
 from queues.admission.decide import Admission, Decision, Level, Snapshot, decide
 from workers.callbacks import outbox
@@ -106,13 +106,13 @@ def _admit(cursor: CursorWrapper, admitted: tuple[Admission, ...]) -> None:
     for turn, each in enumerate(admitted):
         entry, data, request_id, kind, owner, callback, deliverable, tenant = rows[each.entry]
         given = {**json.loads(data), "host_aggregate": each.aggregate}
-        changed.append((entry, wire.data_text(given), each.aggregate, turn))
+        changed.append((entry, bodies.data_text(given), each.aggregate, turn))
         if deliverable:
-            told = wire.callback_body(
+            told = bodies.callback_body(
                 request_id=request_id, kind=kind, owner_id=owner, data=given, sequence=1
             )
             body = json.dumps(told, separators=(",", ":"))
-            owner_of_it = (tenant, "queues", "entry", str(entry), None, 1)
+            owner_of_it = (tenant, "queues", bodies.OWNER_KIND, str(entry), None, 1)
             message = ("running", outbox.message_id(), callback, outbox.receiver(callback), body, False)
             owed.append((*owner_of_it, *message))
     cursor.execute(_RUN, [[row[index] for row in changed] for index in range(4)])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Any, Final
 
 from queues.admission import asked as what
@@ -17,8 +16,8 @@ from queues.admission.asked import Asked, host_for, size_text
 from queues.admission.decide import Aggregate, Decision, Level, Verdict
 from queues.needs import shown, total
 
-#: Most suggestions that are tried, and that are told.
-TRIES: Final = 8
+#: Running entries whose end is tried, and suggestions that are enough.
+ENDS: Final = 5
 ENOUGH: Final = 3
 
 
@@ -74,7 +73,7 @@ def conditions(asked: Asked, verdict: Verdict) -> list[dict[str, Any]]:
     _, largest = max(asked.cls.need, key=lambda part: part[1])
     found = [
         {
-            "condition": f"hosts with {shown(amount)} {resource} free",
+            "condition": f"hosts have {shown(amount)} {resource} free",
             "satisfied": sum(host.free.get(resource, 0) >= amount for host in hosts),
             "of": len(hosts),
         }
@@ -85,9 +84,7 @@ def conditions(asked: Asked, verdict: Verdict) -> list[dict[str, Any]]:
         packing.place(asked.cls.need, [host.free for host in each.hosts]) is not None for each in where
     )
     all_of_them = f"all {count} instances" if count > 1 else "it"
-    found.append(
-        {"condition": f"aggregates that can hold {all_of_them}", "satisfied": holding, "of": len(where)}
-    )
+    found.append({"condition": f"aggregates can hold {all_of_them}", "satisfied": holding, "of": len(where)})
     return found
 
 
@@ -96,7 +93,7 @@ def suggestions(
 ) -> list[dict[str, Any]]:
     """What would have it admitted by the next look; each was tried. The first few: a try costs a decision."""
     found = []
-    for told, changed in islice(_tries(asked, verdict, name, holders), TRIES):
+    for told, changed in _tries(asked, verdict, name, holders):
         if changed.goes():
             found.append(told)
             if len(found) == ENOUGH:
@@ -109,8 +106,8 @@ def _tries(
 ) -> Iterator[tuple[dict[str, Any], Asked]]:
     """From what its client can do to what an operator must."""
     yield from _own_order(asked, verdict, name)
+    yield from _ends(asked, holders[:ENDS])
     yield from _limits(asked, verdict)
-    yield from _ends(asked, holders)
 
 
 def _own_order(asked: Asked, verdict: Verdict, name: Name) -> Iterator[tuple[dict[str, Any], Asked]]:

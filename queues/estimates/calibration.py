@@ -1,10 +1,10 @@
 """How bounds are held to what they promise: of nine in ten entries the wait is not longer. Pure.
 
-What the forecast's bound has above its median is multiplied by a factor. After each outcome the factor's logarithm is moved: up by
-0.9 steps when the bound was missed, down by 0.1 when it held. So it stands still only where one in ten
-misses, whatever the forecast gets wrong, and it follows a change within some tens of outcomes
-(adaptive conformal inference: Gibbs and Candes 2021). A bound is missed as soon as the wait is longer: nobody
-waits for the admission to learn it.
+What the forecast's bound has above its median is multiplied by a factor. After each outcome the factor's
+logarithm is moved: up by 0.9 steps when the bound was missed, down by 0.1 when it held. So it stands still
+only where one in ten misses, whatever the forecast gets wrong, and it follows a change within some tens of
+outcomes (adaptive conformal inference: Gibbs and Candes 2021). A bound is missed as soon as the wait is
+longer: nobody waits for the admission to learn it.
 """
 
 from __future__ import annotations

@@ -10,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from queues import needs, wire
+from queues import needs
+from queues.entries import wire
 from queues.models import TypePolicy
 from queues.operators import providers
 from queues.pools import HostAmounts

@@ -185,7 +185,6 @@ SIMULATE: Final = operation(
             "what would be",
             {
                 "runs_now": ["d"],
-                "others_run_now": 0,
                 "entries": [
                     {"request_id": "simulated-0", "position": 2, "estimate": {"unknown": "no estimates yet"}},
                     {"request_id": "a", "position": 1, "estimate": {"unknown": "no estimates yet"}},

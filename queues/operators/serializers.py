@@ -166,6 +166,5 @@ class SimulatedSerializer(serializers.Serializer[object]):
     """What would be. Named entries first, then the first ones of the queue, 100 in all."""
 
     runs_now = serializers.ListField(child=serializers.CharField())
-    others_run_now = serializers.IntegerField(help_text="entries of other tenants")
     entries = SimulatedEntrySerializer(many=True)
     approximate = serializers.BooleanField(help_text="more waits than was looked at")

@@ -8,8 +8,7 @@ from django.http import HttpResponse, StreamingHttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from queues import simulate
-from queues.operators import parsing, reading, schema, services, shapes
+from queues.operators import parsing, reading, schema, services, shapes, simulate
 from queues.operators.parsing import checked_owner, checked_type
 from workers.api.answers import ApiView, Page, answer, created, known_parameters
 from workers.api.lists import encoded

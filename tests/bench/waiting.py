@@ -13,8 +13,9 @@ from typing import Any
 
 from django.db import connection
 
-from queues import needs, pools, services
+from queues import needs, pools
 from queues.admission.look import look
+from queues.entries import services
 from queues.models import Entry, Queue, WaitingClass
 from tests.bench.rig import Client
 from workers.models import Tenant

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from queues import needs, wire
+from queues import bodies, needs
 from queues.admission import booking
 from queues.admission.decide import Admission, Class
 from queues.models import Aggregate, Entry, HostResource, WaitingClass
@@ -112,7 +112,7 @@ def admit(request_id: str, *, callback: str = "due", **fields: Any) -> Entry:
         Entry.objects.filter(pk=entry.pk).update(
             status="running",
             aggregate="host1",
-            data=wire.data_text(shown),
+            data=bodies.data_text(shown),
             **{"admitted_at": now(), **fields},
         )
         WaitingClass.objects.filter(pk=cls.pk).update(waiting=cls.waiting - 1)
@@ -134,7 +134,7 @@ def admit(request_id: str, *, callback: str = "due", **fields: Any) -> Entry:
 def owe(cursor: Any, entry: Entry, shown: dict[str, Any]) -> None:
     """The callback of an admission."""
     text = json.dumps(
-        wire.callback_body(
+        bodies.callback_body(
             request_id=entry.request_id, kind="vm", owner_id=entry.owner_id, data=shown, sequence=1
         )
     )

@@ -120,7 +120,7 @@ def test_more_than_the_operators_cap(queue: Api, settings: Any) -> None:
 
 
 def test_more_than_is_read_at_once(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
-    from queues import reading
+    from queues.entries import reading
 
     monkeypatch.setattr(reading, "BATCH", 2)
     names = [f"a{number}" for number in range(7)]

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from queues import schema, serializers, wire
-from queues.errors import render_error
+from queues.entries import schema, serializers, wire
+from queues.entries.errors import render_error
 from queues.models import Entry
 from tests.contracts.generated import generated_client
 from tests.contracts.queues.conftest import BODY, Api, admit, data, member

@@ -13,8 +13,8 @@ from django.db import connection, transaction
 
 from config.http import openapi
 from jobs.models import Executor, Job, Target
-from queues import services as queues
-from queues import wire
+from queues.entries import services as queues
+from queues.entries import wire
 from queues.operators import services as operators
 from queues.operators.parsing import PoolRequest
 from queues.pools import HostAmounts

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from queues import pools, services, wire
+from queues import pools
+from queues.entries import services, wire
 from queues.models import Entry
 from workers.models import Tenant
 

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 
-from queues import locks, moving, services, simulate
+from queues import locks
 from queues.admission.look import look_at_all
-from queues.explain import explain
+from queues.entries import moving, services
+from queues.entries.explain import explain
+from queues.entries.wire import MoveRequest
 from queues.models import Entry, OwnerHolding, Queue, TypePolicy, WaitingClass
-from queues.wire import MoveRequest
+from queues.operators import simulate
 from tests.integration.queues.scene import KIND, entry, pool, running
 from tests.support.seeds import seed
 from workers.models import Node, Tenant
@@ -83,13 +85,11 @@ def test_no_capacity_says_how_many_hosts_meet_each_condition(tenant: Tenant) -> 
     said = reason(tenant, "second")
     assert said["level"] == "no_capacity"
     assert said["conditions"] == [
-        {"condition": "hosts with 4 VCPU free", "satisfied": 1, "of": 3},
-        {"condition": "aggregates that can hold all 3 instances", "satisfied": 0, "of": 1},
+        {"condition": "hosts have 4 VCPU free", "satisfied": 1, "of": 3},
+        {"condition": "aggregates can hold all 3 instances", "satisfied": 0, "of": 1},
     ]
-    assert said["message"] == (
-        "1 of 3 hosts with 4 VCPU free; 0 of 1 aggregates that can hold all 3 instances"
-    )
-    assert [each["action"] for each in said["suggestions"]] == ["host", "end"]
+    assert said["message"] == ("1 of 3 hosts have 4 VCPU free; 0 of 1 aggregates can hold all 3 instances")
+    assert [each["action"] for each in said["suggestions"]] == ["end", "host"]
 
 
 def test_who_is_ahead_is_named_for_the_own_tenant_only(tenant: Tenant, other: Tenant) -> None:
@@ -120,7 +120,8 @@ def test_over_quota(tenant: Tenant) -> None:
     said = reason(tenant, "b")
     assert said["message"] == "x holds 2 of its quota of 3 VCPU, and this needs 2"
     assert (said["need"], said["free"], said["quota"]) == (2, 1, 3)
-    assert said["suggestions"][0] == {
+    assert [each["action"] for each in said["suggestions"]] == ["end", "quota"]
+    assert said["suggestions"][1] == {
         "action": "quota",
         "resource": "VCPU",
         "amount": 4,
@@ -158,7 +159,7 @@ def test_a_simulation_changes_nothing_and_names_what_is_wrong(tenant: Tenant) ->
     assert WaitingClass.objects.get(waiting__gt=0).waiting == 1
     with pytest.raises(NotFound, match=r"^withdraw\[0\]: "):
         simulate.simulate(tenant.pk, KIND, simulate.parse(KIND, {"withdraw": ["nobody"]}))
-    with pytest.raises(InvalidInput, match=r"submit\[0\]: owner_id is missing"):
+    with pytest.raises(InvalidInput, match=r"submit\[0\]\.owner_id is missing"):
         simulate.parse(KIND, {"submit": [{"data": {}}]})
 
 

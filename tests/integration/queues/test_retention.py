@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from queues import retention
+from queues.entries import retention
 from queues.models import Entry, Tombstone, WaitingClass
 from tests.contracts.queues.conftest import BODY, Api, admit, data, error, member
 from workers.models import Callback, Tenant

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queues import wire
-from queues.errors import NoSuchEntry, render_error
-from queues.moving import place
-from queues.rows import Place
+from queues import bodies
+from queues.entries import wire
+from queues.entries.errors import NoSuchEntry, render_error
+from queues.entries.moving import place
+from queues.entries.rows import Place
 from tests.support.seeds import dice
 from workers.vocabulary.errors import InvalidInput
 
@@ -111,20 +112,20 @@ def test_a_request() -> None:
     )
 )
 def test_data_comes_back_as_it_was_sent(value: Any) -> None:
-    text = wire.data_text({"x": value})
+    text = bodies.data_text({"x": value})
     assert json.loads(text) == {"x": value}
-    assert text == wire.data_text(json.loads(text))
+    assert text == bodies.data_text(json.loads(text))
 
 
 def test_data_that_is_no_json() -> None:
     for number in (float("inf"), float("-inf"), float("nan")):
         with pytest.raises(InvalidInput, match="data"):
-            wire.data_text({"a": [number]})
+            bodies.data_text({"a": [number]})
     deep: Any = 1
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(InvalidInput, match="deep"):
-        wire.data_text({"a": deep})
+        bodies.data_text({"a": deep})
 
 
 @given(st.integers(-MOST, MOST), st.floats(0, 0.999))
@@ -155,7 +156,7 @@ def test_statuses() -> None:
 
 
 def test_the_body_of_a_callback() -> None:
-    told = wire.callback_body(request_id="d", kind="vm", owner_id="y", data={"a": 2**70}, sequence=1)
+    told = bodies.callback_body(request_id="d", kind="vm", owner_id="y", data={"a": 2**70}, sequence=1)
     assert told == {
         "request_id": "d",
         "type": "vm",

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from django.db import connection, transaction
 
-from queues.hooks import OWNER_KIND
+from queues.bodies import OWNER_KIND
 from workers.models import Callback
 from workers.tenants import retention_policy
 

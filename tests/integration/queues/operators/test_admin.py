@@ -13,7 +13,7 @@ from django.test.utils import CaptureQueriesContext
 from queues.admission.look import look
 from queues.models import Aggregate, OwnerHolding, TypePolicy, WaitingClass
 from queues.operators import services
-from tests.integration.queues_operators.conftest import Declared, enqueue, vm
+from tests.integration.queues.operators.conftest import Declared, enqueue, vm
 from tests.support.fixtures import Account
 from workers.messages import doorbell
 from workers.models import AuditEntry

@@ -10,9 +10,10 @@ from typing import Final
 
 from django.db.backends.utils import CursorWrapper
 
-from queues import order, rows
-from queues.rows import Place
-from queues.wire import PRIORITY_MOST, QUEUED, MoveRequest
+from queues import order
+from queues.entries import rows
+from queues.entries.rows import Place
+from queues.entries.wire import PRIORITY_MOST, QUEUED, MoveRequest
 from workers.vocabulary.errors import Conflict
 
 _NEIGHBOUR: Final = """

@@ -1,4 +1,4 @@
-"""What is stored about entries, as the facts that ``queues.wire`` renders: one, or a queue in its order.
+"""What is stored about entries, as the facts that ``wire`` renders: one, or a queue in its order.
 
 Plain SQL. Everything takes the tenant. A whole list is the ids of one moment, read in batches: nobody is left
 out or told twice because entries are moved or admitted meanwhile. Must not import views.
@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from django.db import connection
 
-from queues.errors import NoSuchEntry
-from queues.wire import QUEUED, RUNNING, EntryFacts
+from queues.entries.errors import NoSuchEntry
+from queues.entries.wire import QUEUED, RUNNING, EntryFacts
 from workers.vocabulary.errors import InvalidInput
 
 #: A running or ended entry's first callback, with what went wrong last; nothing is looked up for the others.

@@ -14,7 +14,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from queues import locks, order
-from queues.errors import NoSuchEntry
+from queues.entries.errors import NoSuchEntry
 from workers.messages import doorbell
 
 #: Locks the queue's row. The lock leaves foreign keys to it alone.

@@ -12,7 +12,7 @@ from queues.admission.look import look
 from queues.models import Entry, OwnerHolding, Queue, TypePolicy, WaitingClass
 from queues.operators import serializers, services
 from tests.integration.conftest import Api, keys
-from tests.integration.queues_operators.conftest import BASE, Declared, enqueue, vm
+from tests.integration.queues.operators.conftest import BASE, Declared, enqueue, vm
 from tests.support.cluster import Cluster
 from tests.support.fixtures import Account, make_account
 from workers import secrets

@@ -20,10 +20,10 @@ from queues.admission import reasons, snapshot
 from queues.admission.asked import ask
 from queues.admission.decide import Head, Level, Snapshot
 from queues.admission.reasons import Holder
+from queues.entries.errors import NoSuchEntry
 from queues.estimates import service as estimates
 from queues.models import Entry
 from queues.needs import shown
-from workers.vocabulary.errors import NotFound
 
 #: How far back a position is counted; beyond it the answer says that it is more.
 POSITION_LIMIT: Final = 1000
@@ -54,14 +54,14 @@ _OTHERS_HOLD: Final = """
 
 
 def explain(tenant_id: int, kind: str, request_id: str) -> dict[str, Any]:
-    """The explanation of page 00, with more beside it. NotFound where the tenant has no such entry."""
+    """The explanation of page 00, with more beside it. NoSuchEntry where the tenant has no such entry."""
     entry = (
         Entry.objects.select_related("waiting_class")
         .filter(queue__tenant_id=tenant_id, queue__type=kind, request_id=request_id)
         .first()
     )
     if entry is None:
-        raise NotFound(f"type {kind} has no request {request_id}")
+        raise NoSuchEntry(request_id)
     if entry.status != Entry.Status.QUEUED:
         return _not_waiting(entry)
     with connection.cursor() as cursor:

@@ -15,7 +15,7 @@ from queues.admission.look import look
 from queues.models import HostResource, TypePolicy
 from queues.operators import serializers
 from tests.integration.conftest import Api, keys
-from tests.integration.queues_operators.conftest import BASE, Declared, enqueue, vm
+from tests.integration.queues.operators.conftest import BASE, Declared, enqueue, vm
 from tests.support.fixtures import Account, make_account
 
 CAPACITY = f"{BASE}/vm/capacity"

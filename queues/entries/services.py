@@ -1,4 +1,4 @@
-"""The verbs of the queues family but the move (``queues.moving``): create, end, confirm.
+"""The verbs of the queues family but the move (``queues.entries.moving``): create, end, confirm.
 
 One transaction each. Everything takes the tenant and sees nothing of others. Must not import views, HTTP or
 the worker's side.
@@ -12,11 +12,12 @@ from typing import Final, NoReturn
 
 from django.db.backends.utils import CursorWrapper
 
-from queues import needs, order, rows
+from queues import needs, order
 from queues.admission import booking
-from queues.errors import CallbackTaken, RequestIdTaken
-from queues.reading import COLUMNS
-from queues.wire import PRIORITY_MOST, QUEUED, RUNNING, EntryFacts, EntryRequest
+from queues.entries import rows
+from queues.entries.errors import CallbackTaken, RequestIdTaken
+from queues.entries.reading import COLUMNS
+from queues.entries.wire import PRIORITY_MOST, QUEUED, RUNNING, EntryFacts, EntryRequest
 from workers.vocabulary.errors import Conflict
 
 _NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"

@@ -1,6 +1,6 @@
 """What the OpenAPI schema says about each route of the family, with the seed's own examples.
 
-Keyword arguments of drf-spectacular's ``extend_schema``, one dictionary per method of ``queues.views``. Must
+Keyword arguments of drf-spectacular's ``extend_schema``, one dictionary per method of ``views``. Must
 not import views, services or models.
 """
 
@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter
 
-from queues import serializers as shapes
+from queues.entries import serializers as shapes
 from workers.api.schema import KEY, TENANT_HEADER
 
 TAGS: Final = ["queues"]
@@ -84,7 +84,7 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
         }
     ],
     "position": 1,
-    "estimate": {"unknown": "no estimates are made yet"},
+    "estimate": {"unknown": "because nothing that there is could ever hold it"},
     "approximate": False,
     "ahead": {"own": [], "own_count": 0, "more": False, "others_waiting": 0},
     "reserved": None,

@@ -10,7 +10,7 @@ from typing import Final
 
 from django.urls import path, register_converter
 
-from queues import views
+from queues.entries import views
 
 #: What other families answer below /v1.
 TAKEN: Final = frozenset({"tasks"})

@@ -1,6 +1,6 @@
 """The documented shapes of the queues family, for the OpenAPI schema.
 
-Requests are read and answers rendered by hand in ``queues.wire``; a test compares the field names both ways.
+Requests are read and answers rendered by hand in ``wire``; a test compares the field names both ways.
 No queries, no create or update.
 """
 
@@ -12,7 +12,7 @@ from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import extend_schema_field, inline_serializer
 from rest_framework import serializers
 
-from queues import wire
+from queues.entries import wire
 from workers.api.runs.serializers import ExplanationReasonSerializer
 
 STATUSES: Final = ["queued", "running", "finished", "cancelled", "failed"]

@@ -15,10 +15,11 @@ from typing import Any, Final
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from queues import moving, needs, services, wire
+from queues import needs
 from queues.admission import snapshot
 from queues.admission.decide import Aggregate, Host, Snapshot, decide
-from queues.wire import EntryRequest, MoveRequest
+from queues.entries import moving, services, wire
+from queues.entries.wire import EntryRequest, MoveRequest
 from workers.vocabulary.errors import EngineError, InvalidInput
 
 #: Most changes of a kind in one simulation, and most entries that are told of.
@@ -55,7 +56,7 @@ def parse(kind: str, body: Mapping[str, Any]) -> Wish:
 
 
 def simulate(tenant_id: int, kind: str, wish: Wish) -> dict[str, Any]:
-    """{runs_now, others_run_now, entries: [{request_id, position}], approximate}; changes nothing.
+    """{runs_now, entries: [{request_id, position, estimate}], approximate}; changes nothing.
 
     Raises what the changes would raise, naming the part. Entries: those that were named, then the first ones.
     """
@@ -76,7 +77,6 @@ def simulate(tenant_id: int, kind: str, wish: Wish) -> dict[str, Any]:
     told = list(dict.fromkeys([name for name in named if name in places] + queued))[:MOST]
     return {
         "runs_now": [own[each.entry] for each in decision.admitted if each.entry in own],
-        "others_run_now": sum(each.cls.tenant != tenant_id for each in decision.admitted),
         "entries": [
             {
                 "request_id": name,
@@ -193,7 +193,8 @@ def _part(name: str) -> Iterator[None]:
     try:
         yield
     except EngineError as error:
-        error.message = f"{name}: {error.message}"
+        named = error.field is not None and error.message.startswith(error.field)
+        error.message = f"{name}.{error.message}" if named else f"{name}: {error.message}"
         error.field = f"{name}.{error.field}" if error.field else name
         error.args = (error.message,)
         raise

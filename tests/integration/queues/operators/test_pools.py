@@ -31,7 +31,7 @@ from queues.operators import serializers, services
 from queues.operators.parsing import PoolRequest
 from queues.pools import HostAmounts
 from tests.integration.conftest import Api, keys
-from tests.integration.queues_operators.conftest import BASE, Declared, enqueue, pool, vm
+from tests.integration.queues.operators.conftest import BASE, Declared, enqueue, pool, vm
 from tests.support.fixtures import Account
 from tests.support.waiting import limit, wait_until
 from workers.models import IdempotencyKey, Tenant

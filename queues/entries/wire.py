@@ -1,12 +1,11 @@
 """What the queues family reads and says on the wire: entries, moves, answers, the body of a callback.
 
 Pure: no database, no HTTP. Sources: contract page 50 and seed 003. The error envelope is in
-``queues.errors``, what ``data`` needs in ``queues.needs``.
+``queues.entries.errors``, what ``data`` needs in ``queues.needs``.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from queues import needs
+from queues import bodies, needs
 from queues.needs import Need
 from workers import addresses
 from workers.vocabulary.errors import InvalidInput
@@ -55,7 +54,7 @@ class MoveRequest:
 
 
 class EntryFacts(NamedTuple):
-    """An entry as ``queues.reading`` reads it; the last two are of its callback, None where there is none."""
+    """An entry as ``queues.entries.reading`` reads it; the last two are of its callback, None without one."""
 
     id: int
     type: str
@@ -109,25 +108,12 @@ def parse_entry(kind: str, body: Mapping[str, Any]) -> EntryRequest:
     return EntryRequest(
         request_id=request_id,
         owner_id=owner_id,
-        data=data_text(data),
+        data=bodies.data_text(data),
         callback=callback,
         deliverable=_is_url(callback),
         need=needs.need_of(kind, data),
         aggregate=needs.bound_to(data),
     )
-
-
-def data_text(data: Mapping[str, Any]) -> str:
-    """``data`` as it is kept and shown: JSON, keys sorted, compact. InvalidInput: it is no JSON."""
-    try:
-        return json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    except ValueError:
-        raise InvalidInput(
-            "data has a number that is too large for a fraction: write it as a whole number, or smaller",
-            field="data",
-        ) from None
-    except RecursionError:
-        raise InvalidInput("data is nested too deeply", field="data") from None
 
 
 def parse_move(body: Mapping[str, Any]) -> MoveRequest:
@@ -252,20 +238,6 @@ def callback_state(entry: EntryFacts) -> tuple[str | None, str | None]:
     if entry.message:
         return "dead", entry.message
     return ("delivered" if entry.told_at is not None else None), None
-
-
-def callback_body(
-    *, request_id: str, kind: str, owner_id: str, data: Mapping[str, Any], sequence: int
-) -> dict[str, Any]:
-    """What the receiver of an admitted entry's callback is sent."""
-    return {
-        "request_id": request_id,
-        "type": kind,
-        "owner_id": owner_id,
-        "status": RUNNING,
-        "data": dict(data),
-        "sequence": sequence,
-    }
 
 
 def entry_path(kind: str, request_id: str) -> str:

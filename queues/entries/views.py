@@ -14,9 +14,9 @@ from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 from rest_framework.views import APIView
 
-from queues import explain, moving, reading, schema, services, wire
-from queues.errors import NoSuchEntry
-from queues.reading import Listing
+from queues.entries import explain, moving, reading, schema, services, wire
+from queues.entries.errors import NoSuchEntry
+from queues.entries.reading import Listing
 from workers.api.answers import Page, answer
 from workers.api.lists import array, encoded, next_link
 from workers.tenants import idempotency
