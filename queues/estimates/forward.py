@@ -100,17 +100,16 @@ class _Play:
     def __init__(self, scene: Scene, budget: int) -> None:
         self.scene = scene
         self.snapshot = seen = scene.asked.snapshot
-        self.plain = seen.strict and not any(
-            each.bound or seen.quotas.get((each.queue, each.owner)) for each in seen.classes
-        )
-        #: Entries of each queue that a decision sees: where the first one blocks all others it is enough.
+        self.ever: Ever = {}
+        self.candidates: Candidates = {}
+        #: The first entry of a queue blocks all others.
+        self.plain = seen.strict and Rolling(seen, self.ever, self.candidates).uniform()
+        #: Entries of each queue that a decision sees: the first one is enough where it blocks all others.
         self.window = 1 if self.plain else _WINDOW
         hosts = sum(len(each.hosts) for each in seen.aggregates)
         unit = (1 + hosts / 16) * (1 + self.window / 8)
         #: Entries of its queue that a future plays through.
         self.depth = max(_LEAST, int(budget / FUTURES / unit))
-        self.ever: Ever = {}
-        self.candidates: Candidates = {}
         self.totals: dict[Need, dict[str, int]] = {}
         self.capacity = seen.capacity()
         self.lines, known = self._lined_up()

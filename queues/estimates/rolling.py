@@ -28,6 +28,14 @@ class Rolling(Round):
             for index, host in enumerate(aggregate.hosts)
         }
 
+    def uniform(self) -> bool:
+        """Whether all that wait could go to the same aggregates, and no quota sets anybody aside."""
+        classes = self.snapshot.classes
+        if any(self.snapshot.quotas.get((each.queue, each.owner)) for each in classes):
+            return False
+        where = self._candidates(classes[0])
+        return all(self._candidates(each) == where for each in classes)
+
     def again(self, classes: tuple[Class, ...]) -> tuple[list[Admission], bool]:
         """Who of these is admitted now, and whether more can be at once."""
         self.snapshot = replace(self.snapshot, classes=classes, reservation=self.reservation)
