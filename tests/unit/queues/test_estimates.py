@@ -308,7 +308,7 @@ def test_quantiles_of_a_few_values() -> None:
 
 def loss(of: list[Told], guess: str) -> float:
     """The mean pinball loss at 0.9."""
-    off = [each.waited - getattr(each, guess) for each in of]
+    off = [each.waited - float(getattr(each, guess)) for each in of]
     return sum(0.9 * each if each > 0 else -0.1 * each for each in off) / len(off)
 
 
