@@ -16,6 +16,9 @@ from queues.estimates.service import tell_aside
 from queues.providers.refresh import refresh_all
 from workers.vocabulary.duties import Duty
 
+#: Between two rounds of estimates of new entries, in s: they take up to a tenth of a second.
+ESTIMATE_S: Final = 5.0
+
 
 def look() -> dict[str, int]:
     """Settle first: what is given back can be admitted in the same look."""
@@ -36,4 +39,4 @@ def estimate() -> dict[str, int]:
 
 DUTY: Final = Duty(every_s=settings.GANTRY_QUEUE_LOOK_S, look=look, hears=True)
 ASKING: Final = Duty(every_s=settings.GANTRY_QUEUE_SNAPSHOT_S, look=ask)
-ESTIMATING: Final = Duty(every_s=settings.GANTRY_QUEUE_LOOK_S, look=estimate)
+ESTIMATING: Final = Duty(every_s=ESTIMATE_S, look=estimate)

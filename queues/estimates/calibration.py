@@ -37,6 +37,7 @@ class Outcome:
     p50: float
     p90: float
     waited: float
+    method: str = ""
 
 
 def steered(tilt: float, missed: Iterable[bool]) -> float:

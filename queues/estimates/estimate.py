@@ -54,16 +54,23 @@ class Unknown:
 
 
 def estimate(
-    scene: Scene, past: Sequence[Ended], tilt: float, waited: float = 0.0, deadline_s: float = DEADLINE_S
+    scene: Scene,
+    past: Sequence[Ended],
+    tilt: float,
+    waited: float = 0.0,
+    *,
+    deadline_s: float = DEADLINE_S,
+    pause_s: float = 0.0,
 ) -> Estimate | Unknown:
     """How long the entry asked about will still wait; it has waited for ``waited`` s.
 
     ``past``: the newest first. ``tilt``: the logarithm of the calibration's factor.
+    ``pause_s``: see ``forecast``.
     """
     never = _never(scene.asked)
     if never:
         return Unknown(f"because {never}")
-    found = forecast(scene, deadline_s=deadline_s)
+    found = forecast(scene, deadline_s=deadline_s, pause_s=pause_s)
     if found is not None and (raw := quantile(found.waits, calibration.LEVEL)) < math.inf:
         p50 = quantile(found.waits, 0.5)
         p90 = max(p50 + calibration.stretched(raw, p50, tilt), LEAST_S)

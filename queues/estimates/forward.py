@@ -29,6 +29,8 @@ FUTURES: Final = 16
 BUDGET: Final = 1600
 #: Beyond this many seconds no further future is begun.
 DEADLINE_S: Final = 0.08
+#: Fewer futures than this tell nothing.
+_FEWEST: Final = 4
 #: Ends that one future plays through at most.
 _EVENTS: Final = 3000
 #: Entries that a future plays through at the least.
@@ -73,17 +75,22 @@ class Forecast:
     extrapolated: bool
 
 
-def forecast(scene: Scene, budget: int = BUDGET, deadline_s: float = DEADLINE_S) -> Forecast | None:
-    """Play the futures; None where a run time is needed of which nothing is known."""
+def forecast(
+    scene: Scene, budget: int = BUDGET, deadline_s: float = DEADLINE_S, pause_s: float = 0.0
+) -> Forecast | None:
+    """Play the futures; None where a run time is needed of which nothing is known.
+
+    ``pause_s``: for so long other threads of the process go first, every millisecond or so.
+    """
     stop = time.monotonic() + deadline_s
-    play = _Play(scene, budget)
+    play = _Play(scene, budget, pause_s)
     found: list[tuple[float, float]] = []
     for future in range(FUTURES):
         outcome = _Future(play, future).run()
         if outcome is None:
             return None
         found.append(outcome)
-        if time.monotonic() > stop and len(found) >= 4:
+        if time.monotonic() > stop and len(found) >= _FEWEST:
             break
     waits = [wait for wait, _ in found]
     stretch = sum(ratio for _, ratio in found) / len(found)
@@ -97,8 +104,8 @@ def forecast(scene: Scene, budget: int = BUDGET, deadline_s: float = DEADLINE_S)
 class _Play:
     """What all futures share: the lines of the waiting, each entry a class of its own."""
 
-    def __init__(self, scene: Scene, budget: int) -> None:
-        self.scene = scene
+    def __init__(self, scene: Scene, budget: int, pause_s: float = 0.0) -> None:
+        self.scene, self.pause_s = scene, pause_s
         self.snapshot = seen = scene.asked.snapshot
         self.ever: Ever = {}
         self.candidates: Candidates = {}
@@ -108,6 +115,8 @@ class _Play:
         self.window = 1 if self.plain else _WINDOW
         hosts = sum(len(each.hosts) for each in seen.aggregates)
         unit = (1 + hosts / 16) * (1 + self.window / 8)
+        #: Ends after which others may go first.
+        self.breath = max(1, int(32 / unit))
         #: Entries of its queue that a future plays through.
         self.depth = max(_LEAST, int(budget / FUTURES / unit))
         self.totals: dict[Need, dict[str, int]] = {}
@@ -179,7 +188,9 @@ class _Future:
             if not self._begin(each):
                 return None
         mine = self.lines[play.scene.asked.cls.queue]
-        for _ in range(_EVENTS):
+        for number in range(_EVENTS):
+            if play.pause_s and number % play.breath == 0:
+                time.sleep(play.pause_s)
             turn = self._decide()
             if turn is None or turn:
                 return None if turn is None else (self.now, 1.0)

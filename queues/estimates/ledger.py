@@ -56,7 +56,7 @@ _WRITE: Final = """
     VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING
 """
 _OUTCOMES: Final = """
-    SELECT p50_s, p90_s, waited_s FROM queues_told WHERE type = %s AND waited_s IS NOT NULL
+    SELECT p50_s, p90_s, waited_s, method FROM queues_told WHERE type = %s AND waited_s IS NOT NULL
     ORDER BY admitted_at DESC LIMIT %s
 """
 

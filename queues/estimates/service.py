@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from typing import Any, Final
 
 import structlog
@@ -25,8 +26,10 @@ from queues.estimates.runtimes import Ended, RunTimes
 log = structlog.get_logger(__name__)
 
 #: New entries that one round tells, and the seconds that it may take.
-_MOST: Final = 16
-_ROUND_S: Final = 0.1
+_MOST: Final = 8
+_ROUND_S: Final = 0.05
+#: While a new entry's estimate is made the process's other threads go first: those that admit.
+_PAUSE_S: Final = 0.0001
 #: The advisory lock of a round: "gest" in ASCII.
 _LOCK: Final = 0x67657374
 
@@ -39,7 +42,7 @@ def of(cursor: CursorWrapper, kind: str, asked: Asked, waited: float) -> dict[st
 
     ``waited``: for how long it has, in s.
     """
-    return _Facts(cursor, kind, asked.snapshot).estimate(asked, waited).shown()
+    return Facts(cursor, kind, asked.snapshot).estimate(asked, waited).shown()
 
 
 def accuracy(kind: str) -> dict[str, Any]:
@@ -49,8 +52,11 @@ def accuracy(kind: str) -> dict[str, Any]:
 
 
 def published(kind: str) -> dict[str, Any]:
-    """What GET /api/v1/queues/{type}/capacity tells of a type's estimates."""
-    return {**accuracy(kind), "method": "forward"}
+    """The same with the usual method: what GET /api/v1/queues/{type}/capacity tells of a type's estimates."""
+    with connection.cursor() as cursor:
+        known = ledger.outcomes(cursor, kind)
+    methods = Counter(each.method for each in known).most_common(1)
+    return {**calibration.accuracy(known), "method": methods[0][0] if methods else None}
 
 
 def tell_aside() -> None:
@@ -81,24 +87,24 @@ def tell() -> dict[str, int]:
 
 def _tell_new(cursor: CursorWrapper) -> int:
     stop = time.monotonic() + _ROUND_S
-    known: dict[str, _Facts] = {}
+    known: dict[str, Facts] = {}
     count = 0
     for entry, kind, class_id, priority, tie, waited, now in ledger.new(cursor, _MOST):
         if time.monotonic() > stop:
             break
         if kind not in known:
-            known[kind] = _Facts(cursor, kind, snapshot.read(cursor, kind, also=class_id))
+            known[kind] = Facts(cursor, kind, snapshot.read(cursor, kind, also=class_id))
         facts = known[kind]
         if class_id not in {each.id for each in facts.seen.classes}:
             continue
-        found = facts.estimate(ask(facts.seen, class_id, Head(entry, priority, tie)), waited)
+        found = facts.estimate(ask(facts.seen, class_id, Head(entry, priority, tie)), waited, _PAUSE_S)
         if isinstance(found, Estimate):
             ledger.write(cursor, entry, kind, found, now)
             count += 1
     return count
 
 
-class _Facts:
+class Facts:
     """What the estimates of a type are made from, read once."""
 
     def __init__(self, cursor: CursorWrapper, kind: str, seen: Snapshot) -> None:
@@ -108,6 +114,6 @@ class _Facts:
         self.running: list[Running] = stored.running(cursor, kind, seen)
         self.tilt = ledger.tilt(cursor, kind)
 
-    def estimate(self, asked: Asked, waited: float) -> Estimate | Unknown:
+    def estimate(self, asked: Asked, waited: float, pause_s: float = 0.0) -> Estimate | Unknown:
         scene = stored.scene(self.cursor, asked, self.running, self.runtimes)
-        return estimate(scene, self.past, self.tilt, waited)
+        return estimate(scene, self.past, self.tilt, waited, pause_s=pause_s)

@@ -143,8 +143,8 @@ def test_the_short_way_is_the_decision(seed: int, monkeypatch: pytest.MonkeyPatc
 class _Whole(forward._Play):
     """Whole decisions on a window of entries."""
 
-    def __init__(self, scene: Scene, budget: int) -> None:
-        super().__init__(scene, budget)
+    def __init__(self, scene: Scene, budget: int, pause_s: float = 0.0) -> None:
+        super().__init__(scene, budget, pause_s)
         self.plain, self.window = False, 8
         self.lines = {queue: [replace(each, count=1) for each in line] for queue, line in self.lines.items()}
 
