@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -35,7 +35,7 @@ _FEWEST: Final = 4
 _EVENTS: Final = 3000
 #: Entries that a future plays through at the least.
 _LEAST: Final = 3
-#: Waiting entries of each queue that a decision sees where the first one does not block all others.
+#: Classes of each queue that a decision sees where the first one does not block all others.
 _WINDOW: Final = 32
 
 
@@ -109,10 +109,13 @@ class _Play:
         self.snapshot = seen = scene.asked.snapshot
         self.ever: Ever = {}
         self.candidates: Candidates = {}
+        round_ = Rolling(seen, self.ever, self.candidates)
+        #: What can go nowhere blocks nobody.
+        self.classes = [each for each in seen.classes if round_.goes_somewhere(each)]
         #: The first entry of a queue blocks all others.
-        self.plain = seen.strict and Rolling(seen, self.ever, self.candidates).uniform()
-        #: Entries of each queue that a decision sees: the first one is enough where it blocks all others.
-        self.window = 1 if self.plain else _WINDOW
+        self.plain = seen.strict and round_.alike(self.classes)
+        #: Classes of each queue that a decision sees: the first one is enough where it blocks all others.
+        self.window = 1 if self.plain else min(_WINDOW, len(self.classes))
         hosts = sum(len(each.hosts) for each in seen.aggregates)
         unit = (1 + hosts / 16) * (1 + self.window / 8)
         #: Ends after which others may go first.
@@ -121,6 +124,8 @@ class _Play:
         self.depth = max(_LEAST, int(budget / FUTURES / unit))
         self.totals: dict[Need, dict[str, int]] = {}
         self.capacity = seen.capacity()
+        #: What stands for one entry -> the class that it is of.
+        self.kin: dict[int, int] = {}
         self.lines, known = self._lined_up()
         self.work_ahead = sum(map(self.work, known)) * max(1.0, scene.ahead / max(1, len(known)))
         self.work_ahead += self.work(scene.asked.cls)
@@ -132,9 +137,9 @@ class _Play:
         """
         asked = self.scene.asked
         mine = (asked.head.priority, asked.head.tie)
-        found: dict[int, list[tuple[int, str, int, Class, Head]]] = {}
+        found: dict[int, list[tuple[int, str, int, Class, Head]]] = {asked.cls.queue: []}
         before = []
-        for cls in self.snapshot.classes:
+        for cls in self.classes:
             for head in cls.heads:
                 if cls.queue == asked.cls.queue and cls.id != ASKED:
                     if (head.priority, head.tie) < mine:
@@ -142,9 +147,9 @@ class _Play:
                     elif self.snapshot.strict:
                         break
                 found.setdefault(cls.queue, []).append((head.priority, head.tie, cls.id, cls, head))
-        if len(before) < self.scene.ahead:
+        if 0 < len(before) < self.scene.ahead:
             found[asked.cls.queue] = [each for each in found[asked.cls.queue] if each[:2] < mine]
-        most = self.depth + self.window
+        most = self.depth + 1 if self.plain else None
         return {
             queue: [self._single(cls, head) for _, _, _, cls, head in sorted(line, key=_place)[:most]]
             for queue, line in found.items()
@@ -153,10 +158,24 @@ class _Play:
     def _single(self, cls: Class, head: Head) -> Class:
         """A class of one entry, in ids below that of the entry asked about.
 
-        A count of two ends a decision behind it: with one entry of each queue the next one is not known.
+        A count of two ends a decision when it is admitted: the next one of its class may be the next in line.
         """
         id_ = ASKED if cls.id == ASKED else ASKED - 1 - head.id
-        return replace(cls, id=id_, heads=(head,), count=2 if self.plain else 1)
+        self.kin[id_] = cls.id
+        return replace(cls, id=id_, heads=(head,), count=2)
+
+    def seen(self, lines: Iterable[list[Class]]) -> tuple[Class, ...]:
+        """The first entry of each class, of each queue's first classes: the others fare no better."""
+        found: list[Class] = []
+        for line in lines:
+            kin: set[int] = set()
+            for cls in line:
+                if self.kin[cls.id] not in kin:
+                    kin.add(self.kin[cls.id])
+                    found.append(cls)
+                    if len(kin) == self.window:
+                        break
+        return tuple(found)
 
     def work(self, cls: Class) -> float:
         """What an entry takes of all there is, for how long."""
@@ -223,8 +242,7 @@ class _Future:
             line = self.lines[self.play.scene.asked.cls.queue]
             found = self.round.first(line[0]) if line else None
             return ([], False) if found is None else ([found], True)
-        window = self.play.window
-        return self.round.again(tuple(cls for line in self.lines.values() for cls in line[:window]))
+        return self.round.again(self.play.seen(self.lines.values()))
 
     def _admit(self, admission: Admission) -> bool:
         cls = admission.cls

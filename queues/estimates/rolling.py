@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from queues.admission.decide import MOST, Admission, Class, Round, Snapshot
-from queues.needs import Need
+from queues.needs import Need, total
 
 #: Whether a need could ever go to an aggregate (as large as now).
 Ever = dict[tuple[Need, str, bool], bool]
@@ -28,13 +28,18 @@ class Rolling(Round):
             for index, host in enumerate(aggregate.hosts)
         }
 
-    def uniform(self) -> bool:
-        """Whether all that wait could go to the same aggregates, and no quota sets anybody aside."""
-        classes = self.snapshot.classes
+    def goes_somewhere(self, cls: Class) -> bool:
+        """Whether time alone may admit it: it is neither too large nor beyond its owner's whole quota."""
+        quota = self.snapshot.quotas.get((cls.queue, cls.owner), {})
+        return bool(self._candidates(cls)) and all(
+            amount <= quota.get(name, amount) for name, amount in total(cls.need).items()
+        )
+
+    def alike(self, classes: Sequence[Class]) -> bool:
+        """Whether all of them could go to the same aggregates, and no quota sets anybody aside."""
         if any(self.snapshot.quotas.get((each.queue, each.owner)) for each in classes):
             return False
-        where = self._candidates(classes[0])
-        return all(self._candidates(each) == where for each in classes)
+        return len({self._candidates(each) for each in classes}) <= 1
 
     def again(self, classes: tuple[Class, ...]) -> tuple[list[Admission], bool]:
         """Who of these is admitted now, and whether more can be at once."""

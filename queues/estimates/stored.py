@@ -54,10 +54,13 @@ _PAST: Final = """
 _DECLARED: Final = """
     SELECT id, data FROM queues_entry WHERE id = ANY(%s) AND data LIKE '%%"duration"%%'
 """
+#: Of the nearest ones, those that have not been set aside.
 _AHEAD: Final = """
-    SELECT count(*) FROM (
-        SELECT 1 FROM queues_entry
-        WHERE queue_id = %s AND status = 'queued' AND (priority, tie) < (%s, %s) LIMIT %s) near
+    SELECT count(*), count(*) FILTER (WHERE NOT c.aside) FROM (
+        SELECT waiting_class_id FROM queues_entry
+        WHERE queue_id = %s AND status = 'queued' AND (priority, tie) < (%s, %s)
+        ORDER BY priority DESC, tie DESC LIMIT %s) near
+    JOIN queues_waitingclass c ON c.id = near.waiting_class_id
 """
 
 
@@ -98,8 +101,8 @@ def _ahead(cursor: CursorWrapper, asked: Asked) -> int:
     """How many of its queue are before it; beyond a limit all that wait are taken to be."""
     queue, head = asked.cls.queue, asked.head
     cursor.execute(_AHEAD, [queue, head.priority, head.tie, _COUNTED + 1])
-    (count,) = cursor.fetchone() or (0,)
-    if count <= _COUNTED:
+    all_, count = cursor.fetchone() or (0, 0)
+    if all_ <= _COUNTED:
         return int(count)
     return max(count, sum(each.count for each in asked.snapshot.classes if each.queue == queue) - 1)
 

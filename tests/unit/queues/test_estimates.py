@@ -105,6 +105,30 @@ def test_in_best_effort_smaller_ones_may_pass(strict: bool, expected: float) -> 
     assert set(waits(scene(now, 2, [runs(90, cpus(1), 10.0, 9700)]))) == {expected}
 
 
+@pytest.mark.parametrize("strict", [True, False])
+def test_what_can_go_nowhere_delays_nobody(strict: bool) -> None:
+    """Catches: a line that begins with what is set aside, or with what its owner may never hold."""
+    large = waiting(1, cpus(9), count=40)
+    forbidden = waiting(50, cpus(2), owner="p", count=40)
+    now = seen(
+        large, forbidden, waiting(100, cpus(1)), there=(aggregate("a", 0, total=2),),
+        strict=strict, quotas={(1, "p"): {"cpu": 1}},
+    )  # fmt: skip
+    assert set(waits(scene(now, 100, [runs(90, cpus(1), 10.0, 9700)], ahead=0))) == {50.0}
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_those_of_an_owner_at_its_quota_are_passed(strict: bool) -> None:
+    """Catches: a window that is filled by the entries of one class, so that nobody behind is looked at."""
+    now = seen(
+        waiting(1, cpus(1), owner="p", count=40), waiting(100, cpus(1)), there=(aggregate("a", 0, total=2),),
+        strict=strict, quotas={(1, "p"): {"cpu": 1}}, held={(1, "p"): {"cpu": 1}},
+    )  # fmt: skip
+    running = [replace(runs(90, cpus(1), 10.0, 9700), owner="p"), runs(91, cpus(1), 40.0, 9700)]
+    assert set(waits(scene(now, 100, running))) == {20.0}
+    assert set(waits(scene(now, 2, running))) == {110.0}
+
+
 def test_tenants_take_turns_by_their_shares() -> None:
     """Catches: the other tenant's entries left out of what is ahead."""
     mine, theirs = waiting(10, cpus(1), count=2), waiting(20, cpus(1), tenant=2, count=2)
@@ -145,8 +169,7 @@ class _Whole(forward._Play):
 
     def __init__(self, scene: Scene, budget: int, pause_s: float = 0.0) -> None:
         super().__init__(scene, budget, pause_s)
-        self.plain, self.window = False, 8
-        self.lines = {queue: [replace(each, count=1) for each in line] for queue, line in self.lines.items()}
+        self.plain, self.window = False, 100
 
 
 def test_the_same_question_has_the_same_answer_and_a_second_later_a_similar_one() -> None:
