@@ -11,6 +11,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from queues.entries.explain import explain
 from queues.models import Entry, Queue, WaitingClass
 from workers.admin import ReadOnly, shown_url
 from workers.admin.pages import FixedFilter
@@ -48,7 +49,7 @@ class EntryAdmin(ReadOnly):
     search_fields = ("request_id",)
     search_help_text = "An entry's number, or its whole request_id"
     fields = (
-        *("id", "request_id", "type", "tenant", "owner_id", "status", "message", "priority", "data"),
+        *("id", "request_id", "type", "tenant", "owner_id", "status", "message", "why", "priority", "data"),
         *("receiver", "aggregate", "reserved", "reserved_at", "told_at", "hold_ends_at"),
         *("created_at", "updated_at", "admitted_at", "ended_at"),
     )
@@ -63,6 +64,14 @@ class EntryAdmin(ReadOnly):
     def tenant(self, entry: Entry) -> str:
         """Of its queue."""
         return entry.queue.tenant.name
+
+    @admin.display(description="Why it waits")
+    def why(self, entry: Entry) -> str:
+        """As its client is told; the page of one entry only."""
+        if entry.status != Entry.Status.QUEUED:
+            return "-"
+        found = explain(entry.queue.tenant_id, entry.queue.type, entry.request_id)
+        return " ".join(f"{each['message']}. What helps: {each['remedy']}." for each in found["reasons"])
 
     @admin.display(description="Callback")
     def receiver(self, entry: Entry) -> str:

@@ -58,7 +58,8 @@ def reason(asked: Asked, decision: Decision, name: Name, holders: Sequence[Holde
         found.conditions = conditions(asked, verdict)
     if verdict.level not in (Level.PROVIDER, Level.EVALUATING):
         found.suggestions = suggestions(asked, verdict, name, holders)
-        found.remedy = found.remedy or "; or ".join(each["text"] for each in found.suggestions[:3])
+        tried = "; or ".join(each["text"] for each in found.suggestions)
+        found.remedy = tried or _ANYWAY[verdict.level]
     return found
 
 
@@ -251,6 +252,14 @@ def _evaluating(asked: Asked, verdict: Verdict, name: Name) -> Reason:
     return Reason("evaluating", "nothing is in its way: the next look, within seconds, admits it")
 
 
+#: Where nothing that was tried is enough by itself.
+_ANYWAY: Final = {
+    Level.MISCONFIGURED: "an operator declares capacity that it may use",
+    Level.NEVER_FITS: "ask for less, or have an operator declare more: then it is back in line",
+    Level.OVER_QUOTA: "its owner's running requests end, or an operator raises the quota",
+    Level.BEHIND: "those before it are admitted or withdrawn",
+    Level.NO_CAPACITY: "running requests end",
+}
 _WORDS: dict[Level, Callable[[Asked, Verdict, Name], Reason]] = {
     Level.PROVIDER: _provider,
     Level.MISCONFIGURED: _misconfigured,

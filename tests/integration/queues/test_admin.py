@@ -52,6 +52,7 @@ def test_entries_in_queue_order(api: Api, root: Client) -> None:
     shown = page(root.get(f"/admin/queues/entry/{pk}/change/"))
     assert "canary" not in shown
     assert "r.example" in shown
+    assert "no capacity is declared" in shown
 
 
 def test_nothing_can_be_changed_and_lists_have_few_queries(api: Api, root: Client) -> None:
