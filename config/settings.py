@@ -231,7 +231,11 @@ GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks", "queue
 #: (workers.upkeep.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.entries.retention.prune"]
 #: What families look after every few seconds: name -> dotted path of a Duty (workers.vocabulary.duties).
-GANTRY_DUTIES: dict[str, str] = {"queues": "queues.duty.DUTY", "queue_providers": "queues.duty.ASKING"}
+GANTRY_DUTIES: dict[str, str] = {
+    "queues": "queues.duty.DUTY",
+    "queue_providers": "queues.duty.ASKING",
+    "queue_estimates": "queues.duty.ESTIMATING",
+}
 
 
 def _ranges(text: str) -> list[tuple[int, int]]:

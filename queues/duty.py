@@ -1,6 +1,7 @@
 """What workers do for the queues every few seconds, and when somebody rings: settle, then admit.
 
-Providers are asked by threads of their own: one that is slow delays nothing but itself.
+Providers are asked by threads of their own: one that is slow delays nothing but itself. Estimates are made by
+one, too: they are not worth a late admission.
 """
 
 from __future__ import annotations
@@ -11,8 +12,12 @@ from django.conf import settings
 
 from queues.admission.look import look_at_all
 from queues.admission.settle import settle
+from queues.estimates.service import tell_aside
 from queues.providers.refresh import refresh_all
 from workers.vocabulary.duties import Duty
+
+#: Between two rounds of estimates of new entries, in s: they take up to a tenth of a second.
+ESTIMATE_S: Final = 5.0
 
 
 def look() -> dict[str, int]:
@@ -26,5 +31,12 @@ def ask() -> dict[str, int]:
     return {}
 
 
+def estimate() -> dict[str, int]:
+    """Have new entries told how long they may wait."""
+    tell_aside()
+    return {}
+
+
 DUTY: Final = Duty(every_s=settings.GANTRY_QUEUE_LOOK_S, look=look, hears=True)
 ASKING: Final = Duty(every_s=settings.GANTRY_QUEUE_SNAPSHOT_S, look=ask)
+ESTIMATING: Final = Duty(every_s=ESTIMATE_S, look=estimate)

@@ -40,10 +40,10 @@ MOST: Final = 100
 
 def decide(snapshot: Snapshot, most: int = MOST) -> Decision:
     """Admit what can be admitted, at most so many; the same snapshot always gives the same decision."""
-    return _Round(snapshot).run(most)
+    return Round(snapshot).run(most)
 
 
-class _Round:
+class Round:
     """The working copy of one decision: what is free, held and closed as it goes on."""
 
     def __init__(self, snapshot: Snapshot) -> None:

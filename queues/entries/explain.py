@@ -14,12 +14,14 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import connection
 from django.db.backends.utils import CursorWrapper
+from django.utils import timezone
 
 from queues.admission import reasons, snapshot
 from queues.admission.asked import ask
 from queues.admission.decide import Head, Level, Snapshot
 from queues.admission.reasons import Holder
 from queues.entries.errors import NoSuchEntry
+from queues.estimates import service as estimates
 from queues.models import Entry
 from queues.needs import shown
 
@@ -91,6 +93,7 @@ def _waiting(cursor: CursorWrapper, entry: Entry, kind: str, seen: Snapshot) -> 
     )
     return {
         **_base(entry),
+        "estimate": estimates.of(cursor, kind, asked, (timezone.now() - entry.created_at).total_seconds()),
         "reasons": [{"level": str(verdict.level), **asdict(found)}],
         "position": position,
         "approximate": seen.approximate or position is None,
@@ -127,7 +130,7 @@ def _base(entry: Entry) -> dict[str, Any]:
         "since": entry.created_at,
         "reasons": [],
         "position": None,
-        "estimate": {"unknown": "no estimates are made yet"} if entry.status == "queued" else None,
+        "estimate": {"unknown": "because its turn has just come"} if entry.status == "queued" else None,
     }
 
 

@@ -84,7 +84,7 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
         }
     ],
     "position": 1,
-    "estimate": {"unknown": "no estimates are made yet"},
+    "estimate": {"unknown": "because nothing that there is could ever hold it"},
     "approximate": False,
     "ahead": {"own": [], "own_count": 0, "more": False, "others_waiting": 0},
     "reserved": None,

@@ -89,9 +89,9 @@ class QueueEstimateSerializer(serializers.Serializer[object]):
     """When it may be admitted, in seconds from now, or why nobody knows."""
 
     p50_s = serializers.FloatField(required=False)
-    p90_s = serializers.FloatField(required=False)
-    method = serializers.CharField(required=False)
-    samples = serializers.IntegerField(required=False)
+    p90_s = serializers.FloatField(required=False, help_text="nine in ten do not wait longer")
+    method = serializers.CharField(required=False, help_text="forward, forward_in_part or past_waits")
+    samples = serializers.IntegerField(required=False, help_text="ended entries that it is made from")
     unknown = serializers.CharField(required=False)
 
 

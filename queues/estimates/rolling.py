@@ -1,0 +1,87 @@
+"""The decision, taken again and again while entries end: one working copy, not a snapshot each. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from queues.admission.decide import MOST, Admission, Class, Round, Snapshot
+from queues.needs import Need, total
+
+#: Whether a need could ever go to an aggregate (as large as now).
+Ever = dict[tuple[Need, str, bool], bool]
+#: Where a need of a tenant could ever go, by what its data names.
+Candidates = dict[tuple[Need, str, int], tuple[str, ...]]
+
+
+class Rolling(Round):
+    """A round that keeps what it has admitted and is told what ends; what still fits is remembered."""
+
+    def __init__(self, snapshot: Snapshot, ever: Ever, candidates: Candidates) -> None:
+        super().__init__(snapshot)
+        self.reservation = snapshot.reservation
+        # Shared by all futures: it hangs on how large the hosts are, which does not change.
+        self._ever, self._known = ever, candidates
+        self._hosts = {
+            host.id: (name, self.free[name][index])
+            for name, aggregate in self.aggregates.items()
+            for index, host in enumerate(aggregate.hosts)
+        }
+
+    def goes_somewhere(self, cls: Class) -> bool:
+        """Whether time alone may admit it: it is neither too large nor beyond its owner's whole quota."""
+        quota = self.snapshot.quotas.get((cls.queue, cls.owner), {})
+        return bool(self._candidates(cls)) and all(
+            amount <= quota.get(name, amount) for name, amount in total(cls.need).items()
+        )
+
+    def alike(self, classes: Sequence[Class]) -> bool:
+        """Whether all of them could go to the same aggregates, and no quota sets anybody aside."""
+        if any(self.snapshot.quotas.get((each.queue, each.owner)) for each in classes):
+            return False
+        return len({self._candidates(each) for each in classes}) <= 1
+
+    def again(self, classes: tuple[Class, ...]) -> tuple[list[Admission], bool]:
+        """Who of these is admitted now, and whether more can be at once."""
+        self.snapshot = replace(self.snapshot, classes=classes, reservation=self.reservation)
+        self.queues = {cls.queue for cls in classes}
+        self._anew()
+        decision = self.run(MOST)
+        return self.admitted, decision.more or bool(self.admitted)
+
+    def first(self, cls: Class) -> Admission | None:
+        """The same for the only queue's first entry, where it blocks all others in strict mode."""
+        self._anew()
+        return self.admitted[0] if self._try(cls, cls.heads[0]) is None else None
+
+    def _anew(self) -> None:
+        self.closed.clear()
+        self.stopped.clear()
+        self.blocking.clear()
+        self.reservation = self.reserved_for = None
+        self.admitted, self.verdicts = [], {}
+
+    def _candidates(self, cls: Class) -> tuple[str, ...]:
+        key = (cls.need, cls.bound, cls.tenant)
+        if key not in self._known:
+            self._known[key] = super()._candidates(cls)
+        return self._known[key]
+
+    def ended(
+        self,
+        queue: int,
+        owner: str,
+        amounts: Mapping[str, int],
+        holds: Iterable[tuple[int, str, int]],
+    ) -> None:
+        """An entry has ended: what it held of hosts, and of its owner's quota and its queue's share."""
+        for host, name, amount in holds:
+            if host in self._hosts:
+                aggregate, free = self._hosts[host]
+                free[name] = free.get(name, 0) + amount
+                self._fit[aggregate].clear()
+                self._rooms.pop(aggregate, None)
+        for held in (self.held.get((queue, owner)), self.shares.get(queue)):
+            if held is not None:
+                for name, amount in amounts.items():
+                    held[name] = held.get(name, 0) - amount
