@@ -49,7 +49,7 @@ class Asking:
 
     def __init__(self, *, authority: str = "", secrets: Iterable[str] = ()) -> None:
         limit = settings.GANTRY_QUEUE_PROVIDER_S
-        self._deadline = Deadline(limit, stall_s=limit)
+        self._deadline = Deadline(limit, stall_s=2 * limit)  # no shorter silence ends it
         self._authority = authority
         self._secrets = set(secrets)
         self._bytes = 0

@@ -1,7 +1,7 @@
 """An API server as Kubernetes documents it, as far as lists of nodes and pods go: no cluster can run here.
 
 Speaks GET /api/v1/nodes and /api/v1/pods with limit, continue and fieldSelector, bearer tokens, Status
-objects for 401, 403 and 410 (an old continue token). Pages are never larger than ``page``, whatever is asked for.
+objects for 401, 403 and 410 (an old continue token). No page is larger than ``page``.
 """
 
 from __future__ import annotations

@@ -46,8 +46,6 @@ password = {password}
 project_name = admin
 user_domain_name = Default
 project_domain_name = Default
-# A token that was revoked is refused at once.
-token_cache_time = -1
 """
 
 
@@ -88,9 +86,11 @@ def _configure(folder: Path, keystone: str = "http://127.0.0.1:1", sync: str = "
     os.environ["OS_KEYSTONE_CONFIG_DIR"] = os.environ["OS_PLACEMENT_CONFIG_DIR"] = str(folder)
 
 
-def _serve(application: Any) -> None:
-    server = make_server("127.0.0.1", 0, application, server_class=_Server, handler_class=_Quiet)
+def _serve(module: str) -> None:
+    """Its port is told at once: who connects waits until everything is loaded."""
+    server = make_server("127.0.0.1", 0, None, server_class=_Server, handler_class=_Quiet)  # type: ignore[arg-type]
     print(server.server_address[1], flush=True)
+    server.set_app(importlib.import_module(module).application)
     server.serve_forever()
 
 
@@ -101,5 +101,4 @@ if __name__ == "__main__":
         _prepare(Path(where))
     else:
         _configure(Path(where), *more)
-        wsgi: Any = importlib.import_module(f"{what}.wsgi.api")
-        _serve(wsgi.application)
+        _serve(f"{what}.wsgi.api")
