@@ -90,6 +90,7 @@ def _serve(module: str) -> None:
     """Its port is told at once: who connects waits until everything is loaded."""
     server = make_server("127.0.0.1", 0, None, server_class=_Server, handler_class=_Quiet)  # type: ignore[arg-type]
     print(server.server_address[1], flush=True)
+    os.dup2(2, 1)  # nobody reads on: a service that logs there would hang when the pipe is full
     server.set_app(importlib.import_module(module).application)
     server.serve_forever()
 
