@@ -246,12 +246,12 @@ class Kubernetes(Subject):
 @contextlib.contextmanager
 def subject(name: str, cloud: Cloud | None) -> Iterator[Subject]:
     """The subject of this provider. ``cloud`` is needed for placement."""
-    assert name != "placement" or cloud is not None
-    made: Subject = {
-        "pools": Pools,
-        "kubernetes": Kubernetes,
-        "placement": lambda: Placement(cloud),  # type: ignore[arg-type]  # asserted above
-    }[name]()  # type: ignore[operator]
+    made: Subject
+    if name == "placement":
+        assert cloud is not None
+        made = Placement(cloud)
+    else:
+        made = Kubernetes() if name == "kubernetes" else Pools()
     try:
         yield made
     finally:

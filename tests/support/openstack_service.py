@@ -88,7 +88,8 @@ def _configure(folder: Path, keystone: str = "http://127.0.0.1:1", sync: str = "
 
 def _serve(module: str) -> None:
     """Its port is told at once: who connects waits until everything is loaded."""
-    server = make_server("127.0.0.1", 0, None, server_class=_Server, handler_class=_Quiet)  # type: ignore[arg-type]
+    nothing: Any = None
+    server = make_server("127.0.0.1", 0, nothing, server_class=_Server, handler_class=_Quiet)
     print(server.server_address[1], flush=True)
     os.dup2(2, 1)  # nobody reads on: a service that logs there would hang when the pipe is full
     server.set_app(importlib.import_module(module).application)

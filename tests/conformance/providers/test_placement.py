@@ -7,7 +7,8 @@ import uuid
 import pytest
 from structlog.testing import capture_logs
 
-from queues.providers import keystone, placement
+from queues.providers import keystone
+from queues.providers.asking import Asking
 from queues.providers.options import placement as read_options
 from tests.support.capacity import Placement
 from tests.support.openstack import REGION
@@ -109,13 +110,13 @@ def test_what_has_not_changed_is_not_read_again(subject: Placement, monkeypatch:
     subject.policy()
     assert subject.ask()
     asked: list[str] = []
-    request = placement.Asking.request
+    request = Asking.request
 
-    def counted(self: placement.Asking, name: str, url: str, **more: object) -> object:
+    def counted(self: Asking, name: str, url: str, **more: object) -> object:
         asked.append(url.rpartition("/")[2].partition("?")[0])
         return request(self, name, url, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(placement.Asking, "request", counted)
+    monkeypatch.setattr(Asking, "request", counted)
     assert subject.ask()
     assert sorted(asked) == ["resource_providers"] * 2 + ["usages"] * 3
     asked.clear()
