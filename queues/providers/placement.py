@@ -1,8 +1,9 @@
 """OpenStack Placement: hosts with VCPU, memory and disk, by Placement's aggregates.
 
-Source: https://docs.openstack.org/api-ref/placement/ . Inventories and usages are read and packed by us:
-``allocation_candidates`` multiplies with every instance of a request. Usages are read at each question; what
-an operator changes (inventories, aggregates) only when the generation of its provider has changed.
+Source: https://docs.openstack.org/api-ref/placement/ . Inventories and usages are read and packed by us: the
+candidates for a whole request multiply with each of its instances. Usages are read at each question, those of
+all hosts with something free by one request; what an operator changes (inventories, aggregates) only when
+the generation of its provider has changed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from workers.vocabulary.errors import InvalidInput
 NAME: Final = "Placement"
 #: The API's version in which aggregates have a generation (OpenStack Queens); newer ones are not needed.
 _VERSION: Final = "placement 1.19"
+#: Where candidates tell of all resources of their hosts, those of nested providers, too (Rocky).
+_VERSION_OF_CANDIDATES: Final = "placement 1.29"
 #: Placement's resource classes -> the names that requests of type vm use.
 _CLASSES: Final = {"VCPU": "VCPU", "MEMORY_MB": "Memory", "DISK_GB": "Disk"}
 #: Nova says so of a host that takes no new instances.
@@ -64,7 +67,7 @@ class Placement:
 
 
 class _Question:
-    """One question: a few requests for all, and for each host one or three."""
+    """One question: three requests for all; one for each full host, two for each that has changed."""
 
     def __init__(self, given: options.Placement) -> None:
         self._options = given
@@ -78,6 +81,7 @@ class _Question:
                 "give options.placement_url"
             )
         self._renewing = threading.Lock()
+        self._usages: dict[str, Mapping[str, Any]] = {}
 
     def capacity(self) -> list[Reported]:
         listed = self._listed("/resource_providers")
@@ -85,6 +89,7 @@ class _Question:
             providers = {str(each["uuid"]): (str(each["name"]), int(each["generation"])) for each in listed}
         for uuid in self._disabled():
             providers.pop(uuid, None)
+        self._usages = self._usages_of_many()
         found: list[tuple[str, HostAmounts]] = []
 
         def read(uuid: str) -> None:
@@ -105,6 +110,22 @@ class _Question:
             return []
         with as_documented(NAME, "its resource providers"):
             return [str(each["uuid"]) for each in self._checked(answer)["resource_providers"]]
+
+    def _usages_of_many(self) -> dict[str, Mapping[str, Any]]:
+        """By uuid, of hosts that have a VCPU free: these are the candidates for one, each of them once.
+
+        Whoever is missing (the full ones; all, where Placement is older or limits its answers) is asked for
+        alone.
+        """
+        answer = self._get("/allocation_candidates?resources=VCPU:1", _VERSION_OF_CANDIDATES)
+        if answer.status in (400, 406):
+            return {}
+        with as_documented(NAME, "its allocation candidates"):
+            summaries = self._checked(answer)["provider_summaries"]
+            return {
+                str(uuid): {name: amounts["used"] for name, amounts in each["resources"].items()}
+                for uuid, each in summaries.items()
+            }
 
     def _what_is_known(self, uuid: str, generation: int) -> _Known | None:
         """None: it has gone since it was listed."""
@@ -142,11 +163,15 @@ class _Question:
         return known
 
     def _used(self, uuid: str, totals: Mapping[str, int]) -> dict[str, int] | None:
-        answer = self._get(f"/resource_providers/{uuid}/usages")
-        if answer.status == 404:
-            return None
+        """What is used of these; None: it has gone since it was listed."""
+        usages = self._usages.get(uuid, {})
+        if not all(theirs in usages for theirs, ours in _CLASSES.items() if ours in totals):
+            answer = self._get(f"/resource_providers/{uuid}/usages")
+            if answer.status == 404:
+                return None
+            with as_documented(NAME, f"resource provider {uuid}"):
+                usages = self._checked(answer)["usages"]
         with as_documented(NAME, f"resource provider {uuid}"):
-            usages = self._checked(answer)["usages"]
             return {ours: _thousandths(usages[theirs]) for theirs, ours in _CLASSES.items() if ours in totals}
 
     def _aggregate(self, known: _Known) -> str:
@@ -161,19 +186,19 @@ class _Question:
             found: list[dict[str, Any]] = self._checked(self._get(path))["resource_providers"]
             return found
 
-    def _get(self, path: str) -> Answer:
+    def _get(self, path: str, version: str = _VERSION) -> Answer:
         """A token that is refused is replaced once."""
         token = self._token
-        answer = self._with(token, path)
+        answer = self._with(token, path, version)
         if answer.status == 401:
             with self._renewing:
                 if self._token is token:
                     self._token = keystone.token_of(self._asking, self._options, instead_of=token)
-            answer = self._with(self._token, path)
+            answer = self._with(self._token, path, version)
         return answer
 
-    def _with(self, token: keystone.Token, path: str) -> Answer:
-        sent = {"X-Auth-Token": token.text, "OpenStack-API-Version": _VERSION}
+    def _with(self, token: keystone.Token, path: str, version: str) -> Answer:
+        sent = {"X-Auth-Token": token.text, "OpenStack-API-Version": version}
         return self._asking.request(NAME, self._url + path, headers=sent)
 
     def _checked(self, answer: Answer) -> dict[str, Any]:

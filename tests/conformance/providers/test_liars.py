@@ -203,6 +203,7 @@ def test_a_token_that_is_refused_is_replaced_once(server: Server) -> None:
 
 def test_a_token_is_kept_until_it_expires(server: Server) -> None:
     provider = openstack(server, body({"resource_providers": []}))
+    server.answers["/placement/allocation_candidates"] = body({"provider_summaries": {}})
     assert provider.capacity() == provider.capacity() == []
     assert [path for path, _ in server.seen].count("/v3/auth/tokens") == 1
     keystone.forget_tokens()

@@ -7,7 +7,7 @@ import uuid
 import pytest
 from structlog.testing import capture_logs
 
-from queues.providers import keystone
+from queues.providers import keystone, placement
 from queues.providers.asking import Asking
 from queues.providers.options import placement as read_options
 from tests.support.capacity import Placement
@@ -118,10 +118,30 @@ def test_what_has_not_changed_is_not_read_again(subject: Placement, monkeypatch:
 
     monkeypatch.setattr(Asking, "request", counted)
     assert subject.ask()
-    assert sorted(asked) == ["resource_providers"] * 2 + ["usages"] * 3
+    for_all = ["allocation_candidates", "resource_providers", "resource_providers"]
+    assert sorted(asked) == for_all
     asked.clear()
     subject.host("one", "b", 9)
+    full = subject.use("a", 8)
+    subject.use("c", 3)
     assert subject.ask()
-    assert sorted(set(asked)) == ["aggregates", "inventories", "resource_providers", "usages"]
-    assert asked.count("inventories") == 1
-    assert subject.cpus()["one"]["b"] == (9, 0)
+    assert subject.cpus()["one"] == {"a": (8, 8), "b": (9, 0), "c": (8, 3)}
+    changed = ["aggregates", "inventories"] * 3
+    assert sorted(asked) == sorted([*for_all, *changed, "usages"]), "the full one is asked for alone"
+    subject.give_back(full)
+    assert subject.ask()
+    assert subject.cpus()["one"]["a"] == (8, 0)
+
+
+@real
+def test_an_older_placement_is_asked_host_by_host(
+    subject: Placement, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that does not know the version in which candidates tell enough."""
+    monkeypatch.setattr(placement, "_VERSION_OF_CANDIDATES", "placement 1.999")
+    for name in ("a", "b"):
+        subject.host("one", name, 8)
+    subject.use("a", 3)
+    subject.policy()
+    assert subject.ask(), subject.trouble()
+    assert subject.cpus() == {"one": {"a": (8, 3), "b": (8, 0)}}
