@@ -38,6 +38,16 @@ def body(value: object, status: int = 200, **headers: str) -> Answer:
     return plain(json.dumps(value).encode(), status, **headers)
 
 
+def heard(answer: Answer) -> Answer:
+    """After the request's body: what is left unread resets the connection, answer and all, when it ends."""
+
+    def read_first(request: BaseHTTPRequestHandler) -> None:
+        request.rfile.read(int(request.headers.get("Content-Length") or 0))
+        answer(request)
+
+    return read_first
+
+
 def token(server: Server, *, lifetime_s: int = 3600) -> Answer:
     """What Keystone answers to the right password."""
     now = datetime.datetime(2026, 11, 30, tzinfo=datetime.UTC)
@@ -47,7 +57,7 @@ def token(server: Server, *, lifetime_s: int = 3600) -> Answer:
         "expires_at": (now + datetime.timedelta(seconds=lifetime_s)).isoformat(),
         "catalog": [{"type": "placement", "endpoints": [endpoint]}],
     }
-    return body({"token": answer}, 201, **{"X-Subject-Token": TOKEN})
+    return heard(body({"token": answer}, 201, **{"X-Subject-Token": TOKEN}))
 
 
 def openstack(server: Server, bad: Answer) -> Provider:
@@ -58,7 +68,7 @@ def openstack(server: Server, bad: Answer) -> Provider:
 
 
 def cloud_without_keystone(server: Server, bad: Answer) -> Provider:
-    server.answers["/v3/auth/tokens"] = bad
+    server.answers["/v3/auth/tokens"] = heard(bad)
     return placement.make(options(server))
 
 
