@@ -329,6 +329,8 @@ GANTRY_EXEC_LOG_MB = env.int("GANTRY_EXEC_LOG_MB", default=1024)
 #: The same for object storages and their authentication (runtask), and for sites (workqueue).
 GANTRY_SWIFT_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SWIFT_ALLOW_NETWORKS", default=[])
 GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", default=[])
+#: The same for external providers of the queues' capacity.
+GANTRY_QUEUE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_QUEUE_ALLOW_NETWORKS", default=[])
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 #: A name of the process that delivers callbacks; several may run.

@@ -150,7 +150,7 @@ def policy(kind: str) -> tuple[str, str, dict[str, Any]]:
     row = TypePolicy.objects.filter(type=kind).first()
     if row is None:
         return providers.MODE, providers.PROVIDER, {}
-    return row.mode, row.provider, providers.shown(row.provider, row.options)
+    return row.mode, row.provider, row.options
 
 
 def quotas(tenant_id: int, kind: str, *, after: str = _START, most: int) -> list[OwnerFacts]:

@@ -62,7 +62,7 @@ CAPACITY_EXAMPLE: Final[dict[str, Any]] = {
     ],
     "waiting": 12,
     "running": 3,
-    "estimate": None,
+    "estimate": {"coverage_p90": 0.91, "median_error": 0.3, "samples": 500, "method": "forward"},
 }
 
 POOLS: Final = operation(
@@ -186,8 +186,16 @@ SIMULATE: Final = operation(
             {
                 "runs_now": ["d"],
                 "entries": [
-                    {"request_id": "simulated-0", "position": 2, "estimate": {"unknown": "no estimates yet"}},
-                    {"request_id": "a", "position": 1, "estimate": {"unknown": "no estimates yet"}},
+                    {
+                        "request_id": "simulated-0",
+                        "position": 2,
+                        "estimate": {"p50_s": 95.0, "p90_s": 240.0, "method": "forward", "samples": 120},
+                    },
+                    {
+                        "request_id": "a",
+                        "position": 1,
+                        "estimate": {"unknown": "because ..."},
+                    },
                 ],
                 "approximate": False,
             },

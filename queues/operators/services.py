@@ -16,6 +16,7 @@ from queues.models import Aggregate, Queue, TypePolicy
 from queues.operators import providers, reading
 from queues.operators.parsing import PolicyRequest, PoolRequest
 from queues.operators.reading import OwnerFacts, PoolFacts, Sight
+from workers import secrets
 from workers.messages import doorbell
 from workers.vocabulary.errors import Conflict, NotFound
 
@@ -70,8 +71,12 @@ def no_quota(kind: str, owner_id: str) -> NotFound:
     return NotFound(f"the owner {owner_id[:255]} has no quota of type {kind}")
 
 
-def set_policy(kind: str, wanted: PolicyRequest) -> TypePolicy:
-    """Change how a type is admitted; what is None stays. InvalidInput for an option that is wrong."""
+def set_policy(kind: str, wanted: PolicyRequest, tenant_id: int | None = None) -> TypePolicy:
+    """Change how a type is admitted; what is None stays. InvalidInput for an option that is wrong.
+
+    A provider's password or token, the option ``secret``, is kept among the secrets of ``tenant_id``; it is
+    never shown, and stays until another one is given.
+    """
     with transaction.atomic(), connection.cursor() as cursor:
         locks.share(cursor, kind)
         TypePolicy.objects.bulk_create([_default(kind)], ignore_conflicts=True)
@@ -80,15 +85,30 @@ def set_policy(kind: str, wanted: PolicyRequest) -> TypePolicy:
         if provider != row.provider:
             # What the one before said is not true of this one.
             row.options, row.asked_at, row.heard_at, row.trouble = {}, None, None, ""
-            if row.secret is not None:
-                row.secret.delete()
-                row.secret = None
+            _forget_secret(row)
         if wanted.options or provider != row.provider:
-            row.options = providers.available(provider).checked(wanted.options)
+            _set_options(row, provider, dict(wanted.options), tenant_id)
         row.provider, row.mode = provider, wanted.mode or row.mode
         row.save()
         pools.back_in_line(cursor, kind)
     return row
+
+
+def _set_options(row: TypePolicy, provider: str, given: dict[str, Any], tenant_id: int | None) -> None:
+    """Put these options in the place of all that there were, but for a secret that is not given anew."""
+    kept = {} if row.secret_id is None else {"secret": secrets.reveal(row.secret_id)}
+    providers.check(provider, {**kept, **given})
+    secret = given.pop("secret", None)
+    if secret is not None and tenant_id is not None:
+        _forget_secret(row)
+        row.secret_id = secrets.store(tenant_id, "provider", secret)
+    row.options = given
+
+
+def _forget_secret(row: TypePolicy) -> None:
+    if row.secret is not None:
+        gone, row.secret = row.secret, None
+        gone.delete()
 
 
 def set_quotas(tenant_id: int, kind: str, owner_id: str, amounts: Mapping[str, int]) -> OwnerFacts:
@@ -142,8 +162,3 @@ def _queue(cursor: CursorWrapper, tenant_id: int, kind: str) -> int:
 
 def _default(kind: str) -> TypePolicy:
     return TypePolicy(type=kind, mode=providers.MODE, provider=providers.PROVIDER, trouble="")
-
-
-def shown_policy(row: TypePolicy) -> dict[str, Any]:
-    """Options of a stored policy without secrets."""
-    return providers.shown(row.provider, row.options)

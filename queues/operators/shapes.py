@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from queues.estimates import service as estimates
 from queues.needs import shown
 from queues.operators.reading import HostFacts, OwnerFacts, PoolFacts, Standing
 from workers.api.answers import stamp
@@ -59,8 +60,7 @@ def capacity(kind: str, standing: Standing, pools: Iterable[PoolFacts]) -> Itera
         yield f'{"," if number else ""}{as_text(about)[:-1]},"hosts":['
         yield from array(map(host_use, facts.hosts))
         yield "]}"
-    # No estimate yet: the place is kept.
-    tail = {"waiting": standing.waiting, "running": standing.running, "estimate": None}
+    tail = {"waiting": standing.waiting, "running": standing.running, "estimate": estimates.published(kind)}
     yield f"],{as_text(tail)[1:]}"
 
 

@@ -10,27 +10,44 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from queues import needs
 from queues.admission import snapshot
-from queues.admission.decide import Aggregate, Host, Snapshot, decide
+from queues.admission.asked import ask
+from queues.admission.decide import Aggregate, Head, Host, Snapshot, decide
 from queues.entries import moving, services, wire
 from queues.entries.wire import EntryRequest, MoveRequest
+from queues.estimates import service as estimates
 from workers.vocabulary.errors import EngineError, InvalidInput
 
 #: Most changes of a kind in one simulation, and most entries that are told of.
 MOST: Final = 100
-#: Own waiting entries whose place is known.
+#: Own waiting entries whose place is known, and entries for which an estimate is made.
 PLACES: Final = 1000
+ESTIMATES: Final = 3
 
 _WAITING: Final = """
-    SELECT e.id, e.request_id FROM queues_entry e JOIN queues_queue q ON q.id = e.queue_id
+    SELECT e.id, e.request_id, e.waiting_class_id, e.priority, e.tie
+    FROM queues_entry e JOIN queues_queue q ON q.id = e.queue_id
     WHERE q.tenant_id = %s AND q.type = %s AND e.status = 'queued' ORDER BY e.priority, e.tie LIMIT %s
 """
+
+
+_NOT_ASKED: Final = {"unknown": f"because estimates are made for the first {ESTIMATES} entries only"}
+
+
+class Waiting(NamedTuple):
+    """One of the tenant's entries that would wait."""
+
+    id: int
+    request_id: str
+    waiting_class: int
+    priority: int
+    tie: str
 
 
 @dataclass(frozen=True)
@@ -66,26 +83,38 @@ def simulate(tenant_id: int, kind: str, wish: Wish) -> dict[str, Any]:
             seen = _with_limits(cursor, tenant_id, kind, snapshot.read(cursor, kind, aside=True), wish)
             decision = decide(seen, most=10_000)
             cursor.execute(_WAITING, [tenant_id, kind, PLACES])
-            waiting = cursor.fetchall()
+            waiting = [Waiting(*row) for row in cursor.fetchall()]
+            gone = {each.entry for each in decision.admitted}
+            queued = {each.request_id: each for each in waiting if each.id not in gone}
+            named = [each.request_id for each in wish.submit] + [name for name, _ in wish.move]
+            told = list(dict.fromkeys([*(name for name in named if name in queued), *queued]))[:MOST]
+            guessed = _estimates(cursor, kind, seen, [queued[name] for name in told[:ESTIMATES]])
         finally:
             transaction.set_rollback(True)
-    own = dict(waiting)
-    gone = {each.entry for each in decision.admitted}
-    queued = [request_id for entry, request_id in waiting if entry not in gone]
+    own = {each.id: each.request_id for each in waiting}
     places = {request_id: number for number, request_id in enumerate(queued, 1)}
-    named = [each.request_id for each in wish.submit] + [name for name, _ in wish.move]
-    told = list(dict.fromkeys([name for name in named if name in places] + queued))[:MOST]
     return {
         "runs_now": [own[each.entry] for each in decision.admitted if each.entry in own],
         "entries": [
-            {
-                "request_id": name,
-                "position": places[name],
-                "estimate": {"unknown": "no estimates are made yet"},
-            }
+            {"request_id": name, "position": places[name], "estimate": guessed.get(name, _NOT_ASKED)}
             for name in told
         ],
         "approximate": seen.approximate or decision.more or len(waiting) == PLACES,
+    }
+
+
+def _estimates(
+    cursor: CursorWrapper, kind: str, seen: Snapshot, entries: Sequence[Waiting]
+) -> dict[str, dict[str, Any]]:
+    """How long these would wait; of those that the snapshot knows."""
+    facts = estimates.Facts(cursor, kind, seen)
+    known = {each.id for each in seen.classes}
+    return {
+        each.request_id: facts.estimate(
+            ask(seen, each.waiting_class, Head(each.id, each.priority, each.tie)), 0.0
+        ).shown()
+        for each in entries
+        if each.waiting_class in known
     }
 
 

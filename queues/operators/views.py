@@ -96,8 +96,8 @@ class PolicyView(OperatorsView):
     def put(self, request: Request, **path: str) -> HttpResponse:
         """Change it."""
         kind = self.kind
-        row = services.set_policy(kind, parsing.parse_policy(self.body()))
-        return answer(shapes.policy(kind, row.mode, row.provider, services.shown_policy(row)))
+        row = services.set_policy(kind, parsing.parse_policy(self.body()), self.who().tenant_id)
+        return answer(shapes.policy(kind, row.mode, row.provider, row.options))
 
 
 class QuotasView(OperatorsView):

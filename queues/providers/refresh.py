@@ -7,6 +7,7 @@ nobody.
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping
 from datetime import datetime
@@ -21,13 +22,17 @@ from django.utils.module_loading import import_string
 from queues import locks, pools
 from queues.admission import booking
 from queues.models import TypePolicy
-from queues.providers.base import Make, Provider, Reported, Trouble
+from queues.providers.base import Make, Provider, Reported, Trouble, checked
 from workers import secrets
+from workers.vocabulary.errors import EngineError
 
 log = structlog.get_logger(__name__)
 
 #: Provider -> dotted path of what makes one. Declared pools are not asked: operators write them.
-PROVIDERS: Final[Mapping[str, str]] = {}
+PROVIDERS: Final[Mapping[str, str]] = {
+    "placement": "queues.providers.placement.make",
+    "kubernetes": "queues.providers.kubernetes.make",
+}
 
 #: Taken by whoever asks: the others leave it alone until it is due again.
 _TAKE: Final = """
@@ -35,7 +40,12 @@ _TAKE: Final = """
     WHERE type = %s AND (asked_at IS NULL OR asked_at < clock_timestamp() - %s * interval '1 second')
     RETURNING asked_at
 """
-_HEARD: Final = "UPDATE queues_typepolicy SET heard_at = %s, trouble = '' WHERE type = %s"
+#: Unless a later question has been answered already (what used a hold that ended then would be forgotten),
+#: or the operator has changed whom to ask.
+_HEARD: Final = """
+    UPDATE queues_typepolicy SET heard_at = %s, trouble = ''
+    WHERE type = %s AND (heard_at IS NULL OR heard_at < %s) AND provider = %s AND options = %s::jsonb
+"""
 _TROUBLE: Final = "UPDATE queues_typepolicy SET trouble = %s WHERE type = %s AND trouble <> %s"
 _REMOVED: Final = """
     SELECT name FROM queues_aggregate WHERE type = %s AND removed_at IS NULL AND NOT name = ANY(%s)
@@ -73,20 +83,27 @@ def _ask(policy: TypePolicy) -> None:
 
 
 def refresh(policy: TypePolicy) -> bool:
-    """Ask the provider of one type, if it is due and nobody else is asking; whether it answered."""
+    """Ask the provider of one type, if it is due and nobody else is asking; whether its answer counts."""
     with connection.cursor() as cursor:
         cursor.execute(_TAKE, [policy.type, settings.GANTRY_QUEUE_SNAPSHOT_S])
         row = cursor.fetchone()
     if row is None:
         return False
     try:
-        reported = _provider(policy).capacity()
-    except Trouble as trouble:
+        reported = checked(_provider(policy).capacity())
+    except (Trouble, EngineError) as trouble:
         _tell(policy, str(trouble))
         return False
+    except Exception:
+        _tell(policy, "it could not be asked, because of a fault of this service; its log says more")
+        raise
     with transaction.atomic(), connection.cursor() as cursor:
         locks.alone(cursor, policy.type)
-        _write(cursor, policy.type, reported, asked_at=row[0])
+        asked_at = row[0]
+        cursor.execute(_HEARD, [asked_at, policy.type, asked_at, policy.provider, json.dumps(policy.options)])
+        if not cursor.rowcount:
+            return False
+        _write(cursor, policy.type, reported, asked_at=asked_at)
     if policy.trouble:
         log.info("queues.provider_back", type=policy.type, provider=policy.provider)
     return True
@@ -111,7 +128,6 @@ def _write(cursor: CursorWrapper, kind: str, reported: list[Reported], *, asked_
     ended = [row[0] for row in cursor.fetchall()]
     if ended:
         booking.hand_over(cursor, ended)
-    cursor.execute(_HEARD, [asked_at, kind])
     pools.back_in_line(cursor, kind)
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urljoin
 
@@ -102,9 +102,10 @@ def _look_up(resolver: Resolver, host: str, deadline: Deadline) -> list[str]:
     return answer[0]
 
 
-@cache
-def _tls() -> ssl.SSLContext:
-    context = ssl.create_default_context()
+@lru_cache(maxsize=16)
+def _tls(authority: str = "") -> ssl.SSLContext:
+    """For the machine's authorities, or for the one whose certificates (PEM) are given."""
+    context = ssl.create_default_context(cadata=authority or None)
     # Chain and name, as Python 3.12 and curl do. From 3.13 on the default also refuses what private
     # authorities make without some extensions: a new Python would cut off receivers.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
@@ -142,8 +143,11 @@ class _Timed(io.RawIOBase):
 class _Connection(http.client.HTTPConnection):
     """Connects to one of the given addresses; the target's name is used for TLS only."""
 
-    def __init__(self, target: Target, addresses: list[Address], deadline: Deadline) -> None:
+    def __init__(
+        self, target: Target, addresses: list[Address], deadline: Deadline, authority: str = ""
+    ) -> None:
         super().__init__(target.host, target.port)
+        self._authority = authority
         self._target = target
         self._addresses = addresses[:MAX_ADDRESSES]
         self._deadline = deadline
@@ -153,7 +157,7 @@ class _Connection(http.client.HTTPConnection):
         try:
             if self._target.scheme == "https":
                 sock.settimeout(min(CONNECT_S, self._deadline.left()))
-                sock = _tls().wrap_socket(sock, server_hostname=self._target.host)
+                sock = _tls(self._authority).wrap_socket(sock, server_hostname=self._target.host)
             sock.settimeout(self._deadline.left())
         except BaseException:
             sock.close()
@@ -235,11 +239,13 @@ def open_url(
     body: bytes | None = None,
     redirects: int = 0,
     credentials: bool = False,
+    authority: str = "",
     resolver: Resolver = system_resolver,
 ) -> Iterator[Response]:
     """Request ``url`` for a purpose ("uri", "callback"); the answer's body is read inside the ``with``.
 
     ``redirects``: how many are followed (each through the guard again); 0 hands a 3xx answer back as it is.
+    ``authority``: certificates (PEM) that vouch for the other side instead of those that the machine trusts.
     Raises InvalidInput (a malformed URL), AddressRefused (the guard), AddressFailed (anything else).
     """
     target = parse(url, credentials=credentials)
@@ -252,7 +258,7 @@ def open_url(
         with _told(target):
             literal = target.literal
             found = [str(literal)] if literal else _look_up(resolver, target.host, deadline)
-            connection = _Connection(target, permitted(target.host, found, purpose), deadline)
+            connection = _Connection(target, permitted(target.host, found, purpose), deadline, authority)
         answer = None
         try:
             with _told(target):

@@ -44,8 +44,9 @@ def test_a_policy_is_strict_with_declared_pools_until_somebody_says_otherwise(
     [
         ({"mode": "lax"}, "mode", "strict or best_effort"),
         ({"mode": ["strict"]}, "mode", "strict or best_effort"),
-        ({"provider": "placement"}, "provider", "available: pools"),
-        ({"provider": "kubernetes", "mode": "strict"}, "provider", "available: pools"),
+        ({"provider": "placement"}, "auth_url", "must be a URL"),
+        ({"provider": "kubernetes", "mode": "strict"}, "secret", "token"),
+        ({"provider": "slurm"}, "provider", "available: pools, placement, kubernetes"),
         ({"provider": 7}, "provider", "available: pools"),
         ({"modus": "strict"}, "modus", "no such option"),
         ({"url": "http://keystone.example", "provider": "pools"}, "url", "no such option"),
@@ -58,22 +59,6 @@ def test_a_policy_that_cannot_be_is_refused(
     assert (status, answer["error"]["code"], answer["error"]["field"]) == (400, "invalid", field), answer
     assert says in answer["error"]["message"]
     assert not TypePolicy.objects.exists()
-
-
-def test_options_of_a_provider_that_is_not_served_are_not_shown(api: Api, operator: Account) -> None:
-    TypePolicy.objects.create(type="vm", provider="placement", options={"user": "canary"}, trouble="silent")
-    assert api(operator, "GET", POLICY)[1] == {"type": "vm", "mode": "strict", "provider": "placement"}
-    status, answer, _ = api(operator, "PUT", POLICY, {"mode": "best_effort"})
-    assert (status, answer["provider"]) == (200, "placement")
-    status, answer, _ = api(operator, "PUT", POLICY, {"mode": "strict", "user": "other"})
-    assert (status, answer["error"]["field"]) == (400, "provider"), "its options cannot be checked here"
-    row = TypePolicy.objects.get()
-    assert (row.mode, row.options, row.trouble) == ("best_effort", {"user": "canary"}, "silent")
-    TypePolicy.objects.update(secret=secrets.store(operator.tenant_id, "provider", "canary"))
-    assert api(operator, "PUT", POLICY, {"provider": "pools"})[1]["mode"] == "best_effort"
-    row.refresh_from_db()
-    assert (row.options, row.trouble, row.heard_at) == ({}, "", None), "what the other one said is forgotten"
-    assert not Secret.objects.exists()
 
 
 def test_a_policy_is_what_admission_does(
@@ -253,3 +238,26 @@ def test_an_owner_may_be_called_anything(cluster: Cluster, operator: Account) ->
             found.append((response.status, json.loads(response.read()).get("owner_id")))
             link.close()
         assert found == [(200, owner)] * 3, path
+
+
+def test_a_provider_with_its_secret(api: Api, operator: Account) -> None:
+    """Catches a provider's token in an answer, in the options or left behind by another provider."""
+    token = "canary-token-of-a-service-account"
+    wanted = {"provider": "kubernetes", "server": "https://kube.example:6443"}
+    status, body, _ = api(operator, "PUT", POLICY, wanted)
+    assert (status, body["error"]["field"]) == (400, "secret")
+    status, body, _ = api(operator, "PUT", POLICY, {**wanted, "secret": token, "region": "x"})
+    assert (status, body["error"]["field"]) == (400, "region")
+    assert not Secret.objects.exists()
+    status, body, _ = api(operator, "PUT", POLICY, {**wanted, "secret": token})
+    assert status == 200, body
+    assert (body["provider"], body["server"]) == ("kubernetes", "https://kube.example:6443")
+    assert "canary" not in str(body)
+    assert "canary" not in str(api(operator, "GET", POLICY)[1])
+    row = TypePolicy.objects.get()
+    assert (row.options, secrets.reveal(row.secret_id or 0)) == ({"server": wanted["server"]}, token)
+    # Another address with the same secret, then none of it.
+    assert api(operator, "PUT", POLICY, {**wanted, "server": "https://other.example"})[0] == 200
+    assert secrets.reveal(TypePolicy.objects.get().secret_id or 0) == token
+    assert api(operator, "PUT", POLICY, {"provider": "pools"})[0] == 200
+    assert not Secret.objects.exists()
