@@ -10,7 +10,7 @@ from django.db import connection
 
 from queues.models import Booking, HostResource
 from queues.providers import refresh
-from tests.integration.queues_providers.conftest import Line
+from tests.integration.queues.providers.conftest import Line
 from tests.support.capacity import Subject
 from tests.support.waiting import limit, wait_until
 

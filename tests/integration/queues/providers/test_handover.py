@@ -13,7 +13,7 @@ from queues import pools
 from queues.models import Entry, OwnerHolding, TypePolicy
 from queues.providers import refresh
 from queues.providers.base import Provider, Reported
-from tests.integration.queues_providers.conftest import Line
+from tests.integration.queues.providers.conftest import Line
 from tests.support.capacity import Subject
 from tests.support.waiting import limit
 
