@@ -232,6 +232,7 @@ GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks", "queue
 GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.entries.retention.prune"]
 #: What families look after every few seconds: name -> dotted path of a Duty (workers.vocabulary.duties).
 GANTRY_DUTIES: dict[str, str] = {
+    "queue_settling": "queues.duty.SETTLING",  # first: what is given back can be admitted in the same turn
     "queues": "queues.duty.DUTY",
     "queue_providers": "queues.duty.ASKING",
     "queue_estimates": "queues.duty.ESTIMATING",

@@ -1,5 +1,6 @@
 """What workers do for the queues every few seconds, and when somebody rings: settle, then admit.
 
+Duties of their own, so that a fault in settling does not keep everybody from being admitted.
 Providers are asked by threads of their own: one that is slow delays nothing but itself. Estimates are made by
 one, too: they are not worth a late admission.
 """
@@ -21,8 +22,8 @@ ESTIMATE_S: Final = 5.0
 
 
 def look() -> dict[str, int]:
-    """Settle first: what is given back can be admitted in the same look."""
-    return {**settle(), "admitted": look_at_all()}
+    """Admit what can be admitted."""
+    return {"admitted": look_at_all()}
 
 
 def ask() -> dict[str, int]:
@@ -37,6 +38,7 @@ def estimate() -> dict[str, int]:
     return {}
 
 
+SETTLING: Final = Duty(every_s=settings.GANTRY_QUEUE_LOOK_S, look=settle, hears=True)
 DUTY: Final = Duty(every_s=settings.GANTRY_QUEUE_LOOK_S, look=look, hears=True)
 ASKING: Final = Duty(every_s=settings.GANTRY_QUEUE_SNAPSHOT_S, look=ask)
 ESTIMATING: Final = Duty(every_s=ESTIMATE_S, look=estimate)

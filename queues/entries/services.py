@@ -57,11 +57,15 @@ _FINISH: Final = """
         updated_at = statement_timestamp()
     WHERE id = %s AND status = 'running'
 """
-#: A hold that has ended already stays ended when it did.
+#: A hold that has ended already stays ended when it did; one of whom nobody has told yet ends, too.
 _CONFIRM: Final = """
-    UPDATE queues_entry SET updated_at = statement_timestamp(),
+    UPDATE queues_entry e SET updated_at = statement_timestamp(),
         told_at = coalesce(told_at, statement_timestamp()),
-        hold_ends_at = CASE WHEN hold_ends_at IS NOT NULL THEN least(hold_ends_at, statement_timestamp()) END
+        hold_ends_at = CASE WHEN hold_ends_at IS NOT NULL OR (
+                EXISTS (SELECT 1 FROM queues_booking b WHERE b.entry_id = e.id)
+                AND EXISTS (SELECT 1 FROM queues_queue q JOIN queues_typepolicy p ON p.type = q.type
+                    WHERE q.id = e.queue_id AND p.provider <> 'pools'))
+            THEN least(hold_ends_at, statement_timestamp()) END
     WHERE id = %s AND status = 'running'
 """
 

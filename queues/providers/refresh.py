@@ -50,9 +50,13 @@ _TROUBLE: Final = "UPDATE queues_typepolicy SET trouble = %s WHERE type = %s AND
 _REMOVED: Final = """
     SELECT name FROM queues_aggregate WHERE type = %s AND removed_at IS NULL AND NOT name = ANY(%s)
 """
+#: Also of what was told when the type had declared pools: it would be held for ever.
 _ENDED: Final = """
     UPDATE queues_entry e SET hold_ends_at = NULL FROM queues_queue q
-    WHERE q.id = e.queue_id AND q.type = %s AND e.status = 'running' AND e.hold_ends_at < %s RETURNING e.id
+    WHERE q.id = e.queue_id AND q.type = %s AND e.status = 'running'
+        AND coalesce(e.hold_ends_at, e.told_at + %s * interval '1 second') < %s
+        AND EXISTS (SELECT 1 FROM queues_booking b WHERE b.entry_id = e.id)
+    RETURNING e.id
 """
 
 
@@ -124,7 +128,7 @@ def _write(cursor: CursorWrapper, kind: str, reported: list[Reported], *, asked_
     cursor.execute(_REMOVED, [kind, [each.name for each in reported]])
     for (name,) in cursor.fetchall():
         pools.clear(cursor, kind, name)
-    cursor.execute(_ENDED, [kind, asked_at])
+    cursor.execute(_ENDED, [kind, settings.GANTRY_QUEUE_HANDOVER_S, asked_at])
     ended = [row[0] for row in cursor.fetchall()]
     if ended:
         booking.hand_over(cursor, ended)

@@ -10,6 +10,7 @@ import pytest
 from django.db import connection
 
 from queues import pools
+from queues.entries import services
 from queues.models import Entry, OwnerHolding, TypePolicy
 from queues.providers import refresh
 from queues.providers.base import Provider, Reported
@@ -162,3 +163,32 @@ def test_the_answer_of_whom_nobody_asks_any_more_is_dropped(
     monkeypatch.setattr(refresh, "_provider", lambda policy: Slow(make(policy), turns_away))
     assert not subject.ask()
     assert subject.cpus() == {"declared": {"d": (1, 0)}}
+
+
+@pytest.mark.parametrize("subject", ["kubernetes"], indirect=True)
+def test_a_confirmation_before_the_callback_ends_the_hold(subject: Subject, line: Line) -> None:
+    """Catches a hold without an end: its client has asked for the status, and was faster than the teller."""
+    subject.host("one", "a", 8)
+    subject.policy()
+    assert subject.ask()
+    entry = Entry.objects.get(pk=line.submit("first", 6))
+    assert line.look() == 1
+    services.confirm(entry.queue.tenant_id, subject.kind, entry.request_id)
+    services.confirm(entry.queue.tenant_id, subject.kind, entry.request_id)
+    assert subject.ask()
+    assert line.held() == 0
+    services.confirm(entry.queue.tenant_id, subject.kind, entry.request_id)
+    assert Entry.objects.get(pk=entry.pk).hold_ends_at is None, "it is handed over already"
+
+
+@pytest.mark.parametrize("subject", ["kubernetes"], indirect=True)
+def test_what_was_told_before_the_provider_came_is_handed_over(
+    subject: Subject, line: Line, entry: int, settings: Any
+) -> None:
+    """Catches holds for ever where a type with declared pools gets a provider."""
+    Entry.objects.filter(pk=entry).update(hold_ends_at=None)  # as with declared pools
+    assert subject.ask()
+    assert line.held() == 6, "its time has not come"
+    settings.GANTRY_QUEUE_HANDOVER_S = 0.0
+    assert subject.ask()
+    assert line.held() == 0
