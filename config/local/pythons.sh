@@ -34,6 +34,8 @@ work=$(mktemp -d /tmp/gantry-python.XXXXXX)
 trap 'rm -rf "$work"' EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
+# Set in some images of containers. The packages come without compiled modules: every process would compile them again.
+unset PYTHONDONTWRITEBYTECODE
 chmod 755 "$work" # commands and tests of ordinary users get through
 
 for version in "$@"; do

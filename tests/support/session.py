@@ -11,6 +11,7 @@ import atexit
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,14 @@ def _start_servers() -> None:
     )
 
 
+def keep_bytecode() -> None:
+    """Images of containers like to set PYTHONDONTWRITEBYTECODE: every start of a node would then compile all of
+    Gantry again, a third of what it costs, and every pytest rewrite all assertions."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
+keep_bytecode()
 atexit.register(_stop_servers)
 
 
