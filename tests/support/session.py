@@ -50,8 +50,8 @@ def _start_servers() -> None:
 
 
 def keep_bytecode() -> None:
-    """Images of containers like to set PYTHONDONTWRITEBYTECODE: every start of a node would then compile all of
-    Gantry again, a third of what it costs, and every pytest rewrite all assertions."""
+    """Images of containers like to set PYTHONDONTWRITEBYTECODE: every start of a node would then compile all
+    of Gantry again, a quarter of what it costs, and every pytest rewrite all assertions."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.dont_write_bytecode = False
 

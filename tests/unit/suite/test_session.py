@@ -11,7 +11,7 @@ from tests.support.session import keep_bytecode
 
 
 def test_modules_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches: every process that a test starts compiles Gantry anew, because its environment forbids to keep it."""
+    """Catches: every process that a test starts compiles Gantry anew."""
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
     keep_bytecode()
