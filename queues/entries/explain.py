@@ -73,14 +73,13 @@ def explain(tenant_id: int, kind: str, request_id: str) -> dict[str, Any]:
 
 def _waiting(cursor: CursorWrapper, entry: Entry, kind: str, seen: Snapshot) -> dict[str, Any]:
     asked = ask(seen, entry.waiting_class_id, Head(entry.pk, entry.priority, entry.tie))
-    decision = asked.decided()
     holders, since = _holders(cursor, entry.queue_id)
     mine = {head.id for each in seen.classes if each.queue == entry.queue_id for head in each.heads}
-    verdict = asked.verdict(decision)
+    verdict = asked.verdict(asked.decision)
     names: dict[int, str] = {}
     if verdict.blocked_by in mine:
         names = dict(Entry.objects.filter(pk=verdict.blocked_by).values_list("pk", "request_id"))
-    found = reasons.reason(asked, decision, names.get, holders)
+    found = reasons.reason(asked, names.get, holders)
     if verdict.level == Level.EVALUATING and not _somebody_looks(cursor):
         found = reasons.Reason(
             "no_worker", "no worker looks at the queues now", remedy="start manage.py node"
