@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 
 import pytest
-from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from queues import locks
-from queues.admission import look as looks
-from queues.admission.look import look, look_at_all
+from queues.admission.look import look
 from queues.admission.settle import settle
 from queues.entries import services, wire
 from queues.entries.explain import explain
@@ -19,7 +15,6 @@ from queues.models import Booking, Entry, HostResource, OwnerHolding, Queue, Typ
 from tests.integration.queues.crowd import Loops
 from tests.integration.queues.scene import KIND, at_once, entry, pool, running
 from tests.support import seeds
-from tests.support.waiting import limit
 from workers.models import Callback, Tenant
 from workers.tenants import tenancy
 from workers.vocabulary.errors import Conflict
@@ -231,32 +226,6 @@ def test_the_largest_starts_although_small_ones_never_end(tenant: Tenant) -> Non
 
 def _running_in(aggregate: str) -> set[int]:
     return set(Entry.objects.filter(status="running", aggregate=aggregate).values_list("pk", flat=True))
-
-
-def test_a_type_that_is_held_up_holds_up_no_other(tenant: Tenant, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches one client that stands still in its transaction and keeps every type from being looked at."""
-    monkeypatch.setattr(looks, "_LOCK_MS", 50)
-    for kind in ("aa", "zz"):
-        pool("all", 4, kind=kind)
-        _entry_of(tenant, kind)
-    taken, release = threading.Event(), threading.Event()
-
-    def stand_still(number: int) -> None:
-        if number:
-            assert taken.wait(limit(60))
-            try:
-                assert look_at_all() == 1
-            finally:
-                release.set()
-            return
-        with transaction.atomic(), connection.cursor() as cursor:
-            locks.share(cursor, "aa")
-            taken.set()
-            assert release.wait(limit(60))
-
-    at_once(2, stand_still)
-    assert Entry.objects.get(status="running").queue.type == "zz"
-    assert look_at_all() == 1
 
 
 def _entry_of(tenant: Tenant, kind: str) -> None:
