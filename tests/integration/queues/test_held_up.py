@@ -33,6 +33,9 @@ class Frozen:
             given.pop(name, None)
         self.connection = psycopg2.connect(**given)
         self.cursor = self.connection.cursor()
+        # Only what a change says of itself ends it, not what the settings say of all connections.
+        self.cursor.execute("SET idle_in_transaction_session_timeout = 0")
+        self.connection.commit()
 
     def begins(self, sql: str, *params: object) -> None:
         self.cursor.execute(sql, params)
