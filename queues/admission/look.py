@@ -25,6 +25,8 @@ log = structlog.get_logger(__name__)
 _LOCK_MS: Final = 5000
 #: SQLSTATE of a lock that could not be had in time, and of a deadlock that was ended: nothing was kept.
 _HELD_UP: Final = {"55P03", "40P01"}
+#: Type -> which of its further windows of classes this process looks at next, where not all are in the first.
+_windows: dict[str, int] = {}
 #: Rounds of one look: more than this waits for the next one, so that no type keeps the others waiting.
 _ROUNDS: Final = 50
 
@@ -69,11 +71,15 @@ def look_at_all() -> int:
 
 
 def look(kind: str) -> int:
-    """Admit what can be admitted of a type, in rounds of one commit each; returns how many entries."""
-    count = 0
+    """Admit what can be admitted of a type, in rounds of one commit each; returns how many entries.
+
+    In best effort, where more classes wait than a decision is made of, one window of the others is looked at,
+    too, the next one at the next look: what fits behind many that do not has its turn all the same.
+    """
+    count = window = 0
     for _ in range(_ROUNDS):
         try:
-            decision = _round(kind)
+            seen, decision = _round(kind, window)
         except (IntegrityError, booking.Overbooked) as error:
             # Only a change of capacity behind the lock's back can do this. Nothing was kept: again later.
             log.warning("queues.booking_refused", type=kind, error=str(error))
@@ -85,23 +91,28 @@ def look(kind: str) -> int:
             log.warning("queues.look_held_up", type=kind, error=str(error))
             break
         count += len(decision.admitted)
-        if not decision.more:
+        if decision.more:
+            continue
+        if window:
+            _windows[kind] = window + 1 if len(seen.classes) >= snapshot.CLASSES else 1
+        if window or seen.strict or not seen.approximate:
             break
+        window = _windows.get(kind, 1)
     return count
 
 
-def _round(kind: str) -> Decision:
+def _round(kind: str, window: int) -> tuple[Snapshot, Decision]:
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{_LOCK_MS}ms"])
         locks.alone(cursor, kind)
-        seen = snapshot.read(cursor, kind)
+        seen = snapshot.read(cursor, kind, window=window)
         decision = decide(seen)
         _admit(cursor, decision.admitted)
         _keep_reservation(cursor, kind, seen, decision)
         _set_aside(cursor, decision)
     if decision.admitted:
         log.info("queues.admitted", type=kind, entries=[each.entry for each in decision.admitted])
-    return decision
+    return seen, decision
 
 
 def _admit(cursor: CursorWrapper, admitted: tuple[Admission, ...]) -> None:

@@ -255,7 +255,10 @@ def _no_capacity(asked: Asked, verdict: Verdict, name: Name) -> Reason:
 
 
 def _evaluating(asked: Asked, verdict: Verdict, name: Name) -> Reason:
-    return Reason("evaluating", "nothing is in its way: the next look, within seconds, admits it")
+    text = "nothing is in its way: the next look, within seconds, admits it"
+    if asked.snapshot.approximate:
+        text = "nothing that was looked at is in its way: looks go on through all that wait, and come to it"
+    return Reason("evaluating", text)
 
 
 #: Where nothing that was tried is enough by itself.

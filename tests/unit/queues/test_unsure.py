@@ -1,16 +1,16 @@
-"""Where it is not known whether a request fits: nobody is told that it never does, nobody waits for it."""
+"""What a decision does not know: whether a request fits at all, and who waits beyond its classes."""
 
 from __future__ import annotations
 
 import pytest
 
 from queues.admission.asked import ask
-from queues.admission.decide import Aggregate, Host, Level, Snapshot, decide
+from queues.admission.decide import Aggregate, Host, Level, Reservation, Snapshot, decide
 from queues.admission.reasons import reason
 from queues.estimates.estimate import Unknown, estimate
 from queues.estimates.forward import Scene
 from queues.estimates.runtimes import RunTimes
-from tests.unit.queues.deciding import admitted, cpus, levels, seen, unknown_fit, waiting
+from tests.unit.queues.deciding import admitted, aggregate, cpus, levels, seen, unknown_fit, waiting
 
 BOTH = pytest.mark.parametrize("strict", [True, False])
 NEED, HOSTS = unknown_fit()
@@ -68,3 +68,21 @@ def test_others_are_estimated_past_it() -> None:
     guess = estimate(Scene(asked, 1, [], RunTimes([]), {}), [], 0.0)
     assert not isinstance(guess, Unknown)
     assert guess.p50 == 0.0
+
+
+def test_of_a_later_window_only_what_is_not_kept_is_given() -> None:
+    """Catches: an aggregate kept for the first in line that is given to one of those looked at this time."""
+    there = (aggregate("a", 4, total=8), aggregate("b", 2, total=8))
+    kept = Reservation(1, "a", 3.0)
+    head, others = waiting(1, cpus(8)), (waiting(501, cpus(1), count=4), waiting(601, cpus(4), owner="p"))
+    decision = decide(seen(head, *others, there=there, reservation=kept, approximate=True))
+    assert admitted(decision) == [(501, "b"), (502, "b")]
+    assert decision.reservation == kept
+
+
+def test_who_goes_is_told_when_others_may_be_before_it() -> None:
+    """Catches: "the next look admits it" of one that a later look comes to."""
+    now = seen(waiting(1, cpus(1)), there=(aggregate("a", 4),), approximate=True)
+    asked = ask(now, 1001, now.classes[0].heads[0])
+    found = reason(asked, asked.decided(), lambda _: None, [])
+    assert (found.code, "looks go on through all that wait" in found.message) == ("evaluating", True)
