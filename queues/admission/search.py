@@ -31,6 +31,8 @@ STEPS: Final = 60_000
 #: Steps of all searches of one decision, but for those that each has in any case.
 TOGETHER: Final = 120_000
 LEAST_STEPS: Final = 500
+#: The same for what is only estimated: some 30 ms, in which it keeps nobody from being admitted.
+ESTIMATED: Final = 10_000
 #: Requests of more sizes, and on more hosts, are not searched for: a step would be too long.
 _SIZES: Final = 64
 _HOSTS: Final = 1000

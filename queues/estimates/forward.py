@@ -19,7 +19,7 @@ from typing import Final
 
 from queues.admission.asked import ASKED, Asked
 from queues.admission.decide import Admission, Class, Head
-from queues.admission.search import Patience
+from queues.admission.search import ESTIMATED, Patience
 from queues.admission.space import Ever
 from queues.estimates.rolling import Candidates, Rolling
 from queues.estimates.runtimes import RunTimes
@@ -111,7 +111,7 @@ class _Play:
         self.snapshot = seen = scene.asked.snapshot
         self.ever: Ever = {}
         self.candidates: Candidates = {}
-        self.patience = Patience()
+        self.patience = Patience(ESTIMATED)
         round_ = Rolling(seen, self.ever, self.candidates, self.patience)
         #: What can go nowhere blocks nobody.
         self.classes = [each for each in seen.classes if round_.goes_somewhere(each)]

@@ -16,7 +16,7 @@ from queues.admission import packing
 from queues.admission.asked import Asked
 from queues.admission.booking import need_from
 from queues.admission.decide import Aggregate, Snapshot
-from queues.admission.search import Patience
+from queues.admission.search import ESTIMATED, Patience
 from queues.estimates.forward import Running, Scene
 from queues.estimates.runtimes import Ended, RunTimes
 from queues.needs import Need
@@ -80,7 +80,7 @@ def running(cursor: CursorWrapper, kind: str, seen: Snapshot) -> list[Running]:
     for entry, host, name, amount in cursor.fetchall():
         held[entry].append((host, name, amount))
     there = {each.name: each for each in seen.aggregates}
-    patience = Patience()
+    patience = Patience(ESTIMATED)
     return [
         Running(
             entry, queue, owner, need_from(needs), age, _duration(data),

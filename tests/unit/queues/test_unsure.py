@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
+from queues.admission import packing
 from queues.admission.asked import ask
 from queues.admission.decide import Aggregate, Host, Level, Reservation, Snapshot, decide
 from queues.admission.reasons import reason
+from queues.admission.search import ESTIMATED, LEAST_STEPS, STEPS, Found
 from queues.estimates.estimate import Unknown, estimate
-from queues.estimates.forward import Scene
+from queues.estimates.forward import Scene, forecast
 from queues.estimates.runtimes import RunTimes
+from queues.needs import Need
 from tests.unit.queues.deciding import admitted, aggregate, cpus, levels, seen, unknown_fit, waiting
 
 BOTH = pytest.mark.parametrize("strict", [True, False])
@@ -68,6 +71,23 @@ def test_others_are_estimated_past_it() -> None:
     guess = estimate(Scene(asked, 1, [], RunTimes([]), {}), [], 0.0)
     assert not isinstance(guess, Unknown)
     assert guess.p50 == 0.0
+
+
+def test_an_estimate_searches_less_than_an_admission(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches: estimates of hard mixtures that take a second of the process in which others are admitted."""
+    asked_for: list[int] = []
+
+    def searched(need: Need, names: object, hosts: object, steps: int) -> Found:
+        asked_for.append(steps)
+        return Found(None, sure=False, steps=steps)
+
+    monkeypatch.setattr(packing, "search", searched)
+    now = _now(strict=False)
+    forecast(Scene(ask(now, 1002, now.classes[1].heads[0]), 1, [], RunTimes([]), {}))
+    estimated, asked_for[:] = list(asked_for), []
+    decide(now)
+    assert sum(estimated) <= ESTIMATED + len(estimated) * LEAST_STEPS
+    assert asked_for[0] == STEPS
 
 
 def test_of_a_later_window_only_what_is_not_kept_is_given() -> None:
