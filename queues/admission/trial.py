@@ -9,9 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from queues.admission import packing
 from queues.admission.decide import Aggregate, Class, Decision, Head, Level, Round, Snapshot, Verdict
 from queues.admission.lines import Lines
+from queues.admission.packing import Packed
+from queues.admission.space import Space
 from queues.needs import Need
 
 #: All that one decision admits at most, so that the turn of the class comes if it can.
@@ -23,8 +24,8 @@ class Place:
     """An aggregate as a snapshot has it: what fits there at first, and ever (need, as large as now)."""
 
     aggregate: Aggregate
-    fit: dict[Need, packing.Placement | None] = field(default_factory=dict)
-    ever: dict[tuple[Need, bool], bool] = field(default_factory=dict)
+    packed: dict[Need, Packed] = field(default_factory=dict)
+    ever: dict[tuple[Need, bool], bool | None] = field(default_factory=dict)
 
 
 #: Shared by the trials of one question, by the identity of the aggregates, which they keep.
@@ -38,17 +39,42 @@ def tried(snapshot: Snapshot, class_id: int, places: Places) -> Decision:
     return Trial(snapshot, class_id, places).run(_ALL)
 
 
+class SharedSpace(Space):
+    """A space that knows what the trials before have worked out about the same aggregates."""
+
+    def __init__(self, snapshot: Snapshot, places: Places) -> None:
+        super().__init__(snapshot)
+        self._places = {
+            name: places.setdefault(id(each), Place(each)) for name, each in self.aggregates.items()
+        }
+        #: Without those of which something was taken: what fits there is this round's own business.
+        self._untouched = dict(self._places)
+
+    def pack(self, need: Need, name: str) -> Packed:
+        if name not in self._untouched:
+            return super().pack(need, name)
+        packed = self._untouched[name].packed
+        if need not in packed:
+            packed[need] = super().pack(need, name)
+        return packed[need]
+
+    def ever_fits(self, need: Need, name: str, *, now: bool = False) -> bool | None:
+        ever = self._places[name].ever
+        if (need, now) not in ever:
+            ever[need, now] = super().ever_fits(need, name, now=now)
+        return ever[need, now]
+
+    def _changed(self, name: str) -> None:
+        super()._changed(name)
+        self._untouched.pop(name, None)
+
+
 class Trial(Round):
     """A round that ends when the lot of one class is known."""
 
     def __init__(self, snapshot: Snapshot, class_id: int, places: Places) -> None:
-        super().__init__(snapshot)
+        super().__init__(snapshot, SharedSpace(snapshot, places))
         self._cls = next(each for each in snapshot.classes if each.id == class_id)
-        self._places = {
-            name: places.setdefault(id(each), Place(each)) for name, each in self.aggregates.items()
-        }
-        #: Without those to which something was admitted: what fits there is this round's own business.
-        self._untouched = dict(self._places)
         self._known: dict[tuple[Need, str, int], tuple[str, ...]] = {}
         self._told = False
 
@@ -56,7 +82,7 @@ class Trial(Round):
         """The next one whose turn matters."""
         if self._told or not self._candidates(self._cls):
             return None
-        if self.snapshot.strict and len(self.closed) == len(self.aggregates):
+        if self.snapshot.strict and len(self.closed) == len(self.space.aggregates):
             # Nobody goes anywhere any more, so nobody opens anything: what is left is what it is told, which
             # those of its owner that are before it have a say in.
             if self._cls.id not in self.verdicts:
@@ -72,25 +98,10 @@ class Trial(Round):
 
     def _admit(self, cls: Class, head: Head, name: str) -> None:
         super()._admit(cls, head, name)
-        self._untouched.pop(name, None)
         self._told = self._told or cls.id == self._cls.id
-
-    def _place(self, need: Need, name: str) -> packing.Placement | None:
-        if name not in self._untouched:
-            return super()._place(need, name)
-        fit = self._untouched[name].fit
-        if need not in fit:
-            fit[need] = super()._place(need, name)
-        return fit[need]
 
     def _candidates(self, cls: Class) -> tuple[str, ...]:
         key = (cls.need, cls.bound, cls.tenant)
         if key not in self._known:
             self._known[key] = super()._candidates(cls)
         return self._known[key]
-
-    def _could_ever(self, need: Need, name: str, *, now: bool = False) -> bool:
-        ever = self._places[name].ever
-        if (need, now) not in ever:
-            ever[need, now] = super()._could_ever(need, name, now=now)
-        return ever[need, now]

@@ -14,6 +14,7 @@ from typing import Any
 from queues.admission import packing
 from queues.admission.asked import ASKED, Asked
 from queues.admission.decide import Host, Reservation
+from queues.admission.search import Patience
 from queues.estimates.forward import Running
 from queues.estimates.rolling import Rolling
 from queues.needs import Need
@@ -105,7 +106,7 @@ def _left(run: Running) -> float:
 def _somebody_first(asked: Asked) -> bool:
     """Whether one before it is not the head only because its owner's quota is used up now."""
     mine = (asked.head.priority, asked.head.tie)
-    round_ = Rolling(asked.snapshot, {}, {})
+    round_ = Rolling(asked.snapshot, {}, {}, Patience())
     return any(
         cls.id != ASKED
         and cls.queue == asked.cls.queue
