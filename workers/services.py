@@ -18,7 +18,7 @@ from django.db import IntegrityError, connection, transaction
 from workers.asking import ask
 from workers.messages import doorbell
 from workers.models import Node, Run
-from workers.runs import losses, transitions, uri_secrets
+from workers.runs import losses, run_secrets, transitions
 from workers.scheduling.explain import explain_run
 from workers.scheduling.shapes import ShapeKey, forget_shape, kept_shape_id, shape_id_of
 from workers.tenants import limits
@@ -65,7 +65,7 @@ class Cancellation:
 
 def submit(submission: Submission) -> int:
     """Accept a run: one INSERT, then a ring after the commit. Returns the run's id."""
-    if uri_secrets.holds_any(submission.spec):
+    if run_secrets.holds_any(submission.spec):
         (run_id,) = submit_all([submission])
         structlog.contextvars.bind_contextvars(run=run_id)
         return run_id
@@ -93,10 +93,10 @@ def submit_all(submissions: Iterable[Submission]) -> list[int]:
             key = _shape_key(submission)
             if key not in shapes:
                 shapes[key] = kept_shape_id(key)
-            spec = uri_secrets.taken_out(submission.tenant_id, submission.spec)
+            spec = run_secrets.taken_out(submission.tenant_id, submission.spec)
             new = _new_run(replace(submission, spec=spec), shapes[key])
             run_id, _ = transitions.submit(cursor, new)
-            uri_secrets.belong(spec, run_id)
+            run_secrets.belong(spec, run_id)
             ids.append(run_id)
         doorbell.ring_after_commit()
     return ids
@@ -203,10 +203,8 @@ def retry(tenant_id: int | None, run_id: int, callback_url: str = "") -> int:
     run = find(tenant_id, run_id)
     if not is_final(run.state):
         raise Conflict(f"run {run_id} has not ended (it is {run.state}): cancel it first or wait for its end")
-    if run.spec.get("uri_secrets"):
-        raise Conflict(
-            f"the user names and passwords in the uris of run {run_id} were wiped at its end: submit it anew"
-        )
+    if run.spec.get("uri_secrets") or run.spec.get("stores"):
+        raise Conflict(f"the credentials of run {run_id} were wiped at its end: submit it anew")
     with transaction.atomic(), limits.admitted(run.tenant_id), connection.cursor() as cursor:
         new_id, _ = transitions.submit(
             cursor,
