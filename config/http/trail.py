@@ -17,7 +17,7 @@ from config.http import errors, peers
 from workers.tenants import audit
 
 #: Parameters that name things by number.
-_IDS: Final = ("taskId", "taskIds")
+_IDS: Final = ("taskId", "taskIds", "job_id")
 _NUMBERS = re.compile(r"[0-9]{1,19}(,[0-9]{1,19}){0,99}")
 #: Names in paths are kept to this length: they may be anything.
 _LONGEST: Final = 150

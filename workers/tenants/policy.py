@@ -20,6 +20,7 @@ from workers.vocabulary.errors import InvalidInput
 #: Key -> (default, what it opens).
 KEYS: Final[dict[str, tuple[bool, str]]] = {
     "commands": (True, "run shell commands as processes of a node"),
+    "runtask_cm": (False, "run any command line over objects of a Swift (runtask's cm); needs commands, too"),
     "privileged": (False, "start containers with every privilege of the host's root"),
     "host_network": (False, "give containers the host's network"),
     "host_ports": (False, "publish containers on fixed ports of the host"),
