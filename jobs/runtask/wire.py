@@ -48,12 +48,10 @@ def failed(state: str) -> bool:
 
 def trouble(state: str, reason: str, message: str) -> str:
     """Why a job failed, without its stderr."""
-    told = message or f"it was {_LABELS.get(reason, 'stopped')}"
-    if state != State.CANCELLED:
-        return told
-    # The engine's own sentence says it, too.
-    told = told.removeprefix("Cancelled").strip(" :")
-    return _CANCELLED + (told or "it was running")
+    if state == State.CANCELLED:
+        # The engine's own sentence says it, too.
+        return _CANCELLED + (message.removeprefix("Cancelled").strip(" :") or "on request")
+    return message or f"it has failed: {_LABELS.get(reason, 'nothing more is known')}"
 
 
 def render_job(facts: JobFacts, out: bytes, err: bytes) -> dict[str, Any]:

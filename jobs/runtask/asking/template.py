@@ -1,7 +1,7 @@
 """cm: a command line with places for its files, {input_file[0]}, {input_file[1]} ..., {output_file}.
 
 Pure. ``{{`` and ``}}`` mean { and }; every other single brace stays as it is, since awk programs and shell
-variables are full of them. Read from left to right, once; what is inserted is not read again. Contract page 30.
+variables are full of them. Read from left to right, once; what is inserted is not read again.
 """
 
 from __future__ import annotations
