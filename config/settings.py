@@ -334,6 +334,8 @@ GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", d
 GANTRY_QUEUE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_QUEUE_ALLOW_NETWORKS", default=[])
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
+# How long inputs and outputs outlast a storage that does not answer, in seconds.
+GANTRY_STAGING_PATIENCE_S = env.int("GANTRY_STAGING_PATIENCE_S", default=900)
 #: A name of the process that delivers callbacks; several may run.
 GANTRY_CALLBACKS_NAME = env.str("GANTRY_CALLBACKS_NAME", default=socket.gethostname())
 #: File in which it shows that the database takes its heartbeats, for `gantry health callbacks`; empty: none.

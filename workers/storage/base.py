@@ -75,7 +75,8 @@ class Upload:
 
     ``mark`` names this upload for good ([A-Za-z0-9._-]): what it left behind when it was interrupted is found
     by it and used again. ``moved`` is told how many bytes more have been sent (or were there already).
-    ``commit`` is asked right before the last step that makes the file visible; what it raises ends the upload.
+    ``commit`` is asked right before the last step that makes the file visible; what it raises ends the
+    upload.
     """
 
     file: int
@@ -105,7 +106,7 @@ class Storage(Protocol):
         ...
 
     def store(self, path: str, upload: Upload) -> Stat:
-        """Store a file; idempotent by its mark: where the file is there already with this mark, nothing is sent.
+        """Store a file; idempotent by its mark: where it is there already with this mark, nothing is sent.
 
         What was there before under the name is replaced as a whole, and what belonged to it is removed.
         """
