@@ -7,6 +7,7 @@ Standard library only.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -49,7 +50,7 @@ def to_be_placed(root: Path, path: str) -> Iterator[int]:
     What an interrupted one has left is begun anew. Missing folders are made. Raises OSError.
     """
     with parent_of(root, path, make=True) as (folder, name):
-        partial = PARTIAL + name[:200]
+        partial = PARTIAL + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
         with contextlib.suppress(FileNotFoundError):
             os.unlink(partial, dir_fd=folder)
         flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

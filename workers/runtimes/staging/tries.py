@@ -55,9 +55,12 @@ def patiently(
                 so_far, since, wait = moved(), None, _FIRST_S
             now = time.monotonic()
             damages += failure.trouble is not Trouble.AWAY
-            if not failure.temporary or damages >= _DAMAGES or (since and now - since >= patience_s):
+            if since is None:
+                since = now
+            elif now - since >= patience_s:
                 raise
-            since = since or now
+            if not failure.temporary or damages >= _DAMAGES:
+                raise
             log.info("staging.again", message=failure.message, in_s=wait)
             tell(f"{failure.message}: tried again in {wait:g} s")
         until = time.monotonic() + wait
