@@ -1,16 +1,11 @@
-"""Storages: where runs' inputs come from and outputs go to. Only here their SDKs."""
+"""Storages that runs fetch from and upload to; only here their SDKs.
 
-from __future__ import annotations
+base     the protocol
+opening  the storage of an address
+http     http(s) addresses, for reading
+swift/   OpenStack Swift
+"""
 
-from collections.abc import Callable
+from workers.storage.opening import open_storage, path_of
 
-from workers.storage.base import Storage
-from workers.vocabulary.staging import Store
-
-
-def open_storage(url: str, store: Store | None, tick: Callable[[], None]) -> Storage:
-    raise NotImplementedError
-
-
-def path_in(url: str) -> str:
-    raise NotImplementedError
+__all__ = ["open_storage", "path_of"]
