@@ -352,6 +352,10 @@ GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", d
 GANTRY_QUEUE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_QUEUE_ALLOW_NETWORKS", default=[])
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
+# How long inputs and outputs outlast a storage that does not answer, in seconds.
+GANTRY_STAGING_PATIENCE_S = env.int("GANTRY_STAGING_PATIENCE_S", default=900)
+#: Outputs larger than that, in MiB, are stored in an object storage as segments of that size.
+GANTRY_SWIFT_SEGMENT_MB = env.int("GANTRY_SWIFT_SEGMENT_MB", default=128)
 #: A name of the process that delivers callbacks; several may run.
 GANTRY_CALLBACKS_NAME = env.str("GANTRY_CALLBACKS_NAME", default=socket.gethostname())
 #: File in which it shows that the database takes its heartbeats, for `gantry health callbacks`; empty: none.

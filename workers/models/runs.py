@@ -174,7 +174,7 @@ class Attempt(models.Model):
 
 
 class RunEvent(models.Model):
-    """One recorded transition."""
+    """One recorded transition, or what an attempt began or did while its state stayed the same (``note``)."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events", db_index=False)
     at = models.DateTimeField(db_default=Now())
@@ -184,6 +184,8 @@ class RunEvent(models.Model):
     attempt = models.IntegerField(db_default=0)
     #: Who: a node's name, "reconciler", "client" or "operator".
     by = models.CharField(max_length=128, db_default="")
+    #: What was begun or done, where that is no change of state: "storing 2 outputs".
+    note = models.CharField(max_length=200, blank=True, db_default="")
 
     class Meta:
         indexes = [models.Index(fields=["run", "id"], name="event_of_run")]

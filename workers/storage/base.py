@@ -56,7 +56,7 @@ class StorageFailed(EngineError):
 
 @dataclass(frozen=True)
 class Stat:
-    """What a storage tells about a file. ``size`` in bytes.
+    """What a storage tells about a file. ``size`` in bytes, -1 where it is not told (http).
 
     ``checksum`` is of the content ("md5:<hex>"; empty where the storage has none of the whole content);
     ``version`` changes whenever the content does; ``mark`` is that of the upload that stored it, if any.
@@ -75,7 +75,7 @@ class Upload:
 
     ``mark`` names this upload for good ([A-Za-z0-9._-]): what it left behind when it was interrupted is found
     by it and used again. ``moved`` is told how many bytes more have been sent (or were there already).
-    ``commit`` is asked right before the last step that makes the file visible; what it raises ends the upload.
+    ``commit`` is asked right before the step that makes the file visible; what it raises ends the upload.
     """
 
     file: int
@@ -105,7 +105,7 @@ class Storage(Protocol):
         ...
 
     def store(self, path: str, upload: Upload) -> Stat:
-        """Store a file; idempotent by its mark: where the file is there already with this mark, nothing is sent.
+        """Store a file; idempotent by its mark: where it is there already with this mark, nothing is sent.
 
         What was there before under the name is replaced as a whole, and what belonged to it is removed.
         """

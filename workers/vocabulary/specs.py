@@ -41,7 +41,7 @@ class Spec:
         return {"kind": self.KIND, "version": self._needs(), **asdict(self)}
 
     def _needs(self) -> int:
-        """The oldest version of a reader that executes this spec rightly: no newer worker than that is needed."""
+        """The oldest version of a reader that executes this spec rightly."""
         return self.VERSION
 
     def host_ports(self) -> frozenset[str]:

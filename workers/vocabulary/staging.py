@@ -1,8 +1,8 @@
 """What a run fetches before it starts and stores when it has succeeded. Pure; stands in its spec as JSON.
 
 A place in a storage is a URL whose path is percent-encoded: ``swift://<container>/<object>`` in the storage
-that ``store`` numbers (an index into the spec's ``stores``), or ``http(s)://...`` without one. Paths in the run's
-working folder are relative and use ``/``; they name folders of their own, which are made when they are missing.
+that ``store`` numbers (an index into the spec's ``stores``), or ``http(s)://...`` without one. Paths in the
+run's working folder are relative and use ``/``; folders in them are made when they are missing.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ class Input(_Stored):
 class Output(_Stored):
     """A file, or what the run wrote to its standard output, that is stored when it ended with exit code 0.
 
-    ``path`` is the file in the working folder; empty with ``stream`` "stdout", which is then kept whole on the
-    node whatever the log's cap. ``make_container``: a missing container is made. ``content_type`` empty: it is
-    guessed from the object's name.
+    ``path`` is the file in the working folder; empty with ``stream`` "stdout", which is then kept whole on
+    the node whatever the log's cap. ``make_container``: a missing container is made. ``content_type`` empty:
+    it is guessed from the object's name.
     """
 
     url: str
