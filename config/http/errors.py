@@ -239,7 +239,10 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
     if problem is None:
         return None
     request: HttpRequest = context["request"]._request
-    if problem.status >= 500 and problem.code not in ("database", engine.Unavailable.code):
+    foreseen = isinstance(
+        exc, engine.Unavailable | engine.Upstream
+    )  # others' trouble: the answer says it all
+    if problem.status >= 500 and problem.code != "database" and not foreseen:
         log.error("request.failed", code=problem.code, exc_info=exc)
     return answer(request, problem)
 

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from jobs.runtask.asking.places import Place
+from jobs.runtask.errors import SwiftRefused
+from workers.storage.base import Storage, StorageFailed, Trouble
+from workers.vocabulary.errors import AddressRefused
 from workers.vocabulary.staging import Store
 
 #: For all questions of one submission together, in seconds (contract page 00).
@@ -20,3 +23,28 @@ def check(store: Store, *, container: str = "", inputs: Sequence[Place] = ()) ->
 
     SwiftRefused has the Swift's status and reason; AddressRefused when the guard does not let us go there.
     """
+    from workers.storage.swift import SwiftStorage  # its SDKs take a while to load: not for every process
+
+    storage = SwiftStorage(store, total_s=WITHIN_S, stall_s=WITHIN_S)
+    try:
+        if container or not inputs:
+            storage.check(container)
+        for place in inputs:
+            _look(storage, place)
+    except StorageFailed as error:
+        if error.trouble is Trouble.REFUSED:
+            raise AddressRefused(error.message, field="authurl") from None
+        raise SwiftRefused(error.message) from None
+    finally:
+        storage.close()
+
+
+def _look(storage: Storage, place: Place) -> None:
+    try:
+        storage.stat(str(place))
+    except StorageFailed as error:
+        if error.trouble is not Trouble.MISSING:
+            raise
+        raise SwiftRefused(
+            f"{error.message}. Is it not there yet? wait_for_input=<seconds> lets the job wait for it"
+        ) from None
