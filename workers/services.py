@@ -32,8 +32,9 @@ from workers.vocabulary.states import State, is_final
 class Submission:
     """A run to be. ``constraints`` is {node attribute: allowed values}; ``priority`` 0-9, lower is sooner.
 
-    ``retries`` is how many further attempts follow a failure, ``timeout_s`` limits one attempt,
-    ``grace_s`` is the time from TERM to KILL, ``expires_in_s`` the longest wait before it starts.
+    ``retries`` is how many further attempts follow a failure (``losses_only``: one of the node or of ours,
+    not of its own work), ``timeout_s`` limits one attempt, ``grace_s`` is the time from TERM to KILL,
+    ``expires_in_s`` the longest wait before it starts.
     """
 
     tenant_id: int
@@ -43,6 +44,7 @@ class Submission:
     constraints: dict[str, list[str]] = field(default_factory=dict)
     priority: int = 5
     retries: int = 0
+    losses_only: bool = False
     timeout_s: int | None = None
     grace_s: int | None = None
     expires_in_s: int | None = None
@@ -125,6 +127,7 @@ def _new_run(submission: Submission, shape_id: int) -> NewRun:
         spec=json.dumps(submission.spec.to_json()),
         priority=submission.priority,
         retries=submission.retries,
+        losses_only=submission.losses_only,
         timeout_s=submission.timeout_s,
         grace_s=settings.GANTRY_GRACE_S if submission.grace_s is None else submission.grace_s,
         expires_in_s=settings.GANTRY_EXPIRE_S if submission.expires_in_s is None else submission.expires_in_s,

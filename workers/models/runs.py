@@ -71,6 +71,8 @@ class Run(models.Model):
     #: Set while it waits for its next try.
     not_before = models.DateTimeField(null=True)
     retries_left = models.SmallIntegerField(default=0)
+    #: Its further tries are for what the node or we did to it, not for a failure of its own work.
+    losses_only = models.BooleanField(db_default=False)
     #: Longest time of one attempt in seconds; null = no limit.
     timeout_s = models.IntegerField(null=True)
     #: From TERM to KILL, in seconds.

@@ -361,7 +361,7 @@ class Runner:
         run = watch.run
         again = (
             outcome.state is State.FAILED
-            and may_retry(outcome.reason)
+            and may_retry(outcome.reason, losses_only=run.losses_only)
             and run.retries_left > 0
             and not watch.cancel.is_set()
         )

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from typing import Any
 
-from workers.storage import open_storage, path_in
+from workers.storage import open_storage, path_of
 from workers.storage.base import Storage
 from workers.vocabulary.staging import Input, Output, Store
 
@@ -39,12 +39,11 @@ class Storages:
         self._plan = plan
         self._tick = tick
         self._stack = stack
-        self._open: dict[int | str, Storage] = {}
+        self._open: dict[int | None, Storage] = {}
 
     def of(self, item: Input | Output) -> tuple[Storage, str]:
         """The storage in which a file lies, and its path there. Raises StorageFailed."""
-        key = item.url if item.store is None else item.store
-        if key not in self._open:
+        if item.store not in self._open:
             store = None if item.store is None else self._plan.stores[item.store]
-            self._open[key] = self._stack.enter_context(closing(open_storage(item.url, store, self._tick)))
-        return self._open[key], path_in(item.url)
+            self._open[item.store] = self._stack.enter_context(closing(open_storage(store, self._tick)))
+        return self._open[item.store], path_of(item.url)
