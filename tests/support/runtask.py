@@ -38,10 +38,14 @@ class RuntaskClient:
         found: dict[str, Any] = answer.json()
         return found
 
-    def ended(self, job_id: str, timeout_s: float = 90.0) -> dict[str, Any]:
+    def ended(self, job_id: str, timeout_s: float = 20.0) -> dict[str, Any]:
         """Wait for the end of a job, as the server offers it."""
         wait_until(
-            lambda: self.job(job_id, 5)["job_done"], timeout_s, 0, "the job ends", lambda: self.job(job_id)
+            lambda: self.job(job_id, 5)["job_done"],
+            timeout_s,
+            0,
+            "the job ends",
+            lambda: (self.job(job_id), self.explain(job_id)),
         )
         return self.job(job_id)
 

@@ -87,6 +87,7 @@ def parse(body: Any) -> DefinitionRequest | CommandRequest:
 
 def parse_job_id(value: object) -> int | None:
     """The number of a job, sent as text or as a number; None for what can be no job's id."""
+    value = _once(value)
     if absent(value):
         raise InvalidInput("job_id is missing: give the job_id that /runtask/ answered", field="job_id")
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
@@ -106,7 +107,7 @@ def _store(body: Mapping[str, Any]) -> Store:
     addresses.parse(authurl, field="authurl")
     return Store(
         auth_url=authurl,
-        auth_version=_version(body.get("auth_version")),
+        auth_version=_version(_once(body.get("auth_version"))),
         user=_required(body, "user", _NAME_MOST, "the name of a user of the Swift"),
         tenant=_required(body, "tenant", _NAME_MOST, "the tenant (project, account) of the Swift"),
         key=_required(body, "key", _KEY_MOST, "the user's password"),
@@ -126,7 +127,7 @@ def _version(value: object) -> str:
 
 
 def _text(body: Mapping[str, Any], name: str) -> str:
-    value = body.get(name)
+    value = _once(body.get(name))
     if isinstance(value, list):
         raise InvalidInput(f"{name} is given {len(value)} times: give it once", field=name)
     if not isinstance(value, str):
@@ -136,8 +137,15 @@ def _text(body: Mapping[str, Any], name: str) -> str:
     return value
 
 
+def _once(value: object) -> object:
+    """A form's field that some clients send twice, always with the same text."""
+    if isinstance(value, list) and value and all(item == value[0] for item in value):
+        return value[0]
+    return value
+
+
 def _optional(body: Mapping[str, Any], name: str, most: int | None = None) -> str:
-    if absent(body.get(name)):
+    if absent(_once(body.get(name))):
         return ""
     text = _text(body, name)
     return text if most is None else _tidy(text, name, most)
@@ -159,7 +167,7 @@ def _tidy(text: str, name: str, most: int) -> str:
 
 
 def _wait(body: Mapping[str, Any]) -> int:
-    value = body.get("wait_for_input")
+    value = _once(body.get("wait_for_input"))
     if absent(value):
         return 0
     text = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""

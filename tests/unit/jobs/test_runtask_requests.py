@@ -68,7 +68,7 @@ def test_versions_of_the_authentication(sent: object, read: str) -> None:
     assert definition(auth_version=sent).store.auth_version == read
 
 
-@pytest.mark.parametrize("sent", ["4", "x", 1.5, True, ["1"], "1 "])
+@pytest.mark.parametrize("sent", ["4", "x", 1.5, True, ["1", "2"], "1 "])
 def test_versions_that_are_none(sent: object) -> None:
     assert refused({**WHO, "auth_version": sent})[0] == "auth_version"
 
@@ -94,6 +94,12 @@ def test_absent_in_three_ways(nothing: object) -> None:
     assert requests.parse({**WHO, **dict.fromkeys(names, nothing)}) == requests.parse(WHO)
     of_cm = {"cm": "true", **{name: nothing for name in names if name != "cm"}}
     assert requests.parse({**WHO, **of_cm}) == requests.parse({**WHO, "cm": "true"})
+
+
+def test_a_field_that_is_sent_twice_with_one_value_is_one() -> None:
+    twice = {name: [value, value] for name, value in {**WHO, "cm": "true", "auth_version": "2"}.items()}
+    assert requests.parse(twice) == command(cm="true", auth_version="2")
+    assert definition(parameters=["a", "a"]).given == ["a", "a"], "two values"
 
 
 def test_unknown_parameters_are_ignored() -> None:
@@ -146,7 +152,7 @@ def test_values_that_are_refused(sent: dict[str, Any]) -> None:
     assert field.startswith("param")
 
 
-@pytest.mark.parametrize("value", ["-1", "1.5", "86401", "x", True, "1e3", [1], "9999999"])
+@pytest.mark.parametrize("value", ["-1", "1.5", "86401", "x", True, "1e3", [1, 2], "9999999"])
 def test_waits_that_are_none(value: object) -> None:
     assert refused({**WHO, "wait_for_input": value})[0] == "wait_for_input"
 
@@ -297,7 +303,7 @@ def test_what_is_inserted_is_not_read_again() -> None:
         ("0", None),
         ("9" * 19, None),
         (True, None),
-        ([1], None),
+        ([1, 2], None),
         ("²", None),
     ],
 )
