@@ -13,7 +13,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from typing import Literal, TypeVar
 
 import structlog
@@ -307,8 +306,8 @@ class Runner:
         count = len(watch.run.spec["outputs"])
         self._scribe.write(Entry("phase", watch.lease, message=f"storing {count} outputs"))
         tell = self._teller(watch, "storing")
-        wanted = partial(self._still_wanted, watch)
-        unstored = Storing(watch, places, self._installation(watch), self._detaching, wanted, tell).store()
+        installation = self._installation(watch)
+        unstored = Storing(watch, places, installation, self._detaching, self._still_wanted, tell).store()
         if unstored is None:
             self._scribe.write(Entry("phase", watch.lease, message=f"stored {count} outputs"))
         return unstored
