@@ -129,7 +129,7 @@ def two_inputs_and_an_output_file(client: RuntaskClient, swift: Swift, box: str)
     swift.put(f"{box}/two.txt", b"2\n")
     job_id = client.run(
         cm="echo said; cat {input_file[1]} '{input_file[0]}' > \"{output_file}\"; "
-        "awk 'BEGIN {{ print \"{{}}\" }}'",
+        "awk 'BEGIN {{ print \"{{}}\" }}'; echo > {input_file[0]}.idx",
         input_file=f"{box}/x/one.txt|two.txt",
         output_file=f"{box}-made/r/all.html",
     )

@@ -69,6 +69,10 @@ def of_command(asked: CommandRequest, allowed: Collection[str]) -> Plan:
     inputs = [(place, places.input_path(number, place)) for number, place in enumerate(asked.inputs)]
     path = places.output_path(asked.output) if asked.output is not None else None
     text = template.expand(asked.cm, [path for _, path in inputs], path)
+    writes = path is not None and template.writes_output(asked.cm)
+    if path is not None and writes:
+        # On the same line: shells name the line of an error.
+        text = f"mkdir -p {path.rpartition('/')[0]}; {text}"
     if len(text.encode()) > ARGUMENT_MOST:
         raise InvalidInput(f"cm is longer than the {ARGUMENT_MOST} bytes that a process takes", field="cm")
     return Plan(
@@ -77,7 +81,7 @@ def of_command(asked: CommandRequest, allowed: Collection[str]) -> Plan:
         argv=["/bin/sh", "-c", text],
         inputs=inputs,
         output=asked.output,
-        output_path=path if path is not None and template.writes_output(asked.cm) else "",
+        output_path=path if path is not None and writes else "",
         wait_s=asked.wait_s,
     )
 
