@@ -86,6 +86,11 @@ class Definition:
     mem_mb: int | None = None
     timeout_s: int | None = None
 
+    @property
+    def named(self) -> bool:
+        """Do its parameters have names?"""
+        return not isinstance(self.parameters, int)
+
 
 def parse(name: str, script: bytes, define: bytes) -> Definition:
     """The definition ``name`` from the bytes of its two files. BadDefinition says what is wrong."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -86,13 +87,14 @@ def test_names_in_a_form(api: Api, value: bytes) -> None:
 
 
 def test_cancelling_by_every_spelling(api: Api) -> None:
-    for send in (
+    sends: list[Callable[[str], Any]] = [
         lambda job: api.form("/canceljob", {"job_id": job}),
         lambda job: api.post("/canceljob/", {"job_id": job}),
         lambda job: api.post("/canceljob/", {"job_id": int(job)}),
         lambda job: api.send("POST", f"/canceljob/?job_id={job}"),
         lambda job: api.post(f"/canceljob?job_id={job}", {}),
-    ):
+    ]
+    for send in sends:
         job_id = api.run()
         assert ok(send(job_id)) == {"job_id": job_id, "prevstatus": True, "status": True}
         found = api.job(job_id)

@@ -196,7 +196,8 @@ def test_the_policy() -> None:
     for allowed in (frozenset(), frozenset(("commands",))):
         with pytest.raises(Refused, match="runtask_cm"):
             plan(COUNT, allowed, cm="true")
-    for body in ({"cm": "true"}, {"file_name": "f"}):
+    sent: tuple[dict[str, Any], ...] = ({"cm": "true"}, {"file_name": "f"})
+    for body in sent:
         with pytest.raises(Refused, match="allow commands"):
             plan(COUNT, frozenset(("runtask_cm",)), **body)
     plan(COUNT, frozenset(("commands",)), file_name="f")
