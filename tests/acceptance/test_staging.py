@@ -11,13 +11,16 @@ from django.db import connection
 
 from tests.support.cluster import Cluster
 from tests.support.engine import output, run, wait_final
+from tests.support.engines import Engine
 from tests.support.fixtures import Account
+from tests.support.images import BUSYBOX
 from tests.support.invariants import assert_invariants
 from tests.support.staged import OPEN, inputs, outputs, staged, stdout
 from tests.support.swift import KEY, Swift
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import RunEvent, Secret
+from workers.vocabulary.specs import ContainerSpec
 from workers.vocabulary.states import Reason, State
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -194,3 +197,39 @@ def test_a_link_in_an_outputs_place_is_not_followed(
     assert (row.state, row.reason) == (State.FAILED, Reason.OUTPUT)
     assert "no ordinary file" in row.message
     assert swift.names(box) == []
+
+
+def test_a_container_is_staged_alike(
+    cluster: Cluster, engine: Engine, account: Account, swift: Swift
+) -> None:
+    """Catches a container that finds its inputs elsewhere, or whose output is cut where its log is."""
+    cluster.env |= {**OPEN, **engine.env}
+    cluster.node()
+    box = swift.container()
+    swift.put(f"{box}/in", b"three\nlittle\nlines\n")
+    script = (
+        "mkdir out; wc -l < in/0/in > out/0; i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done"
+    )
+    spec = ContainerSpec(
+        image=BUSYBOX,
+        force_pull=False,
+        args=["sh", "-c", script],
+        cpu_m=100,
+        mem_mb=64,
+        log_head=4096,
+        log_tail=4096,
+        stores=[{**swift.store().to_json(), "key": KEY}],
+        inputs=inputs(f"{box}/in"),
+        outputs=[*outputs(f"{box}/count"), *stdout(f"{box}/said")],
+    )
+    (row,) = wait_final(
+        services.submit(
+            services.Submission(tenant_id=account.tenant_id, family="tasks", spec=spec, name="staged")
+        )
+    )
+
+    assert row.state == State.SUCCEEDED, row.message
+    assert swift.get(f"{box}/count") == b"3\n"
+    assert swift.get(f"{box}/said") == b"".join(b"line %d\n" % n for n in range(20_000))
+    assert len(output(row.pk)) < 100_000
+    assert_invariants(cluster, engines=[engine])

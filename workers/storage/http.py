@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from django.conf import settings
+
 from workers.addresses import (
     AddressFailed,
     Deadline,
@@ -26,6 +28,7 @@ from workers.storage.ticking import Ticking
 from workers.vocabulary.errors import AddressRefused, InvalidInput
 
 STALL_S: Final = 60.0
+_MIB: Final = 1024 * 1024
 _TROUBLES: Final = {
     401: Trouble.DENIED,
     403: Trouble.DENIED,
@@ -105,9 +108,14 @@ class HttpStorage:
 
     def _pieces(self, target: Target, answer: Response, skip: int) -> Iterator[bytes]:
         come = 0
+        most = settings.GANTRY_URI_LIMIT_MB * _MIB
+        if answer.length is not None and answer.length > most:
+            raise _too_large(target)
         with self._ticking.passing(), _told(target):
             while data := answer.read(PIECE):
                 before, come = come, come + len(data)
+                if come > most:
+                    raise _too_large(target)
                 if come > skip:
                     yield data[max(0, skip - before) :]
                 self._ticking()
@@ -164,6 +172,14 @@ def _version(answer: Response) -> str:
     if etag and not etag.startswith("W/"):
         return etag
     return str(answer.headers.get("Last-Modified", "")).strip()
+
+
+def _too_large(target: Target) -> StorageFailed:
+    return StorageFailed(
+        f"uri {target.shown} is larger than {settings.GANTRY_URI_LIMIT_MB} MiB, the limit for one file "
+        "(an operator can raise GANTRY_URI_LIMIT_MB)",
+        Trouble.FULL,
+    )
 
 
 def _changed(target: Target) -> StorageFailed:

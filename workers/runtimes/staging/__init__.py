@@ -1,5 +1,6 @@
 """Staging: a run's inputs into its working folder before it starts, its outputs out of it afterwards.
 
+    uris     http(s) addresses as inputs
     plan     the files that a spec names, with the storages they lie in
     folder   files beneath a run's working folder, wherever its links lead
     journal  what an attempt has done already: the next worker does not do it again

@@ -23,6 +23,10 @@ class NoSuchFile(Exception):
     """There is no ordinary file under this path; the text says what there is instead."""
 
 
+class InTheWay(Exception):
+    """Something else has the name already, and is not replaced."""
+
+
 @contextlib.contextmanager
 def parent_of(root: Path, path: str, *, make: bool = False) -> Iterator[tuple[int, str]]:
     """(descriptor of the folder that holds ``path``, its last part). Raises OSError."""
@@ -47,7 +51,7 @@ def parent_of(root: Path, path: str, *, make: bool = False) -> Iterator[tuple[in
 def to_be_placed(root: Path, path: str) -> Iterator[int]:
     """A descriptor to write a file's content to; it gets its name (mode 0644) when the block ends well.
 
-    What an interrupted one has left is begun anew. Missing folders are made. Raises OSError.
+    What an interrupted one has left is begun anew. Missing folders are made. Raises InTheWay, OSError.
     """
     with parent_of(root, path, make=True) as (folder, name):
         partial = PARTIAL + hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
@@ -58,7 +62,10 @@ def to_be_placed(root: Path, path: str) -> Iterator[int]:
         try:
             os.fchmod(file, 0o644)
             yield file
-            os.rename(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+            try:
+                os.rename(partial, name, src_dir_fd=folder, dst_dir_fd=folder)
+            except (IsADirectoryError, FileExistsError) as error:
+                raise InTheWay(f"{name!r} exists already and is a folder") from error
         except BaseException:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(partial, dir_fd=folder)

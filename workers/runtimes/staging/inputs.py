@@ -8,19 +8,21 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import partial
+from typing import TypeVar
 
 from django.conf import settings
 
 from workers.runtimes.base import Places
 from workers.runtimes.staging import folder
 from workers.runtimes.staging.journal import Journal
-from workers.runtimes.staging.plan import Plan, Storages
+from workers.runtimes.staging.plan import Plan, Storages, shown
 from workers.runtimes.staging.progress import Progress
 from workers.runtimes.staging.tries import patiently
 from workers.storage.base import PIECE, Stat, Storage, StorageFailed, Trouble
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.staging import Input
+
+T = TypeVar("T")
 
 
 class NotThereYet(Exception):
@@ -33,29 +35,27 @@ def fetch_inputs(plan: Plan, places: Places, tick: Callable[[], None], tell: Cal
     First all are looked at, so that nothing is fetched while another is awaited. Raises StorageFailed (its
     message names the input), NotThereYet; OSError when the folder cannot be written.
     """
-    if not plan.inputs:
-        return
     journal = Journal(places.control)
     with ExitStack() as stack:
         storages = Storages(plan, tick, stack)
-        found = []
+        fetches = []
         for number, item in enumerate(plan.inputs, 1):
             size = journal.fetched(item.path)
             if size is not None and folder.size_of(places.work, item.path) == size:
                 continue
             progress = Progress(tell, "fetching", number, len(plan.inputs), item.size)
-            fetch = _Fetch(item, *storages.of(item), places, progress, tick)
-            found.append((fetch, fetch.look()))
-        for fetch, what in found:
+            fetches.append(_Fetch(item, *storages.of(item), places, progress, tick))
+            fetches[-1].look()
+        for fetch in fetches:
             step("staging.before_input")
-            fetch.fetch(what)
+            fetch.fetch()
             step("staging.after_input")
-            journal.note_fetched(fetch.item.path, what.size)
+            journal.note_fetched(fetch.item.path, fetch.done)
 
 
 @dataclass
 class _Fetch:
-    """One input on its way. ``done`` bytes of it are in the file."""
+    """One input on its way: ``done`` bytes are in the file; ``found`` is what its storage told of it."""
 
     item: Input
     storage: Storage
@@ -64,11 +64,17 @@ class _Fetch:
     progress: Progress
     tick: Callable[[], None]
     done: int = 0
+    found: Stat | None = None
 
-    def look(self) -> Stat:
-        """What is there. NotThereYet while it is missing and may be waited for."""
+    def look(self) -> None:
+        """What is there. NotThereYet while it is missing and may be waited for.
+
+        Servers of http(s) are not asked before: some answer once, and their answer tells all there is.
+        """
+        if self.item.store is None:
+            return
         try:
-            found = self._outlasting(lambda: self.storage.stat(self.at))
+            self.found = found = self._outlasting(lambda: self.storage.stat(self.at))
         except StorageFailed as failure:
             if failure.trouble is Trouble.MISSING and time.time() < self.item.wait_until:
                 until = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self.item.wait_until))
@@ -76,45 +82,47 @@ class _Fetch:
                     f"it waits for its input {self.item.url}, which is not there yet (until {until} UTC)"
                 ) from failure
             raise
-        if self.item.size is not None and found.size != self.item.size:
-            raise StorageFailed(
-                f"{self.item.url} has {found.size} bytes, not the {self.item.size} that were expected",
-                Trouble.OTHER,
-            )
+        if self.item.size not in (None, found.size):
+            raise self._wrong(f"it has {found.size} bytes, not the {self.item.size} that were expected")
         self.progress.total = found.size
-        return found
 
-    def fetch(self, found: Stat) -> None:
+    def fetch(self) -> None:
         """Into its place, whole and as the storage has it."""
         self.progress.say()
-        with folder.to_be_placed(self.places.work, self.item.path) as file:
-            self._outlasting(partial(self._continued, file, found))
-            if self.done != found.size:
-                raise StorageFailed(
-                    f"{self.item.url}: {self.done} bytes came instead of {found.size}", Trouble.OTHER
-                )
+        try:
+            with folder.to_be_placed(self.places.work, self.item.path) as file:
+                self._outlasting(lambda: self._continued(file))
+        except folder.InTheWay as error:
+            raise self._wrong(str(error)) from error
 
-    def _continued(self, file: int, found: Stat) -> None:
-        """From where the last try ended; the storage checks what it gives from its first byte on."""
+    def _continued(self, file: int) -> None:
+        """From where the last try ended, if it is known to be the same content; the storage checks what it
+        gives from its first byte on."""
+        if self.found is None:
+            self._anew(file)
         began = self.done
-        with self.storage.read(self.at, offset=began, version=found.version) as pieces:
+        with self.storage.read(
+            self.at, offset=began, version=self.found.version if self.found else ""
+        ) as pieces:
             for piece in pieces:
                 _write(file, piece)
                 self.done += len(piece)
                 self.progress.add(len(piece))
                 self.tick()
                 step("staging.in_input")
-        wanted = self.item.checksum or (found.checksum if began else "")
-        if wanted and (sum_ := _checksum(file, wanted, self.tick)) != wanted:
+        size = self.item.size if self.found is None else self.found.size
+        if size not in (None, self.done):
+            raise self._wrong(f"{self.done} bytes came instead of {size}")
+        wanted = self.item.checksum or (self.found.checksum if self.found and began else "")
+        if wanted and (came := _checksum(file, wanted, self.tick)) != wanted:
             self._anew(file)
-            raise StorageFailed(
-                f"{self.item.url}: what came has the checksum {sum_}, expected is {wanted}", Trouble.DAMAGED
-            )
+            raise self._wrong(f"what came has the checksum {came}, expected is {wanted}", Trouble.DAMAGED)
 
-    def _outlasting(self, once: Callable[[], Stat | None]) -> Stat:
-        return patiently(  # type: ignore[return-value]
+    def _outlasting(self, once: Callable[[], T]) -> T:
+        return patiently(
             once,
-            patience_s=settings.GANTRY_STAGING_PATIENCE_S,
+            # An address may simply be wrong; of a storage it is known that it was there.
+            patience_s=0 if self.item.store is None else settings.GANTRY_STAGING_PATIENCE_S,
             moved=lambda: self.done,
             tick=self.tick,
             tell=self.progress.say,
@@ -124,6 +132,9 @@ class _Fetch:
         os.ftruncate(file, 0)
         os.lseek(file, 0, os.SEEK_SET)
         self.done = self.progress.moved = 0
+
+    def _wrong(self, what: str, trouble: Trouble = Trouble.OTHER) -> StorageFailed:
+        return StorageFailed(f"{shown(self.item)}: {what}", trouble)
 
 
 def _write(file: int, data: bytes) -> None:

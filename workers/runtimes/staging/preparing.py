@@ -6,7 +6,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
-from workers.runtimes import fetch
 from workers.runtimes.base import Places, PrepareFailed
 from workers.runtimes.staging.inputs import NotThereYet, fetch_inputs
 from workers.runtimes.staging.plan import Plan
@@ -35,15 +34,12 @@ def fetch_all(
         if cancelled():
             raise Interrupted
 
+    if not spec.uris and not spec.inputs:
+        return
     try:
+        places.control.mkdir(mode=0o700, exist_ok=True)
         with suppress(Interrupted):
-            if spec.uris:
-                tell(f"Fetching {len(spec.uris)} files")
-                uris = fetch.with_credentials(spec.uris, spec.uri_secrets, run.secrets)
-                fetch.fetch_uris(uris, places.work, cancelled)
-            if spec.inputs and not cancelled():
-                places.control.mkdir(mode=0o700, exist_ok=True)
-                fetch_inputs(Plan.of(run.spec, run.secrets), places, tick, tell)
+            fetch_inputs(Plan.of(run.spec, run.secrets), places, tick, tell)
     except NotThereYet as waiting:
         raise PrepareFailed(
             Reason.INPUT, str(waiting), ours=True, wait_s=_look_again_in(run.lease.attempt)
