@@ -1,7 +1,7 @@
 """Mark 10: 256 MiB from a Swift, through a command, and back, as /runtask/ does it, beside raw swiftclient.
 
-Ours is everything that a client waits for: the request with its checks, the fetch, the command, the upload, the
-answer. The peer fetches the same object into a file and uploads that file.
+Ours is everything that a client waits for: the request with its checks, the fetch, the command, the upload,
+the answer. The peer fetches the same object into a file and uploads that file.
 """
 
 from __future__ import annotations
