@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -68,7 +69,7 @@ def _throughput(swift: Swift, url: str, folder: Path, *, rounds: int, size: int)
 
     def theirs() -> float:
         began = time.perf_counter()
-        with _connected(swift) as connection, (folder / "back").open("wb") as out:
+        with closing(_connected(swift)) as connection, (folder / "back").open("wb") as out:
             _, content = connection.get_object(box, "in", resp_chunk_size=65536)
             for piece in content:
                 out.write(piece)
@@ -86,7 +87,7 @@ def _connected(swift: Swift) -> Connection:
 
 
 def _upload(swift: Swift, box: str, name: str, file: Path) -> None:
-    with _connected(swift) as connection, file.open("rb") as content:
+    with closing(_connected(swift)) as connection, file.open("rb") as content:
         connection.put_object(box, name, content, content_length=file.stat().st_size)
 
 
