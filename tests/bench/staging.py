@@ -31,7 +31,7 @@ def run(rig: Rig, *, long: bool) -> None:
     swift = swifts.started(rig.folder / "swift")
     try:
         url = rig.api("runtask", "config.settings", env=OPEN)
-        node = rig.node(4, GANTRY_NODE_NAME="staging", **OPEN)
+        node = rig.node(4, GANTRY_NODE_NAME="staging", GANTRY_NODE_CPUS="4", **OPEN)
         _show(_throughput(swift, url, rig.folder, rounds=9 if long else 5, size=256 * _MIB))
         node.terminate()
     finally:
