@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--long] [MARK ...]``: marks 1 to 6, 10, 11, 13 to 18 of the performance page; a table.
+"""``python -m tests.bench [--long] [MARK ...]``: marks 1 to 6, 10, 11, 13 to 18; a table.
 
 Servers are the embedded ones with their usual durability (fsync on).
 """

@@ -1,7 +1,7 @@
 """Mark 10: 256 MiB from a Swift, through a command, and back, as /runtask/ does it, beside raw swiftclient.
 
-Ours is everything that a client waits for: the request with its checks, the fetch, the command, the upload, the
-answer. The peer fetches the same object into a file and uploads that file.
+Ours is everything that a client waits for: the request with its checks, the fetch, the command, the upload,
+the answer. The peer fetches the same object into a file and uploads that file.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import os
 import sys
 import time
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -30,7 +31,7 @@ def run(rig: Rig, *, long: bool) -> None:
     swift = swifts.started(rig.folder / "swift")
     try:
         url = rig.api("runtask", "config.settings", env=OPEN)
-        node = rig.node(4, GANTRY_NODE_NAME="staging", **OPEN)
+        node = rig.node(4, GANTRY_NODE_NAME="staging", GANTRY_NODE_CPUS="4", **OPEN)
         _show(_throughput(swift, url, rig.folder, rounds=9 if long else 5, size=256 * _MIB))
         node.terminate()
     finally:
@@ -68,7 +69,7 @@ def _throughput(swift: Swift, url: str, folder: Path, *, rounds: int, size: int)
 
     def theirs() -> float:
         began = time.perf_counter()
-        with _connected(swift) as connection, (folder / "back").open("wb") as out:
+        with closing(_connected(swift)) as connection, (folder / "back").open("wb") as out:
             _, content = connection.get_object(box, "in", resp_chunk_size=65536)
             for piece in content:
                 out.write(piece)
@@ -86,7 +87,7 @@ def _connected(swift: Swift) -> Connection:
 
 
 def _upload(swift: Swift, box: str, name: str, file: Path) -> None:
-    with _connected(swift) as connection, file.open("rb") as content:
+    with closing(_connected(swift)) as connection, file.open("rb") as content:
         connection.put_object(box, name, content, content_length=file.stat().st_size)
 
 

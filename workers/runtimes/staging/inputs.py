@@ -44,13 +44,12 @@ def fetch_inputs(plan: Plan, places: Places, tick: Callable[[], None], tell: Cal
             if size is not None and folder.size_of(places.work, item.path) == size:
                 continue
             progress = Progress(tell, "fetching", number, len(plan.inputs), item.size)
-            fetches.append(_Fetch(item, *storages.of(item), places, progress, tick))
+            fetches.append(_Fetch(item, *storages.of(item), places, journal, progress, tick))
             fetches[-1].look()
         for fetch in fetches:
             step("staging.before_input")
             fetch.fetch()
             step("staging.after_input")
-            journal.note_fetched(fetch.item.path, fetch.done)
 
 
 @dataclass
@@ -61,6 +60,7 @@ class _Fetch:
     storage: Storage
     at: str
     places: Places
+    journal: Journal
     progress: Progress
     tick: Callable[[], None]
     done: int = 0
@@ -92,6 +92,7 @@ class _Fetch:
         try:
             with folder.to_be_placed(self.places.work, self.item.path) as file:
                 self._outlasting(lambda: self._continued(file))
+                self.journal.note_fetched(self.item.path, self.done)  # it counts once the file has its name
         except folder.InTheWay as error:
             raise self._wrong(str(error)) from error
 

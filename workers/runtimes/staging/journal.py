@@ -1,7 +1,8 @@
 """What an attempt's staging has done, in a file of its control folder: whoever adopts it goes on from there.
 
-Written after the effect: an input is in its place, an output is visible. What lies between the two is told by
-the effect itself: the size of the file, the mark of the object. Standard library only.
+An input is noted right before its file gets its name, and counts when there is a file of that name and size;
+an output right after it became visible, and the mark of the object tells what lies between the two. Standard
+library only.
 """
 
 from __future__ import annotations
