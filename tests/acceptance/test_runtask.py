@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.support import images
 from tests.support.cluster import Cluster
+from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from tests.support.runtask import RuntaskClient, define
@@ -236,6 +239,28 @@ def an_ended_job_is_not_cancelled(client: RuntaskClient) -> None:
     client.good(job_id)
     assert client.cancel(job_id) is False
     assert client.job(job_id)["job_error"] is False
+
+
+def test_a_definition_in_an_image(
+    engine: Engine, cluster: Cluster, account: Account, swift: Swift, tmp_path: Path
+) -> None:
+    """Files in and out of a container; its arguments arrive as they were sent, wherever the image works."""
+    image, box = "gantry-test/bash:1", swift.container()
+    bash = r"""RUN printf '#!/bin/sh\nexec /bin/busybox sh "$@"\n' > /bin/bash && chmod 755 /bin/bash"""
+    images.derive(engine, image, bash, "WORKDIR /root")
+    folder = cluster.folder / "definitions"
+    script = 'test -f "$1" && wc -c < "$1"; shift; printf "[%s]" "$@"; echo; id -u > /dev/null'
+    define(folder, "boxed", script, f'{{"image": "{image}", "parameters": {len(ODD)}, "mem_mb": 64}}')
+    swift.put(f"{box}/in", b"12345")
+    cluster.env |= {**OPEN, "GANTRY_RUNTASK_DEFINITIONS": str(folder)}
+    cluster.node(settings=engine.env)
+    with RuntaskClient(cluster.api(), account, swift) as client:
+        job_id = client.run(container_name=box, file_name="in", parameters=json.dumps(ODD))
+        out = client.good(job_id)
+    assert out == "5\n" + "".join(f"[{value}]" for value in ODD) + "\n"
+    assert swift.get(f"{box}/{job_id}").decode() == out
+    images.forget(engine, image)
+    assert_invariants(cluster)
 
 
 @pytest.mark.parametrize("step", ["waiting", "staging.in_input", "running", "staging.before_commit"])
