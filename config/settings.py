@@ -337,7 +337,8 @@ GANTRY_RUNTASK_DEFINITIONS = Path(
     env.str("GANTRY_RUNTASK_DEFINITIONS", default=str(BASE_DIR / "jobs" / "runtask" / "definitions"))
 ).absolute()
 GANTRY_RUNTASK_CONTAINER = env.str("GANTRY_RUNTASK_CONTAINER", default="runtask")
-#: What a job of runtask may use unless its definition says otherwise: CPUs, MiB, seconds from its claim on.
+#: What a job of runtask may use unless its definition says otherwise: CPUs, MiB, seconds of its
+#: command (fetching and storing not counted).
 GANTRY_RUNTASK_CPUS = env.float("GANTRY_RUNTASK_CPUS", default=1.0)
 GANTRY_RUNTASK_MEM_MB = env.int("GANTRY_RUNTASK_MEM_MB", default=1024)
 GANTRY_RUNTASK_TIMEOUT_S = env.int("GANTRY_RUNTASK_TIMEOUT_S", default=86_400)

@@ -27,7 +27,7 @@ def check(store: Store, *, container: str = "", inputs: Sequence[Place] = ()) ->
 
     storage = SwiftStorage(store, total_s=WITHIN_S, stall_s=WITHIN_S)
     try:
-        if container or not inputs:
+        if not inputs:  # an object that is there tells all that, too: they are in the named container
             storage.check(container)
         for place in inputs:
             _look(storage, place)

@@ -81,7 +81,7 @@ class Definition:
     parameters: tuple[str, ...] | int = 0
     description: str = ""
     image: str = ""
-    #: None = as the settings say. Thousandths of a CPU, MiB, seconds.
+    #: None = as the settings say. Thousandths of a CPU, MiB, seconds of the command.
     cpu_m: int | None = None
     mem_mb: int | None = None
     timeout_s: int | None = None

@@ -147,6 +147,7 @@ def test_the_broken_ones_are_named_and_the_others_work(place: Path, caplog: pyte
     assert len(caplog.records) == 3
     put(place, "bad", '{"first": true}')
     assert catalogue().definitions["bad"].first, "a change counts at once"
+    assert len(caplog.records) == 3, "the others are as broken as they were"
 
 
 def test_a_folder_that_is_not_there(place: Path) -> None:
