@@ -50,6 +50,8 @@ class _Patient(socket.socket):
 
     deadline: Deadline
     target: Target
+    #: A request was given up in its middle: what comes next would be taken for the rest of it.
+    half_sent = False
 
     def settimeout(self, value: float | None) -> None:
         super().settimeout(SLICE_S)
@@ -81,6 +83,7 @@ class _Patient(socket.socket):
             sent = 0
             while sent < len(octets):
                 if self._answered():
+                    self.half_sent = True
                     raise BrokenPipeError(errno.EPIPE, "the answer came before the end of the request")
                 sent += self.send(octets[sent : sent + _MOST_SENT], flags)
 
@@ -196,6 +199,11 @@ class _Way:
 
 class _Plain(HTTPConnection):
     way: _Way
+
+    @property
+    def is_connected(self) -> bool:
+        """May the pool use it for another request?"""
+        return not getattr(self.sock, "half_sent", True) and super().is_connected
 
     def connect(self) -> None:
         self.sock = self.way.to("http", self.host, self.port)
