@@ -1,8 +1,8 @@
-"""The documented calls of Keystone's Identity API v2.0, as a small HTTP server: no Keystone serves it any more.
+"""The calls of Keystone's Identity API v2.0, as a small HTTP server: no Keystone serves them any more.
 
-It was removed in 2018 (the Queens release), but clouds that are older still speak it. Source:
-https://docs.openstack.org/api-ref/identity/v2/ "Authenticate" and "List versions". The tokens that it hands out
-are a real Swift's, so that whoever has one is let in there.
+It was removed in 2018 (the Queens release), but clouds that are older still speak it. Source: "Authenticate"
+and "List versions" of https://docs.openstack.org/api-ref/identity/v2/. The tokens that it hands out are a real
+Swift's, so that whoever has one is let in there.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class KeystoneV2:
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 the base class' name
+            def do_GET(self) -> None:
                 version = {"id": "v2.0", "status": "deprecated", "links": []}
                 if self.path == "/":
                     self._answer(300, {"versions": {"values": [version]}})
                 else:
                     self._answer(404, {"error": {"code": 404, "title": "Not Found"}})
 
-            def do_POST(self) -> None:  # noqa: N802 the base class' name
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 if self.path != "/v2.0/tokens":
                     self._answer(404, {"error": {"code": 404, "title": "Not Found"}})
@@ -76,7 +76,7 @@ class KeystoneV2:
         keys = {"X-Auth-User": "test:tester", "X-Auth-Key": KEY}
         token = self._swift.ask("GET", "/auth/v1.0", headers=keys).headers
         tenant = {"id": "t1", "name": "test", "enabled": True, "description": ""}
-        places = {name: token["X-Storage-Url"] for name in ("publicURL", "internalURL", "adminURL")}
+        places = dict.fromkeys(("publicURL", "internalURL", "adminURL"), token["X-Storage-Url"])
         return {
             "access": {
                 "token": {

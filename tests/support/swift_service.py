@@ -88,7 +88,8 @@ project_name = admin
 user_domain_name = Default
 project_domain_name = Default
 delay_auth_decision = true
-token_cache_time = -1
+cache = swift.cache
+token_cache_time = 2
 [filter:keystoneauth]
 use = egg:swift#keystoneauth
 reseller_prefix = KEY

@@ -227,6 +227,7 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **more: Any) -> None:
         plain = type("Plain", (_Plain,), {"way": self._way})
         secure = type("Secure", (_Secure,), {"way": self._way})
+        more["blocksize"] = _MOST_SENT  # of a file that is sent
         self.poolmanager = PoolManager(num_pools=connections, maxsize=maxsize, block=block, **more)
         self.poolmanager.pool_classes_by_scheme = {
             "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),

@@ -11,7 +11,10 @@ from typing import Any
 
 import pytest
 
+from tests.support.swift import Swift
+from tests.support.waiting import wait_until
 from workers.storage.base import Stat, Storage, StorageFailed, Trouble, Upload
+from workers.storage.swift import SwiftStorage
 
 MIB = 1 << 20
 
@@ -57,3 +60,12 @@ def fails(trouble: Trouble, words: str = "") -> Iterator[None]:
     assert caught.value.trouble is trouble, caught.value.message
     assert words in caught.value.message
     assert "testing" not in caught.value.message
+
+
+def expired(swift: Swift, storage: SwiftStorage) -> None:
+    """Wait until the storage's token is no good any more."""
+    access = storage._connection._account._access
+    assert access is not None
+    path = access.url.removeprefix(swift.url)
+    headers = {"X-Auth-Token": access.token}
+    wait_until(lambda: swift.ask("HEAD", path, headers=headers).status_code == 401, why="the token expires")

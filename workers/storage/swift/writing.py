@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import mimetypes
 import os
+import re
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from hashlib import md5
 from typing import Any, Final
 
 from swiftclient.client import put_object
+from swiftclient.exceptions import ClientException
 
 from workers.storage.base import PIECE, StorageFailed, Trouble, Upload
 from workers.storage.swift import listing, names
@@ -30,6 +32,8 @@ AT_ONCE: Final = 2
 #: Swift takes no more in a manifest unless an operator allows it, and no larger objects.
 _MOST_SEGMENTS: Final = 1000
 _LARGEST: Final = 5 * 1024**3
+#: What Swift says of segments in a manifest that are gone or others.
+_NOT_THERE: Final = re.compile(rb"404 Not Found|(Etag|Size) Mismatch", re.IGNORECASE)
 #: Seconds between two looks at the threads that send.
 _LOOK_S: Final = 0.2
 
@@ -91,21 +95,21 @@ def _digest(upload: Upload, start: int, size: int, tick: Callable[[], None]) -> 
 
 
 @dataclass
-class Progress:
-    """Tells ``moved`` of each byte once, whatever is sent twice."""
+class _Progress:
+    """Tells of each byte once, whatever is sent twice."""
 
-    upload: Upload
+    tell: Callable[[int], None]
     at: int = 0
     told: int = 0
 
     def moved(self, count: int) -> None:
         self.at += count
         if self.at > self.told:
-            self.upload.moved(self.at - self.told)
+            self.tell(self.at - self.told)
             self.told = self.at
 
-    def again(self, base: int = 0) -> None:
-        self.at = base
+    def again(self) -> None:
+        self.at = 0
 
 
 def content_type_of(upload: Upload, name: str) -> str:
@@ -126,7 +130,7 @@ def put_whole(
     """One request; returns the ETag."""
     what = f"{container}/{name}"
     etag = _digest(upload, 0, upload.size, connection.tick)
-    progress = Progress(upload)
+    progress = _Progress(upload.moved)
 
     def commit() -> None:
         connection.tick.guarded(upload.commit)
@@ -256,10 +260,11 @@ def _put_segment(
         work.count(size)
         return there.etag
     bodies: list[Body] = []
+    progress = _Progress(work.count)
 
     def put(url: str, token: str, *arguments: Any, **named: Any) -> str:
-        # What a refused request has sent is not counted twice: at most a piece or two.
-        bodies.append(Body(upload, start, size, work.count if not bodies else lambda count: None))
+        progress.again()
+        bodies.append(Body(upload, start, size, progress.moved))
         found: str = put_object(
             url, token, *arguments, contents=bodies[-1], content_length=size, content_type=_SEGMENT, **named
         )
@@ -291,24 +296,30 @@ def put_manifest(
     entries = [{"path": f"/{each.path}", "etag": each.etag, "size_bytes": each.size} for each in segments]
     text = json.dumps(entries).encode()
     expected = md5("".join(each.etag for each in segments).encode(), usedforsecurity=False).hexdigest()
+
+    def put(url: str, token: str, *arguments: Any, **named: Any) -> str:
+        try:
+            found: str = put_object(
+                url,
+                token,
+                *arguments,
+                contents=text,
+                content_length=len(text),
+                query_string="multipart-manifest=put",
+                **named,
+            )
+            return found
+        except ClientException as error:
+            if error.http_status == 400 and _NOT_THERE.search(error.http_response_content or b""):
+                raise StorageFailed(
+                    f"{connection.server()} said 400: not all segments of {what} are what was sent",
+                    Trouble.DAMAGED,
+                    status=400,
+                ) from None
+            raise
+
     upload.commit()
-    try:
-        answer = connection.call(
-            put_object,
-            container,
-            name,
-            what=what,
-            contents=text,
-            content_length=len(text),
-            headers=headers,
-            query_string="multipart-manifest=put",
-        )
-    except StorageFailed as error:
-        if error.status == 400:  # a segment is not there any more, or is another one
-            raise StorageFailed(
-                f"{error.message}: its segments are not what was sent", Trouble.DAMAGED
-            ) from None
-        raise
+    answer = connection.call(put, container, name, what=what, headers=headers)
     if answer.strip('"') != expected:
         raise StorageFailed(
             f"{connection.server()} has stored something else than was sent: {what}", Trouble.DAMAGED
