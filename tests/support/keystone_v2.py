@@ -1,8 +1,8 @@
 """The calls of Keystone's Identity API v2.0, as a small HTTP server: no Keystone serves them any more.
 
-It was removed in 2018 (the Queens release), but clouds that are older still speak it. Source: "Authenticate"
-and "List versions" of https://docs.openstack.org/api-ref/identity/v2/. The tokens that it hands out are a real
-Swift's, so that whoever has one is let in there.
+It was removed in 2018 (the Queens release), but older clouds still speak it. Source: "Authenticate" and
+"List versions" of https://docs.openstack.org/api-ref/identity/v2/. The tokens are a real Swift's, so that
+whoever has one is let in there.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from tests.support.proxy import Proxy
 from tests.support.swift import KEY, Swift
 from tests.support.waiting import limit
 from workers.storage.base import StorageFailed, Trouble
-from workers.storage.swift import SwiftStorage, writing
+from workers.storage.swift import SwiftStorage, segments, writing
 
 
 class _CancelledError(Exception):
@@ -69,14 +69,14 @@ def test_tokens_expire_in_the_middle(swift: Swift, source: Source, monkeypatch: 
     storage = SwiftStorage(swift.store(auth="/short/v1.0"), segment_bytes=MIB)
     container = swift.container()  # of the other account: its name is free here
     content = source.fill(3 * MIB)
-    put_segment = writing._put_segment
+    put_segment = segments._put_segment
 
     def put_late(connection: Any, place: str, segment: str, *more: Any) -> str:
         if segment.endswith("2"):
             expired(swift, storage)
         return put_segment(connection, place, segment, *more)
 
-    monkeypatch.setattr(writing, "_put_segment", put_late)
+    monkeypatch.setattr(segments, "_put_segment", put_late)
     before = len(swift.requests())
     source.store(storage, f"{container}/a", make_container=True, commit=lambda: expired(swift, storage))
     requests = swift.requests()[before:]

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Ends of a path that tell the version; what a client adds to Keystone's is cut off.
 _PATHS: Final = {
-    "1": re.compile(r"/v1(\.0)?$"),
+    "1": re.compile(r"/v?1(\.0)?$"),
     "2": re.compile(r"/v2(\.0)?(/tokens)?$"),
     "3": re.compile(r"/v3(\.\d+)?(/auth/tokens)?$"),
 }
@@ -136,7 +136,8 @@ class Identity:
             if match := path.search(base):
                 wanted = wanted or version
                 if wanted == version == "1":
-                    return wanted, base  # as it is: a Swift may have its authentication anywhere
+                    # As it is, since a Swift may have its authentication anywhere; but none knows plain v1.
+                    return wanted, base + ".0" if base.endswith("/v1") else base
                 base = base[: match.start()]
                 break
         else:
