@@ -73,19 +73,29 @@ class _Patient(socket.socket):
     def send(self, data: Any, flags: int = 0) -> int:
         """OSErrors of the connection go through: urllib3 then looks for an answer that came early."""
         try:
-            return self._patiently("nothing was taken", lambda: super(_Patient, self).send(data, flags))
+            return self._patiently("nothing was taken", lambda: self._taken(data, flags))
         except TimeoutError:
             with told(self.target):
                 raise
+
+    def _taken(self, data: Any, flags: int) -> int:
+        try:
+            return super().send(data, flags)
+        except TimeoutError:
+            self._give_up_when_answered()
+            raise
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         with memoryview(data) as view, view.cast("B") as octets:
             sent = 0
             while sent < len(octets):
-                if self._answered():
-                    self.half_sent = True
-                    raise BrokenPipeError(errno.EPIPE, "the answer came before the end of the request")
+                self._give_up_when_answered()
                 sent += self.send(octets[sent : sent + _MOST_SENT], flags)
+
+    def _give_up_when_answered(self) -> None:
+        if self._answered():
+            self.half_sent = True
+            raise BrokenPipeError(errno.EPIPE, "the answer came before the end of the request")
 
     def _answered(self) -> bool:
         """Has the other side said something (or left) while a request is being sent to it?
