@@ -24,9 +24,15 @@ class _Cancel(OSError):
     """As some callers raise it: an exception that libraries take for the network's."""
 
 
-def test_stopped_while_it_is_read_and_back(mortal_swift: Swift, source: Source) -> None:
+def test_stopped_in_the_middle_and_back(mortal_swift: Swift, source: Source) -> None:
+    """Every step kills its servers once and starts them again."""
+    _stopped_while_it_is_read(mortal_swift, source)
+    for size in (MIB, 3 * MIB):
+        _stopped_while_it_is_stored(mortal_swift, source, size)
+
+
+def _stopped_while_it_is_read(swift: Swift, source: Source) -> None:
     """Catches a half content that ends like a whole one, and a second half that does not fit."""
-    swift = mortal_swift
     container, storage = swift.container(), swift.storage()
     content = source.fill(24 * MIB)
     version = source.store(storage, f"{container}/a").version
@@ -44,10 +50,8 @@ def test_stopped_while_it_is_read_and_back(mortal_swift: Swift, source: Source) 
     storage.close()
 
 
-@pytest.mark.parametrize("size", [MIB, 3 * MIB])
-def test_stopped_while_it_is_stored_and_back(mortal_swift: Swift, source: Source, size: int) -> None:
+def _stopped_while_it_is_stored(swift: Swift, source: Source, size: int) -> None:
     """Catches an upload that is taken for done, and a first object that is gone."""
-    swift = mortal_swift
     container, storage = swift.container(), swift.storage()
     old = source.fill(10)
     source.store(storage, f"{container}/a", "old")

@@ -56,7 +56,7 @@ def test_a_file_of_many_segments(swift: Swift, tmp_path: Path) -> None:
     """Catches a segment, or a file, that is read into memory."""
     file = tmp_path / "file"
     with file.open("wb") as out:
-        out.truncate(100 << 20)
+        out.truncate(64 << 20)
     assert _grown(swift, file) < 12 * 1024
 
 
