@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support import emptying
+
 pytest_plugins = [
     "tests.support.passes",
     "tests.support.patience",
@@ -23,6 +25,8 @@ settings.register_profile(
     "patient", settings(), deadline=None, derandomize=False, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("patient")
+
+emptying.install()
 
 
 @pytest.fixture(scope="session")

@@ -1,7 +1,8 @@
 """From a changing request and its answer to a record of the audit log. Must not import views.
 
 What a record tells of the request: its route, the ids in its path and query, and the run that it made or
-moved. Never its body, its other parameters, or a credential.
+moved, the aggregate that it declared, the owner whose quota it changed. Nothing else of its body, no other
+parameter, no credential.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from workers.tenants import audit
 
 #: Parameters that name things by number.
 _IDS: Final = ("taskId", "taskIds", "job_id")
+#: Things of a service that their body names: bound to the call's log by the service.
+_NAMES: Final = ("aggregate", "owner_id")
 _NUMBERS = re.compile(r"[0-9]{1,19}(,[0-9]{1,19}){0,99}")
 #: Names in paths are kept to this length: they may be anything.
 _LONGEST: Final = 150
@@ -71,7 +74,10 @@ def _about(request: HttpRequest) -> dict[str, Any]:
         given = request.GET.get(name, "")
         if _NUMBERS.fullmatch(given):
             found[name] = given
-    run = get_contextvars().get("run")
-    if isinstance(run, int):
+    bound = get_contextvars()
+    if isinstance(run := bound.get("run"), int):
         found.setdefault("run", run)
+    for name in _NAMES:
+        if isinstance(value := bound.get(name), str):
+            found.setdefault(name, value[:_LONGEST])
     return found

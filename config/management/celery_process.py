@@ -6,6 +6,7 @@ ours leave within DETACH_S, then the process ends whatever Celery does.
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -29,7 +30,13 @@ STOPS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 def require_worker_role(command: str) -> None:
-    """Raises CommandError where connections are not used as a worker uses them."""
+    """Raises CommandError where connections are not used as a worker uses them.
+
+    Also the end of the time without garbage collection (manage.py): what was loaded until here stays.
+    """
+    if not gc.isenabled():
+        gc.freeze()
+        gc.enable()
     if settings.GANTRY_ROLE != "worker":
         raise CommandError(
             f"start it as `manage.py {command}`, which sets GANTRY_ROLE=worker, or set it yourself"

@@ -1,5 +1,6 @@
-"""Operators' pages of the queues family: what waits and in which order, what there is, policies, quotas."""
+"""Operators' pages of the queues family: what waits and in which order, what there is, policies,
+quotas, how right estimates are."""
 
-from queues.admin import capacity, entries
+from queues.admin import capacity, entries, estimates, quotas
 
-__all__ = ["capacity", "entries"]
+__all__ = ["capacity", "entries", "estimates", "quotas"]

@@ -1,4 +1,4 @@
-"""Operators' pages for capacity: aggregates with what is used of them, policies, quotas.
+"""Operators' pages for capacity: aggregates with what is used of them, and policies.
 
 What is changed here goes through ``queues.operators.services``, as the API's calls do: type's lock, ring. The
 audit log has it as every changing call of a page. Must not import views.
@@ -18,7 +18,7 @@ from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from queues.models import Aggregate, Host, HostResource, OwnerHolding, TypePolicy
+from queues.models import Aggregate, Host, HostResource, TypePolicy
 from queues.needs import shown
 from queues.operators import parsing, services
 from queues.operators.parsing import PolicyRequest
@@ -26,10 +26,9 @@ from workers.admin import ReadOnly
 from workers.vocabulary.errors import EngineError
 
 if TYPE_CHECKING:  # Django's classes take no parameter at run time
-    QuotaFormBase = forms.ModelForm[OwnerHolding]
     PolicyFormBase = forms.ModelForm[TypePolicy]
 else:
-    QuotaFormBase = PolicyFormBase = forms.ModelForm
+    PolicyFormBase = forms.ModelForm
 
 #: Hosts on the page of an aggregate; the API shows all.
 _HOSTS_SHOWN: Final = 500
@@ -140,10 +139,10 @@ class PolicyAdmin(ReadOnly):
         return fixed if obj is None else ("type", *fixed)
 
     def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return _superuser(request)
+        return superuser(request)
 
     def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return _superuser(request)
+        return superuser(request)
 
     def save_model(self, request: HttpRequest, obj: TypePolicy, form: Any, change: bool) -> None:
         """As PUT /api/v1/queues/{type}/policy."""
@@ -156,69 +155,6 @@ class PolicyAdmin(ReadOnly):
         return (queryset.filter(type=term) if term else queryset), False
 
 
-class QuotaForm(QuotaFormBase):
-    """A quota as people write it."""
-
-    amount = forms.CharField(
-        required=False,
-        label="Quota",
-        help_text="A number, or one like 500m or 1Gi, in the unit of the type's requests; empty = none.",
-    )
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if self.instance.quota is not None:
-            self.fields["amount"].initial = shown(self.instance.quota)
-
-    def clean_amount(self) -> int | None:
-        row = self.instance
-        try:
-            return parsing.parse_one_quota(row.queue.type, row.resource, self.cleaned_data["amount"])
-        except EngineError as error:
-            raise ValidationError(error.message) from None
-
-
-@admin.register(OwnerHolding)
-class QuotaAdmin(ReadOnly):
-    """What owners hold and may hold. An owner that never held anything: PUT /api/v1/queues/{type}/quotas."""
-
-    form = QuotaForm
-    list_display = ("owner_id", "tenant", "kind", "resource", "has", "may_have", "changed_at")
-    list_select_related = ("queue__tenant",)
-    search_help_text = "An owner's whole id"
-    search_fields = ("owner_id",)
-    fields = ("owner_id", "tenant", "kind", "resource", "has", "amount")
-    readonly_fields = ("owner_id", "tenant", "kind", "resource", "has")
-
-    @admin.display(description="Tenant")
-    def tenant(self, row: OwnerHolding) -> str:
-        return row.queue.tenant.name
-
-    @admin.display(description="Type")
-    def kind(self, row: OwnerHolding) -> str:
-        return row.queue.type
-
-    @admin.display(description="Held", ordering="held")
-    def has(self, row: OwnerHolding) -> str:
-        return str(shown(row.held))
-
-    @admin.display(description="Quota", ordering="quota")
-    def may_have(self, row: OwnerHolding) -> str:
-        return "none" if row.quota is None else str(shown(row.quota))
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return _superuser(request)
-
-    def save_model(self, request: HttpRequest, obj: OwnerHolding, form: Any, change: bool) -> None:
-        """As PUT /api/v1/queues/{type}/quotas/{owner_id}, for this resource alone."""
-        services.set_one_quota(obj.queue, obj.owner_id, obj.resource, form.cleaned_data["amount"])
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        term = search_term.strip()
-        return (queryset.filter(owner_id=term) if term else queryset), False
-
-
-def _superuser(request: HttpRequest) -> bool:
+def superuser(request: HttpRequest) -> bool:
+    """Who may change what operators decide."""
     return bool(getattr(request.user, "is_superuser", False))

@@ -7,10 +7,12 @@ of its own, in its place: grouping changes nothing but the cost, so the decision
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Final
 
-from queues.admission.decide import Aggregate, Class, Decision, Head, Host, Level, Snapshot, Verdict, decide
+from queues.admission.decide import Aggregate, Class, Decision, Head, Host, Level, Snapshot, Verdict
+from queues.admission.trial import Places, tried
 from queues.needs import MOST, UNIT, Size, shown, total
 
 #: The class of the entry that is asked about.
@@ -23,14 +25,17 @@ class Asked:
 
     snapshot: Snapshot
     cls: Class
+    #: Shared with what is asked what would be if.
+    places: Places = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def head(self) -> Head:
         return self.cls.heads[0]
 
-    def decided(self) -> Decision:
-        """All that one decision admits at most, so that the entry's turn comes if it can."""
-        return decide(self.snapshot, most=10_000)
+    @cached_property
+    def decision(self) -> Decision:
+        """As far as the entry is concerned; of all that one decision admits: its turn comes if it can."""
+        return tried(self.snapshot, self.cls.id, self.places)
 
     def verdict(self, decision: Decision) -> Verdict:
         """Why it waits; EVALUATING when the next look admits it."""
@@ -43,7 +48,7 @@ class Asked:
 
     def goes(self) -> bool:
         """Whether the next look admits it."""
-        return any(each.entry == self.head.id for each in self.decided().admitted)
+        return any(each.entry == self.head.id for each in self.decision.admitted)
 
 
 def ask(snapshot: Snapshot, class_id: int, head: Head) -> Asked:
@@ -80,14 +85,14 @@ def without(asked: Asked, entry: int) -> Asked:
         else each
         for each in asked.snapshot.classes
     )
-    return Asked(replace(asked.snapshot, classes=tuple(each for each in classes if each.heads)), asked.cls)
+    return _with(asked, classes=tuple(each for each in classes if each.heads))
 
 
 def with_quota(asked: Asked, resource: str, amount: int) -> Asked:
     """As if its owner's quota were another one."""
     key = (asked.cls.queue, asked.cls.owner)
     quotas = {**asked.snapshot.quotas, key: {**asked.snapshot.quotas.get(key, {}), resource: amount}}
-    return Asked(replace(asked.snapshot, quotas=quotas), asked.cls)
+    return _with(asked, quotas=quotas)
 
 
 def with_freed(
@@ -96,13 +101,15 @@ def with_freed(
     """As if a running entry of its queue had ended: ``freed``: host -> what it held there."""
     aggregates = tuple(
         replace(each, hosts=tuple(_freed(host, freed.get(host.id, {})) for host in each.hosts))
+        if any(host.id in freed for host in each.hosts)
+        else each
         for each in asked.snapshot.aggregates
     )
     key = (asked.cls.queue, owner)
     held = {**asked.snapshot.held, key: _less(asked.snapshot.held.get(key, {}), amounts)}
     queue = asked.cls.queue
     shares = {**asked.snapshot.shares, queue: _less(asked.snapshot.shares.get(queue, {}), amounts)}
-    return Asked(replace(asked.snapshot, aggregates=aggregates, held=held, shares=shares), asked.cls)
+    return _with(asked, aggregates=aggregates, held=held, shares=shares)
 
 
 def with_host(asked: Asked, aggregate: str, amounts: Mapping[str, int]) -> Asked:
@@ -111,12 +118,16 @@ def with_host(asked: Asked, aggregate: str, amounts: Mapping[str, int]) -> Asked
     found = [each for each in asked.snapshot.aggregates if each.name == aggregate]
     grown = replace(found[0], hosts=(*found[0].hosts, host)) if found else Aggregate(aggregate, (host,))
     rest = tuple(each for each in asked.snapshot.aggregates if each.name != aggregate)
-    return Asked(replace(asked.snapshot, aggregates=(*rest, grown)), asked.cls)
+    return _with(asked, aggregates=(*rest, grown))
 
 
 def _with_class(asked: Asked, cls: Class) -> Asked:
     rest = tuple(each for each in asked.snapshot.classes if each.id != ASKED)
-    return Asked(replace(asked.snapshot, classes=(*rest, cls)), cls)
+    return replace(_with(asked, classes=(*rest, cls)), cls=cls)
+
+
+def _with(asked: Asked, **changed: Any) -> Asked:
+    return replace(asked, snapshot=replace(asked.snapshot, **changed))
 
 
 def _freed(host: Host, more: Mapping[str, int]) -> Host:

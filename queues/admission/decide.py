@@ -83,7 +83,7 @@ class Round:
         lines = Lines(hopeful, self.share)
         self._keep_reservation(lines)
         more = False
-        while (found := lines.next()) is not None:
+        while (found := self._next(lines)) is not None:
             cls, head = found
             if len(self.admitted) == most:
                 more = True
@@ -103,6 +103,9 @@ class Round:
             if lines.waits(cls):
                 self.verdicts[cls.id] = self._afterwards(cls, lines.head(cls))
         return Decision(tuple(self.admitted), {**hopeless, **self.verdicts}, self.reservation, more)
+
+    def _next(self, lines: Lines) -> tuple[Class, Head] | None:
+        return lines.next()
 
     def _afterwards(self, cls: Class, head: Head) -> Verdict:
         """Why it waits, when what was admitted or reserved after it was looked at counts, too."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -21,10 +22,10 @@ from workers.callbacks import outbox
 
 log = structlog.get_logger(__name__)
 
-#: A look that cannot have the type's lock for so long is left to the next one, in ms.
-_LOCK_MS: Final = 5000
-#: SQLSTATE of a lock that could not be had in time, and of a deadlock that was ended: nothing was kept.
-_HELD_UP: Final = {"55P03", "40P01"}
+#: A look that cannot have the type's lock for so long is left to the next one, in ms: while it waits, changes
+#: of the type wait behind it. Each time twice as long as before, from the first to the last of these: so long
+#: changes that follow one another keep nobody from being admitted for ever.
+_PATIENCE_MS: Final = (1000, 4000)
 #: Rounds of one look: more than this waits for the next one, so that no type keeps the others waiting.
 _ROUNDS: Final = 50
 
@@ -37,7 +38,7 @@ _TYPES: Final = """
 _ADMITTED: Final = """
     SELECT e.id, e.data, e.request_id, q.type, e.owner_id, e.callback, e.deliverable, q.tenant_id
     FROM queues_entry e JOIN queues_queue q ON q.id = e.queue_id
-    WHERE e.id = ANY(%s) AND e.status = 'queued'
+    WHERE e.id = ANY(%s) AND e.status = 'queued' FOR NO KEY UPDATE OF e SKIP LOCKED
 """
 #: A microsecond each from one moment on: their order is kept where they are listed by admission.
 _RUN: Final = """
@@ -52,51 +53,78 @@ _LEAVE: Final = """
     FROM unnest(%s::bigint[], %s::int[]) AS n(id, count) WHERE c.id = n.id
 """
 _UNRESERVE: Final = """
-    UPDATE queues_entry e SET reserved = '', reserved_at = NULL FROM queues_queue q
-    WHERE q.id = e.queue_id AND q.type = %s AND e.reserved <> '' AND e.id <> %s
+    UPDATE queues_entry SET reserved = '', reserved_at = NULL WHERE id IN (
+        SELECT e.id FROM queues_entry e JOIN queues_queue q ON q.id = e.queue_id
+        WHERE q.type = %s AND e.reserved <> '' AND e.id <> %s FOR NO KEY UPDATE OF e SKIP LOCKED)
 """
 _RESERVE: Final = """
-    UPDATE queues_entry SET reserved = %s, reserved_at = clock_timestamp() WHERE id = %s AND reserved <> %s
+    UPDATE queues_entry SET reserved = %s, reserved_at = clock_timestamp() WHERE id IN (
+        SELECT id FROM queues_entry WHERE id = %s AND reserved <> %s FOR NO KEY UPDATE SKIP LOCKED)
 """
+
+#: Types whose lock could not be had -> how long the next look waits for it, in ms. Of this process.
+_patience: dict[str, int] = {}
 
 
 def look_at_all() -> int:
-    """Look at every type of which something waits; returns how many entries were admitted."""
+    """Look at every type of which something waits; returns how many entries were admitted.
+
+    A type whose lock somebody has comes after all others: it alone is waited for.
+    """
     with connection.cursor() as cursor:
         cursor.execute(_TYPES)
         kinds = [row[0] for row in cursor.fetchall()]
-    return sum(look(kind) for kind in kinds)
+    found = {kind: _look(kind, 0) for kind in kinds}
+    late = [kind for kind, count in found.items() if count is None]
+    return sum(count or 0 for count in found.values()) + sum(look(kind) for kind in late)
 
 
 def look(kind: str) -> int:
     """Admit what can be admitted of a type, in rounds of one commit each; returns how many entries."""
+    patience = _patience.get(kind, _PATIENCE_MS[0])
+    found = _look(kind, patience)
+    if found is None:
+        # Somebody stands still with the type's lock; Postgres ends such a one (queues.locks).
+        _patience[kind] = min(2 * patience, _PATIENCE_MS[1])
+        log.warning("queues.look_held_up", type=kind, ms=patience)
+        return 0
+    return found
+
+
+def _look(kind: str, patience_ms: int) -> int | None:
+    """The same, waiting for so long (0: not at all). None: the lock could not be had, nobody was admitted."""
     count = 0
-    for _ in range(_ROUNDS):
+    for number in range(_ROUNDS):
         try:
-            decision = _round(kind)
+            decision = _round(kind, patience_ms)
         except (IntegrityError, booking.Overbooked) as error:
             # Only a change of capacity behind the lock's back can do this. Nothing was kept: again later.
             log.warning("queues.booking_refused", type=kind, error=str(error))
             break
         except OperationalError as error:
-            if getattr(error.__cause__, "pgcode", None) not in _HELD_UP:
+            if getattr(error.__cause__, "pgcode", None) not in locks.HELD_UP:
                 raise
-            # Somebody stands still with the type's lock: the other types are looked at all the same.
-            log.warning("queues.look_held_up", type=kind, error=str(error))
-            break
+            log.info("queues.lock_refused", type=kind, error=str(error))
+            decision = None
+        if decision is None:
+            return count if number else None
         count += len(decision.admitted)
         if not decision.more:
             break
+    _patience.pop(kind, None)
     return count
 
 
-def _round(kind: str) -> Decision:
+def _round(kind: str, patience_ms: int) -> Decision | None:
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{_LOCK_MS}ms"])
-        locks.alone(cursor, kind)
+        cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{patience_ms or _PATIENCE_MS[0]}ms"])
+        if patience_ms:
+            locks.alone(cursor, kind)
+        elif not locks.alone_at_once(cursor, kind):
+            return None
         seen = snapshot.read(cursor, kind)
-        decision = decide(seen)
-        _admit(cursor, decision.admitted)
+        decision, rows = _decided(cursor, seen)
+        _admit(cursor, decision.admitted, rows)
         _keep_reservation(cursor, kind, seen, decision)
         _set_aside(cursor, decision)
     if decision.admitted:
@@ -104,11 +132,37 @@ def _round(kind: str) -> Decision:
     return decision
 
 
-def _admit(cursor: CursorWrapper, admitted: tuple[Admission, ...]) -> None:
+def _decided(cursor: CursorWrapper, seen: Snapshot) -> tuple[Decision, dict[int, tuple[Any, ...]]]:
+    """The decision and the rows of those that it admits, locked.
+
+    An entry whose row somebody holds who has not the type's lock (a session of psql, say) is waited for by
+    nobody: it is decided as if it were not there, until a later look finds it free.
+    """
+    while True:
+        decision = decide(seen)
+        wanted = {each.entry for each in decision.admitted}
+        if not wanted:
+            return decision, {}
+        cursor.execute(_ADMITTED, [sorted(wanted)])
+        rows = {row[0]: row for row in cursor.fetchall()}
+        if not (held := wanted - rows.keys()):
+            return decision, rows
+        log.warning("queues.entries_held", entries=sorted(held))
+        seen = _but(seen, held)
+
+
+def _but(seen: Snapshot, held: set[int]) -> Snapshot:
+    left = []
+    for each in seen.classes:
+        heads = tuple(head for head in each.heads if head.id not in held)
+        if heads:
+            left.append(replace(each, heads=heads, count=each.count - len(each.heads) + len(heads)))
+    return replace(seen, classes=tuple(left))
+
+
+def _admit(cursor: CursorWrapper, admitted: tuple[Admission, ...], rows: dict[int, tuple[Any, ...]]) -> None:
     if not admitted:
         return
-    cursor.execute(_ADMITTED, [[each.entry for each in admitted]])
-    rows = {row[0]: row for row in cursor.fetchall()}
     changed: list[tuple[int, str, str, int]] = []
     owed: list[tuple[Any, ...]] = []
     for turn, each in enumerate(admitted):

@@ -13,7 +13,7 @@ from typing import Any, Final
 from queues.admission import asked as what
 from queues.admission import packing
 from queues.admission.asked import Asked, host_for, size_text
-from queues.admission.decide import Aggregate, Decision, Level, Verdict
+from queues.admission.decide import Aggregate, Level, Verdict
 from queues.needs import shown, total
 
 #: Running entries whose end is tried, and suggestions that are enough.
@@ -50,9 +50,9 @@ class Reason:
 Name = Callable[[int], str | None]
 
 
-def reason(asked: Asked, decision: Decision, name: Name, holders: Sequence[Holder]) -> Reason:
+def reason(asked: Asked, name: Name, holders: Sequence[Holder]) -> Reason:
     """The reason why the entry waits, with the suggestions that were tried."""
-    verdict = asked.verdict(decision)
+    verdict = asked.verdict(asked.decision)
     found = _WORDS[verdict.level](asked, verdict, name)
     if verdict.level in (Level.BEHIND, Level.NO_CAPACITY, Level.NEVER_FITS):
         found.conditions = conditions(asked, verdict)
@@ -233,7 +233,7 @@ def _behind(asked: Asked, verdict: Verdict, name: Name) -> Reason:
             f"{who} is before it and waits for the same capacity; in this queue nobody passes (policy strict)"
         )
     else:
-        kept = asked.decided().reservation
+        kept = asked.decision.reservation
         aggregate = kept.aggregate if kept else "an aggregate"
         text = f"{aggregate} is kept for {who}, the first in line, until there is enough for it"
     return Reason("behind", text, blocked_by=[blocker] if blocker is not None else [])
@@ -242,7 +242,7 @@ def _behind(asked: Asked, verdict: Verdict, name: Name) -> Reason:
 def _no_capacity(asked: Asked, verdict: Verdict, name: Name) -> Reason:
     found = conditions(asked, verdict)
     text = "; ".join(f"{each['satisfied']} of {each['of']} {each['condition']}" for each in found)
-    kept = asked.decided().reservation
+    kept = asked.decision.reservation
     if kept is not None and kept.entry == asked.head.id:
         text += f". {kept.aggregate} is kept for it: nobody else takes what becomes free there"
     return Reason("no_capacity", text)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from queues import locks
@@ -23,6 +23,8 @@ log = structlog.get_logger(__name__)
 
 #: Entries of one look.
 _MOST: Final = 500
+#: How long the end of one may wait for locks, in ms.
+_PATIENCE_MS: Final = 250
 
 _UNTOLD: Final = """
     SELECT e.id, q.type, CASE
@@ -41,7 +43,9 @@ _TOLD: Final = """
         hold_ends_at = CASE WHEN coalesce(p.provider, 'pools') <> 'pools'
             THEN coalesce(c.delivered_at, clock_timestamp()) + %s * interval '1 second' END
     FROM workers_callback c, queues_queue q LEFT JOIN queues_typepolicy p ON p.type = q.type
-    WHERE e.id = ANY(%s) AND e.status = 'running' AND e.told_at IS NULL AND q.id = e.queue_id
+    WHERE e.id IN (SELECT id FROM queues_entry WHERE id = ANY(%s) AND status = 'running' AND told_at IS NULL
+            FOR NO KEY UPDATE SKIP LOCKED)
+        AND q.id = e.queue_id
         AND c.owner_kind = 'entry' AND c.owner_id = e.id::text AND c.sequence = 1
 """
 _FAIL: Final = """
@@ -65,15 +69,25 @@ def settle() -> dict[str, int]:
 
 
 def _fail(entry: int, kind: str, why: str) -> int:
-    """End an entry whose client cannot be told; 0 when something else has ended or told it meanwhile."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        if not _locked(cursor, entry, kind):
-            return 0
-        cursor.execute(_FAIL, [why, entry])
-        if not cursor.rowcount:
-            return 0
-        booking.give_back(cursor, [entry])
-        doorbell.ring_duties_after_commit()
+    """End an entry whose client cannot be told; 0 when something else has ended or told it meanwhile.
+
+    Also 0 when somebody holds its queue: the next look has it, and those of other queues do not wait.
+    """
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{_PATIENCE_MS}ms"])
+            if not _locked(cursor, entry, kind):
+                return 0
+            cursor.execute(_FAIL, [why, entry])
+            if not cursor.rowcount:
+                return 0
+            booking.give_back(cursor, [entry])
+            doorbell.ring_duties_after_commit()
+    except OperationalError as error:
+        if getattr(error.__cause__, "pgcode", None) not in locks.HELD_UP:
+            raise
+        log.warning("queues.settling_held_up", entry=entry, type=kind, error=str(error))
+        return 0
     log.warning("queues.entry_failed", entry=entry, type=kind, why=why)
     return 1
 

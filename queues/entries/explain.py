@@ -73,14 +73,13 @@ def explain(tenant_id: int, kind: str, request_id: str) -> dict[str, Any]:
 
 def _waiting(cursor: CursorWrapper, entry: Entry, kind: str, seen: Snapshot) -> dict[str, Any]:
     asked = ask(seen, entry.waiting_class_id, Head(entry.pk, entry.priority, entry.tie))
-    decision = asked.decided()
     holders, since = _holders(cursor, entry.queue_id)
     mine = {head.id for each in seen.classes if each.queue == entry.queue_id for head in each.heads}
-    verdict = asked.verdict(decision)
+    verdict = asked.verdict(asked.decision)
     names: dict[int, str] = {}
     if verdict.blocked_by in mine:
         names = dict(Entry.objects.filter(pk=verdict.blocked_by).values_list("pk", "request_id"))
-    found = reasons.reason(asked, decision, names.get, holders)
+    found = reasons.reason(asked, names.get, holders)
     if verdict.level == Level.EVALUATING and not _somebody_looks(cursor):
         found = reasons.Reason(
             "no_worker", "no worker looks at the queues now", remedy="start manage.py node"
@@ -91,9 +90,15 @@ def _waiting(cursor: CursorWrapper, entry: Entry, kind: str, seen: Snapshot) -> 
         if entry.reserved and entry.reserved_at
         else None
     )
+    estimate = estimates.of(cursor, kind, asked, (timezone.now() - entry.created_at).total_seconds())
+    bound = estimates.bound_of(cursor, kind, asked) if verdict.level == Level.NO_CAPACITY else None
+    if bound is not None:
+        found.message += f". {bound.text()}"
+        estimate = _within(estimate, bound.shown().get("bound_s"))
     return {
         **_base(entry),
-        "estimate": estimates.of(cursor, kind, asked, (timezone.now() - entry.created_at).total_seconds()),
+        "estimate": estimate,
+        "bound": bound.shown() if bound else None,
         "reasons": [{"level": str(verdict.level), **asdict(found)}],
         "position": position,
         "approximate": seen.approximate or position is None,
@@ -111,6 +116,14 @@ def _waiting(cursor: CursorWrapper, entry: Entry, kind: str, seen: Snapshot) -> 
             "others": _others_hold(cursor, entry.queue_id, kind),
         },
     }
+
+
+def _within(estimate: dict[str, Any], seconds: float | None) -> dict[str, Any]:
+    """No guess is later than what is certain."""
+    if seconds is None:
+        return estimate
+    most = round(seconds, 1)
+    return {key: min(value, most) if key in ("p50_s", "p90_s") else value for key, value in estimate.items()}
 
 
 def _somebody_looks(cursor: CursorWrapper) -> bool:

@@ -88,6 +88,7 @@ EXPLANATION_EXAMPLE: Final[dict[str, Any]] = {
     "approximate": False,
     "ahead": {"own": [], "own_count": 0, "more": False, "others_waiting": 0},
     "reserved": None,
+    "bound": None,
     "running": {"own": [], "others": {}},
 }
 

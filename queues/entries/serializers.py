@@ -103,6 +103,16 @@ class QueueReasonSerializer(ExplanationReasonSerializer):
     suggestions = serializers.ListField(child=serializers.DictField(), required=False)
 
 
+class QueueBoundSerializer(serializers.Serializer[object]):
+    """Best effort, of the head: within how many seconds it starts, or why nobody knows."""
+
+    aggregate = serializers.CharField(help_text="Kept for it: nobody else takes what becomes free there.")
+    bound_s = serializers.FloatField(
+        required=False, help_text="If what runs there ends within the duration that it declared."
+    )
+    unknown = serializers.CharField(required=False)
+
+
 class QueueExplanationSerializer(serializers.Serializer[object]):
     """Why a request is where it is, the strongest reason first."""
 
@@ -116,6 +126,7 @@ class QueueExplanationSerializer(serializers.Serializer[object]):
     approximate = serializers.BooleanField(required=False)
     ahead = serializers.DictField(required=False, help_text="Who is before it, and how many.")
     reserved = serializers.DictField(required=False, allow_null=True, help_text="What is kept free for it.")
+    bound = QueueBoundSerializer(required=False, allow_null=True)
     running = serializers.DictField(required=False, help_text="Who holds what it waits for.")
 
 

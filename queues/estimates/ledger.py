@@ -89,7 +89,8 @@ def settle(cursor: CursorWrapper) -> int:
     cursor.execute(_OPEN, [OPEN])
     known: list[tuple[Any, ...]] = []
     gone: list[int] = []
-    #: Type -> when it became known (s after it was told), and whether it was missed.
+    #: Type of which something became known -> of each forecast, when (s after it was told), and whether it
+    #: was missed.
     learned: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for entry, kind, p90, raw, missed, withdrawn, admitted_at, waited, age in cursor.fetchall():
         if admitted_at is None and withdrawn:
@@ -97,9 +98,10 @@ def settle(cursor: CursorWrapper) -> int:
         elif admitted_at is not None or (missed is None and age > p90):
             over = bool(missed) or (age if waited is None else waited) > p90
             known.append((entry, over, None if waited is None else max(0.0, waited), admitted_at))
+            news = learned[kind]
             if missed is None and raw:
                 # The oldest news first.
-                learned[kind].append((age - (p90 if over else waited or 0.0), over))
+                news.append((age - (p90 if over else waited or 0.0), over))
     if gone:
         cursor.execute("DELETE FROM queues_told WHERE entry_id = ANY(%s)", [gone])
     if known:

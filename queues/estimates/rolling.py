@@ -30,10 +30,16 @@ class Rolling(Round):
 
     def goes_somewhere(self, cls: Class) -> bool:
         """Whether time alone may admit it: it is neither too large nor beyond its owner's whole quota."""
+        return bool(self._candidates(cls)) and self._within_quota(cls)
+
+    def may_be_head(self, cls: Class) -> bool:
+        """Whether an aggregate may be kept for it, once its owner's quota suffices."""
+        return bool(self._bounded(cls)) and self._within_quota(cls)
+
+    def _within_quota(self, cls: Class) -> bool:
+        """Whether its owner may hold it at all."""
         quota = self.snapshot.quotas.get((cls.queue, cls.owner), {})
-        return bool(self._candidates(cls)) and all(
-            amount <= quota.get(name, amount) for name, amount in total(cls.need).items()
-        )
+        return all(amount <= quota.get(name, amount) for name, amount in total(cls.need).items())
 
     def alike(self, classes: Sequence[Class]) -> bool:
         """Whether all of them could go to the same aggregates, and no quota sets anybody aside."""

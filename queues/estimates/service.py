@@ -12,6 +12,7 @@ from collections import Counter
 from typing import Any, Final
 
 import structlog
+from django.conf import settings
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
@@ -19,9 +20,11 @@ from queues.admission import snapshot
 from queues.admission.asked import Asked, ask
 from queues.admission.decide import Head, Snapshot
 from queues.estimates import calibration, ledger, stored
+from queues.estimates.bound import Bound, bound, kept_for
 from queues.estimates.estimate import Estimate, Unknown, estimate
 from queues.estimates.forward import Running
 from queues.estimates.runtimes import Ended, RunTimes
+from queues.models import TypePolicy
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +46,18 @@ def of(cursor: CursorWrapper, kind: str, asked: Asked, waited: float) -> dict[st
     ``waited``: for how long it has, in s.
     """
     return Facts(cursor, kind, asked.snapshot).estimate(asked, waited).shown()
+
+
+def bound_of(cursor: CursorWrapper, kind: str, asked: Asked) -> Bound | None:
+    """By when the head of a best-effort queue starts at the latest; None: nothing is kept for the entry."""
+    kept = kept_for(asked)
+    if kept is None:
+        return None
+    runs = stored.running(cursor, kind, asked.snapshot, kept.aggregate)
+    if len(runs) == stored.RUNNING:
+        return Bound(kept.aggregate, None, f"{stored.RUNNING} or more run there")
+    provider = TypePolicy.objects.filter(type=kind).values_list("provider", flat=True).first() or "pools"
+    return bound(asked, runs, settings.GANTRY_QUEUE_LOOK_S, outside="" if provider == "pools" else provider)
 
 
 def accuracy(kind: str) -> dict[str, Any]:

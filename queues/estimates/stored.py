@@ -32,10 +32,11 @@ _RUNNING: Final = """
     SELECT e.id, e.queue_id, e.owner_id, c.needs, extract(epoch FROM now() - e.admitted_at)::float8,
         e.aggregate, CASE WHEN e.data LIKE '%%"duration"%%' THEN e.data END
     FROM queues_queue q CROSS JOIN LATERAL (
-        SELECT * FROM queues_entry r WHERE r.queue_id = q.id AND r.status = 'running'
-        ORDER BY r.admitted_at, r.id LIMIT %s) e
+        SELECT * FROM queues_entry r
+        WHERE r.queue_id = q.id AND r.status = 'running' AND (%(where)s = '' OR r.aggregate = %(where)s)
+        ORDER BY r.admitted_at, r.id LIMIT %(most)s) e
     JOIN queues_waitingclass c ON c.id = e.waiting_class_id
-    WHERE q.type = %s ORDER BY e.admitted_at LIMIT %s
+    WHERE q.type = %(type)s ORDER BY e.admitted_at LIMIT %(most)s
 """
 _HOLDS: Final = """
     SELECT b.entry_id, r.host_id, r.name, b.amount
@@ -70,9 +71,9 @@ def past(cursor: CursorWrapper, kind: str) -> list[Ended]:
     return [Ended(owner, need_from(needs), waited, ran) for owner, needs, waited, ran in cursor.fetchall()]
 
 
-def running(cursor: CursorWrapper, kind: str, seen: Snapshot) -> list[Running]:
-    """What runs of a type, and what of the hosts becomes free with it."""
-    cursor.execute(_RUNNING, [RUNNING, kind, RUNNING])
+def running(cursor: CursorWrapper, kind: str, seen: Snapshot, aggregate: str = "") -> list[Running]:
+    """What runs of a type (in one aggregate; "" = in all), and what of the hosts becomes free with it."""
+    cursor.execute(_RUNNING, {"type": kind, "where": aggregate, "most": RUNNING})
     rows = cursor.fetchall()
     cursor.execute(_HOLDS, [[row[0] for row in rows]])
     held: dict[int, list[tuple[int, str, int]]] = defaultdict(list)

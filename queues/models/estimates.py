@@ -49,5 +49,9 @@ class Calibration(models.Model):
     type = models.CharField(max_length=128, unique=True)
     tilt = models.FloatField(db_default=0.0)
 
+    class Meta:
+        verbose_name = "accuracy of estimates"
+        verbose_name_plural = "accuracy of estimates"
+
     def __str__(self) -> str:
         return f"{self.type}: {self.tilt:+.2f}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+import structlog
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
@@ -43,6 +44,7 @@ _ALL: Final = Sight(0, True)
 
 def declare_pool(kind: str, wanted: PoolRequest) -> tuple[bool, PoolFacts]:
     """Declare an aggregate or replace it; (is it new?, as it is now). Conflict: its provider is another."""
+    structlog.contextvars.bind_contextvars(aggregate=wanted.aggregate)  # for the audit log
     with transaction.atomic(), connection.cursor() as cursor:
         _check_declared(cursor, kind)
         new = pools.declare(kind, wanted.aggregate, wanted.hosts, wanted.tenants)
@@ -132,6 +134,7 @@ def remove_quotas(tenant_id: int, kind: str, owner_id: str) -> OwnerFacts:
 
 def set_one_quota(queue: Queue, owner_id: str, resource: str, amount: int | None) -> None:
     """Change the quota of one resource alone; None = no quota."""
+    structlog.contextvars.bind_contextvars(owner_id=owner_id)  # for the audit log
     with transaction.atomic(), connection.cursor() as cursor:
         queue_id = _queue(cursor, queue.tenant_id, queue.type)
         if amount is None:

@@ -56,7 +56,7 @@ def _throughput(swift: Swift, url: str, folder: Path, *, rounds: int, size: int)
             key=KEY,
             tenant="test",
             authurl=f"{swift.url}/auth/v1.0",
-            cm="cp {input_file[0]} {output_file}",
+            cm="mv {input_file[0]} {output_file}",
             input_file=f"{box}/in",
             output_file=f"{box}/ours",
         )

@@ -41,11 +41,15 @@ _NEEDED = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
 }
-#: The first process of an engine's namespaces: reaps what is orphaned, ends with its standard input.
+#: The first process of an engine's namespaces: reaps what is orphaned, ends with its standard input. $1: a
+#: folder for a file system in memory, which is gone with the namespaces; or nothing.
 _KEEP = """
 umount /sys/fs/cgroup/unified 2>/dev/null
+[ -z "$1" ] || mount -t tmpfs -o mode=0710 tmpfs "$1" || exit
 mount -t tmpfs tmpfs /run && busybox ip link set lo up && exec docker-init -- cat
 """
+#: An engine's data are in memory where so much is free: the images of a deployment take less than one.
+_ROOMY_GIB = 8
 
 
 class Engine:
@@ -137,11 +141,13 @@ class Engine:
 
     def _make_namespaces(self) -> None:
         self.folder.mkdir(mode=0o700, exist_ok=True)
+        self._data.mkdir(mode=0o710, exist_ok=True)
         with (self.folder / "keeper.log").open("wb") as log:
             self._unshare = subprocess.Popen(
                 [
                     *("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"),
-                    *("--propagation", "private", "sh", "-c", _KEEP),
+                    *("--propagation", "private", "sh", "-c", _KEEP, "sh"),
+                    str(self._data) if _free_gib() > _ROOMY_GIB else "",
                 ],
                 env=_ENV,
                 stdin=subprocess.PIPE,
@@ -334,6 +340,11 @@ class Engine:
 
 def _which(program: str) -> str | None:
     return shutil.which(program, path=_ENV["PATH"])
+
+
+def _free_gib() -> float:
+    found = re.search(rb"MemAvailable: *(\d+) kB", _read(Path("/proc/meminfo")))
+    return int(found[1]) / 2**20 if found else 0.0
 
 
 def _read(path: Path) -> bytes:

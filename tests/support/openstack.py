@@ -1,7 +1,7 @@
 """Keystone and Placement as they come from PyPI, with SQLite on loopback, filled through their own APIs.
 
-They (and Swift: swift.py) live in an environment of their own, tests/support/openstack.txt, made once for this
-machine and account below the folder for temporary files, with databases that are ready to be copied.
+They (and Swift: swift.py) live in an environment of their own, tests/support/openstack.txt, made once for
+this machine and account below the folder for temporary files, with databases that are ready to be copied.
 """
 
 from __future__ import annotations
@@ -186,6 +186,12 @@ class Cloud:
     def endpoint(self, kind: str, url: str) -> None:
         """A service in the catalog, its public address only."""
         self._catalog(kind, url, "public")
+
+    def new_password(self, name: str, password: str) -> None:
+        """An administrator gives a user another password: the tokens of the old one are revoked."""
+        found = self._identity.get("/users", params={"name": name}).raise_for_status().json()
+        body = {"user": {"password": password}}
+        self._identity.patch(f"/users/{found['users'][0]['id']}", json=body).raise_for_status()
 
     def _user(self, name: str, password: str, role: str) -> None:
         user = self._made("/users", user={"name": name, "password": password, "domain_id": "default"})

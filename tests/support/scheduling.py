@@ -1,9 +1,10 @@
 """Hands out tests to the workers of pytest-xdist pass by pass (tests.support.passes).
 
-A pass begins when the last test of the one before it has ended. In passes 1 and 2 a worker takes a file;
-when none is left, it takes half of what is left of somebody else's, so that nobody waits for the longest.
-In pass 3 it takes a test. Pass 4 has one worker. Unlike xdist's own this one gives no test twice: the
-one that a worker died of has failed, and the rest of what that worker had goes to the others.
+In passes 1 and 2 a worker takes a file; when none is left, it takes half of what is left of somebody
+else's. When there is nothing to take either, it begins with the next pass: nobody waits for the longest. In
+pass 3 it takes a test. Pass 4 begins when everything else has ended, and has one worker. Unlike xdist's own
+this one gives no test twice: the one that a worker died of has failed, and the rest of what that worker had
+goes to the others.
 
 A worker begins a test when it knows the next one. The last item of every worker's list is a barrier, which
 does nothing: it follows where nothing else is known yet.
@@ -148,12 +149,15 @@ class PassScheduling:
         for node in ready[:1] if self._pass == ALONE else ready:
             self._fill(node)
 
+    @property
+    def _depth(self) -> int:
+        return 3 if self._pass == PURE else 1 if self._pass in (FAULTS, ALONE) else 2
+
     def _fill(self, node: Any) -> None:
         """Tell a worker of so many tests that it never waits for us, and of no more than that."""
         hands = self._hands[node]
-        depth = 3 if self._pass == PURE else 1 if self._pass in (FAULTS, ALONE) else 2
         more: list[int] = []
-        while self._unfinished(hands) < depth and self._take(hands):
+        while self._unfinished(hands) < self._depth and self._take(hands):
             more.append(hands.group.tests.popleft())
             hands.told.append(more[-1])
         if self._unfinished(hands) == 1 and hands.told[-1] != self._barrier:
@@ -176,4 +180,7 @@ class PassScheduling:
         half = (len(largest.tests) + 1) // 2
         hands.group = _Group(deque(largest.tests.pop() for _ in range(half)), whole=False)
         hands.group.tests.reverse()
-        return bool(half)
+        if half or self._unfinished(hands) or not self._later or self._later[0][0] == ALONE:
+            return bool(half)
+        self._pass, self._queue = self._later.popleft()
+        return self._take(hands)

@@ -11,6 +11,7 @@ import atexit
 import os
 import secrets
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,20 +22,30 @@ from cryptography.fernet import Fernet
 from config.local.servers import EmbeddedPostgres, EmbeddedRedis
 from tests.support import remains
 
+_MEMORY = Path("/dev/shm")
+#: Bytes. Each worker's database takes 100 MB.
+_ROOM = 4 * 2**30
 #: Short, because unix sockets below it have short names.
 SESSION = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
 SESSION.chmod(0o711)
-POSTGRES = EmbeddedPostgres(SESSION / "pg")
+#: Of Postgres: in memory where there is room. A sync costs nothing there, and no test is about a power cut.
+POSTGRES_FOLDER = SESSION
+if _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM:
+    POSTGRES_FOLDER = Path(tempfile.mkdtemp(prefix="gt-", dir=_MEMORY))
+    POSTGRES_FOLDER.chmod(0o711)
+POSTGRES = EmbeddedPostgres(POSTGRES_FOLDER / "pg")
 REDIS = EmbeddedRedis(SESSION / "redis")
 
 
 def _stop_servers() -> None:
     REDIS.kill()
     POSTGRES.stop("immediate")
-    shutil.rmtree(SESSION, ignore_errors=True)
+    for folder in (SESSION, POSTGRES_FOLDER):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _start_servers() -> None:
+    remains.also(SESSION, POSTGRES_FOLDER)
     remains.end_with_me(SESSION)
     POSTGRES.start()
     REDIS.start()
@@ -48,6 +59,14 @@ def _start_servers() -> None:
     )
 
 
+def keep_bytecode() -> None:
+    """Images of containers like to set PYTHONDONTWRITEBYTECODE: every start of a node would then compile all
+    of Gantry again, a quarter of what it costs, and every pytest rewrite all assertions."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+
+
+keep_bytecode()
 atexit.register(_stop_servers)
 
 

@@ -88,7 +88,8 @@ project_name = admin
 user_domain_name = Default
 project_domain_name = Default
 delay_auth_decision = true
-token_cache_time = -1
+cache = swift.cache
+token_cache_time = 2
 [filter:keystoneauth]
 use = egg:swift#keystoneauth
 reseller_prefix = KEY
@@ -134,8 +135,9 @@ class _Memory:
     def set(self, key: str, value: Any, time: float = 0, **_: Any) -> None:
         now = importlib.import_module("time").time()
         # As memcached has it: up to 30 days it is a time span. And as JSON makes of it: lists for tuples.
+        # Keystone's middleware gives octets.
         ends = 0.0 if not time else float(time) if time > 30 * 86400 else now + time
-        self._kept[key] = (ends, json.loads(json.dumps(value)))
+        self._kept[key] = (ends, value if isinstance(value, bytes) else json.loads(json.dumps(value)))
 
     def delete(self, key: str, **_: Any) -> None:
         self._kept.pop(key, None)

@@ -33,6 +33,8 @@ MAX_REDIRECTS: Final = 5
 #: Of a name with more addresses than these the first are tried.
 MAX_ADDRESSES: Final = 8
 CONNECT_S: Final = 10.0
+#: No timeout of the system is longer than that, and none may be infinite.
+_LONGEST_S: Final = 86400.0
 #: How often a wait looks whether it is still wanted.
 SLICE_S: Final = 0.5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -48,7 +50,7 @@ class AddressFailed(EngineError):
 
 @dataclass
 class Deadline:
-    """How long a request may take as a whole, and how long without a byte, in seconds.
+    """How long a request may take as a whole (inf: no matter), and how long without a byte, in seconds.
 
     ``tick`` is called at least every half second while waiting; what it raises ends the request.
     """
@@ -67,7 +69,7 @@ class Deadline:
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"it took longer than {self.total_s:g} s")
-        return left
+        return min(left, _LONGEST_S)
 
 
 def system_resolver(host: str) -> list[str]:

@@ -50,6 +50,8 @@ class _Patient(socket.socket):
 
     deadline: Deadline
     target: Target
+    #: A request was given up in its middle: what comes next would be taken for the rest of it.
+    half_sent = False
 
     def settimeout(self, value: float | None) -> None:
         super().settimeout(SLICE_S)
@@ -71,18 +73,29 @@ class _Patient(socket.socket):
     def send(self, data: Any, flags: int = 0) -> int:
         """OSErrors of the connection go through: urllib3 then looks for an answer that came early."""
         try:
-            return self._patiently("nothing was taken", lambda: super(_Patient, self).send(data, flags))
+            return self._patiently("nothing was taken", lambda: self._taken(data, flags))
         except TimeoutError:
             with told(self.target):
                 raise
+
+    def _taken(self, data: Any, flags: int) -> int:
+        try:
+            return super().send(data, flags)
+        except TimeoutError:
+            self._give_up_when_answered()
+            raise
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         with memoryview(data) as view, view.cast("B") as octets:
             sent = 0
             while sent < len(octets):
-                if self._answered():
-                    raise BrokenPipeError(errno.EPIPE, "the answer came before the end of the request")
+                self._give_up_when_answered()
                 sent += self.send(octets[sent : sent + _MOST_SENT], flags)
+
+    def _give_up_when_answered(self) -> None:
+        if self._answered():
+            self.half_sent = True
+            raise BrokenPipeError(errno.EPIPE, "the answer came before the end of the request")
 
     def _answered(self) -> bool:
         """Has the other side said something (or left) while a request is being sent to it?
@@ -197,6 +210,11 @@ class _Way:
 class _Plain(HTTPConnection):
     way: _Way
 
+    @property
+    def is_connected(self) -> bool:
+        """May the pool use it for another request?"""
+        return not getattr(self.sock, "half_sent", True) and super().is_connected
+
     def connect(self) -> None:
         self.sock = self.way.to("http", self.host, self.port)
 
@@ -219,6 +237,7 @@ class _Adapter(HTTPAdapter):
     def init_poolmanager(self, connections: int, maxsize: int, block: bool = False, **more: Any) -> None:
         plain = type("Plain", (_Plain,), {"way": self._way})
         secure = type("Secure", (_Secure,), {"way": self._way})
+        more["blocksize"] = _MOST_SENT  # of a file that is sent
         self.poolmanager = PoolManager(num_pools=connections, maxsize=maxsize, block=block, **more)
         self.poolmanager.pool_classes_by_scheme = {
             "http": type("PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),

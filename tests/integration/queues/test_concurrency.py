@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 from django.db import connection
 
+from queues import needs, pools
+from queues.admission.look import look
 from queues.models import Entry, Queue, WaitingClass
 from tests.contracts.queues.conftest import BODY, Api, admit, data, held, member
+from tests.support import seeds
 from tests.support.waiting import limit
 from workers.tenants import identity
 
@@ -46,10 +49,13 @@ def at_once(count: int, work: Callable[[Api, int], None], api: Api) -> None:
     assert not errors, errors[0]
 
 
-def test_creates_have_different_numbers_and_their_order(api: Api) -> None:
+@pytest.mark.parametrize("each", [10, pytest.param(50, marks=pytest.mark.long)])
+def test_creates_have_different_numbers_and_their_order(api: Api, each: int) -> None:
+    """Twenty clients. Catches a number given twice, and an admission in another order than the list's."""
+
     def create(mine: Api, number: int) -> None:
         last = 0
-        for index in range(10):
+        for index in range(each):
             entry = mine.create(f"n{number}-{index}", owner_id=f"o{number % 3}")
             assert entry["Priority"] > last
             last = entry["Priority"]
@@ -57,14 +63,23 @@ def test_creates_have_different_numbers_and_their_order(api: Api) -> None:
     at_once(20, create, api)
     listed = data(api.get("/v1/vm/"))
     numbers = [entry["Priority"] for entry in listed]
-    assert len(listed) == 200
+    assert len(listed) == 20 * each
     assert numbers == sorted(set(numbers))
     assert Queue.objects.get().highest == numbers[-1]
     assert sorted(WaitingClass.objects.values_list("owner_id", "waiting")) == [
-        ("o0", 70),
-        ("o1", 70),
-        ("o2", 60),
+        ("o0", 7 * each),
+        ("o1", 7 * each),
+        ("o2", 6 * each),
     ]
+    # Seven run at once; then one after the other ends, whoever it is.
+    pools.declare("vm", "a", [pools.HostAmounts("h", dict.fromkeys(needs.VM, 7 * needs.UNIT), {})])
+    dice, ran = seeds.dice("admission order"), list[str]()
+    while len(ran) < len(listed):
+        assert look("vm") == (1 if ran else 7)
+        running = api.ids("?status=running")
+        ran += [name for name in running if name not in set(ran)]
+        data(api.delete(f"/v1/vm/{dice.choice(running)}"))
+    assert ran == [entry["RequestID"] for entry in listed]
 
 
 def test_one_request_id_and_one_callback_are_given_once(api: Api) -> None:

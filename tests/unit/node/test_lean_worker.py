@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
 
 from tests.support.waiting import limit
 
@@ -79,3 +82,16 @@ def test_a_worker_loads_no_page(program: str, tmp_path: os.PathLike[str]) -> Non
     loaded = set(done.stdout.split())
     assert "workers.node.attempt.runner" in loaded or "workers.callbacks.deliverer" in loaded
     assert loaded.isdisjoint(_PAGES)
+
+
+@pytest.mark.parametrize("command", ["node", "callbacks"])
+def test_garbage_is_collected_once_everything_is_loaded(command: str) -> None:
+    """Catches a worker that never collects any: manage.py starts it without."""
+    gc.disable()
+    try:
+        with pytest.raises(CommandError, match="GANTRY_ROLE"):
+            call_command(command)
+        assert gc.isenabled()
+    finally:
+        gc.enable()
+        gc.unfreeze()

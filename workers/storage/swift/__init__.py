@@ -6,7 +6,8 @@
     names       of segments
     listing     containers and manifests
     reading     a content that is checked while it passes
-    writing     one object, or segments and a manifest
+    writing     an upload as one object
+    segments    an upload in segments, and their manifest
     storage     the protocol of workers.storage.base
 
 Only here is swiftclient imported.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 #: Ends of a path that tell the version; what a client adds to Keystone's is cut off.
 _PATHS: Final = {
-    "1": re.compile(r"/v1(\.0)?$"),
+    "1": re.compile(r"/v?1(\.0)?$"),
     "2": re.compile(r"/v2(\.0)?(/tokens)?$"),
     "3": re.compile(r"/v3(\.\d+)?(/auth/tokens)?$"),
 }
@@ -121,8 +121,9 @@ class Identity:
         from swiftclient.authv1 import PasswordPlugin
 
         user = store.user if ":" in store.user or not store.tenant else f"{store.tenant}:{store.user}"
-        # Bytes: a header's text would have to be Latin-1.
-        plugin: BaseIdentityPlugin = PasswordPlugin(url, user.encode(), store.key.encode())
+        # Headers go out as Latin-1, and the octets are to be UTF-8.
+        user, key = (text.encode().decode("latin-1") for text in (user, store.key))
+        plugin: BaseIdentityPlugin = PasswordPlugin(url, user, key)
         return plugin
 
     def _version(self, session: GuardedSession) -> tuple[str, str]:
@@ -134,6 +135,9 @@ class Identity:
         for version, path in _PATHS.items():
             if match := path.search(base):
                 wanted = wanted or version
+                if wanted == version == "1":
+                    # As it is, since a Swift may have its authentication anywhere; but none knows plain v1.
+                    return wanted, base + ".0" if base.endswith("/v1") else base
                 base = base[: match.start()]
                 break
         else:

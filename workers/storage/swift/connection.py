@@ -59,6 +59,7 @@ class Connection:
         self.session = guarded_session(purpose="swift", deadline=self._deadline, resolver=resolver)
         self._http: Any = None
         self._http_url = ""
+        self._server = "Swift"
 
     def beside(self, tick: Tick) -> Connection:
         """Another one, for another thread, with the same token."""
@@ -72,7 +73,8 @@ class Connection:
         """One of swiftclient's functions; once more with a new token where the token was refused (401)."""
         with self.tick.passing():
             access = self._account.access(self)
-            with errors.told(self.server(access), what):
+            self._server = f"Swift at {parse(access.url).authority}"
+            with errors.told(self._server, what):
                 try:
                     return function(
                         access.url, access.token, *arguments, http_conn=self._connected(access), **named
@@ -87,13 +89,12 @@ class Connection:
 
     def read(self, function: Callable[[], T], what: str) -> T:
         """Read on in an answer that ``call`` has given."""
-        with self.tick.passing(), errors.told(self.server(), what):
+        with self.tick.passing(), errors.told(self._server, what):
             return function()
 
-    def server(self, access: Access | None = None) -> str:
+    def server(self) -> str:
         """For messages."""
-        url = access.url if access else self._http_url
-        return f"Swift at {parse(url).authority}" if url else "Swift"
+        return self._server
 
     def _connected(self, access: Access) -> tuple[Any, Any]:
         """What swiftclient takes for a connection, with our session in it."""

@@ -19,8 +19,10 @@ from swiftclient.exceptions import ClientException
 from workers.storage.base import StorageFailed, Trouble
 from workers.vocabulary.errors import AddressRefused, EngineError, InvalidInput
 
-#: Loggers that show headers, keys in bodies, or paths; with every logger below them.
-_TALKATIVE: Final = ("swiftclient", "keystoneauth", "keystoneauth1", "urllib3", "requests")
+#: Loggers that show headers, and keys in bodies; with every logger below them.
+_TALKATIVE: Final = ("swiftclient", "keystoneauth", "keystoneauth1")
+#: These show paths, as far down as they may: others warn by them, too.
+_CHATTING: Final = ("urllib3", "requests")
 
 _BY_STATUS: Final = {
     401: Trouble.DENIED,
@@ -42,13 +44,21 @@ def _nothing(record: logging.LogRecord) -> bool:
     return False
 
 
+def _warnings(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING
+
+
 def silence() -> None:
     """Keep the SDKs from logging, whatever level the process or an operator sets for them."""
-    known = [name for name in logging.root.manager.loggerDict if name.partition(".")[0] in _TALKATIVE]
-    for name in {*known, *_TALKATIVE}:
-        logger = logging.getLogger(name)
-        if _nothing not in logger.filters:
-            logger.addFilter(_nothing)
+    for top, passes in (
+        *((name, _nothing) for name in _TALKATIVE),
+        *((name, _warnings) for name in _CHATTING),
+    ):
+        below = [name for name in logging.root.manager.loggerDict if name.startswith(f"{top}.")]
+        for name in (top, *below):
+            logger = logging.getLogger(name)
+            if passes not in logger.filters:
+                logger.addFilter(passes)
 
 
 def trouble_of(status: int) -> Trouble:

@@ -13,7 +13,7 @@ from swiftclient.client import delete_object, head_account, head_container, head
 from workers.addresses import system_resolver
 from workers.addresses.http import Resolver
 from workers.storage.base import Stat, StorageFailed, Trouble, Upload
-from workers.storage.swift import listing, names, writing
+from workers.storage.swift import listing, names, segments, writing
 from workers.storage.swift.connection import Account, Connection
 from workers.storage.swift.reading import checksum_of, etag_of, is_segmented, reading
 from workers.vocabulary.staging import Store
@@ -80,11 +80,11 @@ class SwiftStorage:
             upload.moved(upload.size)
             return _stat(before)
         segmented = upload.size > self._segment_bytes
-        segments = []
+        sent: list[listing.Segment] = []
         if segmented:
             if upload.make_container or not self._there(names.segments_of(container)):
                 listing.make_container(self._connection, names.segments_of(container))
-            segments = writing.put_segments(self._connection, container, name, upload, self._segment_bytes)
+            sent = segments.put_segments(self._connection, container, name, upload, self._segment_bytes)
             before = self._before(container, name, upload)  # that took its time
         headers = {
             "Content-Type": writing.content_type_of(upload, name),
@@ -93,7 +93,7 @@ class SwiftStorage:
         if before is not None and is_segmented(before) and _stat(before).mark:
             headers[writing.REPLACES] = _stat(before).mark
         if segmented:
-            writing.put_manifest(self._connection, container, name, upload, segments, headers)
+            segments.put_manifest(self._connection, container, name, upload, sent, headers)
         else:
             writing.put_whole(self._connection, container, name, upload, headers)
         after = self._head(container, name)

@@ -1,41 +1,25 @@
-"""An upload: one object, or segments and a manifest; visible by its last step only, found again by its mark.
+"""An upload as one object: sent with the MD5 that it must have, visible when its last byte has come.
 
-One object is sent with the MD5 that it must have, so that Swift itself refuses (422) what was damaged on the
-way, and what was there before stays. Of segments the MD5 is made while they are sent and compared with the
-answer; the manifest names each with MD5 and size, which Swift compares again.
+Swift itself refuses (422) what was damaged on the way, and what was there before stays.
 """
 
 from __future__ import annotations
 
-import json
 import mimetypes
 import os
-import threading
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import md5
 from typing import Any, Final
 
 from swiftclient.client import put_object
 
 from workers.storage.base import PIECE, StorageFailed, Trouble, Upload
-from workers.storage.swift import listing, names
 from workers.storage.swift.connection import Connection
 
 MARK: Final = "X-Object-Meta-Gantry-Mark"
 #: The mark of the object that was replaced: its segments are ours to remove, also when we died before that.
 REPLACES: Final = "X-Object-Meta-Gantry-Replaces"
-#: Segments that are sent at once.
-AT_ONCE: Final = 2
-#: Swift takes no more in a manifest unless an operator allows it, and no larger objects.
-_MOST_SEGMENTS: Final = 1000
-_LARGEST: Final = 5 * 1024**3
-#: Seconds between two looks at the threads that send.
-_LOOK_S: Final = 0.2
-
-
-class _Stopped(Exception):
-    """Another segment has failed, or nobody wants the upload any more."""
 
 
 class Body:
@@ -82,7 +66,7 @@ class Body:
         return piece
 
 
-def _digest(upload: Upload, start: int, size: int, tick: Callable[[], None]) -> str:
+def digest(upload: Upload, start: int, size: int, tick: Callable[[], None]) -> str:
     """The MD5 of a part of the file."""
     body = Body(upload, start, size, lambda count: tick())
     while body.read(PIECE):
@@ -92,20 +76,20 @@ def _digest(upload: Upload, start: int, size: int, tick: Callable[[], None]) -> 
 
 @dataclass
 class Progress:
-    """Tells ``moved`` of each byte once, whatever is sent twice."""
+    """Tells of each byte once, whatever is sent twice."""
 
-    upload: Upload
+    tell: Callable[[int], None]
     at: int = 0
     told: int = 0
 
     def moved(self, count: int) -> None:
         self.at += count
         if self.at > self.told:
-            self.upload.moved(self.at - self.told)
+            self.tell(self.at - self.told)
             self.told = self.at
 
-    def again(self, base: int = 0) -> None:
-        self.at = base
+    def again(self) -> None:
+        self.at = 0
 
 
 def content_type_of(upload: Upload, name: str) -> str:
@@ -125,8 +109,8 @@ def put_whole(
 ) -> str:
     """One request; returns the ETag."""
     what = f"{container}/{name}"
-    etag = _digest(upload, 0, upload.size, connection.tick)
-    progress = Progress(upload)
+    etag = digest(upload, 0, upload.size, connection.tick)
+    progress = Progress(upload.moved)
 
     def commit() -> None:
         connection.tick.guarded(upload.commit)
@@ -149,168 +133,3 @@ def put_whole(
             f"{connection.server()} has stored something else than was sent: {what}", Trouble.DAMAGED
         )
     return etag
-
-
-@dataclass
-class _Work:
-    """What the threads of one upload share."""
-
-    segments: Iterator[tuple[int, int, int]]
-    there: dict[str, listing.Segment]
-    etags: dict[int, str] = field(default_factory=dict)
-    moved: int = 0
-    failed: BaseException | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-    stop: threading.Event = field(default_factory=threading.Event)
-
-    def tick(self) -> None:
-        if self.stop.is_set():
-            raise _Stopped
-
-    def count(self, size: int) -> None:
-        with self.lock:
-            self.moved += size
-
-
-def put_segments(
-    connection: Connection, container: str, name: str, upload: Upload, segment_bytes: int
-) -> list[listing.Segment]:
-    """Send what is not there yet; the segments in their order."""
-    size = min(max(segment_bytes, -(-upload.size // _MOST_SEGMENTS)), _LARGEST)
-    starts = range(0, upload.size, size)
-    place = names.segments_of(container)
-    prefix = names.folder(name, upload.mark) + "/"
-    work = _Work(
-        iter([(number, start, min(size, upload.size - start)) for number, start in enumerate(starts)]),
-        {each.path: each for each in listing.listed(connection, place, prefix)},
-    )
-
-    def send(mine: Connection) -> None:
-        try:
-            while True:
-                with work.lock:
-                    segment = next(work.segments, None)
-                if segment is None or work.stop.is_set():
-                    return
-                number, start, length = segment
-                etag = _put_segment(
-                    mine, place, names.segment(name, upload.mark, number), upload, start, length, work
-                )
-                with work.lock:
-                    work.etags[number] = etag
-        except BaseException as error:  # noqa: BLE001 handed to the thread that waits
-            with work.lock:
-                work.failed = work.failed or error
-            work.stop.set()
-        finally:
-            mine.close()
-
-    threads = [
-        threading.Thread(target=send, args=(connection.beside(work.tick),), name="swift", daemon=True)
-        for _ in range(min(AT_ONCE, len(starts)))
-    ]
-    _run(threads, work, upload, connection.tick)
-    return [
-        listing.Segment(
-            f"{place}/{names.segment(name, upload.mark, number)}",
-            min(size, upload.size - start),
-            work.etags[number],
-        )
-        for number, start in enumerate(starts)
-    ]
-
-
-def _run(threads: list[threading.Thread], work: _Work, upload: Upload, tick: Callable[[], None]) -> None:
-    told = 0
-
-    def tell() -> None:
-        nonlocal told
-        with work.lock:
-            more, told = work.moved - told, work.moved
-        if more:
-            upload.moved(more)
-
-    for thread in threads:
-        thread.start()
-    try:
-        while any(thread.is_alive() for thread in threads):
-            for thread in threads:
-                thread.join(_LOOK_S)
-            tell()
-            tick()
-    finally:
-        work.stop.set()
-        for thread in threads:
-            thread.join()
-    if work.failed is not None:
-        raise work.failed
-    tell()
-
-
-def _put_segment(
-    connection: Connection, place: str, segment: str, upload: Upload, start: int, size: int, work: _Work
-) -> str:
-    what = f"{place}/{segment}"
-    there = work.there.get(what)
-    if there is not None and there.size == size and there.etag == _digest(upload, start, size, work.tick):
-        work.count(size)
-        return there.etag
-    bodies: list[Body] = []
-
-    def put(url: str, token: str, *arguments: Any, **named: Any) -> str:
-        # What a refused request has sent is not counted twice: at most a piece or two.
-        bodies.append(Body(upload, start, size, work.count if not bodies else lambda count: None))
-        found: str = put_object(
-            url, token, *arguments, contents=bodies[-1], content_length=size, content_type=_SEGMENT, **named
-        )
-        return found
-
-    answer: str = connection.call(put, place, segment, what=what)
-    if answer.strip('"') != bodies[-1].etag:
-        listing.delete(connection, [what])
-        raise StorageFailed(
-            f"{connection.server()}: {what} was damaged on its way: its MD5 is not that of what was sent",
-            Trouble.DAMAGED,
-        )
-    return bodies[-1].etag
-
-
-_SEGMENT: Final = "application/octet-stream"
-
-
-def put_manifest(
-    connection: Connection,
-    container: str,
-    name: str,
-    upload: Upload,
-    segments: list[listing.Segment],
-    headers: dict[str, str],
-) -> str:
-    """Make them one object; returns its ETag."""
-    what = f"{container}/{name}"
-    entries = [{"path": f"/{each.path}", "etag": each.etag, "size_bytes": each.size} for each in segments]
-    text = json.dumps(entries).encode()
-    expected = md5("".join(each.etag for each in segments).encode(), usedforsecurity=False).hexdigest()
-    upload.commit()
-    try:
-        answer = connection.call(
-            put_object,
-            container,
-            name,
-            what=what,
-            contents=text,
-            content_length=len(text),
-            headers=headers,
-            query_string="multipart-manifest=put",
-        )
-    except StorageFailed as error:
-        if error.status == 400:  # a segment is not there any more, or is another one
-            raise StorageFailed(
-                f"{error.message}: its segments are not what was sent", Trouble.DAMAGED
-            ) from None
-        raise
-    if answer.strip('"') != expected:
-        raise StorageFailed(
-            f"{connection.server()} has stored something else than was sent: {what}", Trouble.DAMAGED
-        )
-    return expected

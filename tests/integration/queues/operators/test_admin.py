@@ -9,18 +9,21 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from queues.admission.look import look
-from queues.models import Aggregate, OwnerHolding, TypePolicy, WaitingClass
+from queues.estimates import service
+from queues.models import Aggregate, Calibration, OwnerHolding, Told, TypePolicy, WaitingClass
 from queues.operators import services
-from tests.integration.queues.operators.conftest import Declared, enqueue, vm
+from tests.integration.conftest import Api
+from tests.integration.queues.operators.conftest import Declared, enqueue, pool, vm
 from tests.support.fixtures import Account
 from workers.messages import doorbell
 from workers.models import AuditEntry
 from workers.tenants import audit, tenancy
 
-AGGREGATES, POLICIES, QUOTAS = (
-    f"/admin/queues/{name}/" for name in ("aggregate", "typepolicy", "ownerholding")
+AGGREGATES, POLICIES, QUOTAS, ACCURACY = (
+    f"/admin/queues/{name}/" for name in ("aggregate", "typepolicy", "ownerholding", "calibration")
 )
 
 
@@ -142,11 +145,87 @@ def test_a_quota_is_changed_as_the_api_does_it(
     assert root.post(path, {"amount": " "}).status_code == 302
     row.refresh_from_db()
     assert (row.held, row.quota) == (2000, None)
-    for refused in (f"{QUOTAS}add/", f"{QUOTAS}{row.pk}/delete/"):
-        assert root.post(refused, {"post": "yes"}).status_code == 403
+    assert root.post(f"{QUOTAS}{row.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_a_quota_is_added_as_the_api_does_it(
+    root: Client, operator: Account, django_capture_on_commit_callbacks: Any
+) -> None:
+    """For an owner that has asked for nothing yet; each complaint is at its field and says what to do."""
+    given = {"tenant": operator.tenant_id, "kind": "vm", "owner_id": "team/7 ", "resource": "VCPU"}
+    path = f"{QUOTAS}add/"
+    page = text(root.get(path))
+    assert "Of vm: VCPU, Memory (MB) or Disk (GB)." in page
+    for changed, field, fix in (
+        ({"amount": ""}, "amount", "required"),
+        ({"amount": "-1"}, "amount", "VCPU: must be between 0 and"),
+        ({"amount": "many"}, "amount", "is no amount: a number, or one like 500m or 1Gi"),
+        ({"resource": "CPU"}, "resource", "the resources of type vm are VCPU, Memory (MB) and Disk (GB)"),
+        ({"kind": "a b"}, "kind", "use 1 to 128 of the characters"),
+        ({"kind": "tasks"}, "kind", "another family"),
+        ({"owner_id": "  "}, "owner_id", "owner_id: must be text of 1 to 255 characters"),
+        ({"tenant": "0"}, "tenant", "not one of the available choices"),
+    ):
+        answer = root.post(path, {**given, "amount": "4", **changed})
+        errors = answer.context["adminform"].form.errors
+        assert list(errors) == [field], changed
+        assert fix in errors[field][0], changed
+        assert fix.replace("'", "&#x27;") in text(answer)
+    assert not OwnerHolding.objects.exists()
+    with django_capture_on_commit_callbacks() as rung:
+        answer = root.post(path, {**given, "amount": "1500m"})
+    assert answer.status_code == 302
+    assert doorbell.ring_duties in rung
+    row = OwnerHolding.objects.get()
+    assert (row.queue.tenant_id, row.queue.type) == (operator.tenant_id, "vm")
+    assert (row.owner_id, row.resource, row.held, row.quota) == ("team/7 ", "VCPU", 0, 1500)
+    answer = root.post(path, {**given, "amount": "9"})
+    assert "team/7  has a quota of 1.5 VCPU already" in str(answer.context["adminform"].form.errors["amount"])
+    OwnerHolding.objects.update(quota=None, held=700)
+    assert root.post(path, {**given, "amount": "9"}).status_code == 302
+    row.refresh_from_db()
+    assert (row.held, row.quota) == (700, 9000), "it holds something, and has a quota now"
+    assert audit.flush()
+    told = [entry.about for entry in AuditEntry.objects.filter(status=302).order_by("id")]
+    assert told == [{"owner_id": "team/7 "}] * 2
+
+
+def test_the_accuracy_of_estimates_is_that_of_the_api(root: Client, operator: Account) -> None:
+    for index in range(12):
+        kind = f"t{index:02}"
+        Calibration.objects.create(type=kind, tilt=0.693)
+        Told.objects.bulk_create(
+            Told(
+                entry_id=1000 * index + number, type=kind, p50_s=10, p90_s=20, raw_s=20, method="forward",
+                waited_s=40 if number % 4 == 0 else 12, missed=number % 4 == 0, admitted_at=timezone.now(),
+            )
+            for number in range(20)
+        )  # fmt: skip
+    Calibration.objects.create(type="none")
+    with CaptureQueriesContext(connection) as queries:
+        page = text(root.get(ACCURACY))
+    assert len(queries) <= 6
+    told = service.published("t03")
+    assert (told["coverage_p90"], told["samples"]) == (0.75, 20)
+    row = page[page.index("t03") :].partition("</tr>")[0]
+    for shown in ("75.0%", f"{told['median_error']:.1%} of the wait", ">20<", ">forward<", "x 2.00"):
+        assert shown in row
+    assert ">-<" in page[page.index(">none<") :].partition("</tr>")[0]
+    assert "1 accuracy of estimates" in text(root.get(f"{ACCURACY}?q=t03"))
+
+
+def test_the_audit_log_names_the_aggregate(api: Api, operator: Account, root: Client) -> None:
+    for name, status in (("rack-1", 201), ("", 400)):
+        assert api(operator, "POST", "/api/v1/queues/vm/pools", pool(name, h=4))[0] == status
+    assert audit.flush()
+    assert [entry.about for entry in AuditEntry.objects.order_by("id")] == [
+        {"type": "vm", "aggregate": "rack-1"},
+        {"type": "vm"},
+    ]
+    assert "aggregate rack-1" in text(root.get("/admin/workers/auditentry/"))
 
 
 def test_others_see_none_of_it(client: Client, account: Account) -> None:
     client.force_login(User.objects.get(username=account.user))
-    for path in (AGGREGATES, POLICIES, QUOTAS):
+    for path in (AGGREGATES, POLICIES, QUOTAS, f"{QUOTAS}add/", ACCURACY):
         assert client.get(path).status_code == 302

@@ -207,7 +207,7 @@ def test_changes_are_in_the_audit_log(api: Api, operator: Account, account: Acco
         {"type": "vm"},
         {"type": "vm", "owner_id": "a/b"},
         {"type": "vm", "owner_id": "a/b"},
-        {"type": "vm"},
+        {"type": "vm", "aggregate": "a"},
         {"type": "vm", "aggregate": "a"},
     ]
 
