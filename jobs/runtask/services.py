@@ -12,6 +12,7 @@ from typing import Final
 
 from django.conf import settings
 from django.db import transaction
+from structlog.contextvars import bind_contextvars
 
 from jobs.models import RuntaskJob
 from jobs.runtask import reading, swift
@@ -90,4 +91,5 @@ def submit(tenant_id: int, plan: Plan, callback_url: str = "") -> int:
 def cancel(tenant_id: int, job_id: int | None) -> tuple[int, bool]:
     """End a job; (its id, whether it had not ended before)."""
     facts = reading.job(tenant_id, job_id)
+    bind_contextvars(run=facts.run_id)  # for the log and the audit log: a body's job_id is in neither
     return facts.pk, not services.cancel(tenant_id, facts.run_id).already_final

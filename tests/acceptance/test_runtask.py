@@ -13,6 +13,7 @@ from tests.support.cluster import Cluster
 from tests.support.engines import Engine
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.keystone_v2 import KeystoneV2
 from tests.support.runtask import RuntaskClient, define
 from tests.support.staged import OPEN
 from tests.support.swift import KEY, Swift
@@ -92,6 +93,7 @@ def test_jobs_over_a_swift(client: RuntaskClient, cluster: Cluster, swift: Swift
         the_key_is_shown_nowhere(client)
         a_chain_that_does_not_wait_and_one_that_does(client, swift)
         an_ended_job_is_not_cancelled(client)
+        the_seeds_own_keystone(client, swift, box)
     wait_until(lambda: not Secret.objects.filter(run__isnull=False).exists(), why="the keys are wiped")
     wait_until(lambda: not list((cluster.folder / "n1" / "scratch").iterdir()), why="no scratch is left")
     assert not Path("/tmp/gantry-pwned").exists()
@@ -261,6 +263,17 @@ def test_a_definition_in_an_image(
     assert swift.get(f"{box}/{job_id}").decode() == out
     images.forget(engine, image)
     assert_invariants(cluster)
+
+
+def the_seeds_own_keystone(client: RuntaskClient, swift: Swift, box: str) -> None:
+    """v2.0, as the seed's authurl has it: submitted, fetched and stored by way of it."""
+    with KeystoneV2(swift) as keystone:
+        before = client.who
+        client.who = {**before, "authurl": f"{keystone.url}/v2.0/"}
+        job_id = client.run(container_name=box, file_name="reads.fasta")
+        assert client.good(job_id).startswith("sequences\t3\n")
+        client.who = before
+    assert swift.get(f"{box}/{job_id}").startswith(b"sequences\t3\n")
 
 
 @pytest.mark.parametrize("step", ["waiting", "staging.in_input", "running", "staging.before_commit"])

@@ -103,6 +103,14 @@ def test_cancelling_by_every_spelling(api: Api) -> None:
         assert "process_out" not in found
 
 
+def test_the_log_names_the_run_of_a_cancel(api: Api, caplog: pytest.LogCaptureFixture) -> None:
+    job_id = api.run()
+    caplog.clear()
+    ok(api.form("/canceljob/", {"job_id": job_id}))
+    (line,) = [str(record.msg) for record in caplog.records if "'event': 'request'" in str(record.msg)]
+    assert f"'run': {Stage.run_of(job_id).pk}" in line
+
+
 def test_cancelling_a_running_job(api: Api, stage: Stage) -> None:
     job_id = api.run()
     run = stage.begin(job_id, b"half", b"warned")
