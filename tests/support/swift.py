@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import uuid
 from collections.abc import Callable, Iterator
@@ -94,6 +95,8 @@ class Swift:
         for stream in (process.stdin, process.stdout):
             assert stream is not None
             stream.close()
+        # Those of its group die each in its own time.
+        wait_until(lambda: not any(map(_listens, self._ports.values())), why="nobody listens any more")
 
     @property
     def running(self) -> bool:
@@ -167,6 +170,12 @@ class Swift:
         """All that the proxy server has answered: method, decoded path, query, status."""
         file = self.folder / "requests.log"
         return [tuple(json.loads(line)) for line in file.read_text().splitlines()] if file.exists() else []
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.settimeout(limit(5))
+        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _keys(user: str, key: str) -> dict[str, str]:
