@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -276,36 +279,54 @@ def the_seeds_own_keystone(client: RuntaskClient, swift: Swift, box: str) -> Non
     assert swift.get(f"{box}/{job_id}").startswith(b"sequences\t3\n")
 
 
-@pytest.mark.parametrize("step", ["waiting", "staging.in_input", "running", "staging.before_commit"])
-def test_a_cancel_in_each_phase(cluster: Cluster, account: Account, swift: Swift, step: str) -> None:
-    """prevstatus is true, the job ends as cancelled, nothing is stored and nothing runs on."""
+def test_a_cancel_in_each_phase(cluster: Cluster, account: Account, swift: Swift) -> None:
+    """While fetching, before what is stored becomes visible, while running, while waiting for an input."""
     tenancy.update_tenant("default", opened={"runtask_cm": True})
     identity.forget()
-    hold, box = cluster.folder / "hold", swift.container()
     cluster.env |= {**OPEN, "GANTRY_RUNTASK_MEM_MB": "64"}
-    held = {"GANTRY_CRASH_AT": step, "GANTRY_CRASH_ONCE": str(hold), "GANTRY_CRASH_HOW": "hold"}
-    cluster.node(settings=held if step.startswith("staging.") else {})
-    swift.put(f"{box}/in", b"x" * 100_000)
+    copy = "cp {input_file[0]} {output_file}"
     with RuntaskClient(cluster.api(), account, swift) as client:
-        sent = {"input_file": f"{box}/in", "output_file": f"{box}/out"}
-        if step == "waiting":
-            job_id = client.run(cm="true", wait_for_input=300, **{**sent, "input_file": f"{box}/late"})
-            wait_until(lambda: "late" in client.explain(job_id), why="it waits")
-        elif step == "running":
-            job_id = client.run(cm="echo begun; sleep 600", **sent)
-            wait_until(lambda: client.job(job_id)["out"] == "begun\n", why="it runs")
-        else:
-            job_id = client.run(cm="cp {input_file[0]} {output_file}", **sent)
-            wait_until(hold.exists, why=f"it comes by {step}")
-        assert client.cancel(job_id) is True
-        Path(f"{hold}.go").touch()
-        found = client.ended(job_id)
-        assert (found["job_done"], found["job_error"]) == (True, True)
-        assert found["error"].startswith("Cancelled: ")
-        assert found["error_message"] == found["error"]
-        assert client.cancel(job_id) is False
-        swift.put(f"{box}/late", b"too late")
-        time.sleep(1)
-        assert set(swift.names(box)) == {"in", "late"}
-        assert client.ended(job_id) == found
+        for step in ("staging.in_input", "staging.before_commit"):
+            hold = cluster.folder / step
+            held = {"GANTRY_CRASH_AT": step, "GANTRY_CRASH_ONCE": str(hold), "GANTRY_CRASH_HOW": "hold"}
+            worker = cluster.node(settings=held)
+            one_is_cancelled(client, swift, partial(passed, hold), Path(f"{hold}.go"), cm=copy)
+            if step == "staging.in_input":
+                worker.terminate()
+        begun = "echo begun; sleep 600"
+        one_is_cancelled(client, swift, lambda job_id: client.job(job_id)["out"] == "begun\n", cm=begun)
+        late: dict[str, Any] = {"cm": copy, "wait_for_input": 300}
+        one_is_cancelled(client, swift, lambda job_id: "late" in client.explain(job_id), name="late", **late)
     assert_invariants(cluster)
+
+
+def passed(hold: Path, _: str) -> bool:
+    """Has the worker come by the step at which it holds?"""
+    return hold.exists()
+
+
+def one_is_cancelled(
+    client: RuntaskClient,
+    swift: Swift,
+    there: Callable[[str], bool],
+    go: Path | None = None,
+    name: str = "in",
+    **sent: Any,
+) -> None:
+    """prevstatus is true, the job ends as cancelled, nothing is stored, nothing goes on."""
+    box = swift.container()
+    swift.put(f"{box}/in", b"x" * 100_000)
+    job_id = client.run(input_file=f"{box}/{name}", output_file=f"{box}/out", **sent)
+    wait_until(lambda: there(job_id), why=f"it comes so far: {sent}")
+    assert client.cancel(job_id) is True
+    if go is not None:
+        go.touch()
+    found = client.ended(job_id)
+    assert (found["job_done"], found["job_error"]) == (True, True)
+    assert found["error"].startswith("Cancelled: ")
+    assert found["error_message"] == found["error"]
+    assert client.cancel(job_id) is False
+    swift.put(f"{box}/late", b"too late")
+    time.sleep(0.5)
+    assert set(swift.names(box)) == {"in", "late"}
+    assert client.job(job_id) == found
