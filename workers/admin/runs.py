@@ -100,6 +100,10 @@ class RunAdmin(ReadOnly):
         rows = RunEvent.objects.filter(run=run).order_by("-pk")[:50]
         return format_html_join(
             "",
-            "{} {} &rarr; {} {} by {}<br>",
-            ((instant(row.at), row.from_state or "-", row.to_state, row.reason, row.by) for row in rows),
+            "{} {} by {}<br>",
+            ((instant(row.at), row.note or _change(row), row.by) for row in rows),
         )
+
+
+def _change(row: RunEvent) -> str:
+    return f"{row.from_state or '-'} → {row.to_state} {row.reason}".rstrip()
