@@ -94,4 +94,3 @@ def test_garbage_is_collected_once_everything_is_loaded(command: str) -> None:
         assert gc.isenabled()
     finally:
         gc.enable()
-        gc.unfreeze()
