@@ -29,6 +29,8 @@ from workers.vocabulary.specs import MIB
 FAMILY: Final = "runtask"
 #: The name of a run that is no definition's.
 COMMAND: Final = "cm"
+#: Further attempts after a loss of its node, or a failure of ours.
+_LOSSES: Final = 2
 
 
 def prepare(
@@ -78,6 +80,9 @@ def submit(tenant_id: int, plan: Plan, callback_url: str = "") -> int:
                 spec=planning.spec(plan, str(job.pk), time.time(), limits),
                 name=plan.definition or COMMAND,
                 timeout_s=plan.timeout_s or limits.timeout_s,
+                # It reads and writes objects and nothing else: lost with its node, it is done once more.
+                retries=_LOSSES,
+                losses_only=True,
                 # The wait for an input is no wait for a node.
                 expires_in_s=settings.GANTRY_EXPIRE_S + plan.wait_s,
                 owner_id=str(job.pk),

@@ -207,9 +207,7 @@ def test_a_container_is_staged_alike(
     cluster.node()
     box = swift.container()
     swift.put(f"{box}/in", b"three\nlittle\nlines\n")
-    script = (
-        "mkdir out; wc -l < in/0/in > out/0; i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done"
-    )
+    script = "wc -l < in/0/in > out/0; i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done"
     spec = ContainerSpec(
         image=BUSYBOX,
         force_pull=False,

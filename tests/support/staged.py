@@ -44,7 +44,7 @@ def staged(tenant_id: int, swift: Swift | Store, command: str, spec: Spec | None
     keys = ("inputs", "outputs", "log_head", "log_tail", "env")
     given = {key: more.pop(key) for key in keys if key in more}
     made = ProcessSpec(
-        argv=["/bin/sh", "-c", f"mkdir -p out; {command}"],
+        argv=["/bin/sh", "-c", command],
         cpu_m=100,
         mem_mb=32,
         stores=[{**store.to_json(), "key": store.key}],

@@ -101,9 +101,10 @@ class RunAdmin(ReadOnly):
         return format_html_join(
             "",
             "{} {} by {}<br>",
-            ((instant(row.at), row.note or _change(row), row.by) for row in rows),
+            ((instant(row.at), _told(row), row.by) for row in rows),
         )
 
 
-def _change(row: RunEvent) -> str:
-    return f"{row.from_state or '-'} → {row.to_state} {row.reason}".rstrip()
+def _told(row: RunEvent) -> str | SafeString:
+    """What was done, or from which state to which it went."""
+    return row.note or format_html("{} &rarr; {} {}", row.from_state or "-", row.to_state, row.reason)

@@ -70,9 +70,6 @@ def of_command(asked: CommandRequest, allowed: Collection[str]) -> Plan:
     path = places.output_path(asked.output) if asked.output is not None else None
     text = template.expand(asked.cm, [path for _, path in inputs], path)
     writes = path is not None and template.writes_output(asked.cm)
-    if path is not None and writes:
-        # On the same line: shells name the line of an error.
-        text = f"mkdir -p {path.rpartition('/')[0]}; {text}"
     if len(text.encode()) > ARGUMENT_MOST:
         raise InvalidInput(f"cm is longer than the {ARGUMENT_MOST} bytes that a process takes", field="cm")
     return Plan(

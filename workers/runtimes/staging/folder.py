@@ -16,6 +16,8 @@ from typing import Final
 
 #: How files begin their names until they are complete.
 PARTIAL: Final = ".gantry-fetch-"
+#: Of folders that we make: the run's user, whoever that is, writes there. Nobody else gets past the top one.
+_MODE: Final = 0o777
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -36,15 +38,29 @@ def parent_of(root: Path, path: str, *, make: bool = False) -> Iterator[tuple[in
     here = os.open(root, _FOLDER)
     try:
         for part in above:
-            if make:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(part, 0o755, dir_fd=here)
+            made = make and _made(here, part)
             below = os.open(part, _FOLDER, dir_fd=here)
+            if made:
+                os.fchmod(below, _MODE)
             os.close(here)
             here = below
         yield here, name
     finally:
         os.close(here)
+
+
+def _made(folder: int, name: str) -> bool:
+    try:
+        os.mkdir(name, 0o700, dir_fd=folder)
+    except FileExistsError:
+        return False
+    return True
+
+
+def make_room(root: Path, path: str) -> None:
+    """Make the folders in which the run will write ``path``. Raises OSError."""
+    with parent_of(root, path, make=True):
+        pass
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import Final
 
 from workers.runtimes.base import Places, PrepareFailed
+from workers.runtimes.staging.folder import make_room
 from workers.runtimes.staging.inputs import NotThereYet, fetch_inputs
 from workers.runtimes.staging.plan import Plan
 from workers.runtimes.staging.tries import Interrupted
@@ -28,18 +29,23 @@ def fetch_all(
     cancelled: Callable[[], bool],
     tell: Callable[[str], None],
 ) -> None:
-    """Fetch uris and inputs into the working folder; back once ``cancelled()``. Raises PrepareFailed."""
+    """Fetch uris and inputs into the working folder, make the folders of its outputs; returns early once
+    ``cancelled()``. Raises PrepareFailed."""
 
     def tick() -> None:
         if cancelled():
             raise Interrupted
 
-    if not spec.uris and not spec.inputs:
+    if not (spec.uris or spec.inputs or spec.outputs):
         return
     try:
         places.control.mkdir(mode=0o700, exist_ok=True)
         with suppress(Interrupted):
-            fetch_inputs(Plan.of(run.spec, run.secrets), places, tick, tell)
+            plan = Plan.of(run.spec, run.secrets)
+            fetch_inputs(plan, places, tick, tell)
+            for item in plan.outputs:
+                if item.path:
+                    make_room(places.work, item.path)
     except NotThereYet as waiting:
         raise PrepareFailed(
             Reason.INPUT, str(waiting), ours=True, wait_s=_look_again_in(run.lease.attempt)
