@@ -165,7 +165,7 @@ def test_no_operation_breaks_the_document_or_shows_another_tenant(cluster: Clust
     assert caller.statuses[2] > 50, caller.statuses
     assert caller.statuses[4] > 50, caller.statuses
     unreached = [label for label, number in caller.reached.items() if not number]
-    assert not unreached, "nothing but errors from these: the test looks at nothing"
+    assert not unreached, f"nothing but errors from these, the test looks at nothing: {unreached}"
 
 
 @pytest.mark.long

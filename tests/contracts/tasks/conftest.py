@@ -17,6 +17,7 @@ from django.test import Client
 
 from workers.models import Node, Run, Tenant
 from workers.runs import running, transitions
+from workers.runs.retries import LOSSES
 from workers.tenants import identity, tenancy
 from workers.vocabulary.leases import ClaimedRun, Outcome
 from workers.vocabulary.states import Reason, State
@@ -154,7 +155,8 @@ class Stage:
         """End a claimed task, or send it back to the queue when it has a try left."""
         outcome = Outcome(run.lease, state, reason, message, exit_code, backoff_s=60.0)
         with transaction.atomic(), connection.cursor() as cursor:
-            if run.retries_left and state is State.FAILED:
+            again = run.retries_left and (reason in LOSSES or not run.losses_only)
+            if again and state is State.FAILED:
                 assert transitions.retry(cursor, [outcome], by="test")
             else:
                 assert transitions.finish(cursor, [outcome], by="test")
