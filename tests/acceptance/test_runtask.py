@@ -327,6 +327,6 @@ def one_is_cancelled(
     assert found["error_message"] == found["error"]
     assert client.cancel(job_id) is False
     swift.put(f"{box}/late", b"too late")
-    time.sleep(0.5)
+    time.sleep(0.5)  # pace: what would come too late has its time
     assert set(swift.names(box)) == {"in", "late"}
     assert client.job(job_id) == found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX
 from tests.support.invariants import assert_invariants
 from tests.support.staged import OPEN, inputs, outputs, staged, stdout
-from tests.support.swift import KEY, Swift
+from tests.support.swift import KEY, Swift, upload_of
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import RunEvent, Secret
@@ -231,3 +232,44 @@ def test_a_container_is_staged_alike(
     assert swift.get(f"{box}/said") == b"".join(b"line %d\n" % n for n in range(20_000))
     assert len(output(row.pk)) < 100_000
     assert_invariants(cluster, engines=[engine])
+
+
+@pytest.mark.long
+def test_two_gibibytes_there_and_back(
+    cluster: Cluster, account: Account, swift: Swift, tmp_path: Path
+) -> None:
+    """Catches a worker that holds a file in memory, and a file that is cut at 32 bits."""
+    box, size = swift.container(), 2**31 + 12_345
+    file = tmp_path / "large"
+    with file.open("wb") as out:
+        out.truncate(size - 4)
+        out.seek(0, os.SEEK_END)
+        out.write(b"end\n")
+    with closing(swift.storage(segment_bytes=2**30)) as storage:
+        storage.store(f"{box}/in", upload_of(file))
+    file.unlink()
+    cluster.env |= OPEN
+    worker = cluster.node().pid
+    before = _peak_mb(worker)
+    run_id = staged(
+        account.tenant_id,
+        swift,
+        "mv in/0/in out/0",
+        inputs=inputs(f"{box}/in"),
+        outputs=outputs(f"{box}/out"),
+    )
+    (row,) = wait_final(run_id, timeout_s=1200)
+
+    assert row.state == State.SUCCEEDED, row.message
+    with closing(swift.storage()) as storage:
+        assert storage.stat(f"{box}/out").size == size
+        with storage.read(f"{box}/out", offset=size - 4) as pieces:
+            assert b"".join(pieces) == b"end\n"
+    grown = _peak_mb(worker) - before
+    print(f"the worker's peak of memory has grown by {grown:.0f} MiB")
+    assert grown < 64
+
+
+def _peak_mb(pid: int) -> float:
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0]) / 1024

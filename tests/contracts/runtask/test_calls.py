@@ -185,7 +185,7 @@ def test_a_wait_ends_with_the_job(api: Api, stage: Stage) -> None:
     run = stage.begin(job_id)
 
     def end() -> None:
-        time.sleep(0.4)
+        time.sleep(0.4)  # pace: the job ends while its client waits
         stage.finish(run, State.SUCCEEDED, Reason.NONE, "", 0)
         connection.close()
 

@@ -167,7 +167,7 @@ class _Ends:
     def _run(self) -> None:
         try:
             due = time.monotonic()
-            while not self._stopped.wait(max(0.0, due - time.monotonic())):
+            while not self._stopped.wait(max(0.0, due - time.monotonic())):  # pace: the load
                 due += 0.05
                 runs = Entry.objects.filter(status="running", aggregate="busy").order_by("admitted_at")
                 if (first := runs.first()) is not None:
