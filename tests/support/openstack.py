@@ -184,7 +184,9 @@ class Cloud:
             self._made("/endpoints", endpoint=endpoint)
 
     def endpoint(self, kind: str, url: str) -> None:
-        """A service in the catalog, its public address only."""
+        """A service in the catalog, its public address only, in place of what was there of its kind."""
+        for old in self._identity.get("/services", params={"type": kind}).raise_for_status().json()["services"]:
+            self._identity.delete(f"/services/{old['id']}").raise_for_status()
         self._catalog(kind, url, "public")
 
     def new_password(self, name: str, password: str) -> None:
