@@ -92,6 +92,17 @@ def need_of(kind: str, data: Mapping[str, Any]) -> Need:
     return tuple(sorted((count, size) for size, count in Counter(sizes).items()))
 
 
+def asked_of(provider: str, need: Need) -> Need:
+    """What is asked of a provider for a need: of Kubernetes a place for a pod for each instance, too."""
+    if provider != "kubernetes":
+        return need
+    counts: Counter[Size] = Counter()
+    for count, size in need:
+        named = dict(size)
+        counts[tuple(sorted({**named, "pods": max(named.get("pods", 0), UNIT)}.items()))] += count
+    return tuple(sorted((count, size) for size, count in counts.items()))
+
+
 def bound_to(data: Mapping[str, Any]) -> str:
     """The aggregate that a request wants to go to; "" = any."""
     preset = data.get("host_aggregate")

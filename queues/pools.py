@@ -56,6 +56,21 @@ _RESOURCES_NEW: Final = """
     SELECT n.host_id, n.name, n.total, n.total, n.outside
     FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::bigint[]) AS n(host_id, name, total, outside)
 """
+#: Of one type, a bounded number: hosts that are gone for so long and of which nothing is held; then
+#: aggregates without hosts. Not those that only some tenants may use: all might when they come back.
+_GONE: Final = """
+    SELECT h.id FROM queues_host h JOIN queues_aggregate a ON a.id = h.aggregate_id
+    WHERE a.type = %s AND h.removed_at < now() - %s * interval '1 second' AND NOT EXISTS (
+        SELECT 1 FROM queues_hostresource r JOIN queues_booking b ON b.resource_id = r.id
+        WHERE r.host_id = h.id)
+    ORDER BY h.id LIMIT 1000 FOR UPDATE OF h
+"""
+_EMPTY: Final = """
+    DELETE FROM queues_aggregate a
+    WHERE a.type = %s AND a.removed_at < now() - %s * interval '1 second'
+        AND NOT EXISTS (SELECT 1 FROM queues_host h WHERE h.aggregate_id = a.id)
+        AND NOT EXISTS (SELECT 1 FROM queues_aggregate_tenants t WHERE t.aggregate_id = a.id)
+"""
 _BACK_IN_LINE: Final = """
     UPDATE queues_waitingclass c SET aside = false FROM queues_queue q
     WHERE q.id = c.queue_id AND q.type = %s AND c.aside
@@ -168,6 +183,20 @@ def clear(cursor: CursorWrapper, kind: str, name: str) -> bool:
         return False
     _write_hosts(cursor, row[0], [])
     return True
+
+
+def forget(cursor: CursorWrapper, kind: str, after_s: float) -> int:
+    """Delete hosts that have been gone for so long and hold nothing; how many. The caller has the lock alone.
+
+    What they once had counts no more for what never fits.
+    """
+    cursor.execute(_GONE, [kind, after_s])
+    gone = [row[0] for row in cursor.fetchall()]
+    if gone:
+        cursor.execute("DELETE FROM queues_hostresource WHERE host_id = ANY(%s)", [gone])
+        cursor.execute("DELETE FROM queues_host WHERE id = ANY(%s)", [gone])
+    cursor.execute(_EMPTY, [kind, after_s])
+    return len(gone)
 
 
 def back_in_line(cursor: CursorWrapper, kind: str) -> None:

@@ -6,15 +6,17 @@ Order: a tenant's entries by (Priority, hidden key); between tenants the one tha
 what there is goes first. An entry that cannot be admitted is set aside when that is its own business (it
 never fits, or its owner's quota is used up); otherwise it blocks: in mode ``strict`` every aggregate where it
 could go, in mode ``best_effort`` one aggregate, and only as the first such entry: what becomes free there is
-kept for it, and what it needs of its owner's quota. Source: contract page 50.
+kept for it, and what it needs of its owner's quota. Where the search for a place ends before it is known
+whether a request fits even on empty hosts, it may go there but blocks nothing. Source: contract page 50.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
-from queues.admission import packing
 from queues.admission.lines import Lines
+from queues.admission.space import Space
 from queues.admission.terms import (
     Admission,
     Aggregate,
@@ -27,7 +29,7 @@ from queues.admission.terms import (
     Snapshot,
     Verdict,
 )
-from queues.needs import Need, total
+from queues.needs import total
 
 __all__ = [
     "MOST", "Admission", "Aggregate", "Class", "Decision", "Head", "Host", "Level", "Reservation", "Snapshot",
@@ -46,15 +48,11 @@ def decide(snapshot: Snapshot, most: int = MOST) -> Decision:
 class Round:
     """The working copy of one decision: what is free, held and closed as it goes on."""
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    def __init__(self, snapshot: Snapshot, space: Space | None = None) -> None:
         self.snapshot = snapshot
-        self.aggregates = {aggregate.name: aggregate for aggregate in snapshot.aggregates}
-        self.free = {
-            name: [dict(host.free) for host in aggregate.hosts] for name, aggregate in self.aggregates.items()
-        }
+        self.space = space or Space(snapshot)
         self.held = {key: dict(amounts) for key, amounts in snapshot.held.items()}
         self.shares = {queue: dict(amounts) for queue, amounts in snapshot.shares.items()}
-        self.capacity = snapshot.capacity()
         #: Aggregate -> the entry that keeps others out of it.
         self.closed: dict[str, int] = {}
         #: Strict: (queue, owner) of the entries that do so.
@@ -66,10 +64,6 @@ class Round:
         self.reserved_for: Class | None = None
         self.admitted: list[Admission] = []
         self.verdicts: dict[int, Verdict] = {}
-        # What has been worked out, by aggregate; of what is free there, until something is admitted to it.
-        self._fit: dict[str, dict[Need, packing.Placement | None]] = {name: {} for name in self.aggregates}
-        self._rooms: dict[str, float] = {}
-        self._ever: dict[tuple[Need, str, bool], bool] = {}
 
     def run(self, most: int) -> Decision:
         if self.snapshot.trouble:
@@ -117,15 +111,14 @@ class Round:
         if known.level == Level.NO_CAPACITY and not self.snapshot.strict:
             open_ = self._open(known.candidates, head)
             if behind := self._stopped(cls, head) or self._blocker(cls, known.candidates, open_):
-                return Verdict(Level.BEHIND, known.candidates, behind)
+                return replace(known, level=Level.BEHIND, blocked_by=behind)
         return known
 
     def share(self, queue: int) -> float:
         """The dominant share of what a queue's entries hold, of all there is."""
-        held = self.shares.get(queue, {})
+        held, capacity = self.shares.get(queue, {}), self.space.capacity
         return max(
-            (amount / self.capacity[name] for name, amount in held.items() if self.capacity.get(name)),
-            default=0.0,
+            (amount / capacity[name] for name, amount in held.items() if capacity.get(name)), default=0.0
         )
 
     def _keep_reservation(self, lines: Lines) -> None:
@@ -170,22 +163,22 @@ class Round:
         candidates = self._candidates(cls)
         if resource := self._over(cls):
             quotas, wanted = self.snapshot.quotas[cls.queue, cls.owner], total(cls.need)
-            if self.snapshot.strict and wanted[resource] <= quotas[resource]:
+            if self.snapshot.strict and wanted[resource] <= quotas[resource] and self._surely(cls):
                 self.stopped.setdefault((cls.queue, cls.owner), head.id)
             return Verdict(Level.OVER_QUOTA, candidates, resource=resource)
         stopped = self._stopped(cls, head)
         if stopped is not None:
             return Verdict(Level.BEHIND, candidates, stopped)
         open_ = self._open(candidates, head)
-        fitting = [name for name in open_ if self._place(cls.need, name) is not None]
+        fitting = [name for name in open_ if self.space.fits(cls.need, name)]
         if fitting:
-            self._admit(cls, head, min(fitting, key=self._room))
+            self._admit(cls, head, min(fitting, key=self.space.room))
             return None
         behind = self._blocker(cls, candidates, open_)
-        self._block(cls, head, candidates)
-        if behind is not None:
-            return Verdict(Level.BEHIND, candidates, behind)
-        return Verdict(Level.NO_CAPACITY, candidates)
+        self._block(cls, head)
+        level = Level.NO_CAPACITY if behind is None else Level.BEHIND
+        unsure = tuple(name for name in candidates if not self.space.pack(cls.need, name).sure)
+        return Verdict(level, candidates, behind, unsure=unsure, doubtful=not self._surely(cls))
 
     def _open(self, candidates: tuple[str, ...], head: Head) -> list[str]:
         """Where nobody else keeps it out."""
@@ -202,29 +195,25 @@ class Round:
     def _blocker(self, cls: Class, candidates: tuple[str, ...], open_: list[str]) -> int | None:
         """Who is in its way: whoever closed an aggregate in which it would fit, or closed all of them."""
         closed = [name for name in candidates if name not in open_]
-        in_its_way = [name for name in closed if self._place(cls.need, name) is not None]
+        in_its_way = [name for name in closed if self.space.fits(cls.need, name)]
         if in_its_way or not open_:
             return self.closed[(in_its_way or closed)[0]]
         return None
 
-    def _block(self, cls: Class, head: Head, candidates: tuple[str, ...]) -> None:
+    def _block(self, cls: Class, head: Head) -> None:
         if self.snapshot.strict:
-            for name in candidates:
+            for name in self._surely(cls):
                 self.closed.setdefault(name, head.id)
-            self.blocking.add((cls.queue, cls.owner))
+                self.blocking.add((cls.queue, cls.owner))
         elif self.reservation is None and (bounded := self._bounded(cls)):
-            least = min(bounded, key=lambda name: self._lack(cls.need, name))
+            least = min(bounded, key=lambda name: self.space.lack(cls.need, name))
             self._reserve(Reservation(head.id, least), cls)
 
     def _admit(self, cls: Class, head: Head, name: str) -> None:
-        hosts, placed = self.aggregates[name].hosts, self._place(cls.need, name)
+        hosts, placed = self.space.aggregates[name].hosts, self.space.pack(cls.need, name).placed
         if placed is None:
             raise ValueError(f"{name} does not hold {cls.need}")
-        for index, count, size in placed:
-            for resource, amount in size:
-                self.free[name][index][resource] -= count * amount
-        self._fit[name].clear()
-        self._rooms.pop(name, None)
+        self.space.take(name, placed)
         for amounts in (
             self.held.setdefault((cls.queue, cls.owner), {}),
             self.shares.setdefault(cls.queue, {}),
@@ -236,21 +225,17 @@ class Round:
 
     def _candidates(self, cls: Class) -> tuple[str, ...]:
         """Where an entry of this class could go if there were as much as ever."""
-        allowed = [name for name in sorted(self.aggregates) if self.aggregates[name].open_to(cls)]
-        return tuple(name for name in allowed if self._could_ever(cls.need, name))
+        known = self.space.aggregates
+        allowed = [name for name in sorted(known) if known[name].open_to(cls)]
+        return tuple(name for name in allowed if self.space.ever_fits(cls.need, name) is not False)
+
+    def _surely(self, cls: Class) -> tuple[str, ...]:
+        """Where it is known that it could go: this is what it blocks in strict mode."""
+        return tuple(name for name in self._candidates(cls) if self.space.ever_fits(cls.need, name))
 
     def _bounded(self, cls: Class) -> tuple[str, ...]:
         """Where it can go when all that runs there has ended: only there its wait has a bound."""
-        return tuple(name for name in self._candidates(cls) if self._could_ever(cls.need, name, now=True))
-
-    def _could_ever(self, need: Need, name: str, *, now: bool = False) -> bool:
-        """Whether it fits on the empty hosts, as large as they ever were or as they are now."""
-        key = (need, name, now)
-        if key not in self._ever:
-            hosts = self.aggregates[name].hosts
-            empty = [host.total if now else host.largest for host in hosts]
-            self._ever[key] = packing.place(need, empty) is not None
-        return self._ever[key]
+        return tuple(name for name in self._candidates(cls) if self.space.ever_fits(cls.need, name, now=True))
 
     def _hopeless(self, cls: Class) -> Verdict:
         """It can go nowhere: because there is no such place or resource, or because it is too large."""
@@ -279,25 +264,3 @@ class Round:
             if held.get(name, 0) + wanted[name] + kept.get(name, 0) > quotas[name]:
                 return name
         return ""
-
-    def _place(self, need: Need, name: str) -> packing.Placement | None:
-        known = self._fit[name]
-        if need not in known:
-            known[need] = packing.place(need, self.free[name])
-        return known[need]
-
-    def _room(self, name: str) -> tuple[float, str]:
-        """How much is free in an aggregate, as a share of all: the fullest that suffices is taken."""
-        if name not in self._rooms:
-            self._rooms[name] = sum(
-                max(amount, 0) / self.capacity[key]
-                for host in self.free[name]
-                for key, amount in host.items()
-                if self.capacity.get(key)
-            )
-        return self._rooms[name], name
-
-    def _lack(self, need: Need, name: str) -> tuple[int, float, str]:
-        """How far an aggregate is from holding a request: instances without a host, and the missing share."""
-        free = self.free[name]
-        return packing.missing(need, free), packing.short(need, free, self.capacity), name

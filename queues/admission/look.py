@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 #: of the type wait behind it. Each time twice as long as before, from the first to the last of these: so long
 #: changes that follow one another keep nobody from being admitted for ever.
 _PATIENCE_MS: Final = (1000, 4000)
+#: Type -> which of its further windows of classes this process looks at next, where not all are in the first.
+_windows: dict[str, int] = {}
 #: Rounds of one look: more than this waits for the next one, so that no type keeps the others waiting.
 _ROUNDS: Final = 50
 
@@ -80,7 +82,11 @@ def look_at_all() -> int:
 
 
 def look(kind: str) -> int:
-    """Admit what can be admitted of a type, in rounds of one commit each; returns how many entries."""
+    """Admit what can be admitted of a type, in rounds of one commit each; returns how many entries.
+
+    In best effort, where more classes wait than a decision is made of, one window of the others is looked at,
+    too, the next one at the next look: what fits behind many that do not has its turn all the same.
+    """
     patience = _patience.get(kind, _PATIENCE_MS[0])
     found = _look(kind, patience)
     if found is None:
@@ -93,10 +99,10 @@ def look(kind: str) -> int:
 
 def _look(kind: str, patience_ms: int) -> int | None:
     """The same, waiting for so long (0: not at all). None: the lock could not be had, nobody was admitted."""
-    count = 0
+    count = window = 0
     for number in range(_ROUNDS):
         try:
-            decision = _round(kind, patience_ms)
+            found = _round(kind, patience_ms, window)
         except (IntegrityError, booking.Overbooked) as error:
             # Only a change of capacity behind the lock's back can do this. Nothing was kept: again later.
             log.warning("queues.booking_refused", type=kind, error=str(error))
@@ -105,31 +111,38 @@ def _look(kind: str, patience_ms: int) -> int | None:
             if getattr(error.__cause__, "pgcode", None) not in locks.HELD_UP:
                 raise
             log.info("queues.lock_refused", type=kind, error=str(error))
-            decision = None
-        if decision is None:
+            found = None
+        if found is None:
             return count if number else None
+        seen, decision = found
         count += len(decision.admitted)
-        if not decision.more:
+        if decision.more:
+            continue
+        if window:
+            _windows[kind] = window + 1 if len(seen.classes) >= snapshot.CLASSES else 1
+        if window or seen.strict or not seen.approximate:
             break
+        window = _windows.get(kind, 1)
     _patience.pop(kind, None)
     return count
 
 
-def _round(kind: str, patience_ms: int) -> Decision | None:
+def _round(kind: str, patience_ms: int, window: int) -> tuple[Snapshot, Decision] | None:
+    """What was seen of a window of the classes, and decided; None: the lock could not be had at once."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{patience_ms or _PATIENCE_MS[0]}ms"])
         if patience_ms:
             locks.alone(cursor, kind)
         elif not locks.alone_at_once(cursor, kind):
             return None
-        seen = snapshot.read(cursor, kind)
+        seen = snapshot.read(cursor, kind, window=window)
         decision, rows = _decided(cursor, seen)
         _admit(cursor, decision.admitted, rows)
         _keep_reservation(cursor, kind, seen, decision)
         _set_aside(cursor, decision)
     if decision.admitted:
         log.info("queues.admitted", type=kind, entries=[each.entry for each in decision.admitted])
-    return decision
+    return seen, decision
 
 
 def _decided(cursor: CursorWrapper, seen: Snapshot) -> tuple[Decision, dict[int, tuple[Any, ...]]]:

@@ -1,22 +1,33 @@
 """Whether all instances of a request fit on the hosts of one aggregate, and where. Pure.
 
-Instances of one size are placed exactly. Of several sizes the larger are placed first, in a few orders, then
-by a search with a limit on its steps: in rare mixtures a placement that exists is not found, and the request
-waits for more room; none is ever found that does not exist.
+Instances of one size are placed exactly. Of several sizes the larger are placed first, in a few orders; where
+that fails, an exact search (queues.admission.search) goes on for a limited number of steps. Where it was
+ended, the answer is that it is not known: never that there is no place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
+from queues.admission.search import Patience, search
 from queues.needs import Need, Size, total
 
 Free = Mapping[str, int]
 #: (index of the host, how many, size).
 Placement = list[tuple[int, int, Size]]
 
-_STEPS: Final = 5000
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """Where every instance goes; None: nowhere, if that is ``sure``, else nowhere that was found."""
+
+    placed: Placement | None
+    sure: bool = True
+
+
+_NOWHERE: Final = Packed(None)
 
 
 def fits(size: Size, free: Free) -> int:
@@ -29,17 +40,22 @@ def fits(size: Size, free: Free) -> int:
     return max(most or 0, 0)
 
 
-def place(need: Need, hosts: Sequence[Free]) -> Placement | None:
-    """Where every instance goes; None when they do not all fit."""
+def pack(need: Need, hosts: Sequence[Free], patience: Patience) -> Packed:
+    """Where every instance goes, looked for as long as there is patience."""
     if not _could_fit(need, hosts):
-        return None
+        return _NOWHERE
     if len(need) == 1:
-        return _greedy(need, hosts)
+        return Packed(_greedy(need, hosts))
     for order in _orders(need, hosts):
-        found = _greedy(order, hosts)
-        if found is not None:
-            return found
-    return _search(_orders(need, hosts)[0], hosts)
+        placed = _greedy(order, hosts)
+        if placed is not None:
+            return Packed(placed)
+    return _searched(need, hosts, patience)
+
+
+def place(need: Need, hosts: Sequence[Free]) -> Placement | None:
+    """The same for a single question; None: nowhere that was found."""
+    return pack(need, hosts, Patience()).placed
 
 
 def missing(need: Need, hosts: Sequence[Free]) -> int:
@@ -106,43 +122,12 @@ def _fill(count: int, size: Size, free: list[dict[str, int]], placed: Placement)
     return count - left
 
 
-def _search(need: Need, hosts: Sequence[Free]) -> Placement | None:
-    """Depth first, instance by instance, with a limit on the steps."""
-    items = [size for count, size in need for _ in range(count)]
-    free = [dict(host) for host in hosts]
-    chosen: list[int] = []
-    steps = 0
-
-    def tried(number: int) -> bool:
-        nonlocal steps
-        if number == len(items):
-            return True
-        size = items[number]
-        # Equal instances in the order of their hosts: the other orders are the same placement.
-        first = chosen[-1] if number and items[number - 1] == size else 0
-        seen: set[tuple[tuple[str, int], ...]] = set()
-        for index in range(first, len(free)):
-            alike = tuple(sorted(free[index].items()))
-            steps += 1
-            if steps > _STEPS:
-                return False
-            if alike in seen or not fits(size, free[index]):
-                continue
-            if index > first:
-                seen.add(alike)
-            for name, amount in size:
-                free[index][name] -= amount
-            chosen.append(index)
-            if tried(number + 1):
-                return True
-            chosen.pop()
-            for name, amount in size:
-                free[index][name] += amount
-        return False
-
-    if len(items) > 200 or not tried(0):
-        return None
-    counts: dict[tuple[int, Size], int] = {}
-    for index, size in zip(chosen, items, strict=True):
-        counts[index, size] = counts.get((index, size), 0) + 1
-    return [(index, count, size) for (index, size), count in counts.items()]
+def _searched(need: Need, hosts: Sequence[Free], patience: Patience) -> Packed:
+    useful = [number for number, free in enumerate(hosts) if any(fits(size, free) for _, size in need)]
+    names = tuple(sorted({name for _, size in need for name, _ in size}))
+    amounts = tuple(tuple(max(hosts[number].get(name, 0), 0) for name in names) for number in useful)
+    found = search(need, names, amounts, patience.share())
+    patience.spend(found.steps)
+    if found.where is None:
+        return Packed(None, found.sure)
+    return Packed([(useful[host], count, need[size][1]) for host, count, size in found.where])

@@ -14,6 +14,7 @@ from queues.admission import asked as what
 from queues.admission import packing
 from queues.admission.asked import Asked, host_for, size_text
 from queues.admission.decide import Aggregate, Level, Verdict
+from queues.admission.search import Patience
 from queues.needs import shown, total
 
 #: Running entries whose end is tried, and suggestions that are enough.
@@ -81,11 +82,14 @@ def conditions(asked: Asked, verdict: Verdict) -> list[dict[str, Any]]:
         for resource, amount in largest
     ]
     count = sum(part[0] for part in asked.cls.need)
-    holding = sum(
-        packing.place(asked.cls.need, [host.free for host in each.hosts]) is not None for each in where
-    )
+    patience = Patience()
+    packed = [packing.pack(asked.cls.need, [host.free for host in each.hosts], patience) for each in where]
+    holding = sum(each.placed is not None for each in packed)
     all_of_them = f"all {count} instances" if count > 1 else "it"
     found.append({"condition": f"aggregates can hold {all_of_them}", "satisfied": holding, "of": len(where)})
+    if unsure := sum(not each.sure for each in packed):
+        text = f"aggregates may hold {all_of_them}: the search for a place has a limit, and ended there"
+        found.append({"condition": text, "satisfied": unsure, "of": len(where)})
     return found
 
 
@@ -245,11 +249,16 @@ def _no_capacity(asked: Asked, verdict: Verdict, name: Name) -> Reason:
     kept = asked.decision.reservation
     if kept is not None and kept.entry == asked.head.id:
         text += f". {kept.aggregate} is kept for it: nobody else takes what becomes free there"
+    if verdict.doubtful:
+        text += ". Whether all there is suffices for it is not known: every look tries it, it holds nobody up"
     return Reason("no_capacity", text)
 
 
 def _evaluating(asked: Asked, verdict: Verdict, name: Name) -> Reason:
-    return Reason("evaluating", "nothing is in its way: the next look, within seconds, admits it")
+    text = "nothing is in its way: the next look, within seconds, admits it"
+    if asked.snapshot.approximate:
+        text = "nothing that was looked at is in its way: looks go on through all that wait, and come to it"
+    return Reason("evaluating", text)
 
 
 #: Where nothing that was tried is enough by itself.

@@ -1,7 +1,8 @@
 """The bounded snapshot that a decision is made of, read in a handful of statements.
 
 Its size does not grow with the queue: at most ``CLASSES`` classes, of each the first few entries and its
-count.
+count; and the class of the entry for which an aggregate is kept, wherever that stands. Where more wait, they
+are windows of as many, in order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from queues.admission.decide import Aggregate, Class, Head, Host, Reservation, S
 #: Most classes of waiting entries that one decision looks at.
 CLASSES: Final = 200
 #: Among so many live classes, the longest known, those with the first entries are found.
-_LIVE: Final = 2000
+_WINDOWS: Final = 10
+_LIVE: Final = _WINDOWS * CLASSES
 #: Entries that are read in all; a class has at least two of them.
 _HEADS: Final = 800
 
@@ -41,14 +43,15 @@ _CHOSEN: Final = """
     WITH live AS (
         SELECT c.id, c.queue_id, q.tenant_id, c.owner_id, c.needs, c.aggregate, c.waiting, c.aside
         FROM queues_waitingclass c JOIN queues_queue q ON q.id = c.queue_id
-        WHERE q.type = %(type)s AND c.waiting > 0 AND NOT c.aside ORDER BY c.aside, c.id LIMIT %(live)s),
+        WHERE q.type = %(type)s AND c.waiting > 0 AND NOT c.aside ORDER BY c.aside, c.id
+        LIMIT %(live)s OFFSET %(passed)s),
     firsts AS (
         SELECT live.*, row_number() OVER (PARTITION BY live.queue_id ORDER BY f.priority, f.tie) AS turn
         FROM live CROSS JOIN LATERAL (
             SELECT e.priority, e.tie FROM queues_entry e
             WHERE e.waiting_class_id = live.id AND e.status = 'queued' ORDER BY e.priority, e.tie LIMIT 1) f)
     SELECT id, queue_id, tenant_id, owner_id, needs, aggregate, waiting FROM firsts
-    ORDER BY aside, turn, id LIMIT %(classes)s + 1
+    ORDER BY aside, turn, id LIMIT %(classes)s + 1 OFFSET %(before)s
 """
 #: Those that can go nowhere, too, behind the others.
 _CHOSEN_ALL: Final = _CHOSEN.replace("AND NOT c.aside", "")
@@ -73,32 +76,36 @@ _OWNERS: Final = """
     JOIN queues_ownerholding h ON h.queue_id = o.queue_id AND h.owner_id = o.owner_id
 """
 _RESERVED: Final = """
-    SELECT e.id, e.reserved, extract(epoch FROM e.reserved_at)::float8
+    SELECT e.waiting_class_id, e.id, e.reserved, extract(epoch FROM e.reserved_at)::float8
     FROM queues_entry e JOIN queues_queue q ON q.id = e.queue_id
     WHERE e.reserved <> '' AND e.status = 'queued' AND q.type = %s ORDER BY e.reserved_at LIMIT 1
 """
 
 
-def read(cursor: CursorWrapper, kind: str, *, also: int | None = None, aside: bool = False) -> Snapshot:
+def read(
+    cursor: CursorWrapper, kind: str, *, also: int | None = None, aside: bool = False, window: int = 0
+) -> Snapshot:
     """What there is and what waits of a type.
 
     ``also``: a class that is looked at in any case; ``aside``: look at what was set aside, too, for questions
-    in which capacity grows.
+    in which capacity grows; ``window``: of more classes than one snapshot has, the first ones are 0.
     """
     cursor.execute(_POLICY, [kind])
     strict, *provider = cursor.fetchone() or (True, "pools", "", None)
     aggregates = _aggregates(cursor, kind)
-    cursor.execute(_CHOSEN_ALL if aside else _CHOSEN, {"type": kind, "live": _LIVE, "classes": CLASSES})
+    cursor.execute(_RESERVED, [kind])
+    kept, *reserved = cursor.fetchone() or (None,)
+    blocks, windows = divmod(window, _WINDOWS)
+    span = {"live": _LIVE, "passed": blocks * _LIVE, "classes": CLASSES, "before": windows * CLASSES}
+    cursor.execute(_CHOSEN_ALL if aside else _CHOSEN, {"type": kind, **span})
     rows = cursor.fetchall()
-    approximate = len(rows) > CLASSES
+    approximate = window > 0 or len(rows) > CLASSES
     rows = rows[:CLASSES]
-    if also is not None and also not in {row[0] for row in rows}:
-        cursor.execute(_ONE, [also])
+    for one in {kept, also} - {None, *(row[0] for row in rows)}:
+        cursor.execute(_ONE, [one])
         rows += cursor.fetchall()
     classes = _classes(cursor, rows)
     held, quotas, shares = _holdings(cursor, classes)
-    cursor.execute(_RESERVED, [kind])
-    reserved = cursor.fetchone()
     return Snapshot(
         strict=strict,
         aggregates=aggregates,

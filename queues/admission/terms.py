@@ -129,6 +129,10 @@ class Verdict:
     blocked_by: int | None = None
     #: Over quota: the resource.
     resource: str = ""
+    #: Aggregates where the search for a place ended before all was tried: there may be one.
+    unsure: tuple[str, ...] = ()
+    #: Not even whether it fits on empty hosts is known: it is tried again and again, and blocks nobody.
+    doubtful: bool = False
 
 
 @dataclass(frozen=True)

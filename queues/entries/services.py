@@ -7,32 +7,27 @@ the worker's side.
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Final, NoReturn
 
 from django.db.backends.utils import CursorWrapper
 
 from queues import needs, order
 from queues.admission import booking
-from queues.entries import rows
+from queues.entries import classes, rows
 from queues.entries.errors import CallbackTaken, RequestIdTaken
 from queues.entries.reading import COLUMNS
 from queues.entries.wire import PRIORITY_MOST, QUEUED, RUNNING, EntryFacts, EntryRequest
 from workers.vocabulary.errors import Conflict
 
 _NOW: Final = "(extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
-#: The queue, locked and made if need be, and the next Priority: the clock, but above all that there were.
+#: The queue, locked and made if need be, and the next Priority: the clock, but above all that there were. And
+#: whose capacity it waits for.
 _NEXT: Final = f"""
     INSERT INTO queues_queue AS q (tenant_id, type, highest) VALUES (%(tenant)s, %(type)s, {_NOW})
     ON CONFLICT (type, tenant_id)
         DO UPDATE SET highest = least(%(most)s, greatest(q.highest + 1, {_NOW}))
-    RETURNING id, highest
-"""
-_CLASS: Final = """
-    INSERT INTO queues_waitingclass AS c (queue_id, owner_id, needs, aggregate, digest, waiting)
-    VALUES (%s, %s, %s, %s, %s, 1)
-    ON CONFLICT (queue_id, digest) DO UPDATE SET waiting = c.waiting + 1
-    RETURNING id
+    RETURNING id, highest,
+        (SELECT coalesce(max(p.provider), '') FROM queues_typepolicy p WHERE p.type = q.type)
 """
 #: Nothing where the id was removed less than a year ago, or id or callback are taken.
 _INSERT: Final = f"""
@@ -74,18 +69,9 @@ def create(tenant_id: int, kind: str, wanted: EntryRequest) -> EntryFacts:
     """Queue a request behind everything that waits. RequestIdTaken, CallbackTaken."""
     with rows.changing(kind) as cursor:
         cursor.execute(_NEXT, {"tenant": tenant_id, "type": kind, "most": PRIORITY_MOST})
-        queue_id, priority = cursor.fetchone() or (0, 0)
-        cursor.execute(
-            _CLASS,
-            [
-                queue_id,
-                wanted.owner_id,
-                json.dumps(wanted.need),
-                wanted.aggregate,
-                needs.digest(wanted.owner_id, wanted.need, wanted.aggregate),
-            ],
-        )
-        (class_id,) = cursor.fetchone() or (0,)
+        queue_id, priority, provider = cursor.fetchone() or (0, 0, "")
+        need = needs.asked_of(provider, wanted.need)
+        class_id = classes.join(cursor, queue_id, wanted.owner_id, need, wanted.aggregate)
         values = {
             "queue": queue_id,
             "class": class_id,

@@ -104,6 +104,8 @@ def _never(asked: Asked) -> str:
         return ""
     if verdict.level in (Level.MISCONFIGURED, Level.NEVER_FITS):
         return "nothing that there is could ever hold it"
+    if verdict.doubtful:
+        return "it is not known whether what there is could ever hold it: the search for a place has a limit"
     quota = seen.quotas.get((cls.queue, cls.owner), {}).get(verdict.resource, math.inf)
     if verdict.level == Level.OVER_QUOTA and total(cls.need).get(verdict.resource, 0) > quota:
         return f"it needs more {verdict.resource} than its owner may hold"

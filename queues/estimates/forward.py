@@ -19,7 +19,9 @@ from typing import Final
 
 from queues.admission.asked import ASKED, Asked
 from queues.admission.decide import Admission, Class, Head
-from queues.estimates.rolling import Candidates, Ever, Rolling
+from queues.admission.search import ESTIMATED, Patience
+from queues.admission.space import Ever
+from queues.estimates.rolling import Candidates, Rolling
 from queues.estimates.runtimes import RunTimes
 from queues.needs import Need, total
 
@@ -109,7 +111,8 @@ class _Play:
         self.snapshot = seen = scene.asked.snapshot
         self.ever: Ever = {}
         self.candidates: Candidates = {}
-        round_ = Rolling(seen, self.ever, self.candidates)
+        self.patience = Patience(ESTIMATED)
+        round_ = Rolling(seen, self.ever, self.candidates, self.patience)
         #: What can go nowhere blocks nobody.
         self.classes = [each for each in seen.classes if round_.goes_somewhere(each)]
         #: The first entry of a queue blocks all others.
@@ -194,7 +197,7 @@ class _Future:
 
     def __init__(self, play: _Play, number: int) -> None:
         self.play, self.number = play, number
-        self.round = Rolling(play.snapshot, play.ever, play.candidates)
+        self.round = Rolling(play.snapshot, play.ever, play.candidates, play.patience)
         self.lines = {queue: list(line) for queue, line in play.lines.items()}
         self.now = 0.0
         self.admitted, self.work = 0, 0.0

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from queues.admission.decide import MOST, Admission, Class, Round, Snapshot
+from queues.admission.search import Patience
+from queues.admission.space import Ever, Space
 from queues.needs import Need, total
 
-#: Whether a need could ever go to an aggregate (as large as now).
-Ever = dict[tuple[Need, str, bool], bool]
 #: Where a need of a tenant could ever go, by what its data names.
 Candidates = dict[tuple[Need, str, int], tuple[str, ...]]
 
@@ -17,24 +17,29 @@ Candidates = dict[tuple[Need, str, int], tuple[str, ...]]
 class Rolling(Round):
     """A round that keeps what it has admitted and is told what ends; what still fits is remembered."""
 
-    def __init__(self, snapshot: Snapshot, ever: Ever, candidates: Candidates) -> None:
-        super().__init__(snapshot)
-        self.reservation = snapshot.reservation
+    def __init__(self, snapshot: Snapshot, ever: Ever, candidates: Candidates, patience: Patience) -> None:
         # Shared by all futures: it hangs on how large the hosts are, which does not change.
-        self._ever, self._known = ever, candidates
+        super().__init__(snapshot, Space(snapshot, ever, patience))
+        self.reservation = snapshot.reservation
+        self._known = candidates
         self._hosts = {
-            host.id: (name, self.free[name][index])
-            for name, aggregate in self.aggregates.items()
+            host.id: (name, index)
+            for name, aggregate in self.space.aggregates.items()
             for index, host in enumerate(aggregate.hosts)
         }
 
     def goes_somewhere(self, cls: Class) -> bool:
-        """Whether time alone may admit it: it is neither too large nor beyond its owner's whole quota."""
-        return bool(self._candidates(cls)) and self._within_quota(cls)
+        """Whether time alone admits it: it is known to fit, and not beyond its owner's whole quota."""
+        return bool(self._surely(cls)) and self._within_quota(cls)
 
     def may_be_head(self, cls: Class) -> bool:
         """Whether an aggregate may be kept for it, once its owner's quota suffices."""
         return bool(self._bounded(cls)) and self._within_quota(cls)
+
+    def might_be_head(self, cls: Class) -> bool:
+        """The same, as far as is known: a search for a place that ended too early may find one next time."""
+        bounded = (self.space.ever_fits(cls.need, name, now=True) for name in self._candidates(cls))
+        return any(known is not False for known in bounded) and self._within_quota(cls)
 
     def _within_quota(self, cls: Class) -> bool:
         """Whether its owner may hold it at all."""
@@ -45,7 +50,7 @@ class Rolling(Round):
         """Whether all of them could go to the same aggregates, and no quota sets anybody aside."""
         if any(self.snapshot.quotas.get((each.queue, each.owner)) for each in classes):
             return False
-        return len({self._candidates(each) for each in classes}) <= 1
+        return len({self._surely(each) for each in classes}) <= 1
 
     def again(self, classes: tuple[Class, ...]) -> tuple[list[Admission], bool]:
         """Who of these is admitted now, and whether more can be at once."""
@@ -83,10 +88,7 @@ class Rolling(Round):
         """An entry has ended: what it held of hosts, and of its owner's quota and its queue's share."""
         for host, name, amount in holds:
             if host in self._hosts:
-                aggregate, free = self._hosts[host]
-                free[name] = free.get(name, 0) + amount
-                self._fit[aggregate].clear()
-                self._rooms.pop(aggregate, None)
+                self.space.give(*self._hosts[host], name, amount)
         for held in (self.held.get((queue, owner)), self.shares.get(queue)):
             if held is not None:
                 for name, amount in amounts.items():

@@ -16,6 +16,7 @@ from queues.admission import packing
 from queues.admission.asked import Asked
 from queues.admission.booking import need_from
 from queues.admission.decide import Aggregate, Snapshot
+from queues.admission.search import ESTIMATED, Patience
 from queues.estimates.forward import Running, Scene
 from queues.estimates.runtimes import Ended, RunTimes
 from queues.needs import Need
@@ -80,10 +81,11 @@ def running(cursor: CursorWrapper, kind: str, seen: Snapshot, aggregate: str = "
     for entry, host, name, amount in cursor.fetchall():
         held[entry].append((host, name, amount))
     there = {each.name: each for each in seen.aggregates}
+    patience = Patience(ESTIMATED)
     return [
         Running(
             entry, queue, owner, need_from(needs), age, _duration(data),
-            tuple(held.get(entry) or _outside(need_from(needs), there.get(aggregate))),
+            tuple(held.get(entry) or _outside(need_from(needs), there.get(aggregate), patience)),
         )
         for entry, queue, owner, needs, age, aggregate, data in rows
     ]  # fmt: skip
@@ -114,10 +116,10 @@ def _duration(data: str | None) -> float | None:
     return float(found) if isinstance(found, int | float) and not isinstance(found, bool) else None
 
 
-def _outside(need: Need, aggregate: Aggregate | None) -> Iterable[tuple[int, str, int]]:
+def _outside(need: Need, aggregate: Aggregate | None, patience: Patience) -> Iterable[tuple[int, str, int]]:
     """Where its provider counts it: our booking has ended, so some hosts that have so much in use."""
     hosts = aggregate.hosts if aggregate is not None else ()
     used = [{name: host.total[name] - host.free.get(name, 0) for name in host.total} for host in hosts]
-    for index, count, size in packing.place(need, used) or ():
+    for index, count, size in packing.pack(need, used, patience).placed or ():
         for name, amount in size:
             yield hosts[index].id, name, count * amount

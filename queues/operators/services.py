@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from queues import locks, pools
+from queues.entries import classes
 from queues.models import Aggregate, Queue, TypePolicy
 from queues.operators import providers, reading
 from queues.operators.parsing import PolicyRequest, PoolRequest
@@ -80,7 +81,8 @@ def set_policy(kind: str, wanted: PolicyRequest, tenant_id: int | None = None) -
     never shown, and stays until another one is given.
     """
     with transaction.atomic(), connection.cursor() as cursor:
-        locks.share(cursor, kind)
+        # Alone: nobody submits meanwhile what is asked of the provider before.
+        locks.change_alone(cursor, kind)
         TypePolicy.objects.bulk_create([_default(kind)], ignore_conflicts=True)
         row = TypePolicy.objects.select_for_update(no_key=True).get(type=kind)
         provider = wanted.provider or row.provider
@@ -90,6 +92,8 @@ def set_policy(kind: str, wanted: PolicyRequest, tenant_id: int | None = None) -
             _forget_secret(row)
         if wanted.options or provider != row.provider:
             _set_options(row, provider, dict(wanted.options), tenant_id)
+        if provider != row.provider:
+            classes.ask_anew(cursor, kind, provider)
         row.provider, row.mode = provider, wanted.mode or row.mode
         row.save()
         pools.back_in_line(cursor, kind)

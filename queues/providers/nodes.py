@@ -51,11 +51,7 @@ def use_of(pod: Mapping[str, Any]) -> tuple[str, Amounts] | None:
 
 def host_of(name: str, total: Amounts, used: Mapping[str, int]) -> HostAmounts:
     """A node with what the pods on it take."""
-    outside = {resource: used.get(resource, 0) for resource in total}
-    if _PODS in total and outside[_PODS] >= total[_PODS]:
-        # It takes no more pods, whatever else it has left.
-        outside = {resource: max(amount, total[resource]) for resource, amount in outside.items()}
-    return HostAmounts(name, total, outside)
+    return HostAmounts(name, total, {resource: used.get(resource, 0) for resource in total})
 
 
 def asked_for(pod: Mapping[str, Any]) -> Amounts:

@@ -34,6 +34,8 @@ PROVIDERS: Final[Mapping[str, str]] = {
     "kubernetes": "queues.providers.kubernetes.make",
 }
 
+#: A host that has not been told of for so long is deleted: clusters that grow and shrink name theirs anew.
+_GONE_S: Final = 86_400.0
 #: Taken by whoever asks: the others leave it alone until it is due again.
 _TAKE: Final = """
     UPDATE queues_typepolicy SET asked_at = clock_timestamp()
@@ -128,6 +130,7 @@ def _write(cursor: CursorWrapper, kind: str, reported: list[Reported], *, asked_
     cursor.execute(_REMOVED, [kind, [each.name for each in reported]])
     for (name,) in cursor.fetchall():
         pools.clear(cursor, kind, name)
+    pools.forget(cursor, kind, _GONE_S)
     cursor.execute(_ENDED, [kind, settings.GANTRY_QUEUE_HANDOVER_S, asked_at])
     ended = [row[0] for row in cursor.fetchall()]
     if ended:

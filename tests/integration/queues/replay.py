@@ -8,60 +8,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from datetime import datetime
-from itertools import product
 from typing import Any
 
 from queues.admission.decide import MOST
 from queues.admission.terms import Admission, Aggregate, Class, Head, Host, Reservation, Snapshot
-from queues.needs import Need, Size
 from tests.integration.queues.journal import LOOK, Row
+from tests.integration.queues.known import Amounts, Known, Pool, between, places, size_of
 from tests.unit.queues.model import Model
-
-Amounts = dict[str, int]
-
-
-@dataclass
-class Known:
-    """An entry as the model knows it."""
-
-    id: int
-    queue: int
-    owner: str
-    request: str
-    need: Need
-    bound: str
-    number: int
-    since: float
-    status: str = "queued"
-    #: While it runs: host -> resource -> amount.
-    booked: dict[int, Amounts] = field(default_factory=dict)
-
-    def wants(self) -> Amounts:
-        found: Counter[str] = Counter()
-        for count, size in self.need:
-            for name, amount in size:
-                found[name] += count * amount
-        return dict(found)
-
-
-@dataclass
-class Pool:
-    """An aggregate: host -> resource -> amount, now and at most ever."""
-
-    total: dict[str, Amounts] = field(default_factory=dict)
-    largest: dict[str, Amounts] = field(default_factory=dict)
-    tenants: frozenset[int] | None = None
-
-    def become(self, hosts: Mapping[str, Amounts]) -> None:
-        for amounts in self.total.values():
-            amounts.update(dict.fromkeys(amounts, 0))
-        for host, amounts in hosts.items():
-            self.total.setdefault(host, {}).update(amounts)
-            most = self.largest.setdefault(host, {})
-            most.update({name: max(most.get(name, 0), amount) for name, amount in amounts.items()})
 
 
 class Replay:
@@ -125,7 +80,7 @@ class Replay:
 
     def _submit(self, call: dict[str, Any], changed: dict[str, list[Row]]) -> None:
         (new,) = (row.new or {} for row in changed["queues_entry"])
-        sizes = Counter(_size(*size) for size in call["sizes"])
+        sizes = Counter(size_of(*size) for size in call["sizes"])
         made = Known(
             *(new["id"], new["queue_id"], call["owner"], call["request"]),
             *(tuple((count, size) for size, count in sorted(sizes.items())), call["bound"]),
@@ -147,7 +102,7 @@ class Replay:
         else:
             other = self.entries[self.ids[queue, call.get("before") or call["after"]]]
             at = line.index(other) + ("after" in call)
-            entry.number = _between(line[at - 1].number if at else None, [each.number for each in line[at:]])
+            entry.number = between(line[at - 1].number if at else None, [each.number for each in line[at:]])
             line.insert(at, entry)
         self.highest[queue] = max(self.highest[queue], entry.number)
 
@@ -253,7 +208,7 @@ class Replay:
         wanted = self.entries[one.id].request
         assert one.id == entry.id, f"{entry.request} was admitted, it was the turn of {wanted}: {where}"
         assert new["aggregate"] in where
-        given = _places(entry.need, booked)
+        given = places(entry.need, booked)
         assert given is not None, f"{booked} is not {entry.need}"
         model.admit(one, Admission(entry.id, one.cls, new["aggregate"], given))
         self.lines[entry.queue].remove(entry)
@@ -354,69 +309,3 @@ def _by_table(rows: list[Row]) -> dict[str, list[Row]]:
 
 def _began(row: Row) -> bool:
     return (row.new or {}).get("status") == "running" and (row.old or {}).get("status") == "queued"
-
-
-def _size(vcpu: int, memory: int) -> Size:
-    return tuple((name, each * 1000) for name, each in (("Memory", memory), ("VCPU", vcpu)) if each)
-
-
-def _between(left: int | None, behind: list[int]) -> int:
-    """The number that is shown between two neighbours: contract page 50."""
-    if left is None:
-        return behind[0] - 1
-    mean = (left + behind[0]) // 2 if behind else left
-    return mean if behind and left < mean < behind[0] else left
-
-
-def _places(need: Need, booked: Mapping[int, Amounts]) -> tuple[tuple[int, int, Size], ...] | None:
-    """How the instances can be spread so that these amounts are exactly theirs; None = not at all."""
-    if not need:
-        return None if any(any(amounts.values()) for amounts in booked.values()) else ()
-    (count, size), rest = need[0], need[1:]
-    most = [min(count, *(booked[host].get(name, 0) // amount for name, amount in size)) for host in booked]
-    for counts in product(*(range(each + 1) for each in most)):
-        if sum(counts) == count:
-            left = {host: dict(amounts) for host, amounts in booked.items()}
-            for host, here in zip(booked, counts, strict=True):
-                for name, amount in size if here else ():
-                    left[host][name] -= here * amount
-            found = _places(rest, left)
-            if found is not None:
-                here_ = [(host, here, size) for host, here in zip(booked, counts, strict=True) if here]
-                return (*here_, *found)
-    return None
-
-
-def check_capacity(rows: list[Row]) -> int:
-    """Whenever a commit is through with a host's resource, what is held of it is the sum of its bookings; and
-    where something was booked it is not above the total. Returns how many times."""
-    last = {(row.txid, resource): row.serial for row in rows if (resource := _resource(row)) is not None}
-    bookings: dict[int, dict[int, int]] = defaultdict(dict)
-    there: dict[int, dict[str, Any]] = {}
-    taken: set[tuple[int, int]] = set()
-    checked = 0
-    for row in rows:
-        resource = _resource(row)
-        if resource is None:
-            continue
-        if row.what == "queues_hostresource":
-            there[resource] = row.new or {}
-        elif row.new is not None:
-            bookings[resource][row.new["id"]] = row.new["amount"]
-            taken.add((row.txid, resource))
-        else:
-            del bookings[resource][(row.old or {})["id"]]
-        if last[row.txid, resource] == row.serial:
-            now = there[resource]
-            assert now["held"] == sum(bookings[resource].values()), f"{row.serial}: {now}"
-            if (row.txid, resource) in taken:
-                assert now["held"] <= now["total"] - now["outside"], f"{row.serial}: {now}"
-            checked += 1
-    return checked
-
-
-def _resource(row: Row) -> int | None:
-    there = row.new or row.old or {}
-    if row.what == "queues_booking":
-        return int(there["resource_id"])
-    return int(there["id"]) if row.what == "queues_hostresource" else None

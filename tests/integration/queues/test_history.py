@@ -9,7 +9,7 @@ from django.db import connection
 
 from queues.admission.look import look
 from queues.models import Entry, HostResource, Queue, TypePolicy, WaitingClass
-from tests.integration.queues import crowd, journal, replay
+from tests.integration.queues import crowd, held, journal, replay
 from tests.integration.queues.crowd import Crowd
 from tests.integration.queues.scene import KIND
 from workers.models import Callback
@@ -50,7 +50,7 @@ def _history(mode: str, count: int) -> None:
     replayed = _replayed(mode == "strict", rows)
     found = replayed.counts
     print(mode, dict(done.done), dict(done.refused), dict(found))
-    assert replay.check_capacity(rows) > count / 4
+    assert held.check_capacity(rows) > count / 4
     assert sum(row.what == journal.LOOK for row in rows) >= looks, "a look was refused its bookings"
     assert min(found[what] for what in ("submit", "move", "end", "quota", "declare", "admitted")) > 0
     _account(done, replayed)

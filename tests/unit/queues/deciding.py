@@ -115,6 +115,11 @@ def _without(there: Aggregate, taken: Mapping[int, Mapping[str, int]]) -> Aggreg
     return Aggregate(there.name, hosts, there.tenants, there.removed)
 
 
+def unknown_fit() -> tuple[Need, list[dict[str, int]]]:
+    """A request of too many sizes to be searched for, and hosts with enough in sum, but not in pieces."""
+    return tuple((1, ((CPU, size),)) for size in range(101, 166)), [{CPU: 300} for _ in range(32)]
+
+
 def most_placed(need: Need, hosts: Sequence[Mapping[str, int]]) -> int:
     """The oracle: the most instances that can be placed together, by trying all there is to try."""
     names = sorted({name for _, size in need for name, _ in size})

@@ -24,7 +24,7 @@ class Line:
 
     def __init__(self, subject: Subject) -> None:
         self.kind = subject.kind
-        self._cpu = subject.cpu
+        self._cpu, self._provider = subject.cpu, subject.provider
         self.tenant = Tenant.objects.get_or_create(name="default")[0]
         self._queue = Queue.objects.create(tenant=self.tenant, type=self.kind)
 
@@ -32,7 +32,7 @@ class Line:
         """A request of instances of these sizes, at the end; returns its id."""
         name = "instances" if self.kind == "vm" else "pods"
         data = {name: [{self._cpu: cpu} for cpu in cpus]}
-        need = needs.need_of(self.kind, data)
+        need = needs.asked_of(self._provider, needs.need_of(self.kind, data))
         cls, _ = WaitingClass.objects.get_or_create(
             queue=self._queue,
             digest=needs.digest("x", need, ""),
