@@ -30,9 +30,10 @@ class Space:
     def pack(self, need: Need, name: str) -> Packed:
         """Where all instances go on what is free."""
         known = self._packed[name]
-        if need not in known:
-            known[need] = self._pack_free(need, name)
-        return known[need]
+        found = known.get(need)
+        if found is None:
+            found = known[need] = self._pack_free(need, name)
+        return found
 
     def fits(self, need: Need, name: str) -> bool:
         """Whether a place for all instances was found."""

@@ -103,7 +103,6 @@ class Trial(Round):
     def __init__(self, snapshot: Snapshot, class_id: int, places: Places) -> None:
         super().__init__(snapshot, SharedSpace(snapshot, places))
         self._cls = next(each for each in snapshot.classes if each.id == class_id)
-        self._known: dict[tuple[Need, str, int], tuple[str, ...]] = {}
         self._told = False
 
     def _next(self, lines: Lines) -> tuple[Class, Head] | None:
@@ -127,9 +126,3 @@ class Trial(Round):
     def _admit(self, cls: Class, head: Head, name: str) -> None:
         super()._admit(cls, head, name)
         self._told = self._told or cls.id == self._cls.id
-
-    def _candidates(self, cls: Class) -> tuple[str, ...]:
-        key = (cls.need, cls.bound, cls.tenant)
-        if key not in self._known:
-            self._known[key] = super()._candidates(cls)
-        return self._known[key]
