@@ -16,6 +16,7 @@ from django.core.checks import CheckMessage, Error, Tags, Warning, register  # n
 from django.core.exceptions import ImproperlyConfigured
 
 from config.http import peers
+from jobs.runtask.catalogue.folder import catalogue
 from workers.addresses.guard import PURPOSES, setting_of
 
 log = structlog.get_logger(__name__)
@@ -91,6 +92,54 @@ def command_processes(**_: Any) -> list[CheckMessage]:
     ]
 
 
+def job_definitions(**_: Any) -> list[CheckMessage]:
+    """What runtask offers: definitions that cannot be used are named, the others work."""
+    found: list[CheckMessage] = []
+    there = catalogue()
+    if there.trouble:
+        found.append(
+            Warning(
+                f"The job definitions of runtask cannot be read: {there.trouble}.",
+                hint="Set GANTRY_RUNTASK_DEFINITIONS to a folder, with a folder for each definition in it.",
+                id="gantry.W006",
+            )
+        )
+    for name, problem in sorted(there.broken.items()):
+        found.append(
+            Warning(
+                f"The job definition {name} cannot be used: {problem}.",
+                hint=f"Mend it in {settings.GANTRY_RUNTASK_DEFINITIONS}, or remove its folder.",
+                id="gantry.W007",
+            )
+        )
+    return found
+
+
+def runtask_settings(**_: Any) -> list[CheckMessage]:
+    """What a job of runtask gets: numbers with which every job would fail are refused."""
+    found: list[CheckMessage] = []
+    for name, least in (("CPUS", 0.1), ("MEM_MB", 16), ("TIMEOUT_S", 1), ("LOG_MB", 1)):
+        value = getattr(settings, f"GANTRY_RUNTASK_{name}")
+        if value < least:
+            found.append(
+                Error(
+                    f"GANTRY_RUNTASK_{name} is {value:g}: no job could run with it.",
+                    hint=f"Set it to {least:g} or more, or remove it.",
+                    id="gantry.E004",
+                )
+            )
+    holder = settings.GANTRY_RUNTASK_CONTAINER
+    if not holder or "/" in holder or len(holder.encode()) > 256:
+        found.append(
+            Error(
+                f"GANTRY_RUNTASK_CONTAINER is {holder!r}, which cannot be the name of a container.",
+                hint="Swift's containers have names of 1 to 256 bytes without /.",
+                id="gantry.E005",
+            )
+        )
+    return found
+
+
 def weak_settings(**_: Any) -> list[CheckMessage]:
     """What is fine on a developer's machine and not for others."""
     found: list[CheckMessage] = []
@@ -127,12 +176,21 @@ def registered() -> None:
     register(secret_keys, Tags.security)
     register(network_lists, Tags.security)
     register(command_processes, Tags.security)
+    register(job_definitions)
+    register(runtask_settings)
     register(weak_settings, Tags.security, deploy=True)
 
 
 def all_settings() -> list[CheckMessage]:
     """Everything that these checks find now."""
-    return [*secret_keys(), *network_lists(), *command_processes(), *weak_settings()]
+    return [
+        *secret_keys(),
+        *network_lists(),
+        *command_processes(),
+        *runtask_settings(),
+        *job_definitions(),
+        *weak_settings(),
+    ]
 
 
 def warn_at_start() -> None:

@@ -226,7 +226,12 @@ GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
 
 # --- Families: name -> module with the hooks that the engine calls (workers.vocabulary.families) -------
 
-GANTRY_FAMILIES = {"tasks": "tasks_api.wire", "jobs": "jobs.saved.hooks", "queues": "queues.hooks"}
+GANTRY_FAMILIES = {
+    "tasks": "tasks_api.wire",
+    "jobs": "jobs.saved.hooks",
+    "runtask": "jobs.runtask.hooks",
+    "queues": "queues.hooks",
+}
 #: What families delete of their own when it is old: functions limit -> {what: how many}
 #: (workers.upkeep.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.entries.retention.prune"]
@@ -327,13 +332,31 @@ GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
 )
 #: What is kept of one exec's output, in MiB: half from its start, half from its end.
 GANTRY_EXEC_LOG_MB = env.int("GANTRY_EXEC_LOG_MB", default=1024)
-#: The same for object storages and their authentication (runtask), and for sites (workqueue).
+#: runtask: the folder of job definitions, one folder each; the container of jobs that name none.
+GANTRY_RUNTASK_DEFINITIONS = Path(
+    env.str("GANTRY_RUNTASK_DEFINITIONS", default=str(BASE_DIR / "jobs" / "runtask" / "definitions"))
+).absolute()
+GANTRY_RUNTASK_CONTAINER = env.str("GANTRY_RUNTASK_CONTAINER", default="runtask")
+#: What a job of runtask may use unless its definition says otherwise: CPUs, MiB, seconds of its
+#: command (fetching and storing not counted).
+GANTRY_RUNTASK_CPUS = env.float("GANTRY_RUNTASK_CPUS", default=1.0)
+GANTRY_RUNTASK_MEM_MB = env.int("GANTRY_RUNTASK_MEM_MB", default=1024)
+GANTRY_RUNTASK_TIMEOUT_S = env.int("GANTRY_RUNTASK_TIMEOUT_S", default=86_400)
+#: What is kept, and shown in `out` and `error`, of each of a job's two streams, in MiB: half from its start,
+#: half from its end.
+GANTRY_RUNTASK_LOG_MB = env.int("GANTRY_RUNTASK_LOG_MB", default=2)
+#: Networks (CIDR) in which object storages and their authentication (runtask), and sites (workqueue), may be
+#: although they are private.
 GANTRY_SWIFT_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SWIFT_ALLOW_NETWORKS", default=[])
 GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", default=[])
 #: The same for external providers of the queues' capacity.
 GANTRY_QUEUE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_QUEUE_ALLOW_NETWORKS", default=[])
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
+# How long inputs and outputs outlast a storage that does not answer, in seconds.
+GANTRY_STAGING_PATIENCE_S = env.int("GANTRY_STAGING_PATIENCE_S", default=900)
+#: Outputs larger than that, in MiB, are stored in an object storage as segments of that size.
+GANTRY_SWIFT_SEGMENT_MB = env.int("GANTRY_SWIFT_SEGMENT_MB", default=128)
 #: A name of the process that delivers callbacks; several may run.
 GANTRY_CALLBACKS_NAME = env.str("GANTRY_CALLBACKS_NAME", default=socket.gethostname())
 #: File in which it shows that the database takes its heartbeats, for `gantry health callbacks`; empty: none.

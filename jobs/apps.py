@@ -1,4 +1,4 @@
-"""Django app of the jobs families: saved jobs (``jobs.saved``) and, later, another dialect beside it."""
+"""Django app of the jobs families: saved jobs (``jobs.saved``) and runtask (``jobs.runtask``)."""
 
 from django.apps import AppConfig
 

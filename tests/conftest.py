@@ -16,6 +16,7 @@ pytest_plugins = [
     "tests.support.fixtures",
     "tests.support.engine_fixtures",
     "tests.support.capacity_fixtures",
+    "tests.support.swift_fixtures",
 ]
 
 # A machine that is busy takes its time for an example: that says nothing about what is tested. Examples are

@@ -18,7 +18,7 @@ from django.db import IntegrityError, connection, transaction
 from workers.asking import ask
 from workers.messages import doorbell
 from workers.models import Node, Run
-from workers.runs import losses, transitions, uri_secrets
+from workers.runs import losses, run_secrets, transitions
 from workers.scheduling.explain import explain_run
 from workers.scheduling.shapes import ShapeKey, forget_shape, kept_shape_id, shape_id_of
 from workers.tenants import limits
@@ -32,8 +32,9 @@ from workers.vocabulary.states import State, is_final
 class Submission:
     """A run to be. ``constraints`` is {node attribute: allowed values}; ``priority`` 0-9, lower is sooner.
 
-    ``retries`` is how many further attempts follow a failure, ``timeout_s`` limits one attempt,
-    ``grace_s`` is the time from TERM to KILL, ``expires_in_s`` the longest wait before it starts.
+    ``retries`` is how many further attempts follow a failure (``losses_only``: one of the node or of ours,
+    not of its own work), ``timeout_s`` limits one attempt, ``grace_s`` is the time from TERM to KILL,
+    ``expires_in_s`` the longest wait before it starts.
     """
 
     tenant_id: int
@@ -43,6 +44,7 @@ class Submission:
     constraints: dict[str, list[str]] = field(default_factory=dict)
     priority: int = 5
     retries: int = 0
+    losses_only: bool = False
     timeout_s: int | None = None
     grace_s: int | None = None
     expires_in_s: int | None = None
@@ -65,7 +67,7 @@ class Cancellation:
 
 def submit(submission: Submission) -> int:
     """Accept a run: one INSERT, then a ring after the commit. Returns the run's id."""
-    if uri_secrets.holds_any(submission.spec):
+    if run_secrets.holds_any(submission.spec):
         (run_id,) = submit_all([submission])
         structlog.contextvars.bind_contextvars(run=run_id)
         return run_id
@@ -93,10 +95,10 @@ def submit_all(submissions: Iterable[Submission]) -> list[int]:
             key = _shape_key(submission)
             if key not in shapes:
                 shapes[key] = kept_shape_id(key)
-            spec = uri_secrets.taken_out(submission.tenant_id, submission.spec)
+            spec = run_secrets.taken_out(submission.tenant_id, submission.spec)
             new = _new_run(replace(submission, spec=spec), shapes[key])
             run_id, _ = transitions.submit(cursor, new)
-            uri_secrets.belong(spec, run_id)
+            run_secrets.belong(spec, run_id)
             ids.append(run_id)
         doorbell.ring_after_commit()
     return ids
@@ -125,6 +127,7 @@ def _new_run(submission: Submission, shape_id: int) -> NewRun:
         spec=json.dumps(submission.spec.to_json()),
         priority=submission.priority,
         retries=submission.retries,
+        losses_only=submission.losses_only,
         timeout_s=submission.timeout_s,
         grace_s=settings.GANTRY_GRACE_S if submission.grace_s is None else submission.grace_s,
         expires_in_s=settings.GANTRY_EXPIRE_S if submission.expires_in_s is None else submission.expires_in_s,
@@ -203,10 +206,8 @@ def retry(tenant_id: int | None, run_id: int, callback_url: str = "") -> int:
     run = find(tenant_id, run_id)
     if not is_final(run.state):
         raise Conflict(f"run {run_id} has not ended (it is {run.state}): cancel it first or wait for its end")
-    if run.spec.get("uri_secrets"):
-        raise Conflict(
-            f"the user names and passwords in the uris of run {run_id} were wiped at its end: submit it anew"
-        )
+    if run.spec.get("uri_secrets") or run.spec.get("stores"):
+        raise Conflict(f"the credentials of run {run_id} were wiped at its end: submit it anew")
     with transaction.atomic(), limits.admitted(run.tenant_id), connection.cursor() as cursor:
         new_id, _ = transitions.submit(
             cursor,

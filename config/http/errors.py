@@ -38,11 +38,14 @@ log = structlog.get_logger(__name__)
 
 Render = Callable[[int, str, str, str | None], dict[str, Any]]
 
+#: The calls of runtask have no prefix in common.
+RUNTASK_MOUNTS: Final = ("/runtask", "/job", "/listjobs", "/canceljob")
 #: (mount point, family, its function render_error(status, code, message, field) -> envelope). The first one
 #: counts: below /v1 a family's word is never a queue's type.
 ENVELOPES: Final = (
     ("/v1/tasks", "tasks", "tasks_api.wire.render_error"),
     ("/api/jobs", "jobs", "jobs.saved.errors.render_error"),
+    *((mount, "runtask", "jobs.runtask.errors.render_error") for mount in RUNTASK_MOUNTS),
     ("/v1", "queues", "queues.entries.errors.render_error"),
 )
 
@@ -53,11 +56,13 @@ STATUS: Final[Mapping[type[Exception], int]] = {
     engine.AddressRefused: 400,
     CredentialRefused: 401,
     TenantRefused: 403,
+    engine.Forbidden: 403,
     engine.NotFound: 404,
     engine.Conflict: 409,
     engine.LimitReached: 429,
     engine.SecretUnreadable: 500,
     engine.EngineError: 500,
+    engine.Upstream: 502,
     engine.Unavailable: 503,
 }
 #: Seconds after which a client may try again when the database does not answer.
@@ -234,7 +239,10 @@ def handle(exc: Exception, context: dict[str, Any]) -> HttpResponse | None:
     if problem is None:
         return None
     request: HttpRequest = context["request"]._request
-    if problem.status >= 500 and problem.code not in ("database", engine.Unavailable.code):
+    foreseen = isinstance(
+        exc, engine.Unavailable | engine.Upstream
+    )  # others' trouble: the answer says it all
+    if problem.status >= 500 and problem.code != "database" and not foreseen:
         log.error("request.failed", code=problem.code, exc_info=exc)
     return answer(request, problem)
 

@@ -165,7 +165,7 @@ class SchemaView(APIView):
     def get(self, request: Request) -> HttpResponse:
         """The whole document, or that of ``?family=``."""
         family = request.query_params.get("family", "")
-        families = [name for _, name, _ in errors.ENVELOPES]
+        families = list(dict.fromkeys(name for _, name, _ in errors.ENVELOPES))
         if family and family not in (*families, "api"):
             raise InvalidInput(
                 f"there is no family {family!r}: {', '.join((*families, 'api'))}", field="family"

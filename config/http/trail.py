@@ -18,7 +18,7 @@ from config.http import errors, peers
 from workers.tenants import audit
 
 #: Parameters that name things by number.
-_IDS: Final = ("taskId", "taskIds")
+_IDS: Final = ("taskId", "taskIds", "job_id")
 #: Things of a service that their body names: bound to the call's log by the service.
 _NAMES: Final = ("aggregate", "owner_id")
 _NUMBERS = re.compile(r"[0-9]{1,19}(,[0-9]{1,19}){0,99}")

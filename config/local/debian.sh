@@ -5,6 +5,7 @@ set -eu
 NEEDED="${NEEDED:-setpriv:util-linux setsid:util-linux unshare:util-linux curl:curl dockerd:docker.io
     busybox:busybox-static iptables:iptables ip:iproute2 mkfs.ext4:e2fsprogs
     sshd:openssh-server redis-server:redis-server chromium:chromium
+    clustalo:clustalo
     docker-registry:docker-registry docker-compose:docker-compose systemd-analyze:systemd}"
 # Where Debian looks whether a package may start its service.
 POLICY="${POLICY:-/usr/sbin/policy-rc.d}"

@@ -101,7 +101,7 @@ def _waiting(cursor: CursorWrapper, entry: Entry, kind: str, seen: Snapshot) -> 
         "bound": bound.shown() if bound else None,
         "reasons": [{"level": str(verdict.level), **asdict(found)}],
         "position": position,
-        "approximate": seen.approximate or position is None,
+        "approximate": seen.approximate or position is None or bool(verdict.unsure),
         "ahead": ahead,
         "reserved": reserved,
         "running": {

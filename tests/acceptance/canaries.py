@@ -37,7 +37,7 @@ ALLOWED: Final = {
 NOWHERE: Final = (
     *("canary-password", "canary-stored", "canary-refused", "canary-broken", "canary-malformed"),
     *("canary-uri-password", "canary-callback-password", "canary-registry", "canary-argument"),
-    *("canary-retired", "canary-header"),
+    *("canary-retired", "canary-header", "canary-swift"),
 )
 
 
@@ -100,6 +100,7 @@ def plant(stage: Stage) -> None:
     assert ask(stage, "POST", "/v1/tasks", {**task, **callback}).status_code == 200
     plant_secrets(stage)
     plant_job(stage)
+    plant_runtask(stage)
     stage.run_ids = list(Run.objects.values_list("pk", flat=True))
     # Idempotent answers hold the token that was made; it is sealed.
     for _ in range(2):
@@ -186,3 +187,26 @@ def plant_job(stage: Stage) -> None:
         {"Env": ["canary-argument"]},
     ):
         assert ask(stage, "POST", "/api/jobs", {**job, **wrong}).status_code == 400
+
+
+def plant_runtask(stage: Stage) -> None:
+    """The key of a Swift: refused in each form, and refused by the guard. One that is accepted is looked for
+    by tests/acceptance/test_runtask.py, which has a Swift."""
+    who = {"user": "ann", "tenant": MARK, "key": "canary-swift", "authurl": "http://127.0.0.1:8/auth/v1.0"}
+    for wrong in (
+        {},
+        {"authurl": "canary-swift"},
+        {"authurl": "http://ann:canary-swift@127.0.0.1/"},
+        {"key": ["canary-swift"]},
+        {"key": "canary-swift\n"},
+        {"tenant": ""},
+    ):
+        assert ask(stage, "POST", "/runtask/", {**who, **wrong}).status_code == 400, wrong
+        form = httpx.post(
+            f"{stage.api.url}/runtask/",
+            data={**who, **wrong},
+            headers=stage.account.headers,
+            timeout=limit(60),
+        )
+        stage.answers.append(f"{form.headers} {form.text}")
+        assert form.status_code == 400, form.text

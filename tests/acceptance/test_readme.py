@@ -15,6 +15,8 @@ from tests.support.engine import output
 from tests.support.engines import Engine
 from tests.support.fixtures import Account, make_account
 from tests.support.jobs import box, open_all
+from tests.support.staged import OPEN
+from tests.support.swift import Swift
 from tests.support.waiting import limit, wait_until
 from workers.models import Run
 
@@ -58,7 +60,9 @@ def test_the_first_tasks_of_the_readme(engine: Engine, cluster: Cluster, account
     cluster.node(settings=engine.env)
     reader = Reader(cluster.api().url, account.token)
     answers = [
-        reader.read(line) for line in curl_lines() if not re.search("/api/jobs|/v1/queues|/v1/vm", line)
+        reader.read(line)
+        for line in curl_lines()
+        if not re.search("/api/jobs|/v1/queues|/v1/vm|/runtask/|/job/", line)
     ]
     submitted, asked, followed, picky, explained, killed, box = answers
     assert json.loads(submitted) == {"status": 0, "message": "OK", "data": {"taskId": 1}}
@@ -89,6 +93,18 @@ def _wait_for_resources(reader: Reader, account: Account) -> None:
     assert json.loads(reader.read(declare))["aggregate"] == "rack-1"
     assert json.loads(reader.read(ask))["data"]["Status"] == "queued"
     wait_until(lambda: json.loads(reader.read(explain))["data"]["state"] == "running", why="it is admitted")
+
+
+def test_the_swift_of_the_readme(cluster: Cluster, account: Account, swift: Swift) -> None:
+    cluster.env |= OPEN
+    cluster.node("n1")
+    swift.api("PUT", "/genomes")
+    swift.put("genomes/reads.fasta", b">a\nACGT\n>b\nAC\n")
+    reader = Reader(cluster.api().url, account.token)
+    submit, look = (line for line in curl_lines() if re.search("/runtask/|/job/", line))
+    reader.env |= {"SWIFT": swift.url}
+    reader.env["ID"] = json.loads(reader.read(submit))["job_id"]
+    assert json.loads(reader.read(look))["process_out"].startswith("sequences\t2\n")
 
 
 def test_the_saved_jobs_of_the_readme(engine: Engine, cluster: Cluster, account: Account) -> None:

@@ -64,6 +64,10 @@ def run(marks: list[str], *, long: bool) -> int:
         if "3" in marks or "4" in marks:
             for name in ("node", "peer-worker"):
                 rig.named(name).terminate()
+        if "10" in marks:
+            from tests.bench import staging
+
+            staging.run(rig, long=long)
         if "11" in marks:
             from tests.bench import waiting
 

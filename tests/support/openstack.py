@@ -1,7 +1,7 @@
 """Keystone and Placement as they come from PyPI, with SQLite on loopback, filled through their own APIs.
 
-They live in an environment of their own, tests/support/openstack.txt, which is made once for this machine and
-account below the folder for temporary files, with databases that are ready to be copied.
+They (and Swift: swift.py) live in an environment of their own, tests/support/openstack.txt, made once for
+this machine and account below the folder for temporary files, with databases that are ready to be copied.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from tests.support.waiting import limit, wait_until
 _HERE = Path(__file__).parent
 _LOCK = _HERE / "openstack.txt"
 _SERVICE = _HERE / "openstack_service.py"
+_PYTHON_FLAGS = ("-P", "-W", "ignore")  # -P: the folder of the scripts has an http.py
 _VERSION = "placement 1.38"
 REGION = "RegionOne"
 
@@ -76,8 +77,12 @@ def _run(folder: Path, *words: str) -> None:
 
 
 def _command(folder: Path, *words: str) -> list[str]:
-    # -P: the folder of the script has an http.py.
-    return [str(folder / "venv" / "bin" / "python"), "-P", "-W", "ignore", str(_SERVICE), *words]
+    return [*python(folder), str(_SERVICE), *words]
+
+
+def python(folder: Path) -> list[str]:
+    """How a script of this folder is run in the environment that is ``installed``."""
+    return [str(folder / "venv" / "bin" / "python"), *_PYTHON_FLAGS]
 
 
 class Cloud:
@@ -177,6 +182,16 @@ class Cloud:
         for interface in interfaces:
             endpoint = {"service_id": service, "interface": interface, "url": url, "region_id": REGION}
             self._made("/endpoints", endpoint=endpoint)
+
+    def endpoint(self, kind: str, url: str) -> None:
+        """A service in the catalog, its public address only."""
+        self._catalog(kind, url, "public")
+
+    def new_password(self, name: str, password: str) -> None:
+        """An administrator gives a user another password: the tokens of the old one are revoked."""
+        found = self._identity.get("/users", params={"name": name}).raise_for_status().json()
+        body = {"user": {"password": password}}
+        self._identity.patch(f"/users/{found['users'][0]['id']}", json=body).raise_for_status()
 
     def _user(self, name: str, password: str, role: str) -> None:
         user = self._made("/users", user={"name": name, "password": password, "domain_id": "default"})

@@ -26,7 +26,15 @@ FOLDERS = (
 )
 _WITH_DAEMONS = {"conformance", "acceptance", "deployment", "embedded"}
 #: Fixtures that start a node, an API or a Docker Engine.
-_STARTERS = {"cluster", "engine", "engines", "mortal_engine", "session_engines"}
+_STARTERS = {
+    "cluster",
+    "engine",
+    "engines",
+    "mortal_engine",
+    "session_engines",
+    "session_swift",
+    "mortal_swift",
+}
 #: A failure here may be a broken promise that shows now and then: one quiet run more would prove nothing.
 _PROMISES = {"faults", "contracts", "security"}
 _INVARIANTS = "tests.support.invariants"

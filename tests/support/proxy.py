@@ -1,4 +1,4 @@
-"""A TCP port in front of a real server, with the faults of a network: cut, frozen, slow, a lost reply.
+"""A TCP port in front of a real server, with the faults of a network: cut, frozen, slow, a lost reply, a bit.
 
 The server behind it may listen on a unix socket. Threads, no asyncio: two per connection, a handful of
 connections per test. Must not import the project.
@@ -34,6 +34,8 @@ class Proxy:
         self._flowing.set()
         self._delay_s = 0.0
         self._drop_after: tuple[bytes, bytes] | None = None
+        self._flips: dict[bool, int] = {}
+        self._freeze_after: int | None = None
         #: Set when the reply asked for by ``drop_reply`` has been thrown away.
         self.dropped = threading.Event()
 
@@ -63,7 +65,12 @@ class Proxy:
         """No byte passes, in no direction; connections stay open and new ones hang, until ``thaw``."""
         self._flowing.clear()
 
+    def freeze_after(self, count: int) -> None:
+        """``freeze`` when so many bytes more have passed to the server."""
+        self._freeze_after = count
+
     def thaw(self) -> None:
+        self._freeze_after = None
         self._flowing.set()
 
     def delay(self, seconds: float) -> None:
@@ -75,6 +82,11 @@ class Proxy:
         connection instead of handing its reply back. The client cannot know whether it was carried out."""
         self.dropped.clear()
         self._drop_after = (after, then)
+
+    def flip(self, after: int, *, outward: bool) -> None:
+        """Once: turn one bit over when ``after`` bytes more have passed to the server, or (not ``outward``)
+        from it, counted over all connections. A head of an answer or request is some 300 to 800 bytes."""
+        self._flips[outward] = after
 
     # --- the wires -----------------------------------------------------------------------------------
 
@@ -107,6 +119,10 @@ class Proxy:
         armed = False
         with contextlib.suppress(OSError):
             while data := source.recv(_PIECE):
+                if outward and self._freeze_after is not None:
+                    self._freeze_after -= len(data)
+                    if self._freeze_after < 0:
+                        self.freeze()
                 self._flowing.wait()
                 if outward:
                     armed = self._listen_for(data, armed, muted)
@@ -116,11 +132,22 @@ class Proxy:
                         break
                     if self._delay_s:
                         time.sleep(self._delay_s)  # pace: a slow network
-                target.sendall(data)
+                target.sendall(self._flipped(data, outward))
         with self._lock:
             self._sockets -= {source, target}
         _reset(source)
         _reset(target)
+
+    def _flipped(self, data: bytes, outward: bool) -> bytes:
+        with self._lock:
+            after = self._flips.get(outward)
+            if after is None:
+                return data
+            if after >= len(data):
+                self._flips[outward] = after - len(data)
+                return data
+            del self._flips[outward]
+        return data[:after] + bytes([data[after] ^ 1]) + data[after + 1 :]
 
     def _listen_for(self, data: bytes, armed: bool, muted: threading.Event) -> bool:
         """Has this connection sent what ``drop_reply`` waits for? Mutes its server at the second mark."""

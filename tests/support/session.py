@@ -8,6 +8,7 @@ its workers has its own pair, and the process that only hands out tests has none
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import secrets
 import shutil
@@ -67,6 +68,7 @@ def keep_bytecode() -> None:
 
 
 keep_bytecode()
+gc.disable()  # a third of the collection of tests would look for garbage in what has just been loaded
 atexit.register(_stop_servers)
 
 
@@ -79,3 +81,10 @@ def pytest_load_initial_conftests(early_config: pytest.Config) -> Iterator[None]
     if not only_hands_out:
         _start_servers()
     return (yield)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop() -> None:
+    """The tests have been collected; none of them is ever garbage."""
+    gc.freeze()
+    gc.enable()

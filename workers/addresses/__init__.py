@@ -1,8 +1,9 @@
 """The one guard for every address that a client can name: uris, callbacks, and what later families add.
 
-    urls   is this URL well formed? Pure
-    guard  may these resolved addresses be reached? Pure but for the settings
-    http   an HTTP request that connects to the checked address and nowhere else
+    urls      is this URL well formed? Pure
+    guard     may these resolved addresses be reached? Pure but for the settings
+    http      an HTTP request that connects to the checked address and nowhere else
+    sessions  the same for SDKs that speak through `requests` (imported by who needs it: it loads requests)
 
 Sources: shared contract, "Addresses a client can name"; reliability, SSRF. Must not import models, services
 or runtimes.

@@ -33,8 +33,10 @@ MAX_REDIRECTS: Final = 5
 #: Of a name with more addresses than these the first are tried.
 MAX_ADDRESSES: Final = 8
 CONNECT_S: Final = 10.0
+#: No timeout of the system is longer than that, and none may be infinite.
+_LONGEST_S: Final = 86400.0
 #: How often a wait looks whether it is still wanted.
-_SLICE_S: Final = 0.5
+SLICE_S: Final = 0.5
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 #: Look-ups that are under way; one that hangs occupies its place until it ends.
 _lookups = threading.BoundedSemaphore(32)
@@ -48,7 +50,7 @@ class AddressFailed(EngineError):
 
 @dataclass
 class Deadline:
-    """How long a request may take as a whole, and how long without a byte, in seconds.
+    """How long a request may take as a whole (inf: no matter), and how long without a byte, in seconds.
 
     ``tick`` is called at least every half second while waiting; what it raises ends the request.
     """
@@ -67,7 +69,7 @@ class Deadline:
         left = self._end - time.monotonic()
         if left <= 0:
             raise TimeoutError(f"it took longer than {self.total_s:g} s")
-        return left
+        return min(left, _LONGEST_S)
 
 
 def system_resolver(host: str) -> list[str]:
@@ -76,8 +78,11 @@ def system_resolver(host: str) -> list[str]:
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
 
-def _look_up(resolver: Resolver, host: str, deadline: Deadline) -> list[str]:
-    """A look-up has no time limit of its own: wait for it in another thread, as long as there is time."""
+def look_up(resolver: Resolver, host: str, deadline: Deadline) -> list[str]:
+    """The addresses of a name. Raises OSError.
+
+    A look-up has no time limit of its own: it is waited for in another thread, as long as there is time.
+    """
     answer: list[list[str] | OSError] = []
     done = threading.Event()
 
@@ -90,10 +95,10 @@ def _look_up(resolver: Resolver, host: str, deadline: Deadline) -> list[str]:
             _lookups.release()
             done.set()
 
-    while not _lookups.acquire(timeout=min(_SLICE_S, deadline.left())):
+    while not _lookups.acquire(timeout=min(SLICE_S, deadline.left())):
         continue
     threading.Thread(target=work, name="look-up", daemon=True).start()
-    while not done.wait(min(_SLICE_S, deadline.left())):
+    while not done.wait(min(SLICE_S, deadline.left())):
         continue
     if not answer or isinstance(answer[0], OSError):
         raise OSError(
@@ -102,14 +107,16 @@ def _look_up(resolver: Resolver, host: str, deadline: Deadline) -> list[str]:
     return answer[0]
 
 
-@lru_cache(maxsize=16)
-def _tls(authority: str = "") -> ssl.SSLContext:
+def tls_context(authority: str = "") -> ssl.SSLContext:
     """For the machine's authorities, or for the one whose certificates (PEM) are given."""
     context = ssl.create_default_context(cadata=authority or None)
     # Chain and name, as Python 3.12 and curl do. From 3.13 on the default also refuses what private
     # authorities make without some extensions: a new Python would cut off receivers.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
+
+
+_tls: Final = lru_cache(maxsize=16)(tls_context)
 
 
 class _Timed(io.RawIOBase):
@@ -128,7 +135,7 @@ class _Timed(io.RawIOBase):
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
         quiet_until = time.monotonic() + self._deadline.stall_s
         while True:
-            self._sock.settimeout(min(_SLICE_S, self._deadline.left()))
+            self._sock.settimeout(min(SLICE_S, self._deadline.left()))
             try:
                 return self._sock.recv_into(buffer)
             except TimeoutError:
@@ -199,7 +206,7 @@ class Response:
 
     def read(self, size: int) -> bytes:
         """Up to ``size`` bytes; empty at the end. AddressFailed when the connection breaks or is too slow."""
-        with _told(self.target):
+        with told(self.target):
             return self._answer.read(size)
 
     def body(self, limit: int) -> bytes:
@@ -208,7 +215,7 @@ class Response:
 
 
 @contextmanager
-def _told(target: Target) -> Iterator[None]:
+def told(target: Target) -> Iterator[None]:
     """Turns the many ways in which a request fails into AddressFailed with one sentence."""
     try:
         yield
@@ -255,13 +262,13 @@ def open_url(
         sent |= {**(headers or {}), "Host": target.authority, "Connection": "close"}
         if authorization:
             sent["Authorization"] = authorization
-        with _told(target):
+        with told(target):
             literal = target.literal
-            found = [str(literal)] if literal else _look_up(resolver, target.host, deadline)
+            found = [str(literal)] if literal else look_up(resolver, target.host, deadline)
             connection = _Connection(target, permitted(target.host, found, purpose), deadline, authority)
         answer = None
         try:
-            with _told(target):
+            with told(target):
                 connection.request(method, target.path, body=body, headers=sent)
                 answer = connection.getresponse()
             location = answer.getheader("Location")

@@ -100,6 +100,11 @@ class RunAdmin(ReadOnly):
         rows = RunEvent.objects.filter(run=run).order_by("-pk")[:50]
         return format_html_join(
             "",
-            "{} {} &rarr; {} {} by {}<br>",
-            ((instant(row.at), row.from_state or "-", row.to_state, row.reason, row.by) for row in rows),
+            "{} {} by {}<br>",
+            ((instant(row.at), _told(row), row.by) for row in rows),
         )
+
+
+def _told(row: RunEvent) -> str | SafeString:
+    """What was done, or from which state to which it went."""
+    return row.note or format_html("{} &rarr; {} {}", row.from_state or "-", row.to_state, row.reason)

@@ -7,7 +7,7 @@ Must not import services or families.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Protocol, TypeVar
 from urllib.parse import urlencode
 
@@ -41,8 +41,18 @@ class Rows(Protocol[T]):
         ...
 
 
-def listed(request: Request, rows: Rows[T], batch: int = BATCH) -> StreamingHttpResponse:
-    """The answer to a list call; ``batch`` rows are read at once.
+def bare(empty: bool) -> tuple[str, str]:
+    """What stands around the entries of a list that is nothing but an array."""
+    return "[", "]"
+
+
+def listed(
+    request: Request,
+    rows: Rows[T],
+    batch: int = BATCH,
+    around: Callable[[bool], tuple[str, str]] = bare,
+) -> StreamingHttpResponse:
+    """The answer to a list call; ``batch`` rows are read at once. ``around``: told whether there is no entry.
 
     Without a limit it ends after GANTRY_LIST_CAP entries; if there are more, a Link and a Warning say so.
     """
@@ -61,7 +71,7 @@ def listed(request: Request, rows: Rows[T], batch: int = BATCH) -> StreamingHttp
         if last is not None:
             headers["Link"] = next_link(request, last)
             headers["Warning"] = f'299 - "only the first {most} entries: the Link leads on"'
-    text = _text(rows, first, most, batch)
+    text = _text(rows, first, most, batch, around(not first))
     if request.method == "HEAD":
         text = iter(())
     return StreamingHttpResponse(text, content_type="application/json", headers=headers)
@@ -95,7 +105,7 @@ def encoded(pieces: Iterable[str]) -> Iterator[bytes]:
     yield "".join(held).encode()
 
 
-def _text(rows: Rows[T], first: list[T], most: int, batch: int) -> Iterator[bytes]:
+def _text(rows: Rows[T], first: list[T], most: int, batch: int, around: tuple[str, str]) -> Iterator[bytes]:
     def values() -> Iterator[object]:
         found, left = first, most
         while found:
@@ -104,9 +114,9 @@ def _text(rows: Rows[T], first: list[T], most: int, batch: int) -> Iterator[byte
             found = rows.after(rows.row_id(found[-1]), min(batch, left)) if left > 0 else []
 
     def pieces() -> Iterator[str]:
-        yield "["
+        yield around[0]
         yield from array(values())
-        yield "]"
+        yield around[1]
 
     return encoded(pieces())
 

@@ -71,6 +71,8 @@ class Run(models.Model):
     #: Set while it waits for its next try.
     not_before = models.DateTimeField(null=True)
     retries_left = models.SmallIntegerField(default=0)
+    #: Its further tries are for what the node or we did to it, not for a failure of its own work.
+    losses_only = models.BooleanField(db_default=False)
     #: Longest time of one attempt in seconds; null = no limit.
     timeout_s = models.IntegerField(null=True)
     #: From TERM to KILL, in seconds.
@@ -174,7 +176,7 @@ class Attempt(models.Model):
 
 
 class RunEvent(models.Model):
-    """One recorded transition."""
+    """One recorded transition, or what an attempt began or did while its state stayed the same (``note``)."""
 
     run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="events", db_index=False)
     at = models.DateTimeField(db_default=Now())
@@ -184,6 +186,8 @@ class RunEvent(models.Model):
     attempt = models.IntegerField(db_default=0)
     #: Who: a node's name, "reconciler", "client" or "operator".
     by = models.CharField(max_length=128, db_default="")
+    #: What was begun or done, where that is no change of state: "storing 2 outputs".
+    note = models.CharField(max_length=200, blank=True, db_default="")
 
     class Meta:
         indexes = [models.Index(fields=["run", "id"], name="event_of_run")]

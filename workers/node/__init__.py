@@ -6,8 +6,7 @@
     adoption      takes over what an earlier worker left, or nobody watches
     keeper        keeps the leases of what runs
     clearance     what a tenant's policy says now, asked right before a start
-    watch         a run in this worker's hands: what the others tell each other of it
-    runner        one attempt, from start to end; outcomes says what its end means (pure)
+    attempt/      one attempt, from its claim to its end: runner, storing, outcomes, watch
     scribe        writes what the runners have seen, in groups
     questions     the other end of ``workers.asking``
     orphans       what is on this node and nobody's any more

@@ -20,11 +20,11 @@ from workers.messages import doorbell
 from workers.messages.handover import Handover, Publisher
 from workers.node import orphans, questions, registration
 from workers.node.adoption import adopt
+from workers.node.attempt.runner import Runner
+from workers.node.attempt.watch import Watch
 from workers.node.keeper import Keeper
 from workers.node.registration import Registration
-from workers.node.runner import Runner
 from workers.node.scribe import Entry, Scribe
-from workers.node.watch import Watch
 from workers.runtimes.base import Answering, Presence, Runtime
 from workers.scheduling import claiming
 from workers.scheduling.claiming import Look, Memory, Superseded

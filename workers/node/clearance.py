@@ -31,7 +31,7 @@ def clear(run: ClaimedRun) -> Credentials | None:
     Keeps no connection: there are fewer than runs.
     """
     try:
-        if refused := policy.refusal(policy.of(run.tenant_id), run.kind, _resolved(run.spec)):
+        if refused := _refusal(run):
             raise PrepareFailed(Reason.REJECTED, f"Container was not started: {refused}")
         return registries.for_image(run.tenant_id, str(run.spec.get("image", "")))
     except SecretUnreadable as error:
@@ -44,6 +44,17 @@ def clear(run: ClaimedRun) -> Credentials | None:
         raise PrepareFailed(Reason.RUNTIME, DATABASE_AWAY, ours=True) from error
     finally:
         connection.close()
+
+
+def _refusal(run: ClaimedRun) -> str:
+    """What is remembered may let a run pass; only what holds now ends one for good.
+
+    What it needs may have been opened a moment ago, right before its client submitted it.
+    """
+    spec = _resolved(run.spec)
+    return policy.refusal(policy.of(run.tenant_id), run.kind, spec) and policy.refusal(
+        policy.of(run.tenant_id, fresh=True), run.kind, spec
+    )
 
 
 def _resolved(spec: dict[str, Any]) -> dict[str, Any]:

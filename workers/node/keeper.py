@@ -15,8 +15,8 @@ from django.conf import settings
 from django.db import connection
 
 from workers.node import registration
+from workers.node.attempt.watch import Watch
 from workers.node.registration import Registration
-from workers.node.watch import Watch
 from workers.runs import running
 from workers.runtimes.base import Runtime
 from workers.vocabulary.crashpoints import step

@@ -42,7 +42,9 @@ class Entry:
     "may_start" writes nothing: its answer is ``done``, and ``cancel`` with who no longer wants the run.
     """
 
-    what: Literal["told", "facts", "may_start", "started", "finish", "retry", "release", "log"]
+    what: Literal[
+        "told", "phase", "storing", "facts", "may_start", "started", "finish", "retry", "release", "log"
+    ]
     lease: Lease
     outcome: Outcome | None = None
     since: float = 0.0  # time.monotonic() of its start
@@ -170,10 +172,7 @@ class Scribe:
             now = time.monotonic()
             if len(group) > 1:
                 transitions.lock(cursor, [entry.lease.run_id for entry in group])
-            if words := by_kind.get("told"):
-                ours |= running.told(cursor, [(entry.lease, entry.message) for entry in words])
-            if told := [entry for entry in group if entry.what in ("facts", "started") and entry.facts]:
-                ours |= running.tell(cursor, [(entry.lease, entry.facts) for entry in told])
+            ours |= self._say(cursor, by_kind, group)
             if beginnings := by_kind.get("started"):
                 step("runner.before_started_commit")
                 # Not when it was queued: the database may have been away since.
@@ -197,6 +196,19 @@ class Scribe:
             step("runner.after_log_commit")
         if endings:
             step("runner.after_finish_commit")
+        return ours
+
+    def _say(self, cursor: CursorWrapper, by_kind: dict[str, list[Entry]], group: list[Entry]) -> set[int]:
+        """What is being done, and what was found out, about attempts that run."""
+        ours: set[int] = set()
+        if words := by_kind.get("told"):
+            ours |= running.told(cursor, [(entry.lease, entry.message) for entry in words])
+        if words := by_kind.get("storing"):
+            ours |= running.told(cursor, [(entry.lease, entry.message) for entry in words], started=True)
+        if phases := by_kind.get("phase"):
+            ours |= running.phase(cursor, [(entry.lease, entry.message) for entry in phases], by=self._by)
+        if told := [entry for entry in group if entry.what in ("facts", "started") and entry.facts]:
+            ours |= running.tell(cursor, [(entry.lease, entry.facts) for entry in told])
         return ours
 
     def _end(self, cursor: CursorWrapper, by_kind: dict[str, list[Entry]]) -> set[int]:

@@ -24,17 +24,18 @@ FINAL_REASONS: Final = frozenset(
     {Reason.CREATE, Reason.IMAGE, Reason.REJECTED, Reason.OPERATOR, Reason.EXPIRED}
 )
 _REMOTE: Final = frozenset({Reason.INPUT, Reason.OUTPUT})
-_OURS: Final = frozenset({Reason.RUNTIME, Reason.LOST, Reason.UNREACHABLE, Reason.DROPPED, Reason.NODE_GONE})
+#: What happened to a run, not in it.
+LOSSES: Final = frozenset({Reason.RUNTIME, Reason.LOST, Reason.UNREACHABLE, Reason.DROPPED, Reason.NODE_GONE})
 
 
-def may_retry(reason: str) -> bool:
-    """Could another try mend this failure?"""
-    return reason not in FINAL_REASONS
+def may_retry(reason: str, *, losses_only: bool = False) -> bool:
+    """Could another try mend this failure, and was one asked for? ``losses_only``: not of the run's own."""
+    return reason in LOSSES if losses_only else reason not in FINAL_REASONS
 
 
 def backoff_s(reason: str, attempt: int) -> float:
     """Seconds until the try after ``attempt`` (1 for the first), which failed for ``reason``."""
     base = float(settings.GANTRY_RETRY_BASE_S)
-    if reason not in _OURS:
+    if reason not in LOSSES:
         base *= (5 if reason in _REMOTE else 1) * 2 ** min(max(attempt - 1, 0), 16)
     return min(float(settings.GANTRY_RETRY_CAP_S), base) * random.uniform(0.9, 1.1)  # noqa: S311  jitter

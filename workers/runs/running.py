@@ -88,18 +88,19 @@ def clear_suspicion(cursor: CursorWrapper, node_id: int) -> None:
     )
 
 
-def told(cursor: CursorWrapper, items: Sequence[tuple[Lease, str]]) -> set[int]:
-    """Say what is being done for attempts that have not started yet. Not a change of state."""
+def told(cursor: CursorWrapper, items: Sequence[tuple[Lease, str]], *, started: bool = False) -> set[int]:
+    """Say what is being done for attempts that have not started yet (``started``: that have). Not a change of
+    state."""
     latest = dict(items)
     cursor.execute(
         """
         -- what is being done, one row a run
         WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[])
             AS i(id, attempt, epoch, message)),
-        -- only those still held under this lease, the fence, and not started yet
+        -- only those still held under this lease, the fence, and not started yet, or started
         locked AS (SELECT r.id, i.message FROM workers_run r JOIN i ON r.id = i.id
             AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
-            WHERE r.state = 'RUNNING' AND r.started_at IS NULL ORDER BY r.id FOR UPDATE OF r)
+            WHERE r.state = 'RUNNING' AND (r.started_at IS NOT NULL) = %s ORDER BY r.id FOR UPDATE OF r)
         UPDATE workers_run r SET message = l.message FROM locked l WHERE r.id = l.id RETURNING r.id
         """,
         [
@@ -107,6 +108,32 @@ def told(cursor: CursorWrapper, items: Sequence[tuple[Lease, str]]) -> set[int]:
             [lease.attempt for lease in latest],
             [lease.epoch for lease in latest],
             [message.replace("\0", "") for message in latest.values()],
+            started,
+        ],
+    )
+    return {row[0] for row in cursor.fetchall()}
+
+
+def phase(cursor: CursorWrapper, items: Sequence[tuple[Lease, str]], *, by: str) -> set[int]:
+    """Leave an event for something that a running attempt begins or has done. Not a change of state."""
+    cursor.execute(
+        """
+        -- what is begun or done, in its order
+        WITH i AS (SELECT * FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::text[])
+            WITH ORDINALITY AS i(id, attempt, epoch, note, place)),
+        -- only those still held under this lease: the fence
+        held AS (SELECT r.id, r.attempt, i.note, i.place FROM workers_run r JOIN i ON r.id = i.id
+            AND r.attempt = i.attempt AND r.lease_epoch = i.epoch
+            WHERE r.state = 'RUNNING' FOR SHARE OF r)
+        INSERT INTO workers_runevent (run_id, from_state, to_state, attempt, by, note)
+        SELECT id, 'RUNNING', 'RUNNING', attempt, %s, note FROM held ORDER BY place RETURNING run_id
+        """,
+        [
+            [lease.run_id for lease, _ in items],
+            [lease.attempt for lease, _ in items],
+            [lease.epoch for lease, _ in items],
+            [note for _, note in items],
+            by,
         ],
     )
     return {row[0] for row in cursor.fetchall()}

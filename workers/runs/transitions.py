@@ -21,6 +21,7 @@ from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 
 from workers.callbacks import outbox
+from workers.runs.retries import LOSSES
 from workers.vocabulary.leases import ClaimedRun, Lease, NewRun, Outcome
 from workers.vocabulary.states import Reason, State
 
@@ -35,6 +36,7 @@ _CLAIMED = {
     "cpu_m": "s.cpu_m",
     "mem_mb": "s.mem_mb",
     "retries_left": "m.retries_left",
+    "losses_only": "m.losses_only",
     "timeout_s": "m.timeout_s",
     "grace_s": "m.grace_s",
     "never_lost": "coalesce(m.node_lost_after_s, -1) = 0",
@@ -46,6 +48,8 @@ _CLAIMED = {
 #: And besides of one that it takes over.
 _ADOPTED = {**_CLAIMED, "claimed_ago": "extract(epoch FROM now() - a.claimed_at)::float8"}
 _LEASE = "m.id, m.attempt, m.lease_epoch, "
+#: For a list in a statement; the reasons are words of our own.
+_LOSSES = ", ".join(f"'{reason}'" for reason in sorted(LOSSES))
 _CLAIMED_COLUMNS = _LEASE + ", ".join(_CLAIMED.values())
 _ADOPTED_COLUMNS = _LEASE + ", ".join(_ADOPTED.values())
 
@@ -247,7 +251,8 @@ def retry(cursor: CursorWrapper, outcomes: Sequence[Outcome], *, by: str) -> set
            started_at = NULL, not_before = now() + l.backoff * interval '1 second',
            expires_at = greatest(r.expires_at,
                now() + (l.backoff + {settings.GANTRY_EXPIRE_S:d}) * interval '1 second')""",
-        "AND r.cancel_requested_at IS NULL AND r.retries_left > 0",
+        f"""AND r.cancel_requested_at IS NULL AND r.retries_left > 0
+            AND (NOT r.losses_only OR i.why IN ({_LOSSES}))""",
         by,
     )
 
@@ -356,8 +361,8 @@ def submit(cursor: CursorWrapper, new: NewRun) -> tuple[int, datetime]:
     """
     cursor.execute(
         """INSERT INTO workers_run (tenant_id, family, kind, name, owner_id, shape_id, spec, priority,
-               retries_left, timeout_s, grace_s, callback_url, retry_of_id, expires_at, rank)
-           VALUES (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s, %s, %s,
+               retries_left, losses_only, timeout_s, grace_s, callback_url, retry_of_id, expires_at, rank)
+           VALUES (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s,
                now() + %s * interval '1 second',
                (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + %s) RETURNING id, created_at""",
         [
@@ -370,6 +375,7 @@ def submit(cursor: CursorWrapper, new: NewRun) -> tuple[int, datetime]:
             new.spec,
             new.priority,
             new.retries,
+            new.losses_only,
             new.timeout_s,
             new.grace_s,
             new.callback_url,

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from workers.logs.capture import Shipment
@@ -61,6 +62,19 @@ class Facts:
 
     told: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where an attempt's files lie on this node.
+
+    ``work`` is the run's working folder, which the run may fill as it likes; ``control`` is ours alone;
+    ``streams`` are the files of its output by name ("stdout").
+    """
+
+    work: Path
+    control: Path
+    streams: Mapping[str, Path]
 
 
 class Output(Protocol):
@@ -126,6 +140,10 @@ class Runtime(Protocol):
         ...
 
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output: ...
+
+    def places(self, run: ClaimedRun) -> Places | None:
+        """Where its files lie, for what is stored after its end; None where there is nothing to store."""
+        ...
 
     def cleanup(self, run_id: int, attempt: int) -> None: ...
 

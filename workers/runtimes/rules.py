@@ -6,19 +6,24 @@ Must not import the database, Celery or a runtime.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from django.conf import settings
 
 from workers.runtimes.base import PrepareFailed
 from workers.vocabulary.leases import ClaimedRun
-from workers.vocabulary.specs import NewerSpecError, Spec
+from workers.vocabulary.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, NewerSpecError, Spec
 from workers.vocabulary.states import Reason
 
 #: Seconds until what needs a newer worker, or an operator's hand, is offered again.
 UPGRADE_S: Final = 30.0
+
+#: How much of a stream is stored, head and tail in bytes: names in a stored spec, and their defaults.
+CAPS: Final = (("log_head", DEFAULT_LOG_HEAD), ("log_tail", DEFAULT_LOG_TAIL))
+#: A file that is never cut.
+_WHOLE: Final = 1 << 60
 
 S = TypeVar("S", bound=Spec)
 
@@ -32,6 +37,17 @@ def read_spec(kind: type[S], run: ClaimedRun) -> S:
         raise PrepareFailed(Reason.RUNTIME, str(error), ours=True, wait_s=UPGRADE_S) from error
     except (ValueError, TypeError) as error:
         raise PrepareFailed(Reason.CREATE, str(error)) from error
+
+
+def spool_caps(spec: Mapping[str, Any]) -> tuple[int, int]:
+    """How much of a stream is kept on the node, (head, tail) in bytes: all of it where it is an output.
+
+    Not by way of a spec's class: what a newer worker started is adopted by an older one, too.
+    """
+    if any(item.get("stream") for item in spec.get("outputs") or ()):
+        return _WHOLE, 0
+    head, tail = (spec.get(key, default) for key, default in CAPS)
+    return head, tail
 
 
 def attempts_named(names: Iterable[str]) -> list[tuple[int, int]]:

@@ -212,6 +212,8 @@ def _running(run: Run) -> Obstacle:
         return Obstacle(
             "preparing", f"node {node.name} prepares it: {run.message or 'files and folders'}", "wait", True
         )
+    if run.message.startswith("storing "):
+        return Obstacle("storing", f"node {node.name}: {run.message}", "wait", True)
     return Obstacle("running", f"it runs on node {node.name}", "", True)
 
 

@@ -20,6 +20,7 @@ from workers.vocabulary.errors import InvalidInput
 #: Key -> (default, what it opens).
 KEYS: Final[dict[str, tuple[bool, str]]] = {
     "commands": (True, "run shell commands as processes of a node"),
+    "runtask_cm": (False, "run any command line over objects of a Swift (runtask's cm); needs commands, too"),
     "privileged": (False, "start containers with every privilege of the host's root"),
     "host_network": (False, "give containers the host's network"),
     "host_ports": (False, "publish containers on fixed ports of the host"),
@@ -79,11 +80,11 @@ def bounds(policy: Mapping[str, Any]) -> Bounds:
     )
 
 
-def of(tenant_id: int) -> Rules:
-    """What is on for a tenant; at most 5 s old. A request has it already: ``Identity``."""
+def of(tenant_id: int, *, fresh: bool = False) -> Rules:
+    """What is on for a tenant; at most 5 s old, or as it is now. A request has it already: ``Identity``."""
     now = time.monotonic()
     known = _cache.get(tenant_id)
-    if known is not None and known[0] > now:
+    if known is not None and known[0] > now and not fresh:
         return known[1]
     stored = Tenant.objects.values_list("policy", flat=True).filter(pk=tenant_id).first()
     answer = Rules() if stored is None else Rules(allowed(stored or {}), bounds(stored or {}))

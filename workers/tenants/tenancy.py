@@ -275,7 +275,7 @@ def bootstrap(*, given_token: str = "", given_password: str = "") -> Bootstrap:
                 "title": "First tenant",
                 "trusted_with_worker_account": True,
                 # Who sets up a machine for itself owns its containers; with a second tenant, narrow it down.
-                "policy": {"exec_targets": [ALL_CONTAINERS]},
+                "policy": {"exec_targets": [ALL_CONTAINERS], "runtask_cm": True},
             },
         )
         user = get_user_model().objects.filter(username=FIRST_USER).first()

@@ -56,6 +56,17 @@ STEPS = (
     "runner.during_cleanup",
     "runner.after_cleanup",
 )
+#: Steps of a run whose files are fetched and stored, in the order of its life.
+STAGING_STEPS = (
+    "staging.before_input",
+    "staging.in_input",
+    "staging.after_input",
+    "staging.before_output",
+    "staging.in_output",
+    "staging.before_commit",
+    "staging.after_output",
+    "staging.after_outputs",
+)
 #: Steps of the process that serves the API.
 API_STEPS = ("api.before_ring", "api.before_callback_ring")
 #: Steps of the process that delivers callbacks, in the order of a delivery.

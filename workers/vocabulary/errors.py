@@ -29,6 +29,12 @@ class RefusedByPolicy(EngineError):
     code = "refused_by_policy"
 
 
+class Forbidden(EngineError):
+    """Known and understood, but not allowed: an operator may open it."""
+
+    code = "forbidden"
+
+
 class NotFound(EngineError):
     """No such thing for this tenant (also: it belongs to another tenant)."""
 
@@ -76,6 +82,12 @@ class AddressRefused(EngineError):
     """An address named by a client is on the deny list."""
 
     code = "address_refused"
+
+
+class Upstream(EngineError):
+    """Another server, which the request needs, said no or did not answer."""
+
+    code = "upstream"
 
 
 class SecretUnreadable(EngineError):

@@ -44,6 +44,8 @@ class ClaimedRun:
     started_ago: float | None
     crashes: int
     adopted: bool
+    #: Another try follows only where the node or we failed.
+    losses_only: bool = False
     #: Seconds since the attempt was claimed, for an adopted run.
     claimed_ago: float = 0.0
     #: The spec's secrets in its order; the runner reads them, and no other place keeps them.
@@ -86,3 +88,4 @@ class NewRun:
     expires_in_s: int
     callback_url: str
     retry_of: int | None
+    losses_only: bool = False

@@ -10,14 +10,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, ClassVar, Final, Self
 
+from workers.vocabulary.staging import HIDDEN as HIDDEN
+
 MIB: Final = 1024 * 1024
 
 #: What is kept of one output stream of one attempt by default, in bytes (head + tail).
 DEFAULT_LOG_HEAD: Final = 16 * MIB
 DEFAULT_LOG_TAIL: Final = 48 * MIB
-
-#: Stands for the user name and password of an address.
-HIDDEN: Final = "***"
 
 #: In a list of selectors: every container of the node but Gantry's own.
 ALL_CONTAINERS: Final = "all"
@@ -39,7 +38,11 @@ class Spec:
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object stored with the run; ``kind`` and ``version`` included."""
-        return {"kind": self.KIND, "version": self.VERSION, **asdict(self)}
+        return {"kind": self.KIND, "version": self._needs(), **asdict(self)}
+
+    def _needs(self) -> int:
+        """The oldest version of a reader that executes this spec rightly."""
+        return self.VERSION
 
     def host_ports(self) -> frozenset[str]:
         """Fixed ports of the host that a run of this spec holds, "8080/tcp"."""
@@ -58,33 +61,50 @@ class Spec:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProcessSpec(Spec):
+class StagedSpec(Spec):
+    """What commands and containers share: a working folder that is filled before and read after."""
+
+    VERSION: ClassVar[int] = 2
+
+    uris: list[str] = field(default_factory=list)
+    uri_secrets: list[int] = field(default_factory=list)
+    secret_ids: list[int] = field(default_factory=list)
+    stores: list[dict[str, Any]] = field(default_factory=list)
+    inputs: list[dict[str, Any]] = field(default_factory=list)
+    outputs: list[dict[str, Any]] = field(default_factory=list)
+
+    def _needs(self) -> int:
+        # A worker of version 1 would run it without its inputs.
+        return 2 if self.stores or self.inputs or self.outputs else 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessSpec(StagedSpec):
     """A command that runs as a process of the node.
 
     ``argv`` is executed as it is (no shell unless argv says so). ``env`` is the whole environment beside
-    PATH, HOME and TMPDIR. ``uris`` are fetched into the working directory first; user name and password of
-    those at the places ``uri_secrets`` are the secrets ``secret_ids``, in that order. ``mem_mb`` is MiB.
+    PATH, HOME and TMPDIR. ``uris`` and ``inputs`` (``staging.Input``) are fetched into the working directory
+    first; ``outputs`` (``staging.Output``) are stored when it ended with exit code 0. ``secret_ids`` are, in
+    that order, user name and password of the uris at the places ``uri_secrets``, then the key of each of
+    ``stores`` (``staging.Store``). ``mem_mb`` is MiB.
     """
 
     KIND: ClassVar[str] = "process"
 
     argv: list[str]
     env: dict[str, str] = field(default_factory=dict)
-    uris: list[str] = field(default_factory=list)
-    uri_secrets: list[int] = field(default_factory=list)
-    secret_ids: list[int] = field(default_factory=list)
     log_head: int = DEFAULT_LOG_HEAD
     log_tail: int = DEFAULT_LOG_TAIL
 
 
 @dataclass(frozen=True, kw_only=True)
-class ContainerSpec(Spec):
+class ContainerSpec(StagedSpec):
     """A container on the node's Docker Engine (tasks family, contract page 10).
 
     ``cpu_m`` is thousandths of a CPU, ``mem_mb`` MiB (memory and swap together). ``ports`` are
     {container_port, host_port, protocol}; ``volumes`` {container_path, host_path, mode}; ``parameters``
-    {key, value}; uris as in ``ProcessSpec``. Everything dangerous was checked against the tenant's policy at
-    submission.
+    {key, value}; uris, inputs, outputs and stores as in ``ProcessSpec``. Everything dangerous was checked
+    against the tenant's policy at submission.
     """
 
     KIND: ClassVar[str] = "container"
@@ -92,9 +112,6 @@ class ContainerSpec(Spec):
     image: str
     args: list[str] = field(default_factory=list)
     env: dict[str, str] = field(default_factory=dict)
-    uris: list[str] = field(default_factory=list)
-    uri_secrets: list[int] = field(default_factory=list)
-    secret_ids: list[int] = field(default_factory=list)
     network: str = "BRIDGE"
     force_pull: bool = True
     privileged: bool = False

@@ -12,7 +12,7 @@ import pytest
 from django.db import connection, transaction
 
 from config.http import openapi
-from jobs.models import Executor, Job, Target
+from jobs.models import Executor, Job, RuntaskJob, Target
 from queues.entries import services as queues
 from queues.entries import wire
 from queues.operators import services as operators
@@ -56,6 +56,7 @@ def victim(db: None, settings: Any) -> Victim:
             "workers_callback",
             "workers_callbacksecret",
             "workers_disabledurl",
+            "jobs_runtaskjob",
         ):
             cursor.execute("SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", [table, FIRST_ID])
     account = make_account(f"{CANARY}-tenant")
@@ -119,6 +120,9 @@ def victim(db: None, settings: Any) -> Victim:
         Target.objects.create(
             executor=executor, ordinal=ordinal, container=container, node=stage.node.name, run_id=run_id
         )
+    runtask = RuntaskJob.objects.create(
+        tenant_id=account.tenant_id, run_id=ids[1], definition=f"{CANARY}-definition"
+    )
     for number, request_id in enumerate((f"{CANARY}-request", f"{CANARY}-behind")):
         wanted = {
             "request_id": request_id,
@@ -144,7 +148,7 @@ def victim(db: None, settings: Any) -> Victim:
         "user": [account.user],
         "name": [f"{CANARY}-name", account.tenant],
         "node": [stage.node.name],
-        "job_id": [str(job.uuid)],
+        "job_id": [str(job.uuid), str(runtask.pk)],
         "JobId": [str(job.uuid)],
         "executor_id": [str(executor.number)],
         "AppName": [job.app_name],
@@ -252,6 +256,7 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         "POST /api/v1/callbacks/{callback_id}/replay",
         "DELETE /api/v1/registries/{registry}",
         "DELETE /v1/{type}/{request_id}/",
+        "POST /canceljob/",
     ):
         assert changed[key], f"{key} changed nothing for its owner"
 

@@ -131,7 +131,7 @@ class Question:
 
 def nobodys(name: str, value: str) -> str:
     """The value for something that does not exist, of the same kind."""
-    if name in ("job_id", "JobId"):
+    if name in ("job_id", "JobId") and not value.isdigit():  # runtask's are numbers
         return NOBODYS_UUID
     if re.fullmatch(r"[\d,]+", value):
         return ",".join(str(NOBODY + number) for number, _ in enumerate(value.split(",")))

@@ -28,9 +28,9 @@ from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
 from workers.models import Attempt, NodeRequest, Run
 from workers.node import process, questions
-from workers.node.runner import Runner
+from workers.node.attempt.runner import Runner
+from workers.node.attempt.watch import Watch
 from workers.node.scribe import Entry, Scribe
-from workers.node.watch import Watch
 from workers.runs import running, transitions
 from workers.runtimes.base import Answering, Facts, PrepareFailed, Presence, Result
 from workers.vocabulary.leases import ClaimedRun, Lease, Outcome
@@ -53,6 +53,9 @@ class Scripted:
 
     kind = "exec"
     noun = "Command"
+
+    def places(self, run: ClaimedRun) -> None:
+        return None
 
     def __init__(self, *, fails: str = "") -> None:
         self.known: dict[str, Any] = {}

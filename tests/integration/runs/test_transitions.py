@@ -16,8 +16,9 @@ from django.utils import timezone
 from tests.integration.engine_rows import World, assert_books_balance, cursor, row, snapshot
 from workers.models import Attempt, Node, Run
 from workers.runs import running
+from workers.runs.retries import may_retry
 from workers.vocabulary.leases import Lease
-from workers.vocabulary.states import EDGES, State
+from workers.vocabulary.states import EDGES, Reason, State
 
 pytestmark = [pytest.mark.django_db, pytest.mark.invariant]
 
@@ -221,3 +222,23 @@ def test_renew_extends_and_started_keeps_the_first_time(world: World, node: Node
     found = row(lease.run_id)
     assert (found.started_at, found.message) == (first, "Command is running still")
     assert Attempt.objects.get(run_id=lease.run_id).started_at == first
+
+
+@pytest.mark.parametrize(
+    ("reason", "again"),
+    [
+        (Reason.EXIT_CODE, False),
+        (Reason.OUTPUT, False),
+        (Reason.TIMEOUT, False),
+        (Reason.UNREACHABLE, True),
+        (Reason.LOST, True),
+        (Reason.RUNTIME, True),
+    ],
+)
+def test_for_losses_only(world: World, node: Node, reason: Reason, again: bool) -> None:
+    """Catches work that fails by itself and is done twice, and work that is lost with its node."""
+    lease = world.claimed(node, retries=1, losses_only=True)
+
+    assert world.retry(lease, reason=reason) == ({lease.run_id} if again else set())
+    assert row(lease.run_id).state == (State.PENDING if again else State.RUNNING)
+    assert may_retry(reason, losses_only=True) == again

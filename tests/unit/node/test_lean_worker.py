@@ -52,7 +52,7 @@ def started(**_):
     print(*sys.modules, flush=True)
     os._exit(0)
 
-import workers.node.runner
+import workers.node.attempt.runner
 from config.celery import app
 app.finalize()
 worker_init.connect(started, weak=False)
@@ -80,7 +80,7 @@ def test_a_worker_loads_no_page(program: str, tmp_path: os.PathLike[str]) -> Non
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     loaded = set(done.stdout.split())
-    assert "workers.node.runner" in loaded or "workers.callbacks.deliverer" in loaded
+    assert "workers.node.attempt.runner" in loaded or "workers.callbacks.deliverer" in loaded
     assert loaded.isdisjoint(_PAGES)
 
 
@@ -94,4 +94,3 @@ def test_garbage_is_collected_once_everything_is_loaded(command: str) -> None:
         assert gc.isenabled()
     finally:
         gc.enable()
-        gc.unfreeze()

@@ -58,3 +58,11 @@ def test_every_folder_with_tests_is_known() -> None:
     """Catches a new folder that nobody has given a place."""
     found = {path.relative_to(TESTS).parts[0] for path in TESTS.rglob("test_*.py")}
     assert found <= set(FOLDERS)
+
+
+def test_the_marker_of_an_account_is_where_ci_looks_for_it() -> None:
+    """Catches one that is given elsewhere: .ci/run collects no file but those of tests that name it."""
+    words = "mark" + ".account"
+    naming = [path for path in TESTS.rglob("*.py") if words in path.read_text()]
+    assert naming
+    assert all(path.name.startswith("test_") for path in naming)

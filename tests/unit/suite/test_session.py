@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 
@@ -17,3 +18,9 @@ def test_modules_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
     keep_bytecode()
     assert "PYTHONDONTWRITEBYTECODE" not in os.environ
     assert not sys.dont_write_bytecode
+
+
+def test_garbage_is_collected_once_the_tests_are_known() -> None:
+    """Catches: it was switched off for their collection, and stays so."""
+    assert gc.isenabled()
+    assert gc.get_freeze_count()

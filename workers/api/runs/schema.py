@@ -71,6 +71,7 @@ DETAIL_EXAMPLE: Final[dict[str, Any]] = {
             "reason": "",
             "attempt": 0,
             "by": "client",
+            "note": "",
         }
     ],
 }

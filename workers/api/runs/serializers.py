@@ -50,13 +50,15 @@ class AttemptSerializer(serializers.Serializer[object]):
 
 
 class RunEventSerializer(serializers.Serializer[object]):
-    """One recorded transition; ``from`` is empty for the first."""
+    """One recorded transition; ``from`` is empty for the first. One with a ``note`` tells what an attempt
+    began or did while its state stayed the same."""
 
     at = serializers.DateTimeField()
     to = serializers.CharField()
     reason = serializers.CharField()
     attempt = serializers.IntegerField()
     by = serializers.CharField()
+    note = serializers.CharField()
 
     def get_fields(self) -> dict[str, serializers.Field]:  # type: ignore[type-arg]
         return {**super().get_fields(), "from": serializers.CharField()}

@@ -68,4 +68,5 @@ def event(row: RunEvent) -> dict[str, Any]:
         "reason": row.reason,
         "attempt": row.attempt,
         "by": row.by,
+        "note": row.note,
     }

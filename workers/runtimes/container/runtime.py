@@ -20,8 +20,8 @@ from django.conf import settings
 
 from workers.launcher import strays
 from workers.logs.capture import SpoolReader
-from workers.runtimes import fetch
-from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
+from workers.logs.redaction import Redactor
+from workers.runtimes.base import Facts, Output, Places, PrepareFailed, Presence, Result
 from workers.runtimes.container.config import NOFILE_MOST, Place, create_body, published
 from workers.runtimes.container.events import Events
 from workers.runtimes.container.guard import GuardKeeper
@@ -34,7 +34,8 @@ from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.runtimes.engine.image import Image
 from workers.runtimes.engine.networks import Networks
 from workers.runtimes.folders import remove_tree, runs_root, scratch_root
-from workers.runtimes.rules import attempts_named, read_spec, space_trouble
+from workers.runtimes.rules import CAPS, attempts_named, read_spec, space_trouble
+from workers.runtimes.staging import fetch_all
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.docker_options import BadParameter
 from workers.vocabulary.errors import EngineError
@@ -158,16 +159,14 @@ class ContainerRuntime:
                 deadline_s=settings.GANTRY_PULL_TIMEOUT_S,
             )
             track.note(track.image.note)
-            if spec.uris and not cancelled():
-                tell(f"Fetching {len(spec.uris)} files")
-                uris = fetch.with_credentials(spec.uris, spec.uri_secrets, run.secrets)
-                fetch.fetch_uris(uris, sandbox, cancelled)
         except EngineError as error:
             raise PrepareFailed(Reason.INPUT, error.message) from error
         except (EngineAway, EngineRefused) as error:
             raise PrepareFailed(Reason.RUNTIME, str(error), ours=True) from error
         except OSError as error:
             raise PrepareFailed(Reason.RUNTIME, f"scratch folder: {error}", ours=True) from error
+        if not cancelled():
+            fetch_all(spec, run, self.places(run), cancelled, tell)
 
     # --- the start -----------------------------------------------------------------------------------
 
@@ -273,9 +272,14 @@ class ContainerRuntime:
         track = self._track(run)
         track.folder.mkdir(mode=0o700, exist_ok=True)
         track.spool.make_up(shipped)
-        return SpoolReader(
-            track.spool.path(1), track.spool.path(2), shipped, track.spool.head, track.spool.tail
-        )
+        head, tail = (run.spec.get(key, default) for key, default in CAPS)
+        redactor = Redactor(secret.encode() for secret in run.secrets)
+        return SpoolReader(track.spool.path(1), track.spool.path(2), shipped, head, tail, redactor)
+
+    def places(self, run: ClaimedRun) -> Places:
+        track = self._track(run)
+        sandbox = self._scratch_of(run.lease.run_id, run.lease.attempt) / "sandbox"
+        return Places(sandbox, track.folder, {"stdout": track.spool.path(1)})
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self.container_name(run_id, attempt)

@@ -20,7 +20,7 @@ from workers.launcher import control, strays
 from workers.runtimes.base import Result
 from workers.runtimes.container.output import Spool
 from workers.runtimes.engine.image import Image
-from workers.vocabulary.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL
+from workers.runtimes.rules import spool_caps
 
 log = structlog.get_logger(__name__)
 
@@ -58,10 +58,7 @@ class Track:
         self.image: Image | None = None
         self.digest = ""
         self.told = ""
-        # Not by way of the spec: what a newer worker started is adopted by an older one, too.
-        self.spool = Spool(
-            folder, spec.get("log_head", DEFAULT_LOG_HEAD), spec.get("log_tail", DEFAULT_LOG_TAIL)
-        )
+        self.spool = Spool(folder, *spool_caps(spec))
         #: All output has been read after the container's end.
         self.output_complete = False
         #: How it ended; a result is told as often as it is asked for.

@@ -226,6 +226,9 @@ class ExecRuntime:
         }
         return Facts({name: value for name, value in known.items() if value}, track.told)
 
+    def places(self, run: ClaimedRun) -> None:
+        return None
+
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output:
         track = self._track(run)
         track.folder.mkdir(mode=0o700, exist_ok=True)

@@ -19,24 +19,22 @@ from django.conf import settings
 
 from workers.launcher import control
 from workers.logs.capture import SpoolReader
-from workers.runtimes import fetch
-from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
+from workers.logs.redaction import Redactor
+from workers.runtimes.base import Facts, Output, Places, PrepareFailed, Presence, Result
 from workers.runtimes.folders import remove_tree, runs_root, scratch_root
 from workers.runtimes.process.client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.process.records import StartRequest, fresh_environment
-from workers.runtimes.rules import attempts_named, read_spec, space_trouble
+from workers.runtimes.rules import CAPS, attempts_named, read_spec, space_trouble, spool_caps
+from workers.runtimes.staging import fetch_all
 from workers.vocabulary.crashpoints import step
-from workers.vocabulary.errors import EngineError
 from workers.vocabulary.leases import ClaimedRun
-from workers.vocabulary.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL, ProcessSpec
+from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
 
 #: Open files that one run may have; generous.
 _NOFILE: Final = 65_536
-#: What is kept of the output, by the names in the stored spec.
-_CAPS: Final = (("log_head", DEFAULT_LOG_HEAD), ("log_tail", DEFAULT_LOG_TAIL))
 
 
 class ProcessRuntime:
@@ -72,19 +70,15 @@ class ProcessRuntime:
         scratch = self._scratch / self._name_of(run)
         try:
             scratch.mkdir(mode=0o700, exist_ok=True)
-            if spec.uris:
-                tell(f"Fetching {len(spec.uris)} files")
-                uris = fetch.with_credentials(spec.uris, spec.uri_secrets, run.secrets)
-                fetch.fetch_uris(uris, scratch, cancelled)
-        except EngineError as error:
-            raise PrepareFailed(Reason.INPUT, error.message) from error
         except OSError as error:
             raise PrepareFailed(Reason.RUNTIME, f"scratch folder: {error}", ours=True) from error
+        fetch_all(spec, run, self.places(run), cancelled, tell)
 
     def start(self, run: ClaimedRun, as_of: float) -> None:
         spec = read_spec(ProcessSpec, run)
         name = self._name_of(run)
         scratch = self._scratch / name
+        head, tail = spool_caps(run.spec)
         request = StartRequest(
             name=name,
             argv=spec.argv,
@@ -93,8 +87,8 @@ class ProcessRuntime:
             nproc=_at_most(resource.RLIMIT_NPROC, settings.GANTRY_COMMAND_PROCESSES),
             nofile=_at_most(resource.RLIMIT_NOFILE, _NOFILE),
             data_bytes=spec.mem_mb * 1024 * 1024,
-            head_bytes=spec.log_head,
-            tail_bytes=spec.log_tail,
+            head_bytes=head,
+            tail_bytes=tail,
             fence=not run.never_lost,
             as_of=as_of,
         )
@@ -133,9 +127,15 @@ class ProcessRuntime:
 
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output:
         # Not by way of the spec: what a newer worker started is adopted by an older one, too.
-        head, tail = (run.spec.get(key, default) for key, default in _CAPS)
-        folder = Path(control.run_dir(str(self._control), self._name_of(run)))
-        return SpoolReader(folder / "stdout", folder / "stderr", shipped, head, tail)
+        head, tail = (run.spec.get(key, default) for key, default in CAPS)
+        folder = self.places(run).control
+        redactor = Redactor(secret.encode() for secret in run.secrets)
+        return SpoolReader(folder / "stdout", folder / "stderr", shipped, head, tail, redactor)
+
+    def places(self, run: ClaimedRun) -> Places:
+        name = self._name_of(run)
+        folder = Path(control.run_dir(str(self._control), name))
+        return Places(self._scratch / name, folder, {"stdout": folder / "stdout"})
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self._name(run_id, attempt)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import structlog
 from django.db import InterfaceError, OperationalError, connection
@@ -21,9 +21,18 @@ from django.db import InterfaceError, OperationalError, connection
 from workers import secrets
 from workers.logs import store
 from workers.logs.capture import Shipment
-from workers.node.outcomes import interpret, lost_message, masked, noted, unprepared_message, with_facts
+from workers.node import registration
+from workers.node.attempt.outcomes import (
+    interpret,
+    lost_message,
+    masked,
+    noted,
+    unprepared_message,
+    with_facts,
+)
+from workers.node.attempt.storing import Storing, Unstored
+from workers.node.attempt.watch import Detached, Watch
 from workers.node.scribe import Entry, Scribe
-from workers.node.watch import Detached, Watch
 from workers.runs.retries import backoff_s, may_retry
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.vocabulary.crashpoints import step
@@ -83,7 +92,8 @@ class Runner:
         started_at = time.monotonic() - _ran_for(run, presence)
         output = runtime.output(run, self._shipped(watch) if run.adopted else {})
         result = self._watch(watch, runtime, output, started_at)
-        self._finish(watch, runtime, output, result)
+        unstored = self._store(watch, runtime, output, result)
+        self._finish(watch, runtime, output, result, unstored)
 
     def _read_secrets(self, watch: Watch, runtime: Runtime) -> bool:
         """Put the spec's secrets into the run's hands; False when it ended because one cannot be read.
@@ -143,6 +153,8 @@ class Runner:
             return self._give_back(watch, runtime, "its node was removed before it was started", 0.0)
         try:
             step("runner.before_prepare")
+            if count := len(run.spec.get("uris") or ()) + len(run.spec.get("inputs") or ()):
+                self._scribe.write(Entry("phase", watch.lease, message=f"fetching {count} inputs"))
             runtime.prepare(run, lambda: self._unwanted(watch), self._teller(watch))
             step("runner.after_prepare")
             if not self._may_start(watch, runtime):
@@ -157,7 +169,8 @@ class Runner:
             left = self._detaching.is_set() and not watch.cancel.is_set()  # it may have failed for that
             if failure.ours or left:
                 log.warning("run.given_back", message=failure.message)
-                return self._give_back(watch, runtime, failure.message, failure.wait_s)
+                reason = failure.reason if failure.reason is Reason.INPUT else Reason.DROPPED
+                return self._give_back(watch, runtime, failure.message, failure.wait_s, reason)
             state = State.CANCELLED if watch.cancel.is_set() else State.FAILED
             return self._never_started(watch, runtime, state, failure.reason, failure.message)
         return True
@@ -170,6 +183,16 @@ class Runner:
         """
         if told := runtime.facts(watch.run).told:
             self._scribe.write(Entry("facts", watch.lease, facts=told))
+        if not self._still_wanted(watch):
+            return self._never_started(
+                watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
+            )
+        if self._detaching.is_set():
+            return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+        return True
+
+    def _still_wanted(self, watch: Watch) -> bool:
+        """Ask the database, however long it is away: False when a cancel was accepted. Raises Detached."""
         question = Entry("may_start", watch.lease)
         answer = self._scribe.write(question)
         while not self._unwanted(watch):
@@ -183,20 +206,14 @@ class Runner:
                 break
         if watch.fenced.is_set():
             raise Detached
-        if watch.cancel.is_set():
-            return self._never_started(
-                watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
-            )
-        if self._detaching.is_set():
-            return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
-        return True
+        return not watch.cancel.is_set()
 
     def _unwanted(self, watch: Watch) -> bool:
         """Nobody waits for the end of its preparation any more."""
         return watch.cancel.is_set() or watch.fenced.is_set() or self._detaching.is_set()
 
-    def _teller(self, watch: Watch) -> Callable[[str], None]:
-        """Writes what is being prepared to the run's message, at most once a second, waiting for nothing."""
+    def _teller(self, watch: Watch, what: Literal["told", "storing"] = "told") -> Callable[[str], None]:
+        """Writes what is being done to the run's message, at most once a second, waiting for nothing."""
         told_at = float("-inf")
 
         def tell(message: str) -> None:
@@ -204,7 +221,7 @@ class Runner:
             now = time.monotonic()
             if now - told_at >= _TELL_S:
                 told_at = now
-                self._scribe.write(Entry("told", watch.lease, message=message))
+                self._scribe.write(Entry(what, watch.lease, message=message))
 
         return tell
 
@@ -212,7 +229,7 @@ class Runner:
         """Wait for the end; ship output, honour cancels and the time limit meanwhile."""
         run = watch.run
         result = runtime.wait(run, _BRIEF_S if run.started_ago is None else 0.0)
-        if result is None and run.started_ago is None:
+        if run.started_ago is None and (result is None or run.spec.get("outputs")):
             facts = runtime.facts(run)
             message = noted(f"{runtime.noun} is running", facts)
             self._scribe.write(
@@ -278,12 +295,38 @@ class Runner:
             shipment = output.pending(final=True)
         return shipment
 
-    def _finish(self, watch: Watch, runtime: Runtime, output: Output, result: Result) -> None:
+    def _store(self, watch: Watch, runtime: Runtime, output: Output, result: Result) -> Unstored | None:
+        """Store what a run that has succeeded made; None when all of it is where it belongs."""
+        places = runtime.places(watch.run) if watch.run.spec.get("outputs") else None
+        if places is None or self._outcome(watch, runtime, result).state is not State.SUCCEEDED:
+            return None
+        shipment = self._rest(watch, output)
+        if self._stored(watch, shipment):
+            output.mark(shipment)
+        count = len(watch.run.spec["outputs"])
+        self._scribe.write(Entry("phase", watch.lease, message=f"storing {count} outputs"))
+        tell = self._teller(watch, "storing")
+        installation = self._installation(watch)
+        unstored = Storing(watch, places, installation, self._detaching, self._still_wanted, tell).store()
+        if unstored is None:
+            self._scribe.write(Entry("phase", watch.lease, message=f"stored {count} outputs"))
+        return unstored
+
+    def _installation(self, watch: Watch) -> str:
+        return self._asked(watch, registration.installation)
+
+    def _outcome(self, watch: Watch, runtime: Runtime, result: Result) -> Outcome:
+        operator = watch.operator or watch.run.operator_cancel
+        return interpret(watch.run, runtime.noun, result, operator=operator)
+
+    def _finish(
+        self, watch: Watch, runtime: Runtime, output: Output, result: Result, unstored: Unstored | None
+    ) -> None:
         """Store the rest of the output and the end in one commit, then clean up."""
         shipment = self._rest(watch, output)
-        outcome = interpret(
-            watch.run, runtime.noun, result, operator=watch.operator or watch.run.operator_cancel
-        )
+        outcome = self._outcome(watch, runtime, result)
+        if unstored is not None:
+            outcome = replace(outcome, state=unstored.state, reason=unstored.reason, message=unstored.message)
         outcome = replace(outcome, message=noted(outcome.message, runtime.facts(watch.run)))
         self._end(
             watch, runtime, with_facts(outcome, shipment, None if result.error else result.ran_s), shipment
@@ -305,8 +348,10 @@ class Runner:
         self._end(watch, runtime, Outcome(watch.lease, state, reason, message), None)
         return False
 
-    def _give_back(self, watch: Watch, runtime: Runtime, message: str, backoff: float) -> bool:
-        outcome = Outcome(watch.lease, State.FAILED, Reason.DROPPED, message, backoff_s=backoff)
+    def _give_back(
+        self, watch: Watch, runtime: Runtime, message: str, backoff: float, reason: Reason = Reason.DROPPED
+    ) -> bool:
+        outcome = Outcome(watch.lease, State.FAILED, reason, message, backoff_s=backoff)
         self._close(watch, runtime, Entry("release", watch.lease, outcome))
         return False
 
@@ -315,7 +360,7 @@ class Runner:
         run = watch.run
         again = (
             outcome.state is State.FAILED
-            and may_retry(outcome.reason)
+            and may_retry(outcome.reason, losses_only=run.losses_only)
             and run.retries_left > 0
             and not watch.cancel.is_set()
         )

@@ -1,0 +1,43 @@
+"""What a tenant's policy says right before a start."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tests.conformance.nodes import claimed
+from tests.support.fixtures import Account
+from workers.models import Tenant
+from workers.node.clearance import clear
+from workers.runtimes.base import PrepareFailed
+from workers.tenants import policy
+from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.specs import ContainerSpec
+from workers.vocabulary.states import Reason
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def allow(account: Account, **keys: bool) -> None:
+    tenant = Tenant.objects.get(pk=account.tenant_id)
+    tenant.policy = {**tenant.policy, **keys}
+    tenant.save(update_fields=["policy"])
+
+
+def privileged(account: Account) -> ClaimedRun:
+    spec = ContainerSpec(image="busybox:1", privileged=True)
+    return replace(claimed("container", 1, spec.to_json()), tenant_id=account.tenant_id)
+
+
+def test_what_was_opened_a_moment_ago_is_open(account: Account) -> None:
+    """Catches a run that fails for good because its node remembers the policy of five seconds ago."""
+    allow(account, privileged=False)
+    policy.forget()
+    with pytest.raises(PrepareFailed, match="does not allow privileged") as refused:
+        clear(privileged(account))
+    assert refused.value.reason is Reason.REJECTED
+
+    allow(account, privileged=True)
+
+    assert clear(privileged(account)) is None

@@ -1,0 +1,70 @@
+"""Outlasting a storage's trouble: once more, a little later, as long as there is hope.
+
+| trouble                                  | tried again                                             |
+| ---------------------------------------- | ------------------------------------------------------- |
+| no answer, cut off, overloaded           | for GANTRY_STAGING_PATIENCE_S without any progress      |
+| damaged on the way, changed meanwhile    | twice                                                   |
+| missing, denied, full, anything else     | not at all: nothing changes by itself                   |
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+import structlog
+
+from workers.storage.base import StorageFailed, Trouble
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+#: Seconds until the second try; doubled with each further one, up to the last.
+_FIRST_S: Final = 1.0
+_LAST_S: Final = 30.0
+_DAMAGES: Final = 3
+#: How often a pause looks whether it is still wanted.
+_SLICE_S: Final = 0.2
+
+
+class Interrupted(Exception):
+    """Nobody wants it any more, or not from us."""
+
+
+def patiently(
+    once: Callable[[], T],
+    *,
+    patience_s: float,
+    moved: Callable[[], int],
+    tick: Callable[[], None],
+    tell: Callable[[str], None],
+) -> T:
+    """Call ``once`` until it succeeds. ``moved`` is how many bytes have been moved for good so far.
+
+    Raises what ``once`` raised last, and whatever ``tick`` raises.
+    """
+    wait, damages, so_far = _FIRST_S, 0, moved()
+    since: float | None = time.monotonic()
+    while True:
+        try:
+            return once()
+        except StorageFailed as failure:
+            if moved() > so_far:
+                so_far, since, wait = moved(), None, _FIRST_S
+            now = time.monotonic()
+            damages += failure.trouble is not Trouble.AWAY
+            if since is None:
+                since = now
+            elif now - since >= patience_s:
+                raise
+            if not failure.temporary or damages >= _DAMAGES:
+                raise
+            log.info("staging.again", message=failure.message, in_s=wait)
+            tell(f"{failure.message}: tried again in {wait:g} s")
+        until = time.monotonic() + wait
+        while (left := until - time.monotonic()) > 0:
+            tick()
+            time.sleep(min(_SLICE_S, left))
+        wait = min(wait * 2, _LAST_S)
