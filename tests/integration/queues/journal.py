@@ -33,6 +33,13 @@ _TRIGGER = """
     CREATE TRIGGER test_journal AFTER INSERT OR UPDATE OR DELETE ON {table}
     FOR EACH ROW EXECUTE FUNCTION test_journal();
 """
+#: What takes a type's lock alone, and the marker of who has it now: who only tries may not.
+_ALONE = ("SELECT pg_advisory_xact_lock(", "SELECT pg_try_advisory_xact_lock(%s, hashtext(")
+_NOTE = """
+    INSERT INTO test_journal (what) SELECT %s WHERE EXISTS (
+        SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted
+            AND objsubid = 2 AND pid = pg_backend_pid())
+"""
 _DROP = "DROP TABLE test_journal; DROP FUNCTION test_journal() CASCADE;"
 
 
@@ -71,10 +78,11 @@ def note_looks(begun: Callable[[], object]) -> Callable[..., Any]:
 
     def execute(run: Any, sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
         found = run(sql, params, many, context)
-        if sql.startswith("SELECT pg_advisory_xact_lock("):
-            begun()
+        if sql.startswith(_ALONE):
             with context["connection"].cursor() as cursor:
-                cursor.execute("INSERT INTO test_journal (what) VALUES (%s)", [LOOK])
+                cursor.execute(_NOTE, [LOOK])
+                if cursor.rowcount:
+                    begun()
         return found
 
     return execute
