@@ -34,6 +34,12 @@ def alone(cursor: CursorWrapper, kind: str) -> None:
     cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_SPACE, kind])
 
 
+def change_alone(cursor: CursorWrapper, kind: str) -> None:
+    """For a change beside which there is no other, with the limit that changes have."""
+    alone(cursor, kind)
+    cursor.execute("SELECT set_config('idle_in_transaction_session_timeout', %s, true)", [f"{IDLE_S}s"])
+
+
 def alone_at_once(cursor: CursorWrapper, kind: str) -> bool:
     """The same without waiting; False: somebody has it."""
     cursor.execute("SELECT pg_try_advisory_xact_lock(%s, hashtext(%s))", [_SPACE, kind])

@@ -57,10 +57,10 @@ def ask(snapshot: Snapshot, class_id: int, head: Head) -> Asked:
     alone = replace(cls, id=ASKED, heads=(head,), count=1)
     others = tuple(each for each in cls.heads if each.id != head.id)
     rest = replace(cls, heads=others, count=cls.count - 1)
-    classes = tuple(each for each in snapshot.classes if each.id != class_id)
-    if others:
-        classes += (rest,)
-    return Asked(replace(snapshot, classes=(*classes, alone)), alone)
+    # In its place: who is first has most of the patience with which a place is looked for.
+    at = snapshot.classes.index(cls)
+    classes = (*snapshot.classes[:at], alone, *((rest,) if others else ()), *snapshot.classes[at + 1 :])
+    return Asked(replace(snapshot, classes=classes), alone)
 
 
 # --- what would be if --------------------------------------------------------------------------------------
@@ -122,8 +122,8 @@ def with_host(asked: Asked, aggregate: str, amounts: Mapping[str, int]) -> Asked
 
 
 def _with_class(asked: Asked, cls: Class) -> Asked:
-    rest = tuple(each for each in asked.snapshot.classes if each.id != ASKED)
-    return replace(_with(asked, classes=(*rest, cls)), cls=cls)
+    classes = tuple(cls if each.id == ASKED else each for each in asked.snapshot.classes)
+    return replace(_with(asked, classes=classes), cls=cls)
 
 
 def _with(asked: Asked, **changed: Any) -> Asked:

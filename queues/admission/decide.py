@@ -29,12 +29,15 @@ from queues.admission.terms import (
     Snapshot,
     Verdict,
 )
-from queues.needs import total
+from queues.needs import Need, total
 
 __all__ = [
-    "MOST", "Admission", "Aggregate", "Class", "Decision", "Head", "Host", "Level", "Reservation", "Snapshot",
-    "Verdict", "decide",
+    "MOST", "Admission", "Aggregate", "Candidates", "Class", "Decision", "Head", "Host", "Level",
+    "Reservation", "Snapshot", "Verdict", "decide",
 ]  # fmt: skip
+
+#: Where a need of a tenant could ever go, by what its data names.
+Candidates = dict[tuple[Need, str, int], tuple[str, ...]]
 
 #: Most entries that one decision admits.
 MOST: Final = 100
@@ -64,6 +67,7 @@ class Round:
         self.reserved_for: Class | None = None
         self.admitted: list[Admission] = []
         self.verdicts: dict[int, Verdict] = {}
+        self._known: Candidates = {}
 
     def run(self, most: int) -> Decision:
         if self.snapshot.trouble:
@@ -177,6 +181,8 @@ class Round:
         behind = self._blocker(cls, candidates, open_)
         self._block(cls, head)
         level = Level.NO_CAPACITY if behind is None else Level.BEHIND
+        if len(cls.need) == 1:
+            return Verdict(level, candidates, behind)
         unsure = tuple(name for name in candidates if not self.space.pack(cls.need, name).sure)
         return Verdict(level, candidates, behind, unsure=unsure, doubtful=not self._surely(cls))
 
@@ -225,13 +231,21 @@ class Round:
 
     def _candidates(self, cls: Class) -> tuple[str, ...]:
         """Where an entry of this class could go if there were as much as ever."""
-        known = self.space.aggregates
-        allowed = [name for name in sorted(known) if known[name].open_to(cls)]
-        return tuple(name for name in allowed if self.space.ever_fits(cls.need, name) is not False)
+        key = (cls.need, cls.bound, cls.tenant)
+        found = self._known.get(key)
+        if found is None:
+            known = self.space.aggregates
+            allowed = [name for name in sorted(known) if known[name].open_to(cls)]
+            found = tuple(name for name in allowed if self.space.ever_fits(cls.need, name) is not False)
+            self._known[key] = found
+        return found
 
     def _surely(self, cls: Class) -> tuple[str, ...]:
         """Where it is known that it could go: this is what it blocks in strict mode."""
-        return tuple(name for name in self._candidates(cls) if self.space.ever_fits(cls.need, name))
+        found = self._candidates(cls)
+        if len(cls.need) == 1:
+            return found  # of one size it is always known
+        return tuple(name for name in found if self.space.ever_fits(cls.need, name))
 
     def _bounded(self, cls: Class) -> tuple[str, ...]:
         """Where it can go when all that runs there has ended: only there its wait has a bound."""

@@ -102,7 +102,7 @@ def _look(kind: str, patience_ms: int) -> int | None:
     count = window = 0
     for number in range(_ROUNDS):
         try:
-            done = _round(kind, window, patience_ms)
+            found = _round(kind, patience_ms, window)
         except (IntegrityError, booking.Overbooked) as error:
             # Only a change of capacity behind the lock's back can do this. Nothing was kept: again later.
             log.warning("queues.booking_refused", type=kind, error=str(error))
@@ -111,10 +111,10 @@ def _look(kind: str, patience_ms: int) -> int | None:
             if getattr(error.__cause__, "pgcode", None) not in locks.HELD_UP:
                 raise
             log.info("queues.lock_refused", type=kind, error=str(error))
-            done = None
-        if done is None:
+            found = None
+        if found is None:
             return count if number else None
-        seen, decision = done
+        seen, decision = found
         count += len(decision.admitted)
         if decision.more:
             continue
@@ -127,7 +127,8 @@ def _look(kind: str, patience_ms: int) -> int | None:
     return count
 
 
-def _round(kind: str, window: int, patience_ms: int) -> tuple[Snapshot, Decision] | None:
+def _round(kind: str, patience_ms: int, window: int) -> tuple[Snapshot, Decision] | None:
+    """What was seen of a window of the classes, and decided; None: the lock could not be had at once."""
     with transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{patience_ms or _PATIENCE_MS[0]}ms"])
         if patience_ms:

@@ -51,12 +51,14 @@ class Patience:
 
     def __init__(self, steps: int = TOGETHER) -> None:
         self._left = steps
+        self.spent = 0
 
     def share(self) -> int:
         return max(LEAST_STEPS, min(STEPS, self._left // 2))
 
     def spend(self, steps: int) -> None:
         self._left -= steps
+        self.spent += steps
 
 
 @dataclass(frozen=True, slots=True)

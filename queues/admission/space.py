@@ -30,9 +30,10 @@ class Space:
     def pack(self, need: Need, name: str) -> Packed:
         """Where all instances go on what is free."""
         known = self._packed[name]
-        if need not in known:
-            known[need] = packing.pack(need, self.free[name], self._patience)
-        return known[need]
+        found = known.get(need)
+        if found is None:
+            found = known[need] = self._pack_free(need, name)
+        return found
 
     def fits(self, need: Need, name: str) -> bool:
         """Whether a place for all instances was found."""
@@ -42,10 +43,7 @@ class Space:
         """Whether it fits on empty hosts, as large as they ever were or as they are now; None: unknown."""
         key = (need, name, now)
         if key not in self._ever:
-            hosts = self.aggregates[name].hosts
-            found = packing.pack(
-                need, [host.total if now else host.largest for host in hosts], self._patience
-            )
+            found = self._pack_empty(need, name, now=now)
             self._ever[key] = found.placed is not None if found.sure else None
         return self._ever[key]
 
@@ -77,6 +75,13 @@ class Space:
         """How far an aggregate is from holding a request: instances without a host, and the missing share."""
         free = self.free[name]
         return packing.missing(need, free), packing.short(need, free, self.capacity), name
+
+    def _pack_free(self, need: Need, name: str) -> Packed:
+        return packing.pack(need, self.free[name], self._patience)
+
+    def _pack_empty(self, need: Need, name: str, *, now: bool) -> Packed:
+        hosts = self.aggregates[name].hosts
+        return packing.pack(need, [host.total if now else host.largest for host in hosts], self._patience)
 
     def _changed(self, name: str) -> None:
         self._packed[name].clear()

@@ -6,7 +6,9 @@ is worked out once for all of them, and a round ends when nothing that follows c
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from queues.admission.decide import Aggregate, Class, Decision, Head, Level, Round, Snapshot, Verdict
@@ -19,13 +21,27 @@ from queues.needs import Need
 _ALL: Final = 10_000
 
 
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What packing told, in how many steps of a search that might have taken so many."""
+
+    packed: Packed
+    steps: int
+    limit: int
+
+    def holds(self, limit: int) -> bool:
+        """Whether a search that may take so many steps tells nothing else."""
+        if not self.steps:
+            return True
+        return self.steps <= limit if self.packed.sure else limit <= self.limit
+
+
 @dataclass
 class Place:
-    """An aggregate as a snapshot has it: what fits there at first, and ever (need, as large as now)."""
+    """An aggregate as a snapshot has it: what fits when it is empty (as large as now), and now (None)."""
 
     aggregate: Aggregate
-    packed: dict[Need, Packed] = field(default_factory=dict)
-    ever: dict[tuple[Need, bool], bool | None] = field(default_factory=dict)
+    known: dict[tuple[Need, bool | None], Known] = field(default_factory=dict)
 
 
 #: Shared by the trials of one question, by the identity of the aggregates, which they keep.
@@ -40,29 +56,41 @@ def tried(snapshot: Snapshot, class_id: int, places: Places) -> Decision:
 
 
 class SharedSpace(Space):
-    """A space that knows what the trials before have worked out about the same aggregates."""
+    """A space that knows what others found out about the same aggregates.
+
+    What they spent on it is spent here, too: so no trial has more patience than its decision has.
+    """
 
     def __init__(self, snapshot: Snapshot, places: Places) -> None:
         super().__init__(snapshot)
         self._places = {
             name: places.setdefault(id(each), Place(each)) for name, each in self.aggregates.items()
         }
-        #: Without those of which something was taken: what fits there is this round's own business.
+        #: Without those where something was taken or given: what fits there is this round's own business.
         self._untouched = dict(self._places)
 
-    def pack(self, need: Need, name: str) -> Packed:
-        if name not in self._untouched:
-            return super().pack(need, name)
-        packed = self._untouched[name].packed
-        if need not in packed:
-            packed[need] = super().pack(need, name)
-        return packed[need]
+    def _pack_free(self, need: Need, name: str) -> Packed:
+        there = self._untouched.get(name)
+        if there is None:
+            return super()._pack_free(need, name)
+        return self._recalled(there, (need, None), super()._pack_free, name)
 
-    def ever_fits(self, need: Need, name: str, *, now: bool = False) -> bool | None:
-        ever = self._places[name].ever
-        if (need, now) not in ever:
-            ever[need, now] = super().ever_fits(need, name, now=now)
-        return ever[need, now]
+    def _pack_empty(self, need: Need, name: str, *, now: bool) -> Packed:
+        find = partial(super()._pack_empty, now=now)
+        return self._recalled(self._places[name], (need, now), find, name)
+
+    def _recalled(
+        self, there: Place, key: tuple[Need, bool | None], find: Callable[[Need, str], Packed], name: str
+    ) -> Packed:
+        limit = self._patience.share()
+        found = there.known.get(key)
+        if found is not None and found.holds(limit):
+            self._patience.spend(min(found.steps, limit))
+            return found.packed
+        spent = self._patience.spent
+        packed = find(key[0], name)
+        there.known[key] = Known(packed, self._patience.spent - spent, limit)
+        return packed
 
     def _changed(self, name: str) -> None:
         super()._changed(name)
@@ -75,7 +103,6 @@ class Trial(Round):
     def __init__(self, snapshot: Snapshot, class_id: int, places: Places) -> None:
         super().__init__(snapshot, SharedSpace(snapshot, places))
         self._cls = next(each for each in snapshot.classes if each.id == class_id)
-        self._known: dict[tuple[Need, str, int], tuple[str, ...]] = {}
         self._told = False
 
     def _next(self, lines: Lines) -> tuple[Class, Head] | None:
@@ -99,9 +126,3 @@ class Trial(Round):
     def _admit(self, cls: Class, head: Head, name: str) -> None:
         super()._admit(cls, head, name)
         self._told = self._told or cls.id == self._cls.id
-
-    def _candidates(self, cls: Class) -> tuple[str, ...]:
-        key = (cls.need, cls.bound, cls.tenant)
-        if key not in self._known:
-            self._known[key] = super()._candidates(cls)
-        return self._known[key]

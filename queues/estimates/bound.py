@@ -67,8 +67,8 @@ def bound(asked: Asked, runs: Sequence[Running], look_s: float, *, outside: str 
         return Bound(kept.aggregate, None, f"others may take what becomes free at {outside}")
     if asked.snapshot.approximate:
         return Bound(kept.aggregate, None, "more kinds of requests wait than are looked at together")
-    if _somebody_first(asked):
-        return Bound(kept.aggregate, None, "one before it waits for its owner's quota, and goes first then")
+    if because := _somebody_first(asked):
+        return Bound(kept.aggregate, None, because)
     hosts = next(each.hosts for each in asked.snapshot.aggregates if each.name == kept.aggregate)
     seconds = _enough(asked.cls.need, hosts, runs)
     if seconds < math.inf:
@@ -103,14 +103,16 @@ def _left(run: Running) -> float:
     return run.cap - run.age if run.cap is not None and run.cap > run.age else math.inf
 
 
-def _somebody_first(asked: Asked) -> bool:
-    """Whether one before it is not the head only because its owner's quota is used up now."""
+def _somebody_first(asked: Asked) -> str:
+    """Why one before it may become the head yet; "" = none may."""
     mine = (asked.head.priority, asked.head.tie)
     round_ = Rolling(asked.snapshot, {}, {}, Patience())
-    return any(
-        cls.id != ASKED
-        and cls.queue == asked.cls.queue
-        and (cls.heads[0].priority, cls.heads[0].tie) < mine
-        and round_.may_be_head(cls)
-        for cls in asked.snapshot.classes
-    )
+    for cls in asked.snapshot.classes:
+        if cls.id == ASKED or cls.queue != asked.cls.queue:
+            continue
+        if (cls.heads[0].priority, cls.heads[0].tie) < mine:
+            if round_.may_be_head(cls):
+                return "one before it waits for its owner's quota, and goes first then"
+            if round_.might_be_head(cls):
+                return "it is not known whether all there is suffices for one before it: that goes first then"
+    return ""

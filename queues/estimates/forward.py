@@ -18,10 +18,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from queues.admission.asked import ASKED, Asked
-from queues.admission.decide import Admission, Class, Head
+from queues.admission.decide import Admission, Candidates, Class, Head
 from queues.admission.search import ESTIMATED, Patience
 from queues.admission.space import Ever
-from queues.estimates.rolling import Candidates, Rolling
+from queues.estimates.rolling import Rolling
 from queues.estimates.runtimes import RunTimes
 from queues.needs import Need, total
 

@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from queues.admission.decide import MOST, Admission, Class, Round, Snapshot
+from queues.admission.decide import MOST, Admission, Candidates, Class, Round, Snapshot
 from queues.admission.search import Patience
 from queues.admission.space import Ever, Space
-from queues.needs import Need, total
-
-#: Where a need of a tenant could ever go, by what its data names.
-Candidates = dict[tuple[Need, str, int], tuple[str, ...]]
+from queues.needs import total
 
 
 class Rolling(Round):
@@ -35,6 +32,11 @@ class Rolling(Round):
     def may_be_head(self, cls: Class) -> bool:
         """Whether an aggregate may be kept for it, once its owner's quota suffices."""
         return bool(self._bounded(cls)) and self._within_quota(cls)
+
+    def might_be_head(self, cls: Class) -> bool:
+        """The same, as far as is known: a search for a place that ended too early may find one next time."""
+        bounded = (self.space.ever_fits(cls.need, name, now=True) for name in self._candidates(cls))
+        return any(known is not False for known in bounded) and self._within_quota(cls)
 
     def _within_quota(self, cls: Class) -> bool:
         """Whether its owner may hold it at all."""
@@ -66,12 +68,6 @@ class Rolling(Round):
         self.blocking.clear()
         self.reservation = self.reserved_for = None
         self.admitted, self.verdicts = [], {}
-
-    def _candidates(self, cls: Class) -> tuple[str, ...]:
-        key = (cls.need, cls.bound, cls.tenant)
-        if key not in self._known:
-            self._known[key] = super()._candidates(cls)
-        return self._known[key]
 
     def ended(
         self,

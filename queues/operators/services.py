@@ -82,7 +82,7 @@ def set_policy(kind: str, wanted: PolicyRequest, tenant_id: int | None = None) -
     """
     with transaction.atomic(), connection.cursor() as cursor:
         # Alone: nobody submits meanwhile what is asked of the provider before.
-        locks.alone(cursor, kind)
+        locks.change_alone(cursor, kind)
         TypePolicy.objects.bulk_create([_default(kind)], ignore_conflicts=True)
         row = TypePolicy.objects.select_for_update(no_key=True).get(type=kind)
         provider = wanted.provider or row.provider

@@ -185,7 +185,8 @@ class Cloud:
 
     def endpoint(self, kind: str, url: str) -> None:
         """A service in the catalog, its public address only, in place of what was there of its kind."""
-        for old in self._identity.get("/services", params={"type": kind}).raise_for_status().json()["services"]:
+        known = self._identity.get("/services", params={"type": kind}).raise_for_status().json()
+        for old in known["services"]:
             self._identity.delete(f"/services/{old['id']}").raise_for_status()
         self._catalog(kind, url, "public")
 

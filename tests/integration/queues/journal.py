@@ -33,11 +33,12 @@ _TRIGGER = """
     CREATE TRIGGER test_journal AFTER INSERT OR UPDATE OR DELETE ON {table}
     FOR EACH ROW EXECUTE FUNCTION test_journal();
 """
-#: How a decision takes its type's lock.
-_ALONE = ("SELECT pg_advisory_xact_lock(", "SELECT pg_try_advisory_xact_lock(")
+#: What takes a type's lock alone, and the marker of who has it now: who only tries may not.
+_ALONE = ("SELECT pg_advisory_xact_lock(", "SELECT pg_try_advisory_xact_lock(%s, hashtext(")
 _NOTE = """
-    INSERT INTO test_journal (what) SELECT %s WHERE EXISTS (SELECT 1 FROM pg_locks
-        WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND granted AND mode = 'ExclusiveLock')
+    INSERT INTO test_journal (what) SELECT %s WHERE EXISTS (
+        SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' AND granted
+            AND objsubid = 2 AND pid = pg_backend_pid())
 """
 _DROP = "DROP TABLE test_journal; DROP FUNCTION test_journal() CASCADE;"
 
@@ -80,7 +81,7 @@ def note_looks(begun: Callable[[], object]) -> Callable[..., Any]:
         if sql.startswith(_ALONE):
             with context["connection"].cursor() as cursor:
                 cursor.execute(_NOTE, [LOOK])
-                if cursor.rowcount:  # it may have asked for the lock without waiting, in vain
+                if cursor.rowcount:
                     begun()
         return found
 

@@ -146,15 +146,19 @@ def test_a_frozen_client_holds_up_no_other_type(tenant: Tenant, frozen: Frozen, 
     assert "aa" not in looks._patience
 
 
+@pytest.mark.parametrize("alone", [False, True], ids=["an entry", "the policy"])
 def test_postgres_ends_a_client_that_stands_still(
-    tenant: Tenant, frozen: Frozen, monkeypatch: pytest.MonkeyPatch
+    tenant: Tenant, frozen: Frozen, monkeypatch: pytest.MonkeyPatch, alone: bool
 ) -> None:
     """Catches a change that holds up its type for as long as its client pleases."""
     monkeypatch.setattr(locks, "IDLE_S", 1)
     pool("all", 4)
     for name in ("a", "b", "c"):
         entry(tenant, name, 1)
-    frozen.change(KIND, "b")
+    if alone:
+        locks.change_alone(frozen.cursor, KIND)
+    else:
+        frozen.change(KIND, "b")
     began = time.monotonic()
     admitted: list[int] = []
 

@@ -9,7 +9,7 @@ from queues.admission.asked import Asked, ask
 from queues.estimates.bound import bound, kept_for
 from queues.estimates.forward import Running
 from queues.needs import Need
-from tests.unit.queues.deciding import aggregate, cpus, gang, seen, waiting
+from tests.unit.queues.deciding import aggregate, cpus, gang, seen, unknown_fit, waiting
 
 A = 100 * ord("a")
 
@@ -71,6 +71,18 @@ def test_what_could_make_it_later_is_said() -> None:
     assert told(head(cpus(8), 0, beside=[limited], held=held, quotas=never), runs)["bound_s"] == 12.0
     behind = waiting(70, cpus(4), owner="q")
     assert told(head(cpus(8), 0, beside=[behind], held=held, quotas=quotas), runs)["bound_s"] == 12.0
+
+
+def test_one_before_it_of_which_nobody_knows_whether_it_fits_is_said() -> None:
+    """Catches a bound that does not bind: a look that has more patience finds a place, and keeps it."""
+    need, hosts = unknown_fit()
+    runs = [run(1, 300, 0, 10)]
+    here: dict[str, Any] = {"total": 300, "beside": [waiting(7, need)]}
+    asked = head(cpus(300), *[0] * len(hosts), **here)
+    assert kept_for(asked)
+    assert "not known whether all there is suffices for one before it" in told(asked, runs)["unknown"]
+    never = {(1, "o"): {"cpu": 100}}
+    assert told(head(cpus(300), *[0] * len(hosts), quotas=never, **here), runs)["bound_s"] == 12.0
 
 
 def test_only_the_head_has_one() -> None:
