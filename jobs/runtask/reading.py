@@ -17,6 +17,8 @@ from jobs.runtask.errors import NoSuchJob
 from jobs.runtask.wire import JobFacts
 from workers.logs import following, store
 
+#: Between two looks of one who waits, at last, in seconds.
+_SLOW_S: Final = 0.3
 #: Longest ``?wait=``, in seconds.
 WAIT_MOST_S: Final = 60.0
 
@@ -50,7 +52,7 @@ def ended(tenant_id: int, job_id: int | None, wait_s: float) -> JobFacts:
         while not wire.done(facts) and (left := until - time.monotonic()) > 0:
             store.release()  # whoever waits holds no connection
             time.sleep(min(pause, left))
-            pause = min(following.SLOW_S, pause * 1.5)
+            pause = min(_SLOW_S, pause * 1.1)
             facts = job(tenant_id, job_id)
     finally:
         following.budget.give_back()

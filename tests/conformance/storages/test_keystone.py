@@ -13,8 +13,10 @@ from tests.support import swift as swifts
 from tests.support.keystone_v2 import KeystoneV2
 from tests.support.session import SESSION
 from tests.support.swift import Swift
+from tests.support.waiting import limit
 from workers.storage.base import Trouble
 from workers.storage.swift import SwiftStorage, check
+from workers.storage.swift import storage as storage_module
 from workers.vocabulary.staging import Store
 
 if TYPE_CHECKING:
@@ -33,8 +35,9 @@ def module_swift(cloud: Cloud) -> Iterator[Swift]:
 
 
 @pytest.fixture
-def behind(module_swift: Swift, settings: Any) -> Swift:
+def behind(module_swift: Swift, settings: Any, monkeypatch: pytest.MonkeyPatch) -> Swift:
     settings.GANTRY_SWIFT_ALLOW_NETWORKS = ["127.0.0.0/8"]
+    monkeypatch.setattr(storage_module, "CHECK_S", limit(60))  # a Keystone on a busy machine takes its time
     return module_swift
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from hashlib import md5
 from typing import Any, Final
@@ -53,6 +54,19 @@ class Content:
         self._parts = parts
 
     def __iter__(self) -> Iterator[bytes]:
+        """What has been checked too late is damaged at the next piece, or at the end."""
+        # MD5 takes longer than all the rest: it is made of one piece while the next one comes.
+        with ThreadPoolExecutor(1, thread_name_prefix="md5") as beside:
+            checked: Future[None] | None = None
+            for data in self._pieces():
+                if checked is not None:
+                    checked.result()
+                checked = beside.submit(self._check, data)
+                yield data
+            if checked is not None:
+                checked.result()
+
+    def _pieces(self) -> Iterator[bytes]:
         come = 0
         while come < self._length:
             data: bytes = self._connection.read(self._next, self._what)
@@ -64,7 +78,6 @@ class Content:
                     f"bytes: {self._what}",
                     Trouble.AWAY,
                 )
-            self._check(data)
             yield data
 
     def _next(self) -> bytes:
