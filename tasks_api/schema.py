@@ -179,6 +179,7 @@ LOGS: Final[dict[str, Any]] = {
     "responses": {
         (200, "text/plain"): OpenApiTypes.STR,
         (206, "text/plain"): OpenApiTypes.STR,
+        (416, "text/plain"): OpenApiTypes.STR,
         **_errors(400, 404),
     },
 }

@@ -137,6 +137,7 @@ LOGS: Final = operation(
     {
         (200, "text/plain"): OpenApiTypes.STR,
         (206, "text/plain"): OpenApiTypes.STR,
+        (416, "text/plain"): OpenApiTypes.STR,
         (200, "text/event-stream"): OpenApiTypes.STR,
         404: ErrorSerializer,
     },
