@@ -154,7 +154,9 @@ class Runner:
         try:
             step("runner.before_prepare")
             if count := len(run.spec.get("uris") or ()) + len(run.spec.get("inputs") or ()):
-                self._scribe.write(Entry("phase", watch.lease, message=f"fetching {count} inputs"))
+                self._scribe.write(
+                    Entry("phase", watch.lease, message=f"fetching {_counted(count, 'input')}")
+                )
             runtime.prepare(run, lambda: self._unwanted(watch), self._teller(watch))
             step("runner.after_prepare")
             if not self._may_start(watch, runtime):
@@ -303,13 +305,13 @@ class Runner:
         shipment = self._rest(watch, output)
         if self._stored(watch, shipment):
             output.mark(shipment)
-        count = len(watch.run.spec["outputs"])
-        self._scribe.write(Entry("phase", watch.lease, message=f"storing {count} outputs"))
+        count = _counted(len(watch.run.spec["outputs"]), "output")
+        self._scribe.write(Entry("phase", watch.lease, message=f"storing {count}"))
         tell = self._teller(watch, "storing")
         installation = self._installation(watch)
         unstored = Storing(watch, places, installation, self._detaching, self._still_wanted, tell).store()
         if unstored is None:
-            self._scribe.write(Entry("phase", watch.lease, message=f"stored {count} outputs"))
+            self._scribe.write(Entry("phase", watch.lease, message=f"stored {count}"))
         return unstored
 
     def _installation(self, watch: Watch) -> str:
@@ -388,6 +390,10 @@ class Runner:
             )
         runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
         step("runner.after_cleanup")
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _ran_for(run: ClaimedRun, presence: Presence) -> float:
