@@ -290,21 +290,23 @@ class Runner:
         """What is left of the output after the end; all but the last part is stored at once."""
         shipment = output.pending(final=True)
         while shipment.more:
-            if not self._stored(watch, shipment):
-                watch.fenced.set()
-                raise Detached
-            output.mark(shipment)
+            self._keep(watch, output, shipment)
             shipment = output.pending(final=True)
         return shipment
+
+    def _keep(self, watch: Watch, output: Output, shipment: Shipment) -> None:
+        """Store output after the end, at once. Raises Detached when the lease was not ours."""
+        if not self._stored(watch, shipment):
+            watch.fenced.set()
+            raise Detached
+        output.mark(shipment)
 
     def _store(self, watch: Watch, runtime: Runtime, output: Output, result: Result) -> Unstored | None:
         """Store what a run that has succeeded made; None when all of it is where it belongs."""
         places = runtime.places(watch.run) if watch.run.spec.get("outputs") else None
         if places is None or self._outcome(watch, runtime, result).state is not State.SUCCEEDED:
             return None
-        shipment = self._rest(watch, output)
-        if self._stored(watch, shipment):
-            output.mark(shipment)
+        self._keep(watch, output, self._rest(watch, output))
         count = _counted(len(watch.run.spec["outputs"]), "output")
         self._scribe.write(Entry("phase", watch.lease, message=f"storing {count}"))
         tell = self._teller(watch, "storing")
