@@ -46,10 +46,11 @@ class Subject(abc.ABC):
 
     def use(self, host: str, cpu: int) -> str:
         """Somebody else uses so much; returns by which name it is given back."""
-        raise NotImplementedError
+        raise AssertionError(f"{self.provider} knows of nobody else: {cpu} of {host} cannot be used")
 
     def give_back(self, name: str) -> None:
-        raise NotImplementedError
+        """What ``use`` gave this name is free again."""
+        raise AssertionError(f"{self.provider} knows of nobody else: {name} was never used")
 
     def options(self) -> dict[str, Any]:
         """A policy's options, without the secret."""
