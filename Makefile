@@ -13,7 +13,7 @@ WORKERS ?= auto
 # On which Pythons `make test-python` tries what may differ between them.
 PYTHONS ?= 3.13
 SCHEMA ?= var/openapi.yaml
-SOURCES := config workers tasks_api jobs queues tests manage.py
+SOURCES := config workers tasks_api jobs queues workqueue tests manage.py
 
 # Settings for checks of a deployment: what production looks like, with throw-away secrets.
 DEPLOYED = GANTRY_HTTPS=1 GANTRY_ALLOWED_HOSTS=gantry.example \

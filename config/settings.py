@@ -59,6 +59,7 @@ INSTALLED_APPS = [
     "tasks_api",
     "jobs",
     "queues",
+    "workqueue",
     "config.apps.ProjectConfig",
 ]
 
@@ -232,6 +233,8 @@ GANTRY_FAMILIES = {
     "runtask": "jobs.runtask.hooks",
     "queues": "queues.hooks",
 }
+#: Families whose runs carry batches: name -> module that keeps their books (workers.vocabulary.transfers).
+GANTRY_BATCHES: dict[str, str] = {"workqueue": "workqueue.book"}
 #: What families delete of their own when it is old: functions limit -> {what: how many}
 #: (workers.upkeep.retention).
 GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.entries.retention.prune"]

@@ -35,6 +35,11 @@ class Trouble(Enum):
     CHANGED = "changed"  # it is not the version any more that was asked for
     DAMAGED = "damaged"  # what arrived is not what was sent: checksum or size
     FULL = "full"  # a quota or the disk (413, 507)
+    EXISTS = "exists"  # something is there already that may not be replaced
+    NOT_EMPTY = "not_empty"  # a folder that still holds something
+    NOT_FOLDER = "not_folder"  # a folder was expected, it is a file
+    IS_FOLDER = "is_folder"  # a file was expected, it is a folder
+    NAME = "name"  # the storage cannot hold such a name
     OTHER = "other"  # it said no for another reason
 
 

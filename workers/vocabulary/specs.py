@@ -156,3 +156,22 @@ class ExecSpec(Spec):
     secret_ids: list[int] = field(default_factory=list)
     log_head: int = DEFAULT_LOG_HEAD
     log_tail: int = DEFAULT_LOG_TAIL
+
+
+@dataclass(frozen=True, kw_only=True)
+class TransferSpec(Spec):
+    """A batch of file operations between sites (workqueue family, contract page 40).
+
+    What is to be done is read from the family's book when it starts (``vocabulary.transfers.book``):
+    ``batch`` is its number there. ``summary`` says it in words. Sites, credentials and elements stand in no
+    spec.
+    """
+
+    KIND: ClassVar[str] = "transfer"
+
+    cpu_m: int = 250
+    mem_mb: int = 256
+    batch: int
+    summary: str = ""
+    log_head: int = 1 * MIB
+    log_tail: int = 1 * MIB
