@@ -6,6 +6,9 @@ NEEDED="${NEEDED:-setpriv:util-linux setsid:util-linux unshare:util-linux curl:c
     busybox:busybox-static iptables:iptables ip:iproute2 mkfs.ext4:e2fsprogs
     sshd:openssh-server redis-server:redis-server chromium:chromium
     clustalo:clustalo
+    globus-gridftp-server:globus-gridftp-server-progs globus-url-copy:globus-gass-copy-progs
+    gfal-copy:gfal2-util-scripts gfal-ls:python3-gfal2 gfal-sum:gfal2-plugin-gridftp gfal-cat:gfal2-plugin-file
+    xrootd:xrootd-server
     docker-registry:docker-registry docker-compose:docker-compose systemd-analyze:systemd}"
 # Where Debian looks whether a package may start its service.
 POLICY="${POLICY:-/usr/sbin/policy-rc.d}"
