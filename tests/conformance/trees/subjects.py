@@ -156,7 +156,7 @@ class FolderSubject(Subject):
             return None
 
     def names(self, folder: bytes) -> set[bytes]:
-        return set(os.listdir(self.real(folder)))
+        return set(os.listdir(self.real(folder)))  # noqa: PTH208
 
     def folder(self, path: bytes) -> None:
         os.makedirs(self.real(path), exist_ok=True)  # noqa: PTH103
