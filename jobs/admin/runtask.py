@@ -22,7 +22,7 @@ from workers import services
 from workers.admin import ReadOnly
 from workers.admin.pages import FixedFilter
 from workers.models import Run
-from workers.storage import path_of
+from workers.storage.opening import path_of
 from workers.vocabulary.errors import EngineError
 from workers.vocabulary.states import State, is_final
 

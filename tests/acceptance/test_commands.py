@@ -25,7 +25,7 @@ from tests.support.session import POSTGRES, REDIS
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Node, Run
-from workers.runtimes.process.records import DEFAULT_PATH
+from workers.runtimes.launched.records import DEFAULT_PATH
 from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import Reason, State
 

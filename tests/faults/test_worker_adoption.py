@@ -37,7 +37,7 @@ from workers import secrets, services
 from workers.launcher import control
 from workers.models import Attempt
 from workers.runtimes.base import PrepareFailed, Presence
-from workers.runtimes.process import client as launcher_client
+from workers.runtimes.launched import client as launcher_client
 from workers.runtimes.process.runtime import ProcessRuntime
 from workers.vocabulary.specs import ProcessSpec
 from workers.vocabulary.states import Reason, State

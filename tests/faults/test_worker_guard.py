@@ -30,7 +30,7 @@ from tests.unit.launcher.launching import Node, node
 from workers.launcher import control
 from workers.models import Node as NodeRow
 from workers.models import RunEvent
-from workers.runtimes.process.client import LauncherError
+from workers.runtimes.launched.client import LauncherError
 
 __all__ = ["node"]  # the fixture
 

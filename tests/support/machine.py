@@ -11,8 +11,8 @@ from pathlib import Path
 from tests.support.cluster import Process
 from tests.support.waiting import wait_until
 from workers.launcher import control, processes
-from workers.runtimes.process.link import BrokenLinkError, connect
-from workers.runtimes.process.records import Hello, Started
+from workers.runtimes.launched.link import BrokenLinkError, connect
+from workers.runtimes.launched.records import Hello, Started
 
 
 def alive(pid: int) -> bool:

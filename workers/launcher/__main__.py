@@ -1,7 +1,8 @@
 """Starts the launcher of a node: `python -I -S -X utf8 <this file> CONTROL_FOLDER [options]`.
 
   --idle-exit SECONDS   end when no run lives and no client is connected for so long (60)
-  --isolation on|off    namespaces of their own for runs, where permitted (on)
+  --isolation on        namespaces of their own for runs, where permitted; off: as root only users of their
+                        own; none: runs are processes of this user (on)
   --uid-base N          first uid for runs, as root (GANTRY_UID_BASE or 200000)
   --foreground          do not detach
 

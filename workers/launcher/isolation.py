@@ -3,7 +3,7 @@
 Standard library only. Three modes, found out once by trying:
   namespaces  root that may unshare: own uid, own processes, own /tmp, /var/tmp, /dev/shm
   uids        root that may not (a plain container): own uid
-  none        an ordinary user: commands run as that user
+  none        an ordinary user, or wished so (`plain`): commands run as that user
 """
 
 from __future__ import annotations
@@ -56,10 +56,15 @@ class Isolation:
 
     def without(self) -> Isolation:
         """The same machine without any separation, for the launcher's rehearsal."""
-        plain = Isolation.__new__(Isolation)
-        plain.uids, plain.mode, plain.reason, plain.refusal = None, NONE, "", None
-        plain.boot_id, plain.files_limit = self.boot_id, resource.getrlimit(resource.RLIMIT_NOFILE)
-        return plain
+        return self.plain(resource.getrlimit(resource.RLIMIT_NOFILE))
+
+    @classmethod
+    def plain(cls, files_limit: tuple[int, int]) -> Isolation:
+        """No separation although there could be: for processes of the worker's own, as its own user."""
+        made = cls.__new__(cls)
+        made.uids, made.mode, made.reason, made.refusal = None, NONE, "switched off", None
+        made.boot_id, made.files_limit = control.boot_id(), files_limit
+        return made
 
     def _try_namespaces(self, scratch: str) -> None:
         kernel.unshare(kernel.CLONE_NEWPID)

@@ -29,7 +29,7 @@ class Order:
 
     __slots__ = (
         "argv", "as_of", "data_bytes", "env", "fence", "head_bytes", "name", "nofile", "nproc", "scratch",
-        "tail_bytes",
+        "tail_bytes", "whole",
     )  # fmt: skip
 
     def __init__(self, request: Record) -> None:
@@ -53,6 +53,7 @@ class Order:
         self.data_bytes = _count("limits.data_bytes", limits.get("data_bytes"))
         self.head_bytes = _count("head_bytes", request.get("head_bytes"))
         self.tail_bytes = _count("tail_bytes", request.get("tail_bytes"))
+        self.whole = _streams(request.get("whole"))
         self.fence = bool(request.get("fence", True))
         as_of = request.get("as_of")
         self.as_of = None if as_of is None else float(as_of)
@@ -72,6 +73,14 @@ def _env(value: object) -> dict[str, str]:
         if not _is_text(key) or not key or "=" in key or not _is_text(text):
             raise RefusedError("bad_request", f"env: {str(key)[:80]!r} is no name with a text as its value")
     return dict(value)
+
+
+def _streams(value: object) -> tuple[str, ...]:
+    """Output files without a cap."""
+    value = [] if value is None else value
+    if not isinstance(value, list) or not set(value) <= set(control.STREAMS):
+        raise RefusedError("bad_request", f"whole names some of {', '.join(control.STREAMS)}, not {value!r}")
+    return tuple(value)
 
 
 def _is_text(value: object) -> bool:

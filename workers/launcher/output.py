@@ -25,13 +25,16 @@ _LEAST_SLACK = 64 * 1024  # bytes over the cap before a hole is worth it
 class Output:
     """Both output files of a run, held open by the shim."""
 
-    def __init__(self, folder: int, files: list[int], head: int | None, tail: int | None) -> None:
+    def __init__(
+        self, folder: int, files: list[int], head: int | None, tail: int | None, whole: tuple[str, ...] = ()
+    ) -> None:
         self.files = files
         self.interval = BUSY
         self.uncapped = head is None and tail is None
         self.unsupported = False
         self.rewound = False
         self._folder = folder
+        self._whole = [stream in whole for stream in control.STREAMS]
         self._head = head or 0
         self._tail = tail or 0
         self._slack = max(_LEAST_SLACK, self._tail // 4)
@@ -53,7 +56,7 @@ class Output:
         self.interval = BUSY if grown >= _BUSY_BYTES else min(QUIET, self.interval * 2)
 
     def _cap(self, index: int, size: int) -> None:
-        if self.uncapped or self.unsupported:
+        if self.uncapped or self.unsupported or self._whole[index]:
             return
         hole = self._holes[index]
         start = hole[0] if hole else self._head

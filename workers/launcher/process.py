@@ -35,7 +35,7 @@ class Options:
         """Raises ValueError with what is wrong."""
         self.control_dir = ""
         self.idle_exit = 60.0
-        self.isolation = True
+        self.isolation = "on"
         self.uid_base = int(os.environ.get("GANTRY_UID_BASE") or 200_000)
         self.foreground = False
         waiting = list(arguments)
@@ -61,8 +61,8 @@ class Options:
             self.idle_exit = float(value)
         elif word == "--uid-base":
             self.uid_base = int(value)
-        elif word == "--isolation" and value in ("on", "off"):
-            self.isolation = value == "on"
+        elif word == "--isolation" and value in ("on", "off", "none"):
+            self.isolation = value
         else:
             raise ValueError(f"unknown option: {word} {value}")
 
@@ -99,7 +99,11 @@ def _run(options: Options, report: int | None) -> int:
     files_limit = _prepare_process()
     listener = _listen(options.control_dir)
     journal.open_log(options.control_dir)
-    separate = Isolation(options.control_dir, options.isolation, options.uid_base, files_limit)
+    if options.isolation == "none":
+        separate = Isolation.plain(files_limit)
+    else:
+        wanted = options.isolation == "on"
+        separate = Isolation(options.control_dir, wanted, options.uid_base, files_limit)
     rehearse(options.control_dir, separate)
     server = Server(options.control_dir, listener, separate, options.idle_exit)
     journal.log(

@@ -81,7 +81,9 @@ class Shim:
         self._handed = handed
         self._folder = handed.folder
         self._separate = separate
-        self._output = output.Output(handed.folder, handed.files, order.head_bytes, order.tail_bytes)
+        self._output = output.Output(
+            handed.folder, handed.files, order.head_bytes, order.tail_bytes, order.whole
+        )
         self._main = 0
         self._status: int | None = None
         self._error: str | None = None

@@ -88,14 +88,14 @@ class Shipment:
 
 
 class SpoolReader:
-    """Both output files of an attempt. ``shipped`` is {stream: offset after the last stored byte}.
+    """Both output files of an attempt; one of them where the other is no output (``path_stdout`` None).
 
-    ``head`` and ``tail`` are the cap per stream in bytes. Not for use by several threads at once.
+    ``shipped`` is {stream: offset after the last stored byte}. ``head`` and ``tail`` are the cap per stream in bytes. Not for use by several threads at once.
     """
 
     def __init__(
         self,
-        path_stdout: Path,
+        path_stdout: Path | None,
         path_stderr: Path,
         shipped: Mapping[int, int] | None = None,
         head: int = DEFAULT_LOG_HEAD,
@@ -106,6 +106,7 @@ class SpoolReader:
         self._spools = {
             stream: _Spool(stream, path, done.get(stream, 0), head, tail, redactor or None)
             for stream, path in ((STDOUT, path_stdout), (STDERR, path_stderr))
+            if path is not None
         }
 
     def pending(self, final: bool = False) -> Shipment:

@@ -67,6 +67,22 @@ STAGING_STEPS = (
     "staging.after_output",
     "staging.after_outputs",
 )
+#: Steps of a mover, in the order of an element's life: a COPY's, then those of the other acts.
+TRANSFER_STEPS = (
+    "transfer.before_part",
+    "transfer.after_part",
+    "transfer.in_content",
+    "transfer.before_finish",
+    "transfer.after_finish",
+    "transfer.before_commit",
+    "transfer.after_commit",
+    "transfer.before_remove",
+    "transfer.after_remove",
+    "transfer.before_rename",
+    "transfer.after_rename",
+    "transfer.before_mkdir",
+    "transfer.after_mkdir",
+)
 #: Steps of the process that serves the API.
 API_STEPS = ("api.before_ring", "api.before_callback_ring")
 #: Steps of the process that delivers callbacks, in the order of a delivery.

@@ -17,7 +17,7 @@ _SCRIPT = """
 import hashlib, os, resource, sys
 import django
 django.setup()
-from workers.storage import open_storage
+from workers.storage.opening import open_storage
 from workers.storage.base import Upload
 from workers.vocabulary.staging import Store
 store = Store(auth_url=sys.argv[1], user="tester", tenant="test", key="testing")

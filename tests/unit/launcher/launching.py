@@ -19,8 +19,8 @@ import pytest
 
 from tests.support.waiting import limit, wait_until
 from workers.launcher import control
-from workers.runtimes.process.client import LauncherClient
-from workers.runtimes.process.records import Exit, RunState, StartRequest, fresh_environment
+from workers.runtimes.launched.client import LauncherClient
+from workers.runtimes.launched.records import Exit, RunState, StartRequest, fresh_environment
 
 ROOT = os.geteuid() == 0
 MODES = ("namespaces", "uids") if ROOT else ("none",)
@@ -100,7 +100,7 @@ class Node:
     def another_client(self, idle_exit: float = 60.0) -> LauncherClient:
         client = LauncherClient(
             self.control,
-            isolation=self.mode == "namespaces",
+            isolation="on" if self.mode == "namespaces" else "off",
             idle_exit=idle_exit,
             on_exit=lambda name, end: self.ended.append((name, end)),
         )

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.launcher.launching import Node, node
 from workers.launcher import control
 from workers.launcher.guard import Guard
-from workers.runtimes.process.client import LauncherError
+from workers.runtimes.launched.client import LauncherError
 
 pytestmark = pytest.mark.invariant
 

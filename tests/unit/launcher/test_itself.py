@@ -13,7 +13,7 @@ from pathlib import Path
 from tests.unit.launcher.launching import ROOT, Node, eventually, node
 from workers import launcher
 from workers.launcher import control
-from workers.runtimes.process.records import fresh_environment
+from workers.runtimes.launched.records import fresh_environment
 
 __all__ = ["node"]  # the fixture
 

@@ -14,8 +14,8 @@ import pytest
 
 from tests.unit.launcher.launching import Node, eventually, node
 from workers.launcher import control
-from workers.runtimes.process.client import LauncherClient, LauncherError
-from workers.runtimes.process.records import RunState, StartRequest
+from workers.runtimes.launched.client import LauncherClient, LauncherError
+from workers.runtimes.launched.records import RunState, StartRequest
 
 pytestmark = pytest.mark.invariant
 

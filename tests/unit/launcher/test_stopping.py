@@ -205,7 +205,7 @@ def test_a_shim_that_dies_under_the_next_launcher(node: Node) -> None:
 def test_the_launcher_outlives_its_worker(node: Node) -> None:
     code = (
         "import sys, pathlib, time; sys.path[:0] = sys.argv[2:]\n"
-        "from workers.runtimes.process.client import LauncherClient\n"
+        "from workers.runtimes.launched.client import LauncherClient\n"
         "print(LauncherClient(pathlib.Path(sys.argv[1])).ensure().pid, flush=True); time.sleep(60)"
     )
     paths = [entry for entry in sys.path if entry]

@@ -19,7 +19,7 @@ import pytest
 from tests.unit.launcher.launching import ROOT, Node, eventually, node
 from workers.launcher import control
 from workers.launcher.uids import Uids
-from workers.runtimes.process.client import LauncherError
+from workers.runtimes.launched.client import LauncherError
 
 pytestmark = pytest.mark.invariant
 

@@ -14,10 +14,10 @@ import pytest
 
 from tests.unit.launcher.launching import MODES, PATIENCE, Node, eventually, node, stands
 from workers.launcher import control
-from workers.runtimes.process import client as launcher_client
-from workers.runtimes.process import link as launcher_link
-from workers.runtimes.process.client import LauncherClient, LauncherUnavailableError
-from workers.runtimes.process.records import Exit, Hello, Started, StreamEnd
+from workers.runtimes.launched import client as launcher_client
+from workers.runtimes.launched import link as launcher_link
+from workers.runtimes.launched.client import LauncherClient, LauncherUnavailableError
+from workers.runtimes.launched.records import Exit, Hello, Started, StreamEnd
 
 __all__ = ["node"]  # the fixture
 
@@ -154,7 +154,7 @@ def test_the_handler_of_ends(node: Node, caplog: pytest.LogCaptureFixture) -> No
         raise RuntimeError("the handler's own mistake")
 
     seen: list[tuple[str, int | None]] = []
-    client = LauncherClient(node.control, isolation=node.mode == "namespaces", on_exit=handler)
+    client = LauncherClient(node.control, isolation="on" if node.mode == "namespaces" else "off", on_exit=handler)
     try:
         with caplog.at_level(logging.ERROR):
             for code in (1, 2):

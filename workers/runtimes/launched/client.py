@@ -15,11 +15,11 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from workers.launcher import control
-from workers.runtimes.process.link import BrokenLinkError, Link, connect, spawn
-from workers.runtimes.process.records import Exit, Hello, RunState, StartRequest
+from workers.runtimes.launched.link import BrokenLinkError, Link, connect, spawn
+from workers.runtimes.launched.records import Exit, Hello, RunState, StartRequest
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +65,14 @@ class LauncherClient:
         self,
         control_dir: Path,
         *,
-        isolation: bool = True,
+        isolation: Literal["on", "off", "none"] = "on",
         uid_base: int | None = None,
         idle_exit: float = 60.0,
         on_exit: Callable[[str, Exit | None], None] | None = None,
         python: str = sys.executable,
     ) -> None:
         self._control = str(control_dir)
-        self._options = ["--idle-exit", str(idle_exit), "--isolation", "on" if isolation else "off"]
+        self._options = ["--idle-exit", str(idle_exit), "--isolation", isolation]
         if uid_base is not None:
             self._options += ["--uid-base", str(uid_base)]
         self._on_exit = on_exit

@@ -27,6 +27,7 @@ class StartRequest:
     data_bytes: int | None = None  # RLIMIT_DATA per process
     head_bytes: int | None = None  # of each output file; with tail_bytes None too: no cap
     tail_bytes: int | None = None
+    whole: Sequence[str] = ()  # output files ("stdout") that have no cap all the same
     fence: bool = True  # may the guard stop it when the worker no longer renews?
     as_of: float | None = None  # control.boottime() at which the worker knew that it may start this
 
@@ -41,6 +42,7 @@ class StartRequest:
             "limits": limits,
             "head_bytes": self.head_bytes,
             "tail_bytes": self.tail_bytes,
+            "whole": list(self.whole),
             "fence": self.fence,
             "as_of": self.as_of,
         }

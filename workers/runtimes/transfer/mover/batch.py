@@ -1,0 +1,202 @@
+"""What all elements of a batch share: the two trees, the rate, the report; and its threads."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import Any, Final
+
+from workers.runtimes.transfer.mover import paths
+from workers.runtimes.transfer.mover.element import Cancelled, Element, Refused, again, code_of, words_of
+from workers.runtimes.transfer.mover.rate import Bucket
+from workers.runtimes.transfer.mover.reporting import Reporter
+from workers.storage.trees.base import Part, StorageFailed, Tree, Trouble, clean
+from workers.storage.trees.opening import open_tree
+from workers.vocabulary.transfers.orders import Order, Orders
+from workers.vocabulary.transfers.reach import Act, Reach
+
+#: So many elements in a row, for each thread, must fail for want of an answer until the rest is left.
+_PATIENCE: Final = 2
+
+
+class Batch:
+    """``stopping`` is set by TERM: whoever sees it raises Cancelled."""
+
+    def __init__(self, orders: Orders, report: Reporter, scratch: str) -> None:
+        self.orders = orders
+        self.report = report
+        self.scratch = scratch
+        self.stopping = threading.Event()
+        self.bucket = Bucket(orders.rate, self._wait)
+        #: Where a COPY goes; the source's for everything else.
+        self.reach: Reach = orders.target or orders.source
+        self.source: Tree = _NO_TREE
+        self.target: Tree = _NO_TREE
+        self._opening = threading.Lock()
+        self._deeds: dict[str, Callable[[Element], None]] = {}
+        #: Elements in a row that ended for want of an answer.
+        self._silent = 0
+        #: The rest is not begun.
+        self.given_up = False
+
+    # --- what elements ask ----------------------------------------------------------------------------
+
+    def located_source(self, text: str, escaped: bool) -> bytes:
+        return paths.located(paths.asked(text, escaped), self.source, self.orders.source.default_path)
+
+    def located_target(self, text: str, escaped: bool) -> bytes:
+        return paths.located(paths.asked(text, escaped), self.target, self.reach.default_path)
+
+    def whole_path(self, path: bytes, *, target: bool = False) -> bytes:
+        """From the endpoint's own root, to tell whether two are one."""
+        base = (self.reach if target else self.orders.source).path
+        return clean(base.encode() + path)
+
+    def tag_of(self, order: Order) -> str:
+        return f"{self.orders.tag}-{order.n}"
+
+    def check(self) -> None:
+        """Raises Cancelled."""
+        if self.stopping.is_set():
+            raise Cancelled
+
+    def _wait(self, seconds: float) -> None:
+        self.stopping.wait(seconds)
+        self.check()
+
+    # --- the work -------------------------------------------------------------------------------------
+
+    def work(self) -> None:
+        """Everything; returns when it is done, given up, or ``stopping`` is set."""
+        todo = _Shared(chain(self.orders.sweep, self.orders.elements), len(self.orders.sweep))
+        many = min(self.orders.streams, len(self.orders.sweep) + len(self.orders.elements))
+        threads = [
+            threading.Thread(target=self._carry_out, args=(todo,), name=f"mover-{number}", daemon=True)
+            for number in range(max(1, many))
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    def close(self) -> None:
+        for tree in {id(tree): tree for tree in (self.source, self.target) if tree is not _NO_TREE}.values():
+            with contextlib.suppress(StorageFailed, OSError):
+                tree.close()
+
+    def _carry_out(self, todo: _Shared) -> None:
+        for order, sweeping in todo:
+            if self.stopping.is_set() or self.given_up:
+                return
+            if sweeping:
+                self._sweep(order)
+            else:
+                self._one(Element(order))
+
+    def _one(self, element: Element) -> None:
+        order, report = element.order, self.report
+        report.begin(element)
+        try:
+            self._deed(order, element)(element)
+        except Exception as error:  # noqa: BLE001 (each element ends, whatever happened to it)
+            self._failed(element, error)
+        else:
+            self._silent = 0
+            report.end(element, ok=True, code=0)
+
+    def _failed(self, element: Element, error: Exception) -> None:
+        cancelled = isinstance(error, Cancelled)
+        away = isinstance(error, StorageFailed) and error.trouble is Trouble.AWAY
+        if not isinstance(error, StorageFailed | Refused | Cancelled):  # a mistake of ours, or of a library's
+            told = "".join(traceback.format_exception(error))
+            sys.stderr.write(self.report.masked(told))
+        element.say(words_of(error))
+        end: dict[str, Any] = {"ok": False, "code": code_of(error), "again": again(error)}
+        if away:
+            end["avoid"] = element.side
+        self.report.end(element, **end)
+        if away:
+            self._silent += 1
+            if self._silent >= _PATIENCE * self.orders.streams + 1:
+                self.given_up = True
+        elif not cancelled:
+            self._silent = 0
+
+    def _sweep(self, order: Order) -> None:
+        """What an element that has ended for good has left."""
+        try:
+            self._open(Act.COPY)
+            attempt = order.attempt if order.part is None else order.part
+            path = self.located_target(order.dst, order.escaped)
+            self.target.discard(path, Part(self.tag_of(order), attempt))
+        except (StorageFailed, ValueError) as failed:
+            self.report.note(f"what is left of element {order.n} could not be removed: {failed}")
+
+    def _deed(self, order: Order, element: Element) -> Callable[[Element], None]:
+        deed = self._deeds.get(order.act)
+        if deed is None:
+            with self._opening:
+                deed = self._deeds.get(order.act) or self._made(Act(order.act), element)
+        return deed
+
+    def _made(self, act: Act, element: Element) -> Callable[[Element], None]:
+        """Opens the trees that an act needs, and loads its module: most batches hold one kind."""
+        self._opened(act, element)
+        if act is Act.LIST:
+            from workers.runtimes.transfer.mover.listing import Listing
+
+            deed = Listing(self).carry_out
+        elif act is Act.COPY:
+            from workers.runtimes.transfer.mover.copying import Copying
+
+            deed = Copying(self).carry_out
+        else:
+            from workers.runtimes.transfer.mover.changing import Changing
+
+            changing = Changing(self)
+            deeds = {Act.REMOVE: changing.remove, Act.RENAME: changing.rename, Act.MKDIR: changing.mkdir}
+            deed = deeds[act]
+        self._deeds[act] = deed
+        return deed
+
+    def _open(self, act: Act) -> None:
+        with self._opening:
+            self._opened(act, None)
+
+    def _opened(self, act: Act, element: Element | None) -> None:
+        streams = self.orders.streams
+        if self.source is _NO_TREE and element is not None:
+            self.source = open_tree(self.orders.source, streams=streams)
+        if self.target is _NO_TREE and act is Act.COPY:
+            if element is not None:
+                element.side = "dst"
+            self.target = open_tree(self.reach, streams=streams)
+
+
+class _Shared:
+    """Orders one by one, for many threads: (order, is it one to sweep?)."""
+
+    def __init__(self, orders: Iterator[Order], sweeping: int) -> None:
+        self._orders = orders
+        self._sweeping = sweeping
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[tuple[Order, bool]]:
+        return self
+
+    def __next__(self) -> tuple[Order, bool]:
+        with self._lock:
+            order = next(self._orders)
+            self._sweeping -= 1
+            return order, self._sweeping >= 0
+
+
+class _NoTree:
+    """None is open yet."""
+
+
+_NO_TREE: Final[Any] = _NoTree()
