@@ -232,18 +232,22 @@ GANTRY_FAMILIES = {
     "jobs": "jobs.saved.hooks",
     "runtask": "jobs.runtask.hooks",
     "queues": "queues.hooks",
+    "workqueue": "workqueue.hooks",
 }
 #: Families whose runs carry batches: name -> module that keeps their books (workers.vocabulary.transfers).
 GANTRY_BATCHES: dict[str, str] = {"workqueue": "workqueue.book"}
 #: What families delete of their own when it is old: functions limit -> {what: how many}
 #: (workers.upkeep.retention).
-GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.entries.retention.prune"]
+GANTRY_PRUNERS = ["jobs.saved.retention.prune", "queues.entries.retention.prune", "workqueue.retention.prune"]
 #: What families look after every few seconds: name -> dotted path of a Duty (workers.vocabulary.duties).
 GANTRY_DUTIES: dict[str, str] = {
     "queue_settling": "queues.duty.SETTLING",  # first: what is given back can be admitted in the same turn
     "queues": "queues.duty.DUTY",
     "queue_providers": "queues.duty.ASKING",
     "queue_estimates": "queues.duty.ESTIMATING",
+    "transfer_settling": "workqueue.duty.SETTLING",  # first: it gives back what can be handed out again
+    "transfers": "workqueue.duty.DISPATCHING",
+    "transfer_links": "workqueue.duty.LINKS",
 }
 
 
@@ -316,6 +320,16 @@ GANTRY_QUEUE_HANDOVER_S = env.float("GANTRY_QUEUE_HANDOVER_S", default=600.0)
 GANTRY_QUEUE_SNAPSHOT_S = env.float("GANTRY_QUEUE_SNAPSHOT_S", default=5.0)
 GANTRY_QUEUE_PROVIDER_S = env.float("GANTRY_QUEUE_PROVIDER_S", default=10.0)
 GANTRY_QUEUE_STALE_S = env.float("GANTRY_QUEUE_STALE_S", default=30.0)
+#: Transfers (workqueue), in seconds: between two looks at what is to be handed out when nobody rings, and at
+#: how links do; an element's wait before its second try, doubled each time, at most the cap.
+GANTRY_TRANSFER_LOOK_S = env.float("GANTRY_TRANSFER_LOOK_S", default=2.0)
+GANTRY_LINK_LOOK_S = env.float("GANTRY_LINK_LOOK_S", default=10.0)
+GANTRY_TRANSFER_RETRY_BASE_S = env.float("GANTRY_TRANSFER_RETRY_BASE_S", default=5.0)
+GANTRY_TRANSFER_RETRY_CAP_S = env.float("GANTRY_TRANSFER_RETRY_CAP_S", default=300.0)
+#: Streams at once from one site to another to begin with (adapted, at most four times as many), and out of
+#: and into one site where it names no limit of its own.
+GANTRY_LINK_STREAMS = env.int("GANTRY_LINK_STREAMS", default=16)
+GANTRY_SITE_STREAMS = env.int("GANTRY_SITE_STREAMS", default=32)
 #: Days.
 GANTRY_KEEP_RUNS_D = env.int("GANTRY_KEEP_RUNS_D", default=90)
 GANTRY_KEEP_LOGS_D = env.int("GANTRY_KEEP_LOGS_D", default=14)

@@ -92,6 +92,7 @@ class Migration(migrations.Migration):
                 ('source_id', models.BigIntegerField()),
                 ('target_id', models.BigIntegerField(null=True)),
                 ('streams', models.SmallIntegerField(db_default=1)),
+                ('phase', models.IntegerField(db_default=0)),
                 ('reported', models.BigIntegerField(db_default=0)),
                 ('reported_attempt', models.IntegerField(db_default=0)),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
@@ -207,12 +208,13 @@ class Migration(migrations.Migration):
                 ('elapsed', models.FloatField(null=True)),
                 ('part_attempt', models.SmallIntegerField(null=True)),
                 ('source_version', models.TextField(blank=True, db_default='')),
-                ('avoid', models.CharField(blank=True, db_default='', max_length=3)),
+                ('src_turn', models.SmallIntegerField(db_default=0)),
+                ('dst_turn', models.SmallIntegerField(db_default=0)),
                 ('batch', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, to='workqueue.batch')),
                 ('job', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='workqueue.job')),
             ],
             options={
-                'indexes': [models.Index(condition=models.Q(('status__in', [0, 3, 4])), fields=['job', 'phase', 'number'], name='element_open'), models.Index(condition=models.Q(('batch__isnull', False)), fields=['batch'], name='element_of_batch')],
+                'indexes': [models.Index(condition=models.Q(('batch__isnull', True), ('status__in', [0, 3])), fields=['job', 'phase', 'number'], name='element_ready'), models.Index(condition=models.Q(('part_attempt__isnull', False), ('status', 2)), fields=['job'], name='element_swept'), models.Index(condition=models.Q(('batch__isnull', False)), fields=['batch'], name='element_of_batch')],
             },
         ),
         migrations.AddIndex(

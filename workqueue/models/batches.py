@@ -26,6 +26,8 @@ class Batch(models.Model):
     source_id = models.BigIntegerField()
     target_id = models.BigIntegerField(null=True)
     streams = models.SmallIntegerField(db_default=1)
+    #: Of its elements.
+    phase = models.IntegerField(db_default=0)
     #: Up to which byte the report of attempt ``reported_attempt`` is in the books.
     reported = models.BigIntegerField(db_default=0)
     reported_attempt = models.IntegerField(db_default=0)

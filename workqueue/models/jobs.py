@@ -72,7 +72,7 @@ class Job(models.Model):
     finished_at = models.DateTimeField(null=True)
     cancel_requested_at = models.DateTimeField(null=True)
     cancelled_by_operator = models.BooleanField(db_default=False)
-    #: Since when and why nothing of it is handed out, for explain; "" = nobody has looked.
+    #: Why nothing of it was handed out at the last look, for explain; "" = nobody has looked.
     waiting_for = models.TextField(blank=True, db_default="")
 
     class Meta:
@@ -107,7 +107,7 @@ class Element(models.Model):
     phase = models.IntegerField(db_default=0)
     #: Not tried again before.
     not_before = models.DateTimeField(null=True)
-    #: Whoever has it now.
+    #: Whoever has it now, or sweeps its part away.
     batch = models.ForeignKey("Batch", null=True, on_delete=models.SET_NULL, db_index=False)
     changed_at = models.DateTimeField(db_default=Now())
     #: "adler32:<hex>"; what was verified.
@@ -119,16 +119,23 @@ class Element(models.Model):
     #: The attempt that may have left a part at the target, and the source's version then.
     part_attempt = models.SmallIntegerField(null=True)
     source_version = models.TextField(blank=True, db_default="")
-    #: "src" or "dst": the endpoint there failed last.
-    avoid = models.CharField(max_length=3, blank=True, db_default="")
+    #: How many endpoints of the source's and of the target's site were to blame: the next try takes another.
+    src_turn = models.SmallIntegerField(db_default=0)
+    dst_turn = models.SmallIntegerField(db_default=0)
 
     class Meta:
         indexes = [
-            #: What is left to do.
+            #: What nobody has and is left to do.
             models.Index(
                 fields=["job", "phase", "number"],
-                condition=Q(status__in=[Status.NEW, Status.SUBMITTED, Status.RUNNING]),
-                name="element_open",
+                condition=Q(status__in=[Status.NEW, Status.SUBMITTED], batch__isnull=True),
+                name="element_ready",
+            ),
+            #: Failed for good, and a part may lie at the target.
+            models.Index(
+                fields=["job"],
+                condition=Q(status=Status.FAILED, part_attempt__isnull=False),
+                name="element_swept",
             ),
             models.Index(fields=["batch"], condition=Q(batch__isnull=False), name="element_of_batch"),
         ]
