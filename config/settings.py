@@ -214,6 +214,10 @@ SPECTACULAR_SETTINGS = {
         "ReadinessStatus": ["ready", "not ready"],
         "EntryStatus": ["queued", "running", "finished", "cancelled", "failed"],
         "EntryCallbackState": ["undeliverable", "due", "delivered", "dead"],
+        "TransferState": ["NEW", "DONE", "FAILED", "SUBMITTED", "RUNNING"],
+        "TransferAttemptState": ["DONE", "FAILED"],
+        "ModeEnum": "queues.models.capacity.TypePolicy.Mode",
+        "SiteBanMode": ["cancel", "wait", "wait_as"],
         "TargetStatus": ["STARTING", "CREATED", "CREATE_FAILED", "RUNNING", "RUNNING_FAILED", "FINISHED"],
     },
 }

@@ -47,6 +47,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
             path("", include("tasks_api.urls")),  # each family writes its whole paths, as its document does
             path("", include("jobs.saved.urls")),
             path("", include("jobs.runtask.urls")),
+            path("", include("workqueue.urls")),
             path("api/v1/queues/", include("queues.operators.urls")),
             path("", include("queues.entries.urls")),  # any other word below /v1 is a queue's type
             path("api/v1/", include("workers.api.urls")),

@@ -37,7 +37,7 @@ class Rows(Protocol[T]):
     def row_id(self, row: T) -> int: ...
 
     def render(self, rows: Sequence[T]) -> Iterable[object]:
-        """The JSON value of each row; may ask the database."""
+        """The JSON value of each row, or an iterator of the pieces of its text; may ask the database."""
         ...
 
 
@@ -78,11 +78,15 @@ def listed(
 
 
 def array(values: Iterable[object]) -> Iterator[str]:
-    """The values separated by commas, piece by piece."""
-    first = True
+    """The values separated by commas, piece by piece. One that is an iterator gives its text in pieces."""
+    between = ""
     for value in values:
-        yield ("" if first else ",") + as_text(value)
-        first = False
+        if isinstance(value, Iterator):
+            yield between
+            yield from value
+        else:
+            yield between + as_text(value)
+        between = ","
 
 
 def as_text(value: object) -> str:

@@ -101,10 +101,13 @@ class Asked(Protocol):
     def body(self) -> bytes: ...
 
 
-def for_request(request: Asked, tenant_id: int, create: Create) -> tuple[int, Answer, bool]:
+def for_request(
+    request: Asked, tenant_id: int, create: Create, *, user_id: int | None = None
+) -> tuple[int, Answer, bool]:
     """``create()``, once per Idempotency-Key if the request has one; returns (status, answer, repetition?).
 
-    The query string counts as part of the body: it belongs to what is asked.
+    The query string counts as part of the body: it belongs to what is asked. ``user_id``: the key is this
+    user's alone, as what it makes is.
     """
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
@@ -112,4 +115,7 @@ def for_request(request: Asked, tenant_id: int, create: Create) -> tuple[int, An
         return status, answer, False
     query = request.META.get("QUERY_STRING", "")
     body = request.body + (b"?" + query.encode() if query else b"")
-    return once(tenant_id, request.META["REQUEST_METHOD"], request.META["PATH_INFO"], key, body, create)
+    path = request.META["PATH_INFO"]
+    if user_id is not None:
+        path = f"{path.rstrip('/')} (user {user_id})"
+    return once(tenant_id, request.META["REQUEST_METHOD"], path, key, body, create)

@@ -1,0 +1,1 @@
+"""Jobs over HTTP: registered, listed, read with elements, outputs and listings, cancelled, retried."""
