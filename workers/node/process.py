@@ -19,12 +19,14 @@ from django.core.exceptions import ImproperlyConfigured
 from workers.messages.handover import CeleryPublisher
 from workers.node import clearance, registration
 from workers.node.agent import Agent
+from workers.node.offers import storage_attributes
 from workers.node.registration import ENGINE_ATTRIBUTE, Capacity, Registration, register
 from workers.runtimes.base import Runtime
 from workers.runtimes.container.runtime import ContainerRuntime
 from workers.runtimes.engine.client import Address, Engine
 from workers.runtimes.exec.runtime import ExecRuntime
 from workers.runtimes.process.runtime import ProcessRuntime
+from workers.runtimes.transfer.runtime import TransferRuntime
 from workers.scheduling.obstacles import NODE_ATTRIBUTE
 
 log = structlog.get_logger(__name__)
@@ -94,10 +96,13 @@ def build_runtimes() -> dict[str, Runtime]:
         built["exec"] = ExecRuntime(
             settings.GANTRY_NODE_DIR, engine, registration.installation(), settings.GANTRY_NODE_NAME
         )
-    unknown = wanted - {"process", "container", "exec"}
+    if not wanted or "transfer" in wanted:
+        built["transfer"] = TransferRuntime(settings.GANTRY_NODE_DIR)
+    unknown = wanted - {"process", "container", "exec", "transfer"}
     if unknown:
         raise ImproperlyConfigured(
-            f"GANTRY_RUNTIMES names {', '.join(sorted(unknown))}: known are process, container, exec"
+            f"GANTRY_RUNTIMES names {', '.join(sorted(unknown))}: known are process, container, exec, "
+            "transfer"
         )
     return built
 
@@ -127,7 +132,11 @@ def capacity(runtimes: dict[str, Runtime]) -> Capacity:
         mem_mb=settings.GANTRY_NODE_MEM_MB or machine_mem_mb(),
         slots=settings.GANTRY_NODE_SLOTS,
         runtimes=sorted(runtimes),
-        attributes={**attributes(), **({ENGINE_ATTRIBUTE: engine} if engine else {})},
+        attributes={
+            **attributes(),
+            **({ENGINE_ATTRIBUTE: engine} if engine else {}),
+            **(storage_attributes() if "transfer" in runtimes else {}),
+        },
         isolates_users=os.geteuid() == 0,
         swarm_node_id=swarm_node,
     )
