@@ -66,7 +66,8 @@ class Place:
 
 @dataclass(frozen=True)
 class Report:
-    """Whole lines of the report of a run that carries a batch; the first begins at byte ``offset``."""
+    """Whole lines of the report of a run that carries a batch, each with its end; the first begins at byte
+    ``offset``."""
 
     offset: int
     lines: tuple[bytes, ...]

@@ -32,10 +32,10 @@ class MoverOutput:
     def mark(self, shipment: Shipment) -> None:
         self._spool.mark(shipment)
         if (report := shipment.report) is not None:
-            self._reported = report.offset + sum(len(line) + 1 for line in report.lines)
+            self._reported = report.offset + sum(map(len, report.lines))
 
     def _lines(self) -> tuple[Report | None, bool]:
-        """The next whole lines, without their ends; and whether more bytes follow already.
+        """The next whole lines, each with its end; and whether more bytes follow already.
 
         What follows the last end of a line was being written when the mover was killed, or still is.
         """
@@ -56,7 +56,7 @@ class MoverOutput:
         whole = data[: data.rfind(b"\n") + 1]
         if not whole:
             return None, False
-        lines = tuple(whole[:-1].split(b"\n"))
+        lines = tuple(line + b"\n" for line in whole[:-1].split(b"\n"))
         # What follows is more only where it holds a whole line: else the end would be waited for for ever.
         rest = size - self._reported - len(whole)
         return Report(self._reported, lines), rest > 0 and len(data) >= BUDGET

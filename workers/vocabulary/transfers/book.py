@@ -28,9 +28,9 @@ class Book(Protocol):
         ...
 
     def report(self, cursor: Any, lease: Lease, offset: int, lines: Sequence[bytes]) -> None:
-        """Enter whole lines of the attempt's report that begin at byte ``offset``; what is in the books
-        already is passed over. Called in the transaction that holds the run's lease: no other check is
-        needed."""
+        """Enter whole lines, with their ends, of the attempt's report that begin at byte ``offset``; what
+        is in the books already is passed over. Called in the transaction that holds the run's lease: no
+        other check is needed."""
         ...
 
 
