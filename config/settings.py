@@ -374,6 +374,8 @@ GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", d
 GANTRY_QUEUE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_QUEUE_ALLOW_NETWORKS", default=[])
 #: Folders of this node at or below which LOCAL sites (workqueue) may begin; none: no LOCAL sites.
 GANTRY_LOCAL_SITES: list[str] = env.list("GANTRY_LOCAL_SITES", default=[])
+#: Longest report of a workqueue's pull worker (a listing), in MiB.
+GANTRY_WORKER_REPORT_MB = env.int("GANTRY_WORKER_REPORT_MB", default=512)
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 # How long inputs and outputs outlast a storage that does not answer, in seconds.

@@ -6,10 +6,9 @@ from typing import Any, Final, TypeVar
 
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema, extend_schema_view
 from rest_framework import serializers
+from rest_framework.views import APIView
 
-from workqueue.calls import WorkqueueView
-
-V = TypeVar("V", bound=WorkqueueView)
+V = TypeVar("V", bound=APIView)
 
 PAGE: Final = [
     OpenApiParameter("limit", int, description="1 to 1000; without it everything is answered."),

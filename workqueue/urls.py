@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from django.urls import URLPattern, path
+from rest_framework.views import APIView
 
-from workqueue.calls import WorkqueueView
 from workqueue.documented import later
 from workqueue.jobs import schema as jobs
 from workqueue.jobs import views
+from workqueue.pull import schema as pulled
+from workqueue.pull import views as pull
 from workqueue.sites import schema as sites
 from workqueue.sites import views as site_views
 
@@ -23,7 +25,7 @@ _SITE: Final = "sites/<str:site_id>"
 _LATER: Final = jobs.LATER
 
 #: Path, view, and what its methods are documented as at v1.1.
-_ROUTES: Final[list[tuple[str, type[WorkqueueView], dict[str, dict[str, Any]]]]] = [
+_ROUTES: Final[list[tuple[str, type[APIView], dict[str, dict[str, Any]]]]] = [
     ("jobs", views.JobsView, {"get": _LATER["jobs"], "post": _LATER["create"]}),
     *((name, views.registering(name), {"post": _LATER[name]}) for name in jobs.POSTS),
     (_JOB, views.JobView, {"get": _LATER["job"]}),
@@ -38,6 +40,9 @@ _ROUTES: Final[list[tuple[str, type[WorkqueueView], dict[str, dict[str, Any]]]]]
     (f"{_ELEMENT}/status", views.ElementStatusView, {"get": jobs.ELEMENT_STATUS}),
     (f"{_ELEMENT}/output", views.ElementOutputView, {"get": _LATER["element_output"]}),
     (f"{_ELEMENT}/output/<str:attempt>", views.AttemptOutputView, {"get": _LATER["attempt_output"]}),
+    ("worker/jobs", pull.PullView, {"post": pulled.PULL}),
+    (f"worker/{_ELEMENT}", pull.ReportView, {"put": pulled.REPORT}),
+    (f"worker/{_ELEMENT}/monitoring", pull.MonitoringView, {"put": pulled.MONITORING}),
     ("sites", site_views.SitesView, {"get": sites.LIST, "post": sites.CREATE}),
     (
         _SITE,
@@ -61,4 +66,8 @@ def _patterns() -> Iterator[URLPattern]:
         yield path(f"workqueue/api/v1.1/{route}", later(view, **documented).as_view())
 
 
-urlpatterns = list(_patterns())
+urlpatterns = [
+    *_patterns(),
+    #: Where the original's workers ask for it, of another service there.
+    path("site/api/v1.0/endpoint/<str:site_id>", pull.EndpointView.as_view()),
+]

@@ -7,6 +7,7 @@ many in all: one that harms itself harms nobody else, and what has no body alway
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,8 +15,21 @@ from typing import Any, Final
 
 from django.conf import settings
 
+#: Bodies that may be longer than all others: whose paths look so, and the setting with their limit in MiB.
+#: Their views take them in pieces.
+_LONG: Final = (
+    (re.compile(r"/workqueue/api/v1\.[01]/worker/jobs/[0-9]+/elements/[0-9]+"), "GANTRY_WORKER_REPORT_MB"),
+)
 #: Longest wait for one's turn, in seconds. An ordinary body is read in microseconds.
 PATIENCE_S: Final = 2.0
+
+
+def most(path: str) -> int:
+    """The longest body of a request for this path, in bytes."""
+    for pattern, setting in _LONG:
+        if pattern.fullmatch(path):
+            return int(getattr(settings, setting)) * 1024 * 1024
+    return int(settings.DATA_UPLOAD_MAX_MEMORY_SIZE)
 
 
 class TooManyBodies(OSError):

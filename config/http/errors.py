@@ -48,6 +48,7 @@ ENVELOPES: Final = (
     *((mount, "runtask", "jobs.runtask.errors.render_error") for mount in RUNTASK_MOUNTS),
     ("/v1", "queues", "queues.entries.errors.render_error"),
     ("/workqueue", "workqueue", "workqueue.errors.render_error"),
+    ("/site/api", "workqueue", "workqueue.errors.render_error"),
 )
 
 #: The strongest class of an error's ancestry counts. Contract page 00; "refused by policy" is 400 on page 10.

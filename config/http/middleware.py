@@ -25,7 +25,7 @@ from rest_framework.exceptions import PermissionDenied
 from structlog.contextvars import bind_contextvars, clear_contextvars
 
 from config.checks import warn_at_start
-from config.http import errors, metrics, trail
+from config.http import bodies, errors, metrics, trail
 from config.http.authentication import refuse_accomplice
 
 log = structlog.get_logger("gantry.http")
@@ -140,7 +140,7 @@ def _objection(request: HttpRequest) -> errors.Problem | None:
             refuse_accomplice(request)
         except PermissionDenied as error:
             return errors.problem_of(error)
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
+    limit = bodies.most(request.path_info)
     length = meta.get("CONTENT_LENGTH")
     if length:
         if not (length.isascii() and length.isdigit()):

@@ -29,7 +29,7 @@ from workqueue.models.jobs import Status, Type
 log = structlog.get_logger(__name__)
 
 #: The advisory lock of handing out: "wq".
-_LOCK: Final = 0x7771 << 48
+LOCK: Final = 0x7771 << 48
 #: Most elements of a batch, and bytes (one element may have more).
 ELEMENTS: Final = 2000
 BYTES: Final = 8 << 30
@@ -182,7 +182,7 @@ class _Round:
         if item.pair in self._full:
             raise _Waits(self._full[item.pair])
         with transaction.atomic(), connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             job = _locked(item.job_id)
             if job is None or job.elements != ending.counted(job):
                 return False
@@ -291,7 +291,7 @@ def _submit(job: Job, batch: Batch, summary: str, constraints: dict[str, list[st
 def _sweep(job_id: int) -> bool:
     """A run that removes parts of elements that have failed for good; a job's end does not wait for it."""
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
         job = Job.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=job_id).first()
         if job is None or job.finished_at is None or job.type != Type.COPY or job.target is None:
             return False

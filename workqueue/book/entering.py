@@ -105,19 +105,42 @@ def report(cursor: CursorWrapper, lease: Lease, offset: int, lines: Sequence[byt
         [end, lease.attempt, batch_id],
     )
     told = [] if closed else list(_told(lease, offset, until, lines))
+    enter(cursor, job, Place(batch_id, source_id, target_id), holder, told)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A batch, and between which sites its files go."""
+
+    batch_id: int
+    source_id: int
+    target_id: int | None
+
+
+def enter(
+    cursor: CursorWrapper,
+    job: Job,
+    place: Place,
+    holder: ending.Holder,
+    told: Sequence[tuple[int, bytes, dict[str, Any]]],
+) -> None:
+    """Enter lines of a batch's report: where each begins, as it came, what it says. The job is locked.
+
+    Of an element that is not the batch's any more nothing is entered.
+    """
     if not told:
         return
     numbers = {line["n"] for _, _, line in told if isinstance(line.get("n"), int)}
-    books = _Books(job, batch_id, holder, read(cursor, job.pk, batch_id, sorted(numbers)))
+    books = _Books(job, place.batch_id, holder, read(cursor, job.pk, place.batch_id, sorted(numbers)))
     for at, raw, line in told:
         try:
             _enter(cursor, books, at, raw, line)
         except (KeyError, TypeError, ValueError, IndexError, OverflowError) as error:
-            log.warning("book.bad_line", run=lease.run_id, at=at, error=repr(error))
+            log.warning("book.bad_line", batch=place.batch_id, at=at, error=repr(error))
     _write(cursor, books)
-    if job.type == Type.COPY and target_id is not None:
+    if job.type == Type.COPY and place.target_id is not None:
         window = {"succeeded": books.succeeded, "failed": books.failed, "moved": books.moved}
-        flow.tell(cursor, source_id, target_id, **window, busy_s=books.busy_s)
+        flow.tell(cursor, place.source_id, place.target_id, **window, busy_s=books.busy_s)
 
 
 def _told(
@@ -189,7 +212,7 @@ def _folder(books: _Books, row: Row, at: int, raw: bytes, line: dict[str, Any]) 
 
 def _end(cursor: CursorWrapper, books: _Books, row: Row, line: dict[str, Any]) -> None:
     job, ok = books.job, line["ok"] is True
-    code = int(line.get("code") or 0) & 0x7FFFFFFF
+    code = max(-(2**31), min(2**31 - 1, int(line.get("code") or 0)))
     moved, elapsed = whole(line.get("moved") or 0), float(line.get("elapsed") or 0.0)
     words = str(line.get("log") or "")
     names = None
@@ -209,7 +232,8 @@ def _end(cursor: CursorWrapper, books: _Books, row: Row, line: dict[str, Any]) -
         names = None
     row.end(line, ok=ok, wait_s=_backoff_s(row.attempts))
     status = Status.DONE if ok else Status.FAILED
-    told_at, code = ending.stamp(line.get("at")), code if ok else code or 1
+    told_at = str(line.get("told_at") or "") or ending.stamp(line.get("at"))
+    code = code if ok else code or 1
     ignored = sorted(set(job.extra_opts) - KNOWN) if row.number == 0 else []
     first = ending.head(books.holder.host, code, told_at, ignored)
     text = f"{first}\n{_shortened(words)}" if words else first

@@ -34,7 +34,9 @@ def entry(name: str, mode: int = REGULAR, size: int = 3, mtime: int = 1_700_000_
     return [name, mode, size, mtime, 1, 0, 0, mtime, mtime]
 
 
-def folder(path: str, *entries: list[Any], first: bool = True, last: bool = True, **more: Any) -> dict[str, Any]:
+def folder(
+    path: str, *entries: list[Any], first: bool = True, last: bool = True, **more: Any
+) -> dict[str, Any]:
     """One ``folder`` line of element 0."""
     return {"r": "folder", "n": 0, "d": path, "e": list(entries), "first": first, "last": last, **more}
 
