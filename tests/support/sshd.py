@@ -1,8 +1,8 @@
 """An OpenSSH server of the tests' own on loopback, run by an ordinary account: its files are on this machine.
 
-Root becomes ``daemon`` for it (so that permissions mean something; ``nobody`` is a locked account where systemd
-answers for it), everybody else logs in as themselves. It
-has host keys of its own, and knows no passwords: those are for root to check.
+Root becomes ``daemon`` for it, so that permissions mean something (``nobody`` is a locked account where
+systemd answers for it); everybody else logs in as themselves. It has host keys of its own and knows no
+passwords: those are for root to check.
 """
 
 from __future__ import annotations

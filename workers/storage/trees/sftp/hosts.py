@@ -91,7 +91,8 @@ def _add_known_hosts(found: Trusted, text: str, reach: Reach, address: str, numb
 def algorithms(found: Trusted) -> list[str]:
     """Signatures that are asked for: those of known keys first, so that a host with several keys shows one
     that is known; then the usual ones, to be able to name what is offered instead."""
-    known = [name.decode("ascii") for key in found[0] for name in key.sig_algorithms]
+    spoken = [name.decode("ascii") for key in found[0] for name in key.sig_algorithms]
+    known = [name for name in spoken if name in _USUAL]  # of an RSA key without SHA-1
     certified = [f"{name}-cert-v01@openssh.com" for name in _USUAL] if found[1] else []
     return list(dict.fromkeys([*known, *certified, *_USUAL]))
 
