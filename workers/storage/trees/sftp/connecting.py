@@ -7,7 +7,7 @@ import logging
 import socket
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import asyncssh
 from asyncssh.sftp import SFTPClientHandler
@@ -16,6 +16,7 @@ from workers.addresses import AddressFailed, Deadline, permitted, system_resolve
 from workers.addresses.http import CONNECT_S, MAX_ADDRESSES, look_up
 from workers.storage.trees.base import StorageFailed, Trouble
 from workers.storage.trees.sftp.hosts import Host, Trusted, algorithms, trusted
+from workers.storage.trees.sftp.session import Gathering, Session
 from workers.vocabulary.errors import AddressRefused
 from workers.vocabulary.transfers.reach import Reach
 
@@ -54,7 +55,7 @@ async def connected(reach: Reach, stall_s: float) -> tuple[asyncssh.SSHClientCon
         connection, _ = await asyncssh.create_connection(
             lambda: host, reach.host, reach.port or 22, sock=sock, **options
         )
-        client = await connection.start_sftp_client(path_encoding=None)
+        return connection, await _session(connection)
     except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:
         if isinstance(error, asyncssh.KeyExchangeFailed) and "host key" not in str(error):
             raise StorageFailed(f"{reach.shown}: {error.reason}", Trouble.OTHER) from error
@@ -70,8 +71,17 @@ async def connected(reach: Reach, stall_s: float) -> tuple[asyncssh.SSHClientCon
         raise StorageFailed(
             f"{reach.shown}: {str(error) or 'the connection was lost'}", Trouble.AWAY
         ) from error
-    # The client's own file objects wait for each answer; its handler sends what it is told.
-    return connection, client._handler
+
+
+async def _session(connection: asyncssh.SSHClientConnection) -> SFTPClientHandler:
+    """As ``start_sftp_client`` does, whose file objects would wait for each answer."""
+    writer, reader, _ = await connection.open_session(subsystem="sftp", encoding=None)
+    loop = asyncio.get_running_loop()
+    sftp = Session(loop, "replace", reader, cast("asyncssh.SSHWriter[bytes]", Gathering(writer)), 3)
+    await sftp.start()
+    connection.create_task(sftp.recv_packets(), sftp.logger)
+    await sftp.request_limits()
+    return sftp
 
 
 def _options(reach: Reach, host: Host, keys: Trusted, stall_s: float) -> dict[str, Any]:
