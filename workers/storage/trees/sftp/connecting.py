@@ -7,16 +7,15 @@ import logging
 import socket
 from functools import partial
 from ipaddress import ip_address
-from typing import Any, Final, cast
+from typing import Any, Final
 
 import asyncssh
-from asyncssh.sftp import SFTPClientHandler
 
 from workers.addresses import AddressFailed, Deadline, permitted, system_resolver
 from workers.addresses.http import CONNECT_S, MAX_ADDRESSES, look_up
 from workers.storage.trees.base import StorageFailed, Trouble
 from workers.storage.trees.sftp.hosts import Host, Trusted, algorithms, trusted
-from workers.storage.trees.sftp.session import Gathering, Session
+from workers.storage.trees.sftp.session import Session, Way
 from workers.vocabulary.errors import AddressRefused
 from workers.vocabulary.transfers.reach import Reach
 
@@ -36,7 +35,7 @@ _CIPHERS: Final = (
 logging.getLogger("asyncssh").setLevel(logging.CRITICAL)
 
 
-async def connected(reach: Reach, stall_s: float) -> tuple[asyncssh.SSHClientConnection, SFTPClientHandler]:
+async def connected(reach: Reach, stall_s: float) -> tuple[asyncssh.SSHClientConnection, Session]:
     """A connection with an SFTP session on it. Raises StorageFailed."""
     known = reach.credentials
     if not known.username:
@@ -53,9 +52,9 @@ async def connected(reach: Reach, stall_s: float) -> tuple[asyncssh.SSHClientCon
         raise
     try:
         connection, _ = await asyncssh.create_connection(
-            lambda: host, reach.host, reach.port or 22, sock=sock, **options
+            lambda: host, reach.host, reach.port or 22, tunnel=Way(sock), **options
         )
-        return connection, await _session(connection)
+        return connection, await Session.begun(connection)
     except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:
         if isinstance(error, asyncssh.KeyExchangeFailed) and "host key" not in str(error):
             raise StorageFailed(f"{reach.shown}: {error.reason}", Trouble.OTHER) from error
@@ -71,17 +70,6 @@ async def connected(reach: Reach, stall_s: float) -> tuple[asyncssh.SSHClientCon
         raise StorageFailed(
             f"{reach.shown}: {str(error) or 'the connection was lost'}", Trouble.AWAY
         ) from error
-
-
-async def _session(connection: asyncssh.SSHClientConnection) -> SFTPClientHandler:
-    """As ``start_sftp_client`` does, whose file objects would wait for each answer."""
-    writer, reader, _ = await connection.open_session(subsystem="sftp", encoding=None)
-    loop = asyncio.get_running_loop()
-    sftp = Session(loop, "replace", reader, cast("asyncssh.SSHWriter[bytes]", Gathering(writer)), 3)
-    await sftp.start()
-    connection.create_task(sftp.recv_packets(), sftp.logger)
-    await sftp.request_limits()
-    return sftp
 
 
 def _options(reach: Reach, host: Host, keys: Trusted, stall_s: float) -> dict[str, Any]:

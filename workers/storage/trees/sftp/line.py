@@ -8,11 +8,11 @@ from contextlib import suppress
 from typing import Any, Final, Self, TypeVar
 
 import asyncssh
-from asyncssh.sftp import SFTPClientHandler
 
 from workers.storage.trees.base import StorageFailed, Trouble
 from workers.storage.trees.sftp.connecting import connected
 from workers.storage.trees.sftp.errors import translated
+from workers.storage.trees.sftp.session import Session
 from workers.vocabulary.transfers.reach import Reach
 
 T = TypeVar("T")
@@ -34,12 +34,11 @@ class Line:
         self._reach = reach
         self._stall_s = stall_s
         self._connection: asyncssh.SSHClientConnection
-        self.sftp: SFTPClientHandler
+        self.sftp: Session
         self._waiting = 0
         self._heard = 0.0
         self._silent = self._lost = False
         self._watch: asyncio.Task[None] | None = None
-        self._errands: set[asyncio.Task[Any]] = set()
 
     @classmethod
     async def connect(cls, reach: Reach, stall_s: float) -> Self:
@@ -95,14 +94,8 @@ class Line:
             self._heard = asyncio.get_running_loop().time()
 
     def send(self, request: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Send a request behind those that were sent before; its answer is in the task.
-
-        Nobody has to look at it: OpenSSH's server answers one request after the other.
-        """
-        task = asyncio.create_task(self.ask(request))
-        self._errands.add(task)
-        task.add_done_callback(self._ended)
-        return task
+        """Send a request behind those that were sent before; nobody has to look at its answer."""
+        return asyncio.create_task(self.ask(request))
 
     def close_handle(self, handle: bytes) -> None:
         """Without waiting for it."""
@@ -122,11 +115,6 @@ class Line:
         with suppress(TimeoutError):
             async with asyncio.timeout(min(2.0, self._stall_s)):
                 await self._connection.wait_closed()
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._errands.discard(task)
-        if not task.cancelled():
-            task.exception()  # taken note of: nobody has to look
 
     def _why(self) -> str:
         return f"it said nothing for {self._stall_s:g} s" if self._silent else "the connection was lost"

@@ -134,6 +134,13 @@ class Lines:
 
     async def _serve(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
         self._ended = asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(_unheard)
         ready.set_result(asyncio.get_running_loop())
         await self._ended.wait()
         await asyncio.gather(*(slot.close() for slot in self._slots), return_exceptions=True)
+
+
+def _unheard(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Answers that nobody looked at (of what came behind a request that failed, of closing) are no news."""
+    if "never retrieved" not in context["message"]:
+        loop.default_exception_handler(context)

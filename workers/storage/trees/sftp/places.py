@@ -5,8 +5,8 @@ or below it, and what is done names that real path. A link in the place of the l
 what writes, makes, renames and removes; what reads asks for the real path of the whole. Where the base path
 is "/" nothing is asked.
 
-What it costs: one question per folder, whose answer is good for ``_GOOD_S``, in reading one per file, sent
-together with the one for its attributes.
+What it costs: one question per folder, whose answer is good for ``_GOOD_S``; two more where a file that is read
+is a link.
 
 What it cannot do: SFTP has no descriptors of folders. Whoever may rename folders of the site on the server
 itself can put a link in the place of one between our question and what is done then, and have our account
@@ -17,6 +17,7 @@ it at the server (a chroot, or rights of folders).
 from __future__ import annotations
 
 import secrets
+import stat as modes
 import time
 from typing import Final
 
@@ -80,12 +81,17 @@ class Places:
         return real
 
     async def looked_at(self, line: Line, path: bytes) -> tuple[bytes, asyncssh.SFTPAttrs]:
-        """``followed``, and the attributes of what is there; in one round trip."""
+        """The real path of what is there, links followed, and its attributes."""
         _, asked = self._asked(line, path)
-        looking = line.send(line.sftp.stat(asked, 0))
+        if asked not in (line.base, line.home):
+            real = await self.named(line, path)
+            with told(path):
+                found = await line.ask(line.sftp.lstat(real, 0))
+            if not modes.S_ISLNK(found.permissions or 0):
+                return real, found
         real = await self.followed(line, path)
         with told(path):
-            return real, await looking
+            return real, await line.ask(line.sftp.stat(real, 0))
 
     def _asked(self, line: Line, path: bytes) -> tuple[bytes, bytes]:
         """The folder that must not be left, and the path at the server."""

@@ -25,6 +25,8 @@ _NAMES_AHEAD: Final = 4
 #: SFTP 3 tells times in whole seconds: what was changed this short a time ago may be changed again within the
 #: same second, so that nobody could tell.
 _SETTLED_S: Final = 2.0
+#: For requests that set none.
+UNCHANGED: Final = asyncssh.SFTPAttrs()
 
 
 def entry(name: bytes, found: asyncssh.SFTPAttrs) -> Entry:
@@ -74,7 +76,7 @@ class Reading:
         real, found = await places.looked_at(line, path)
         refuse_others(path, found)
         with told(path):
-            handle = await line.ask(line.sftp.open(real, FXF_READ, asyncssh.SFTPAttrs()))
+            handle = await line.ask(line.sftp.open(real, FXF_READ, UNCHANGED))
         reading = cls(line, path, handle, offset, max(found.size or 0, offset + 1))
         try:
             looking = line.send(line.sftp.fstat(handle, 0))

@@ -28,7 +28,7 @@ from workers.storage.trees.sftp.errors import told, translated
 from workers.storage.trees.sftp.line import Line
 from workers.storage.trees.sftp.lines import Lines
 from workers.storage.trees.sftp.places import Places
-from workers.storage.trees.sftp.reading import Listing, Reading, entry, is_folder, refuse_others
+from workers.storage.trees.sftp.reading import UNCHANGED, Listing, Reading, entry, is_folder, refuse_others
 from workers.storage.trees.sftp.writing import Shelf, exists, failed, lstat, open_part, remove, rename
 from workers.vocabulary.transfers.reach import Reach
 
@@ -240,7 +240,7 @@ class _Copying:
         real, found = await self._places.looked_at(line, self._path)
         refuse_others(self._path, found)
         with told(self._path):
-            self._source = await line.ask(line.sftp.open(real, FXF_READ, asyncssh.SFTPAttrs()))
+            self._source = await line.ask(line.sftp.open(real, FXF_READ, UNCHANGED))
         try:
             self._target = await open_part(line, self._places, self._part, 0)
         except BaseException:

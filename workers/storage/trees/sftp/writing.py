@@ -17,7 +17,7 @@ from workers.storage.trees.sftp.errors import told, translated
 from workers.storage.trees.sftp.line import Line
 from workers.storage.trees.sftp.lines import Lines
 from workers.storage.trees.sftp.places import Places
-from workers.storage.trees.sftp.reading import entry, is_file, is_folder
+from workers.storage.trees.sftp.reading import UNCHANGED, entry, is_file, is_folder
 
 #: What is kept until it is sent, in bytes: less is sent at the end, together with what ends the file.
 _KEPT: Final = 512 * 1024
@@ -45,12 +45,12 @@ async def open_part(line: Line, places: Places, part: bytes, offset: int) -> Ope
         if offset and not is_file(await line.ask(line.sftp.lstat(real, 0))):
             raise StorageFailed(f"{shown(part)} is not a file any more", Trouble.CHANGED)
         try:
-            handle = await line.ask(line.sftp.open(real, flags, asyncssh.SFTPAttrs()))
+            handle = await line.ask(line.sftp.open(real, flags, UNCHANGED))
         except (asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists):
             if offset:
                 raise
             line.send(line.sftp.remove(real))
-            handle = await line.ask(line.sftp.open(real, flags, asyncssh.SFTPAttrs()))
+            handle = await line.ask(line.sftp.open(real, flags, UNCHANGED))
     line.files += 1
     return Opened(line, handle)
 
