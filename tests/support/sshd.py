@@ -61,7 +61,7 @@ class Sshd:
             _make_key(self.folder / name, kind)
         self.give(self.folder, *self.folder.iterdir())
 
-    def give(self, *paths: Path) -> None:
+    def give(self, *paths: Path | bytes) -> None:
         """To the account that the server runs as."""
         for path in paths:
             os.lchown(path, self._uid, self._gid)

@@ -73,7 +73,8 @@ class Line:
         return max(1, min(AHEAD // max(1, self.files), _AHEAD_ONE) // piece)
 
     async def ask(self, request: Coroutine[Any, Any, T]) -> T:
-        """Wait for the answer to a request, as long as the server says anything."""
+        """Wait for the answer to a request, as long as the server says anything. It is sent at once: before
+        what was given to ``send`` in the same turn."""
         if not self._waiting:
             self._heard = asyncio.get_running_loop().time()
         self._waiting += 1
@@ -94,7 +95,7 @@ class Line:
             self._heard = asyncio.get_running_loop().time()
 
     def send(self, request: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Send a request behind those that were sent before; nobody has to look at its answer."""
+        """Send a request behind those that were sent so before; nobody has to look at its answer."""
         return asyncio.create_task(self.ask(request))
 
     def close_handle(self, handle: bytes) -> None:

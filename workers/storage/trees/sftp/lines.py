@@ -15,8 +15,8 @@ from workers.vocabulary.transfers.reach import Reach
 
 T = TypeVar("T")
 
-#: Files at once on one connection.
-PER_LINE: Final = 8
+#: Files at once on one connection: its server waits for its disk at the end of each, for one after the other.
+PER_LINE: Final = 4
 
 
 class _Slot:

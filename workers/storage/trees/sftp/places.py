@@ -5,8 +5,8 @@ or below it, and what is done names that real path. A link in the place of the l
 what writes, makes, renames and removes; what reads asks for the real path of the whole. Where the base path
 is "/" nothing is asked.
 
-What it costs: one question per folder, whose answer is good for ``_GOOD_S``; two more where a file that is read
-is a link.
+What it costs: one question per folder, whose answer is good for ``_GOOD_S``; two more where a file that is
+read is a link.
 
 What it cannot do: SFTP has no descriptors of folders. Whoever may rename folders of the site on the server
 itself can put a link in the place of one between our question and what is done then, and have our account

@@ -193,11 +193,11 @@ async def _mkdir(line: Line, places: Places, path: bytes, mode: int | None) -> N
 async def _rename(line: Line, places: Places, source: bytes, target: bytes, overwrite: bool) -> None:
     if target.startswith(source + b"/"):
         raise StorageFailed(f"{shown(source)} cannot be moved into itself ({shown(target)})", Trouble.OTHER)
-    if overwrite:
-        old, new = line.send(lstat(line, places, source)), line.send(lstat(line, places, target))
-        await old
+    if overwrite:  # the server would replace an empty folder by another, and has no word for what it refuses
+        looking = line.send(lstat(line, places, source)), line.send(lstat(line, places, target))
+        folder = is_folder(await looking[0])
         try:
-            if is_folder(await new):  # the server would replace an empty one
+            if is_folder(await looking[1]) or folder:
                 raise exists(target)
         except StorageFailed as refused:
             if refused.trouble is not Trouble.MISSING:

@@ -50,7 +50,7 @@ async def open_part(line: Line, places: Places, part: bytes, offset: int) -> Ope
             if offset:
                 raise
             line.send(line.sftp.remove(real))
-            handle = await line.ask(line.sftp.open(real, flags, UNCHANGED))
+            handle = await line.send(line.sftp.open(real, flags, UNCHANGED))
     line.files += 1
     return Opened(line, handle)
 
@@ -270,7 +270,7 @@ def _attributes(keeping: Keeping) -> asyncssh.SFTPAttrs:
     """SFTP 3 sets both times or none, in whole seconds."""
     found = asyncssh.SFTPAttrs()
     if keeping.mode is not None:
-        found.permissions = keeping.mode & 0o7777
+        found.permissions = keeping.mode & 0o777
     if keeping.mtime_ns is not None:
         found.atime = found.mtime = max(0, keeping.mtime_ns // 1_000_000_000)
     return found
