@@ -10,6 +10,7 @@ import pwd
 import signal
 import socket
 import subprocess
+import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -78,6 +79,19 @@ class GridFtp:
                 return peer.recv(4) == b"220 "
         except OSError:
             return False
+
+
+def open_folder() -> Path:
+    """A new folder that the server's account can enter (pytest's are closed to it); the caller removes it."""
+    folder = Path(tempfile.mkdtemp(prefix="gantry-served-"))
+    folder.chmod(0o755)
+    return folder
+
+
+def hand_over(path: bytes | Path) -> None:
+    """To the account that the server becomes."""
+    if os.geteuid() == 0:
+        os.chown(path, NOBODY, NOBODY)
 
 
 class Authority:

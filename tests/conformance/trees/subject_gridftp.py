@@ -1,35 +1,30 @@
-"""GridFTP: Globus' server, for anybody and for holders of a proxy certificate."""
+"""GridFTP: Globus' server, which lets anybody in. With certificates: test_gridftp.py."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
-from typing import ClassVar
 
 from tests.conformance.trees.subjects import SITE, FolderSubject
-from tests.support.gridftp import NOBODY, Authority, GridFtp
-from workers.vocabulary.transfers.reach import Credentials, Protocol, Reach
+from tests.support.gridftp import GridFtp, hand_over, open_folder
+from workers.vocabulary.transfers.reach import Protocol, Reach
 
 
-class _GridFtpSubject(FolderSubject):
+class GridFtpSubject(FolderSubject):
+    id = "gridftp"
     protocol = Protocol.GRIDFTP
+    asks = False
     #: Its lists leave out links that lead nowhere; what else is to say of links: test_gridftp.py.
     links = False
-    secure: ClassVar[bool]
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
-        # pytest's folders are closed to the account that the server becomes.
-        self._open = Path(tempfile.mkdtemp(prefix="gantry-gridftp-"))
-        self._open.chmod(0o755)
-        shutil.move(self.root, self._open / "root")
-        self.root = self._open / "root"
+        self._open = open_folder()
+        self.root = Path(shutil.move(self.root, self._open / "root"))
         for path in (self.root, self.root / SITE, self.root / "outside"):
-            _hand_over(os.fsencode(path))
-        self.authority = Authority(home) if self.secure else None
-        self.server = GridFtp(home, self.authority)
+            hand_over(os.fsencode(path))
+        self.server = GridFtp(home)
 
     def start(self) -> None:
         self.server.start()
@@ -49,43 +44,18 @@ class _GridFtpSubject(FolderSubject):
             path=str(self.root / SITE),
             site="grid",
             guarded=False,
-            cas=(self.authority.pem,) if self.authority else (),
-            credentials=Credentials(proxy=self.authority.proxy() if self.authority else ""),
         )
 
     def holds(self, name: bytes) -> bool:
-        """Globus' server drops what is not ASCII in a name, and the protocol has lines."""
+        """In clear, Globus' server drops what is not ASCII in a name; and the protocol has lines."""
         return name.isascii() and b"\n" not in name
 
     def put(self, path: bytes, content: bytes, *, mtime: int | None = None) -> None:
         super().put(path, content, mtime=mtime)
-        _hand_over(self.real(path))
+        hand_over(self.real(path))
 
     def folder(self, path: bytes) -> None:
         super().folder(path)
         while path != b"/":
-            _hand_over(self.real(path))
+            hand_over(self.real(path))
             path = path.rpartition(b"/")[0] or b"/"
-
-
-class AnonymousGridFtp(_GridFtpSubject):
-    id = "gridftp"
-    secure = False
-    asks = False
-
-
-class SecureGridFtp(_GridFtpSubject):
-    id = "gsiftp"
-    secure = True
-
-    def stranger(self) -> Reach:
-        """Somebody whom the authority knows and the server does not."""
-        assert self.authority is not None
-        reach = self.reach().to_json()
-        return Reach.from_json({**reach, "credentials": {"proxy": self.authority.proxy("stranger")}})
-
-
-def _hand_over(path: bytes) -> None:
-    """To the account that the server becomes."""
-    if os.geteuid() == 0:
-        os.chown(path, NOBODY, NOBODY)

@@ -53,7 +53,7 @@ class Asking(Plain):
 
     def _is_wide(self) -> bool:
         """Does the server keep bytes above 0x7f? One that drops them takes this name for the base itself."""
-        probe = "ĀāĂăĄąĆć".encode()
+        probe = b"\xff" + "ĀāĂăĄąĆć".encode()
         url = self._root + facts.quoted(self._base + b"/" + probe, wide=True)
         with self.sessions.one() as session:
             session.order({"do": "stat", "url": url})
@@ -61,9 +61,9 @@ class Asking(Plain):
         if answer["ok"]:
             return False
         failure = self.refused(answer, probe)
-        if failure.trouble is Trouble.MISSING:
-            return True
-        raise failure
+        if failure.trouble in (Trouble.AWAY, Trouble.DENIED):
+            raise failure
+        return failure.trouble is Trouble.MISSING
 
     def look(self, path: bytes) -> Entry:
         """What is there. Raises StorageFailed DENIED for a link that leads out of the site."""
@@ -87,6 +87,9 @@ class Asking(Plain):
         entry = facts.entry(line, follow=True)
         if entry is None:
             raise StorageFailed(f"{shown(path)}: the server's answer tells nothing (MLST)", Trouble.OTHER)
+        name = path.rpartition(b"/")[2]
+        if not name.isascii() and entry.name != name:
+            raise StorageFailed(f"{shown(path)}: the server makes another name of it", Trouble.NAME)
         return entry, facts.link_of(line)
 
     def checked(self, path: bytes) -> bytes:

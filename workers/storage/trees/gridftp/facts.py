@@ -22,22 +22,15 @@ _KINDS: Final = {"dir": modes.S_IFDIR, "cdir": modes.S_IFDIR, "pdir": modes.S_IF
 
 def quoted(path: bytes, *, wide: bool) -> str:
     """A path in a URL. Raises StorageFailed NAME for what no server can be asked for, and for bytes above
-    0x7f unless the server is ``wide`` (Globus' own drops them silently, so another file would be meant)."""
+    0x7f unless the server is ``wide``: Globus' own, spoken to in clear, drops them and means another file."""
     if _NEVER.search(path):
         raise StorageFailed(
             f"{shown(path)}: a name with control characters cannot be told to GridFTP", Trouble.NAME
         )
-    if not path.isascii():
-        try:
-            path.decode()
-        except UnicodeDecodeError as error:
-            raise StorageFailed(
-                f"{shown(path)}: a name that is no UTF-8 cannot be told to GridFTP", Trouble.NAME
-            ) from error
-        if not wide:
-            raise StorageFailed(
-                f"{shown(path)}: this GridFTP server loses what is not ASCII in a name", Trouble.NAME
-            )
+    if not wide and not path.isascii():
+        raise StorageFailed(
+            f"{shown(path)}: this GridFTP server loses what is not ASCII in a name", Trouble.NAME
+        )
     return quote(path, safe="/")
 
 

@@ -72,8 +72,7 @@ class Session:
         StorageFailed AWAY when ``patience`` seconds pass without one, or the deadline (monotonic)."""
         so_far, since = 0, time.monotonic()
         while True:
-            line = self._line(since + patience, deadline)
-            found: dict[str, Any] = json.loads(line)
+            found = self.hear(since + patience, deadline)
             count = int(found.get("moved", 0))
             if count > so_far:
                 if moved is not None:
@@ -84,6 +83,11 @@ class Session:
             if "ok" in found:
                 self.used_at = time.monotonic()
                 return found
+
+    def hear(self, until: float, deadline: float | None = None) -> dict[str, Any]:
+        """The next that it says, before a moment (monotonic) has come. Raises StorageFailed AWAY."""
+        found: dict[str, Any] = json.loads(self._line(until, deadline))
+        return found
 
     def await_pipe(self, pipe: int, event: int) -> None:
         """Until a pipe to it can be used. Raises StorageFailed AWAY when it is silent for too long."""

@@ -169,8 +169,19 @@ class GridFtpTree(Asking):
         path = self.below(path, Trouble.EXISTS)
         refuse_long(path)
         self.ask("mkdir", path)
+        if not path.isascii():
+            self._named(path)
         if mode is not None:
             self.ask("chmod", path, optional=True, mode=mode & 0o777)
+
+    def _named(self, path: bytes) -> None:
+        """It has the name that it was given, or is removed again."""
+        try:
+            self.there(path)
+        except StorageFailed as failure:
+            if failure.trouble is Trouble.NAME:
+                self.ask("rmdir", path)
+            raise
 
     def rename(self, source: bytes, target: bytes, *, overwrite: bool = False) -> None:
         source, target = self.below(source), self.below(target)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import select
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from workers.storage.trees.base import StorageFailed, Trouble, shown
+from workers.storage.trees.base import STALL_S, StorageFailed, Trouble, shown
 from workers.storage.trees.gridftp.sessions import Session, Sessions, wide_pipe
 
 #: How long a server may take to end a file that is given up in the middle.
@@ -30,6 +31,7 @@ class Sending:
         self._refused = refused
         self._session: Session | None = None
         self._pipe = -1
+        self._begun = False
 
     def write(self, piece: bytes) -> None:
         session = self._open()
@@ -38,6 +40,8 @@ class Sending:
             try:
                 session.await_pipe(self._pipe, select.POLLOUT)
                 rest = rest[os.write(self._pipe, rest) :]
+                if not self._begun:
+                    self._begin(session)
             except BlockingIOError:
                 continue
             except BrokenPipeError:  # it has ended, and says why
@@ -77,6 +81,13 @@ class Sending:
             finally:
                 os.close(reading)
         return self._session
+
+    def _begin(self, session: Session) -> None:
+        """Until the server has the file open: a later attempt that takes it over finds it from now on."""
+        self._begun = True
+        found = session.hear(time.monotonic() + STALL_S)
+        if "ok" in found:
+            raise self._refused(found)
 
     def _hear(self, session: Session) -> None:
         """The answer, after the last byte."""

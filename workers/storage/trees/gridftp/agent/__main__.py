@@ -13,6 +13,7 @@ beside it where content moves (a file, or a pipe), and answers with one or more 
 
     {"do": "authority", "pem": ...}          -> {"hash": ..., "subject": ...}, as OpenSSL and Globus name it
 
+    -> {"begun": true}               the server has opened the file, and has the first of what came by a pipe
     -> {"moved": bytes so far}       twice a second, where no pipe tells its other end how far it is
     -> {"ok": true, ...} | {"ok": false, "code": FTP reply or 0, "text": ...}
 

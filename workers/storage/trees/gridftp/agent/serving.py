@@ -188,7 +188,7 @@ class Agent:
 
     def _send(self, file: int, name: str, url: str, *args: Any) -> dict[str, Any]:
         """What is in ``file``, to its end, to the server."""
-        handle, offset, eof = byref(self.library.handle), 0, False
+        handle, offset, begun, eof = byref(self.library.handle), 0, False, False
         free = [(ctypes.c_char * BLOCK)() for _ in range(BLOCKS)]
         away: dict[int, Any] = {}
 
@@ -205,8 +205,7 @@ class Agent:
                 self._wait()
                 continue
             block = free.pop()
-            length = _fill(file, memoryview(block).cast("B"))
-            eof = length < BLOCK
+            length, eof = _fill(file, memoryview(block).cast("B"), whole=begun)
             if eof:
                 self._piped = False  # whoever waits now hears that the rest still moves
             away[ctypes.addressof(block)] = block
@@ -216,6 +215,11 @@ class Agent:
             except Failed:
                 break  # it is over; why, the end tells
             offset += length
+            if not begun and self._piped:
+                while away and not self._ended:
+                    self._wait()
+                self._say({"begun": True})
+            begun = True
         self._end()
         if self._failed is not None:
             raise self._failed
@@ -258,15 +262,15 @@ class Agent:
             self._moved = sum(self._stripes.values())
 
 
-def _fill(file: int, block: memoryview) -> int:
-    """Read until ``block`` is full or the end has come."""
+def _fill(file: int, block: memoryview, *, whole: bool) -> tuple[int, bool]:
+    """How many bytes have come, and whether that was the end; not ``whole``: what there is now is enough."""
     length = 0
-    while length < len(block):
+    while length < len(block) and (whole or not length):
         count = os.readv(file, [block[length:]])
         if not count:
-            break
+            return length, True
         length += count
-    return length
+    return length, False
 
 
 def _write(file: int, piece: memoryview) -> None:
