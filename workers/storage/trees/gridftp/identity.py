@@ -1,0 +1,106 @@
+"""What an agent may know of this machine, and who it is there: a fresh environment and a folder of its own
+with the proxy certificate and the authorities, removed with the tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from workers.storage.trees.base import StorageFailed, Trouble
+from workers.storage.trees.gridftp.sessions import Session
+from workers.vocabulary.transfers.reach import Reach
+
+#: Where a site that names no authorities has them, as everywhere on the grid.
+_GRID_CAS: Final = Path("/etc/grid-security/certificates")
+#: Everything that such an authority signs, in Globus' own words.
+_POLICY: Final = """access_id_CA X509 '{subject}'
+pos_rights globus CA:sign
+cond_subjects globus '"*"'
+"""
+
+
+class Identity:
+    """``environment`` is that of the agents. Raises StorageFailed DENIED for a proxy or an authority that
+    cannot be used."""
+
+    def __init__(self, reach: Reach, where: str) -> None:
+        self._where = where
+        self._folder = Path(tempfile.mkdtemp(prefix="gantry-gridftp-"))
+        # Of the worker's own environment nothing: its variables may name other proxies, and hold secrets.
+        self.environment = {
+            "PATH": os.defpath,
+            "LC_ALL": "C.UTF-8",
+            "HOME": str(self._folder),
+            "X509_USER_PROXY": str(self._folder / "proxy"),
+            "X509_CERT_DIR": str(self._folder / "authorities" if reach.cas else _GRID_CAS),
+        }
+        try:
+            if reach.credentials.proxy:
+                self._keep_proxy(reach.credentials.proxy)
+            if reach.cas:
+                self._keep_authorities(reach.cas)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _keep_proxy(self, pem: str) -> None:
+        try:
+            ends = min(found.not_valid_after_utc for found in x509.load_pem_x509_certificates(pem.encode()))
+        except ValueError as error:
+            raise StorageFailed(
+                f"{self._where}: the proxy is no chain of certificates in PEM form", Trouble.DENIED
+            ) from error
+        if ends <= datetime.now(UTC):
+            raise StorageFailed(
+                f"{self._where}: the proxy certificate has expired at {ends:%Y-%m-%dT%H:%M:%SZ}: give "
+                f"a new one",
+                Trouble.DENIED,
+            )
+        with open(self._folder / "proxy", "x", opener=_private) as file:
+            file.write(pem)
+
+    def _keep_authorities(self, cas: tuple[str, ...]) -> None:
+        folder = self._folder / "authorities"
+        folder.mkdir()
+        with self._agent() as agent:
+            for number, pem in enumerate(cas):
+                agent.order({"do": "authority", "pem": pem})
+                answer = agent.answer()
+                if not answer["ok"] or "'" in answer["subject"]:
+                    raise StorageFailed(
+                        f"{self._where}: authority {number + 1} of the site's cas cannot be used: "
+                        f"{answer.get('text', 'its subject holds a quote')}",
+                        Trouble.DENIED,
+                    )
+                name = next(name for name in _numbered(answer["hash"]) if not (folder / name).exists())
+                (folder / name).write_text(pem)
+                policy = folder / f"{answer['hash']}.signing_policy"
+                policy.write_text(_POLICY.format(subject=answer["subject"]))
+
+    @contextmanager
+    def _agent(self) -> Iterator[Session]:
+        agent = Session(self._where, self.environment)
+        try:
+            yield agent
+        finally:
+            agent.kill()
+
+
+def _numbered(digest: str) -> Iterator[str]:
+    """Names in which OpenSSL looks for an authority, one after the other."""
+    return (f"{digest}.{number}" for number in range(1000))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
