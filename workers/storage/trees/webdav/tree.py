@@ -29,7 +29,7 @@ from workers.storage.trees.base import (
     clean,
     shown,
 )
-from workers.storage.trees.filling import Filling, discard_parts, unlink_quietly
+from workers.storage.trees.filling import Filling, discard_parts
 from workers.storage.trees.webdav.answers import Told, time_ns
 from workers.storage.trees.webdav.client import Dav
 from workers.storage.trees.webdav.shelf import DavShelf
@@ -58,9 +58,8 @@ class WebdavTree(Plain):
         self.default_path = clean(reach.default_path.encode())
         #: Ways in which it was asked for a checksum and had none.
         self._mute: set[tuple[str, str]] = set()
-        #: Characters that it holds in a name, and such as it may not.
-        self._good: set[str] = set()
-        self._bad: set[str] = set()
+        #: Characters in names that it was asked about.
+        self._understood: dict[str, bool] = {}
 
     def close(self) -> None:
         self.dav.close()
@@ -264,36 +263,33 @@ class WebdavTree(Plain):
             raise StorageFailed(
                 f"{self.dav.where}: {shown(path)} is no UTF-8, which names are in WebDAV", Trouble.NAME
             ) from None
-        odd = frozenset(_ODD.findall(name))
-        if not odd <= self._good:
-            if odd & self._bad or not self._understands(path, odd):
+        for char in sorted(set(_ODD.findall(name))):
+            if char not in self._understood:
+                self._understood[char] = self._understands(path.rpartition(b"/")[0], char.encode())
+            if not self._understood[char]:
                 raise StorageFailed(
-                    f"{self.dav.where}: {shown(path)}: this server takes a character in it for something else",
+                    f"{self.dav.where}: {shown(path)}: this server takes {char!r} in a name for something else",
                     Trouble.NAME,
                 )
 
-    def _understands(self, path: bytes, odd: frozenset[str]) -> bool:
-        """Does a file keep these characters in its name? Asked with one of our own, once for each.
+    def _understands(self, parent: bytes, char: bytes) -> bool:
+        """Does a file keep the character in its name? Asked once, with one of our own, in a folder of its own.
 
-        Some servers cut or strip them from a Destination: the file would come to lie under another name, in
-        place of what is there. They are added to the end of a name, so that without them it is the same.
+        Some servers cut or strip it from a Destination: a file would come to lie under another name, in place
+        of what is there. Here it ends the name, so that without it this is the same.
         """
-        plain = path.rpartition(b"/")[0] + b"/." + uuid.uuid4().hex.encode() + b".part"
-        other = plain + "".join(sorted(odd)).encode()
-        self.dav.ask("PUT", plain, {"Content-Length": "0"}, content=b"")
-        where = plain
+        folder = parent + b"/." + uuid.uuid4().hex.encode() + b".part"
+        self.dav.ask("MKCOL", folder, slash=True)
         try:
-            self.move(plain, other, overwrite=False)
-            where = other
-            good = any(entry.name == other.rpartition(b"/")[2] for entry in self.scan(path.rpartition(b"/")[0]))
+            self.dav.ask("PUT", folder + b"/x", {"Content-Length": "0"}, content=b"")
+            self.move(folder + b"/x", folder + b"/x" + char, overwrite=False)
+            return [entry.name for entry in self.scan(folder)] == [b"x" + char]
         except StorageFailed as failed:
             if failed.trouble in (Trouble.AWAY, Trouble.FULL):
                 raise
-            good = False
+            return False
         finally:
-            unlink_quietly(DavShelf(self), where)
-        (self._good if good else self._bad).update(odd)
-        return good
+            self.dav.ask("DELETE", folder, slash=True)
 
     def _exists(self, path: bytes) -> StorageFailed:
         return StorageFailed(f"{self.dav.where}: {shown(path)} is there already", Trouble.EXISTS)
