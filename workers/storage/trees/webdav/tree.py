@@ -1,0 +1,344 @@
+"""A site's tree at a WebDAV server.
+
+What WebDAV does not know, and what is done instead: it removes folders with all that is in them, so a file is
+asked for what it is before it is removed or replaced, and a folder whether it is empty; who puts something
+there in between loses it. It resumes no upload (Content-Range with PUT is not standard): a part of an earlier
+attempt is removed. Its name for ``a/b`` cannot be told from one with an encoded slash: such a list fails.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from workers.storage.trees.base import (
+    Entry,
+    Part,
+    Plain,
+    Receiving,
+    StorageFailed,
+    Traits,
+    TransferOptions,
+    Tree,
+    Trouble,
+    clean,
+    shown,
+)
+from workers.storage.trees.filling import Filling, discard_parts
+from workers.storage.trees.webdav.answers import Told, time_ns
+from workers.storage.trees.webdav.client import Dav
+from workers.storage.trees.webdav.shelf import DavShelf
+from workers.vocabulary.transfers.reach import Reach
+
+_PROPS: Final = b"""<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop>\
+<resourcetype/><getcontentlength/><getlastmodified/><getetag/></prop></propfind>"""
+_QUOTA: Final = b"""<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop>\
+<quota-available-bytes/></prop></propfind>"""
+_CHECKSUMS: Final = b"""<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop>\
+<checksums xmlns="http://owncloud.org/ns"/></prop></propfind>"""
+#: Characters in names that servers are known to stumble over.
+_ODD: Final = re.compile(r"[?;#\\\x01-\x1f\x7f]")
+_XML: Final = "application/xml; charset=utf-8"
+_DIGESTS: Final = {"adler32": "adler32", "md5": "md5", "sha256": "sha-256"}
+_LENGTHS: Final = {"adler32": 8, "md5": 32, "sha256": 64}
+
+
+class WebdavTree(Plain):
+    """Keeps ``base.Tree``."""
+
+    traits = Traits()
+
+    def __init__(self, reach: Reach, streams: int) -> None:
+        self.dav = Dav(reach, max(1, streams))
+        self.default_path = clean(reach.default_path.encode())
+        #: Ways in which it was asked for a checksum and had none.
+        self._mute: set[tuple[str, str]] = set()
+        #: Characters in names that it was asked about.
+        self._understood: dict[str, bool] = {}
+
+    def close(self) -> None:
+        self.dav.close()
+
+    # --- looking ------------------------------------------------------------------------------------------
+
+    def stat(self, path: bytes) -> Entry:
+        path = clean(path)
+        for told in self._properties(path, "0", _PROPS):
+            return _entry(told, path.rpartition(b"/")[2])
+        raise StorageFailed(
+            f"{self.dav.where}: {shown(path)}: the server told nothing about it", Trouble.OTHER
+        )
+
+    def scan(self, path: bytes) -> Iterator[Entry]:
+        path = clean(path)
+        here = (self.dav.root + path).rstrip(b"/")
+        try:
+            for told in self._properties(path, "1", _PROPS, slash=True):
+                if told.path == here:
+                    if not told.is_folder:
+                        raise self._no_folder(path)
+                    continue
+                if told.path != here + b"/" + told.name or told.name in (b"", b".", b"..") or b"/" in told.name:
+                    raise StorageFailed(
+                        f"{self.dav.where}: the list of {shown(path)} has {shown(told.path)} in it, which is "
+                        "no name there",
+                        Trouble.OTHER,
+                    )
+                yield _entry(told, told.name)
+        except StorageFailed as failed:
+            if failed.trouble is Trouble.MISSING and not self.stat(path).is_folder:
+                raise self._no_folder(path) from None
+            raise
+
+    def _properties(self, path: bytes, depth: str, props: bytes, *, slash: bool = False) -> Iterator[Told]:
+        headers = {"Depth": depth, "Content-Type": _XML}
+        with self.dav.asked("PROPFIND", path, headers, props, good=(207,), slash=slash) as answer:
+            for told in self.dav.listed(path, answer):
+                if told.status >= 400:
+                    raise self.dav.refused("PROPFIND", path, told.status)
+                yield told
+
+    def free_space(self, path: bytes) -> int | None:
+        for told in self._properties(clean(path), "0", _QUOTA):
+            return told.available
+        return None
+
+    # --- reading ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def read(self, path: bytes, *, offset: int = 0, version: str = "") -> Iterator[Iterator[bytes]]:
+        path = clean(path)
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        if version.startswith('"'):
+            headers["If-Match"] = version
+        try:
+            with self.dav.asked("GET", path, headers, good=(200, 206, 416)) as answer:
+                found = _version(answer.headers.get("ETag", ""), time_ns(answer.headers.get("Last-Modified", "")))
+                if version and found != version and answer.status_code != 416:
+                    raise self._changed(path)
+                if answer.status_code == 416:
+                    yield iter(())  # there is nothing after its end
+                    return
+                if answer.status_code == 206 and not answer.headers.get("Content-Range", "").startswith(
+                    f"bytes {offset}-"
+                ):
+                    raise StorageFailed(
+                        f"{self.dav.where}: {shown(path)}: the server sent another part of it", Trouble.OTHER
+                    )
+                yield self._pieces(path, answer, 0 if answer.status_code == 206 else offset)
+        except StorageFailed as failed:
+            if failed.status == 412:
+                raise self._changed(path) from None
+            raise
+
+    def _pieces(self, path: bytes, answer: Any, skip: int) -> Iterator[bytes]:
+        """A server that knows no ranges sends what is there already once more."""
+        for piece in self.dav.pieces(path, answer):
+            if skip < len(piece):
+                yield piece[skip:]
+            skip = max(0, skip - len(piece))
+
+    def checksum(self, path: bytes, algorithm: str) -> str:
+        """By Want-Digest (RFC 3230: dCache, XRootD, StoRM) or ownCloud's property. Never by the ETag: nothing
+        says whether that is one."""
+        path = clean(path)
+        name = _DIGESTS.get(algorithm, "")
+        if not name:
+            return ""
+        found = ""
+        if ("digest", algorithm) not in self._mute:
+            headers = self.dav.ask("HEAD", path, {"Want-Digest": name}, good=(200,))
+            found = _digest(headers.get("Digest", ""), algorithm) or _words(
+                headers.get("OC-Checksum", ""), algorithm
+            )
+            if not found:
+                self._mute.add(("digest", algorithm))
+        if not found and ("property", algorithm) not in self._mute:
+            for told in self._properties(path, "0", _CHECKSUMS):
+                found = _words(told.checksums, algorithm)
+            if not found:
+                self._mute.add(("property", algorithm))
+        return found
+
+    # --- writing ------------------------------------------------------------------------------------------
+
+    def receive(self, path: bytes, part: Part, size: int) -> Receiving:
+        path = clean(path)
+        self._holds(path)
+        return Filling(DavShelf(self, size), path, part, size)
+
+    def discard(self, path: bytes, part: Part) -> None:
+        discard_parts(DavShelf(self), clean(path), part)
+
+    def remove(self, path: bytes) -> None:
+        path = clean(path)
+        if self.stat(path).is_folder:
+            raise StorageFailed(f"{self.dav.where}: {shown(path)} is a folder", Trouble.IS_FOLDER)
+        self.dav.ask("DELETE", path)
+
+    def remove_folder(self, path: bytes) -> None:
+        path = clean(path)
+        for entry in self.scan(path):
+            raise StorageFailed(
+                f"{self.dav.where}: {shown(path)} is not empty: {shown(entry.name)} is in it", Trouble.NOT_EMPTY
+            )
+        self.dav.ask("DELETE", path, slash=True)
+
+    def mkdir(self, path: bytes, mode: int | None = None) -> None:
+        path = clean(path)
+        self._holds(path)
+        try:
+            self.dav.ask("MKCOL", path, slash=True)
+        except StorageFailed as failed:
+            if failed.status == 405:
+                raise self._exists(path) from None
+            raise
+
+    def rename(self, source: bytes, target: bytes, *, overwrite: bool = False) -> None:
+        source, target = clean(source), clean(target)
+        self._holds(target)
+        self.move(source, target, overwrite=overwrite)
+
+    def move(self, source: bytes, target: bytes, *, overwrite: bool) -> None:
+        """Never onto a folder, which a MOVE that may overwrite would remove first."""
+        if source == target:
+            self.stat(source)
+            if not overwrite:
+                raise self._exists(target)
+            return
+        if overwrite:
+            try:
+                if self.stat(target).is_folder:
+                    raise self._exists(target)
+            except StorageFailed as failed:
+                if failed.trouble is not Trouble.MISSING:
+                    raise
+        headers = {"Destination": self.dav.url(target), "Overwrite": "T" if overwrite else "F"}
+        try:
+            self.dav.ask("MOVE", source, headers)
+        except StorageFailed as failed:
+            if failed.status == 412:
+                raise self._exists(target) from None
+            if failed.status in (403, 409):
+                self.stat(source)  # some say so of a source that is not there
+            raise
+
+    # --- copies by the server -----------------------------------------------------------------------------
+
+    def copy_here(
+        self,
+        source: Tree,
+        path: bytes,
+        receiving: Receiving,
+        moved: Callable[[int], None],
+        options: TransferOptions,
+    ) -> bool:
+        if not isinstance(source, WebdavTree) or source.dav.account != self.dav.account:
+            return False
+        if not isinstance(receiving, Filling):
+            return False
+        headers = {"Destination": self.dav.url(receiving.part), "Overwrite": "T", "Depth": "0"}
+        try:
+            source.dav.ask("COPY", clean(path), headers, wait_s=options.timeout_s)
+        except StorageFailed as failed:
+            if failed.status in (405, 501, 502):
+                return False
+            raise
+        receiving.filled()
+        moved(max(0, receiving.size))
+        return True
+
+    # --- parts --------------------------------------------------------------------------------------------
+
+    def _holds(self, path: bytes) -> None:
+        """Raises StorageFailed NAME where the server cannot hold it."""
+        try:
+            name = path.rpartition(b"/")[2].decode()
+        except UnicodeDecodeError:
+            raise StorageFailed(
+                f"{self.dav.where}: {shown(path)} is no UTF-8, which names are in WebDAV", Trouble.NAME
+            ) from None
+        for char in sorted(set(_ODD.findall(name))):
+            if char not in self._understood:
+                self._understood[char] = self._understands(path.rpartition(b"/")[0], char.encode())
+            if not self._understood[char]:
+                raise StorageFailed(
+                    f"{self.dav.where}: {shown(path)}: this server takes {char!r} in a name for something else",
+                    Trouble.NAME,
+                )
+
+    def _understands(self, parent: bytes, char: bytes) -> bool:
+        """Does a file keep the character in its name? Asked once, with one of our own, in a folder of its own.
+
+        Some servers cut or strip it from a Destination: a file would come to lie under another name, in place
+        of what is there. Here it ends the name, so that without it this is the same.
+        """
+        folder = parent + b"/." + uuid.uuid4().hex.encode() + b".part"
+        self.dav.ask("MKCOL", folder, slash=True)
+        try:
+            self.dav.ask("PUT", folder + b"/x", {"Content-Length": "0"}, content=b"")
+            self.move(folder + b"/x", folder + b"/x" + char, overwrite=False)
+            return [entry.name for entry in self.scan(folder)] == [b"x" + char]
+        except StorageFailed as failed:
+            if failed.trouble in (Trouble.AWAY, Trouble.FULL):
+                raise
+            return False
+        finally:
+            self.dav.ask("DELETE", folder, slash=True)
+
+    def _exists(self, path: bytes) -> StorageFailed:
+        return StorageFailed(f"{self.dav.where}: {shown(path)} is there already", Trouble.EXISTS)
+
+    def _changed(self, path: bytes) -> StorageFailed:
+        return StorageFailed(f"{self.dav.where}: {shown(path)} has changed meanwhile", Trouble.CHANGED)
+
+    def _no_folder(self, path: bytes) -> StorageFailed:
+        return StorageFailed(f"{self.dav.where}: {shown(path)} is no folder", Trouble.NOT_FOLDER)
+
+
+def _entry(told: Told, name: bytes) -> Entry:
+    if told.is_folder:
+        return Entry(name, 0o040755, 0, told.mtime_ns)
+    return Entry(
+        name, 0o100644, told.size, told.mtime_ns, version=_version(told.etag, told.mtime_ns)
+    )
+
+
+def _version(etag: str, mtime_ns: int) -> str:
+    """A strong ETag with its quotes, else the time of change."""
+    etag = etag.strip()
+    if etag and not etag.startswith("W/"):
+        return etag if etag.startswith('"') else f'"{etag}"'
+    return str(mtime_ns) if mtime_ns else ""
+
+
+def _digest(header: str, algorithm: str) -> str:
+    """Of "adler32=03da0195,md5=<base64>"."""
+    for item in header.split(","):
+        name, _, value = item.strip().partition("=")
+        if name.lower() == _DIGESTS[algorithm]:
+            return _hex(value.strip(), algorithm)
+    return ""
+
+
+def _words(text: str, algorithm: str) -> str:
+    """Of ownCloud's "SHA1:... MD5:... ADLER32:..."."""
+    found = re.search(rf"(?i)\b{algorithm}:([0-9a-f]+)", text)
+    return _hex(found[1], algorithm) if found else ""
+
+
+def _hex(value: str, algorithm: str) -> str:
+    """Hexadecimal, from that or from base64; "" where it is neither or of another length."""
+    due = _LENGTHS[algorithm]
+    if re.fullmatch(r"[0-9a-fA-F]{1,64}", value) and (len(value) == due or algorithm == "adler32"):
+        return value.lower().rjust(due, "0")
+    try:
+        raw = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return ""
+    return raw.hex() if len(raw) * 2 == due else ""
