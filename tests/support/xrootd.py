@@ -1,7 +1,7 @@
 """An XRootD server of the tests' own on loopback (Debian's xrootd-server), run by an ordinary account.
 
-It refuses to run as root: root becomes an ordinary user in a user namespace, which owns root's files and may do
-to them what their modes say, no more. It knows adler32 and md5, and asks nobody who they are.
+It refuses to run as root: root becomes an ordinary user in a user namespace, which owns root's files and may
+do to them what their modes say, no more. It knows adler32 and md5, and asks nobody who they are.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import os
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from importlib import import_module
 from typing import Any, Final
 
 from workers.storage.base import StorageFailed, Trouble
@@ -34,18 +35,17 @@ _LIMITS: Final = {
 for _name, _value in _LIMITS.items():
     os.environ.setdefault(_name, _value)
 
-# It reads the environment when it is imported.
-import pyxrootd.client as bare  # noqa: E402
-from XRootD import client as xrootd  # noqa: E402
-from XRootD.client import finalize  # noqa: E402
-from XRootD.client.flags import DirListFlags as DirListFlags  # noqa: E402
-from XRootD.client.flags import OpenFlags as OpenFlags  # noqa: E402
-from XRootD.client.flags import QueryCode as QueryCode  # noqa: E402
-from XRootD.client.flags import StatInfoFlags as StatInfoFlags  # noqa: E402
-from XRootD.client.responses import XRootDStatus  # noqa: E402
+# Imported only now: they read the environment when they are. They have no types.
+xrootd: Any = import_module("XRootD.client")
+_bare: Any = import_module("pyxrootd.client")
+_flags: Any = import_module("XRootD.client.flags")
+DirListFlags, OpenFlags, QueryCode = _flags.DirListFlags, _flags.OpenFlags, _flags.QueryCode
+StatInfoFlags = _flags.StatInfoFlags
+_Status: Any = import_module("XRootD.client.responses").XRootDStatus
+_finalize: Any = import_module("XRootD.client.finalize").finalize
 
-#: Files that are open. The library's own duty at the end of a process looks through every object there is, which
-#: wakes lazy ones of other libraries and dies of what they raise.
+#: Files that are open. The library's own duty at the end of a process looks through every object there is,
+#: which wakes lazy ones of other libraries and dies of what they raise.
 open_files: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
 
 
@@ -54,10 +54,10 @@ def _end() -> None:
     for file in list(open_files):
         if file.is_open():
             file.close(timeout=REQUEST_S)
-    bare.__dict__["__XrdCl_Stop_Threads"]()
+    _bare.__dict__["__XrdCl_Stop_Threads"]()
 
 
-atexit.unregister(finalize.finalize)
+atexit.unregister(_finalize)
 atexit.register(_end)
 
 #: Seconds that a request may take as a whole, as the library is told; what transfers many answers or lets the
@@ -92,7 +92,7 @@ class Server:
         self._url = f"root://{user + '@' if user else ''}{place}:{port or 1094}/"
         self._more = f"?{more}" if more else ""
         self.files = xrootd.FileSystem(self._url + self._more)
-        self._bare = bare.FileSystem(self._url + self._more)
+        self._bare = _bare.FileSystem(self._url + self._more)
 
     def url(self, path: str) -> str:
         """``path`` begins with a slash."""
@@ -103,7 +103,7 @@ class Server:
         the library's objects. SystemError: a name is not UTF-8."""
         flags = DirListFlags.STAT if attributes else DirListFlags.NONE
         status, found = self._bare.dirlist(text, flags, LONG_S)
-        return XRootDStatus(status), found["dirlist"] if found else []
+        return _Status(status), found["dirlist"] if found else []
 
     def told(self, what: bytes, answer: tuple[Any, Any]) -> Any:
         """The response. Raises StorageFailed."""
@@ -136,4 +136,3 @@ def asked(method: Callable[..., Any], *arguments: Any) -> Asked:
     if not status.ok:
         future.set_result((status, None))
     return future
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, Final
 
 from workers.storage.base import StorageFailed
@@ -25,7 +25,7 @@ def opened(server: Server, path: bytes, text: str, flags: int, mode: int = 0) ->
     return file
 
 
-def pieces(server: Server, path: bytes, file: Any, start: int, end: int) -> Iterator[bytes]:
+def pieces(server: Server, path: bytes, file: Any, start: int, end: int) -> Generator[bytes, None, None]:
     """From ``start`` to ``end``; less where the file has become shorter."""
     under_way: deque[Asked] = deque()
     asked_for = start

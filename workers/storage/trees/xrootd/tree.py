@@ -7,8 +7,9 @@ import re
 import stat as modes
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from workers.storage.base import StorageFailed, Trouble
@@ -49,7 +50,7 @@ class XrootdTree(Plain):
         self._known: dict[bytes, str] = {}
 
     @property
-    def traits(self) -> Traits:
+    def traits(self) -> Traits:  # type: ignore[override] # nobody sets it
         """Which checksums a server knows is asked once, as soon as it answers."""
         if self._traits is None:
             status, answer = self._server.files.query(QueryCode.CONFIG, "chksum", timeout=REQUEST_S)
@@ -161,9 +162,7 @@ class XrootdTree(Plain):
     def mkdir(self, path: bytes, mode: int | None = None) -> None:
         self._refuse(path, overwrite=False)  # it says that all is well where a folder was, too
         bits = 0o755 if mode is None else mode & 0o777
-        self._server.told(
-            path, self._server.files.mkdir(self._text(path), mode=bits, timeout=REQUEST_S)
-        )
+        self._server.told(path, self._server.files.mkdir(self._text(path), mode=bits, timeout=REQUEST_S))
 
     def remove_folder(self, path: bytes) -> None:
         if not self.stat(path).is_folder:  # it says that all is well where nothing was, too
@@ -180,8 +179,7 @@ class XrootdTree(Plain):
 
     def close(self) -> None:
         if self._proxy:
-            with suppress(FileNotFoundError):
-                os.unlink(self._proxy)
+            Path(self._proxy).unlink(missing_ok=True)
 
     # --- parts -------------------------------------------------------------------------------------------
 
