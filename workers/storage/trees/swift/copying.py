@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from swiftclient.client import copy_object, delete_object, head_object
+from swiftclient.client import copy_object, delete_object, head_object, put_object
 
 from workers.storage.base import StorageFailed, Trouble, Upload
 from workers.storage.swift import listing, names, segments, writing
@@ -15,6 +15,8 @@ from workers.storage.swift.reading import etag_of, is_segmented
 
 #: Bytes of one object that the server is asked to copy: it says nothing meanwhile.
 LARGEST: Final = 1 << 30
+#: Number of no segment.
+_CLAIM: Final = 99_999_999
 #: Headers that go with a segmented object; a plain one keeps all of its own.
 _KEPT: Final = ("content-type", "content-encoding", "content-disposition")
 
@@ -43,11 +45,34 @@ def copy(connection: Connection, path: str, target: str, headers: dict[str, str]
     )
 
 
-def _left(connection: Connection, container: str, name: str, mark: str) -> list[Segment]:
-    """The segments of an attempt, those that follow each other from the first on; then any others."""
+def left(connection: Connection, container: str, name: str, beginning: str) -> list[tuple[str, Segment]]:
+    """Marks and segments of attempts whose marks begin so."""
     place = names.segments_of(container)
-    found = listing.listed(connection, place, names.folder(name, mark) + "/")
-    return [each for each in found if names.mark_of(name, each.path.partition("/")[2]) == mark]
+    found = listing.listed(connection, place, names.folder(name, beginning))
+    marked = [(names.mark_of(name, each.path.partition("/")[2]), each) for each in found]
+    return [(mark, each) for mark, each in marked if mark]
+
+
+def _of(connection: Connection, container: str, name: str, mark: str) -> list[Segment]:
+    """The segments of one attempt in their order, without its claim."""
+    claim = _claim(container, name, mark)
+    return [
+        each
+        for found, each in left(connection, container, name, mark)
+        if found == mark and each.path != claim
+    ]
+
+
+def _claim(container: str, name: str, mark: str) -> str:
+    """An object that says that an attempt has begun, as long as it has sent nothing else."""
+    return f"{names.segments_of(container)}/{names.segment(name, mark, _CLAIM)}"
+
+
+def claimed(connection: Connection, container: str, name: str, mark: str) -> None:
+    """Whoever was before sees it before it makes anything visible."""
+    place, claim = names.split(_claim(container, name, mark))
+    listing.make_container(connection, place)
+    connection.call(put_object, place, claim, what=f"{place}/{claim}", contents=b"", content_length=0)
 
 
 def taken_over(connection: Connection, container: str, name: str, before: str, mark: str) -> list[Segment]:
@@ -56,29 +81,29 @@ def taken_over(connection: Connection, container: str, name: str, before: str, m
     The first one goes first: without it the other's manifest is refused. Where that manifest was faster, or
     its report was lost, the segments are the content of the object that is there, and nothing is taken.
     """
-    found = _left(connection, container, name, before)
+    found = _of(connection, container, name, before)
     if not found or mark_at(connection, container, name) == before:
         return []
     place = names.segments_of(container)
     if before == mark:
         return _in_a_row(found, place, name, mark)
-    moved = [
-        Segment(f"{place}/{names.segment(name, mark, n)}", each.size, each.etag)
-        for n, each in enumerate(found)
+    ours = [
+        Segment(f"{place}/{names.segment(name, mark, number)}", each.size, each.etag)
+        for number, each in enumerate(found)
     ]
-    copy(connection, found[0].path, moved[0].path)
+    copy(connection, found[0].path, ours[0].path)
     listing.delete(connection, [found[0].path])
     if mark_at(connection, container, name) == before:
-        copy(connection, moved[0].path, found[0].path)
-        listing.delete(connection, [moved[0].path])
+        copy(connection, ours[0].path, found[0].path)
+        listing.delete(connection, [ours[0].path])
         return []
     whole = _in_a_row(found, place, name, before)
-    for each, ours in zip(whole[1:], moved[1:], strict=False):
-        copy(connection, each.path, ours.path)
+    for each, copied_to in zip(whole[1:], ours[1:], strict=False):
+        copy(connection, each.path, copied_to.path)
     listing.delete(connection, [each.path for each in found[1:]])
     if not whole:
-        listing.delete(connection, [moved[0].path])
-    return moved[: len(whole)]
+        listing.delete(connection, [ours[0].path])
+    return ours[: len(whole)]
 
 
 def _in_a_row(found: list[Segment], place: str, name: str, mark: str) -> list[Segment]:
@@ -92,9 +117,9 @@ def _in_a_row(found: list[Segment], place: str, name: str, mark: str) -> list[Se
 def discard(connection: Connection, container: str, name: str, marks: Iterable[str]) -> None:
     """Remove the segments of these attempts, but those that are the content of what is there."""
     for mark in marks:
-        left = _left(connection, container, name, mark)
-        if left and mark_at(connection, container, name) != mark:
-            listing.delete(connection, [each.path for each in left])
+        found = [each.path for of, each in left(connection, container, name, mark) if of == mark]
+        if found and mark_at(connection, container, name) != mark:
+            listing.delete(connection, found)
 
 
 def copied_segments(

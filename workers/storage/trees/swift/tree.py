@@ -15,7 +15,7 @@ from workers.storage.base import StorageFailed, Trouble
 from workers.storage.swift import listing as objects
 from workers.storage.swift.connection import Connection
 from workers.storage.swift.reading import checksum_of, reading
-from workers.storage.trees.base import Entry, Part, Plain, Traits, TransferOptions, Tree, clean, shown
+from workers.storage.trees.base import Entry, Part, Plain, Traits, TransferOptions, Tree, clean, inside, shown
 from workers.storage.trees.swift import copying, listing
 from workers.storage.trees.swift.access import Access
 from workers.storage.trees.swift.receiving import SwiftReceiving, mark_of
@@ -39,6 +39,7 @@ class SwiftTree(Plain):
     # --- what is there -----------------------------------------------------------------------------------
 
     def stat(self, path: bytes) -> Entry:
+        path = clean(path)
         if path == b"/":
             self._container()
             return listing.folder_entry(b"")
@@ -52,6 +53,7 @@ class SwiftTree(Plain):
         raise self._missing(path)
 
     def scan(self, path: bytes) -> Iterator[Entry]:
+        path = clean(path)
         try:
             yield from listing.scan(self._access, path)
         except StorageFailed as error:
@@ -63,6 +65,7 @@ class SwiftTree(Plain):
 
     @contextmanager
     def read(self, path: bytes, *, offset: int = 0, version: str = "") -> Iterator[Iterator[bytes]]:
+        path = clean(path)
         with self._access.connection() as connection:
             name = self._access.name(path)
             try:
@@ -75,6 +78,7 @@ class SwiftTree(Plain):
                 raise
 
     def checksum(self, path: bytes, algorithm: str) -> str:
+        path = clean(path)
         with self._access.connection() as connection:
             found = copying.head(connection, self._access.container, self._access.name(path))
         if found is None:
@@ -83,6 +87,7 @@ class SwiftTree(Plain):
 
     def free_space(self, path: bytes) -> int | None:
         """What the container's quota leaves."""
+        path = clean(path)
         head = self._container()
         try:
             quota = int(head["x-container-meta-quota-bytes"])
@@ -93,13 +98,13 @@ class SwiftTree(Plain):
     # --- files -------------------------------------------------------------------------------------------
 
     def receive(self, path: bytes, part: Part, size: int) -> SwiftReceiving:
-        return SwiftReceiving(self._access, path, part, size, self._segment_bytes)
+        return SwiftReceiving(self._access, inside(path), part, size, self._segment_bytes)
 
     def discard(self, path: bytes, part: Part) -> None:
         attempts = {part.attempt, part.attempt if part.before is None else part.before}
         marks = [mark_of(part.tag, attempt) for attempt in attempts]
         with self._access.connection() as connection:
-            copying.discard(connection, self._access.container, self._access.name(path), marks)
+            copying.discard(connection, self._access.container, self._access.name(inside(path)), marks)
 
     def copy_here(
         self,
@@ -116,7 +121,7 @@ class SwiftTree(Plain):
         if theirs.store != ours.store or receiving.size <= self._segment_bytes:
             return False
         with ours.connection() as connection:
-            name = theirs.name(path)
+            name = theirs.name(clean(path))
             found = copying.head(connection, theirs.container, name)
             if found is None:
                 raise source._missing(path)
@@ -135,6 +140,7 @@ class SwiftTree(Plain):
         return True
 
     def remove(self, path: bytes) -> None:
+        path = inside(path)
         if self.stat(path).is_folder:
             raise StorageFailed(f"{shown(path)} is a folder", Trouble.IS_FOLDER)
         with self._access.connection() as connection:
@@ -143,11 +149,13 @@ class SwiftTree(Plain):
     # --- folders, names ----------------------------------------------------------------------------------
 
     def mkdir(self, path: bytes, mode: int | None = None) -> None:
+        path = inside(path)
         self._refuse(path, overwrite=False)
         with self._access.connection() as connection:
             self._mark(connection, self._access.folder(path))
 
     def remove_folder(self, path: bytes) -> None:
+        path = inside(path)
         if not self.stat(path).is_folder:
             raise StorageFailed(f"{shown(path)} is a file", Trouble.NOT_FOLDER)
         marker = self._access.folder(path)
@@ -159,8 +167,9 @@ class SwiftTree(Plain):
 
     def rename(self, source: bytes, target: bytes, *, overwrite: bool = False) -> None:
         """Copies all that is there, then removes it: what ends in between has both."""
+        source, target = inside(source), inside(target)
         moving = self.stat(source)
-        self._refuse(target, overwrite)
+        self._refuse(target, overwrite and not moving.is_folder)
         old, new = self._access.name(source), self._access.name(target)
         mark = f"rename-{secrets.token_hex(8)}"
         if not moving.is_folder:

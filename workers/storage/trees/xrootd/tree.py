@@ -21,6 +21,7 @@ from workers.storage.trees.base import (
     Plain,
     Traits,
     clean,
+    inside,
     shown,
 )
 from workers.storage.trees.filling import Filling, discard_parts, unlink_quietly
@@ -63,10 +64,17 @@ class XrootdTree(Plain):
     # --- what is there -----------------------------------------------------------------------------------
 
     def stat(self, path: bytes) -> Entry:
-        told = self._server.told(path, self._server.files.stat(self._text(path), timeout=REQUEST_S))
+        path = clean(path)
+        status, told = self._server.files.stat(self._text(path), timeout=REQUEST_S)
+        if not status.ok:
+            failure = errors.failed(self._server.shown, shown(path), status)
+            if failure.trouble is Trouble.NOT_FOLDER:  # it would be below a file
+                raise StorageFailed(failure.message, Trouble.MISSING)
+            raise failure
         return entry_of(path.rpartition(b"/")[2].decode(), vars(told))
 
     def scan(self, path: bytes) -> Iterator[Entry]:
+        path = clean(path)
         around = self._around(path)
         for entry in listed(self._server, path, self._text(path)):
             if entry.is_folder and entry.version in around:
@@ -79,6 +87,7 @@ class XrootdTree(Plain):
 
     @contextmanager
     def read(self, path: bytes, *, offset: int = 0, version: str = "") -> Iterator[Iterator[bytes]]:
+        path = clean(path)
         file = opened(self._server, path, self._text(path), OpenFlags.READ)
         try:
             found = entry_of("", vars(self._server.told(path, file.stat(timeout=REQUEST_S))))
@@ -93,6 +102,7 @@ class XrootdTree(Plain):
             file.close(timeout=REQUEST_S)
 
     def checksum(self, path: bytes, algorithm: str) -> str:
+        path = clean(path)
         status, answer = self._server.files.query(
             QueryCode.CHECKSUM, f"{self._text(path)}?cks.type={algorithm}", timeout=LONG_S
         )
@@ -104,19 +114,21 @@ class XrootdTree(Plain):
         return digest.strip().lower() if kind == algorithm else ""
 
     def free_space(self, path: bytes) -> int | None:
-        answer = self._server.told(
-            path, self._server.files.query(QueryCode.SPACE, self._text(path), timeout=REQUEST_S)
-        )
-        found = re.search(rb"oss\.free=([0-9]+)", bytes(answer or b""))
+        """Of the nearest folder that is there: of any other the server says that nothing is free."""
+        path = clean(path)
+        while path != b"/" and not self._is_folder(path):
+            path = path.rpartition(b"/")[0] or b"/"
+        asked = self._server.files.query(QueryCode.SPACE, self._text(path), timeout=REQUEST_S)
+        found = re.search(rb"oss\.free=([0-9]+)", bytes(self._server.told(path, asked) or b""))
         return int(found[1]) if found else None
 
     # --- files -------------------------------------------------------------------------------------------
 
     def receive(self, path: bytes, part: Part, size: int) -> Filling:
-        return Filling(self, path, part, size)
+        return Filling(self, inside(path), part, size)
 
     def discard(self, path: bytes, part: Part) -> None:
-        discard_parts(self, path, part)
+        discard_parts(self, inside(path), part)
 
     def open_part(self, part: bytes, offset: int) -> Writing:
         text = self._text(part)
@@ -153,6 +165,7 @@ class XrootdTree(Plain):
             self._server.told(part, self._server.files.chmod(self._text(part), mode, timeout=REQUEST_S))
 
     def remove(self, path: bytes) -> None:
+        path = inside(path)
         if self._is_folder(path):  # it would remove an empty one
             raise StorageFailed(f"{shown(path)} is a folder", Trouble.IS_FOLDER)
         self.unlink(path)  # also a link that leads nowhere
@@ -160,19 +173,21 @@ class XrootdTree(Plain):
     # --- folders, names ----------------------------------------------------------------------------------
 
     def mkdir(self, path: bytes, mode: int | None = None) -> None:
+        path = inside(path)
         self._refuse(path, overwrite=False)  # it says that all is well where a folder was, too
         bits = 0o755 if mode is None else mode & 0o777
         self._server.told(path, self._server.files.mkdir(self._text(path), mode=bits, timeout=REQUEST_S))
 
     def remove_folder(self, path: bytes) -> None:
+        path = inside(path)
         if not self.stat(path).is_folder:  # it says that all is well where nothing was, too
             raise StorageFailed(f"{shown(path)} is a file", Trouble.NOT_FOLDER)
         self._forget(path)
         self._server.told(path, self._server.files.rmdir(self._text(path), timeout=REQUEST_S))
 
     def rename(self, source: bytes, target: bytes, *, overwrite: bool = False) -> None:
-        self.stat(source)
-        self._refuse(target, overwrite)
+        source, target = inside(source), inside(target)
+        self._refuse(target, overwrite and not self.stat(source).is_folder)
         self._there(target.rpartition(b"/")[0])  # the server would make it
         self._forget(source)
         self._mv(source, target)
@@ -204,7 +219,7 @@ class XrootdTree(Plain):
         try:
             there = self.stat(target)
         except StorageFailed as error:
-            if error.trouble not in (Trouble.MISSING, Trouble.NOT_FOLDER):
+            if error.trouble is not Trouble.MISSING:
                 raise
             return
         if there.is_folder or not overwrite:
