@@ -16,6 +16,8 @@ from workers.storage.trees.swift.access import Access
 FOLDER: Final = "application/directory"
 #: As rclone has it: seconds since 1970 with a fraction.
 MTIME: Final = "X-Object-Meta-Mtime"
+#: Of the whole content of a segmented object, which has none of Swift's.
+MD5: Final = "X-Object-Meta-Gantry-Md5"
 _FILE_MODE: Final = 0o100644
 _FOLDER_MODE: Final = 0o040755
 _NS: Final = 1_000_000_000

@@ -6,6 +6,7 @@ import tempfile
 import threading
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
+from hashlib import md5
 from typing import IO, Final
 
 from workers.storage.base import StorageFailed, Trouble, Upload
@@ -17,7 +18,7 @@ from workers.storage.swift.reading import is_segmented
 from workers.storage.trees.base import Entry, Keeping, Part, shown
 from workers.storage.trees.swift import copying
 from workers.storage.trees.swift.access import NAME_MAX, Access
-from workers.storage.trees.swift.listing import MTIME, holds, is_marker, mtime_header
+from workers.storage.trees.swift.listing import MD5, MTIME, holds, is_marker, mtime_header
 
 #: Segments that are sent at once, beside the one that is being filled.
 _AT_ONCE: Final = 2
@@ -27,6 +28,12 @@ _NOTHING: Final = Keeping()
 
 class _Stopped(Exception):
     """Nobody wants the segments any more."""
+
+
+def _attempt(tag: str, mark: str) -> int:
+    """Which attempt of the element has that mark; 0: none."""
+    number = mark.removeprefix(f"{tag}.") if mark.startswith(f"{tag}.") else ""
+    return int(number) if number.isdigit() else 0
 
 
 def mark_of(tag: str, attempt: int) -> str:
@@ -45,11 +52,13 @@ class SwiftReceiving:
         self.mark = mark_of(part.tag, part.attempt)
         if size > segment_bytes and len(names.segment(self.name, self.mark, 0).encode()) > NAME_MAX:
             raise StorageFailed(f"{shown(path)}: the names of its segments are too long", Trouble.NAME)
+        self._tag, self._attempt = part.tag, part.attempt
         self.segments: list[Segment] = []
         if part.before is not None:
             before = mark_of(part.tag, part.before)
             with access.connection() as connection:
                 found = copying.taken_over(connection, access.container, self.name, before, self.mark)
+                copying.claimed(connection, access.container, self.name, self.mark)
                 if not part.resume or (size >= 0 and sum(each.size for each in found) > size):
                     objects.delete(connection, [each.path for each in found])
                     found = []
@@ -61,7 +70,11 @@ class SwiftReceiving:
         self._segment_bytes = max(segment_bytes, -(-left // most))
         self._buffer: IO[bytes] = tempfile.TemporaryFile(prefix="gantry-")  # noqa: SIM115 closed by close
         self._filled = 0
-        self._etag = ""
+        #: Of the whole content, where all of it has passed through us: each request with a part of it was
+        #: answered with the MD5 of that part.
+        self._digest = md5(usedforsecurity=False)
+        self._md5 = ""
+        self._adopted = False
         self._stop = threading.Event()
         self._sending: deque[tuple[Segment, Future[str]]] = deque()
         self._threads: ThreadPoolExecutor | None = None
@@ -69,6 +82,7 @@ class SwiftReceiving:
     # --- the protocol ------------------------------------------------------------------------------------
 
     def send(self, piece: bytes) -> None:
+        self._digest.update(piece)
         view = memoryview(piece)
         while view:
             if self._filled >= self._segment_bytes:
@@ -78,6 +92,8 @@ class SwiftReceiving:
             self._filled += len(view[:room])
             self._sent += len(view[:room])
             view = view[room:]
+        if self.size > self._filled >= self._segment_bytes:
+            self._put()
 
     def finish(self) -> None:
         if self.size >= 0 and self._sent != self.size:
@@ -90,13 +106,12 @@ class SwiftReceiving:
             self._put()
         while self._sending:
             self._settle()
-        if not self.segments:
-            self._buffer.flush()
-            self._etag = writing.digest(self._upload(self._filled), 0, self._filled, lambda: None)
+        self._buffer.flush()
+        if not self.held and not self._adopted:
+            self._md5 = self._digest.hexdigest()
 
     def checksum(self, algorithm: str) -> str:
-        """Of a file that is one request it is announced with it: Swift refuses any other content."""
-        return self._etag if algorithm == "md5" else ""
+        return self._md5 if algorithm == "md5" else ""
 
     def commit(self, *, overwrite: bool, keeping: Keeping = _NOTHING) -> Entry:
         headers = {
@@ -105,28 +120,26 @@ class SwiftReceiving:
         }
         if keeping.mtime_ns is not None:
             headers[MTIME] = mtime_header(keeping.mtime_ns)
+        if self._md5 and self.segments:
+            headers[MD5] = self._md5
         if holds(self._access, f"{self.name}/"):
             raise self._exists("a folder")
-        container = self._access.container
         with self._access.connection() as connection:
-            replaced = ""
-            if overwrite:
-                before = copying.head(connection, container, self.name) or {}
-                if is_marker(before.get("content-type", ""), int(before.get("content-length", 1))):
-                    raise self._exists("a folder")
-                replaced = before.get(writing.MARK.lower(), "") if is_segmented(before) else ""
-            else:
-                headers["If-None-Match"] = "*"
+            left = self._left(connection)
+            replaced = self._replaced(connection) if overwrite else ""
             if replaced:
                 headers[writing.REPLACES] = replaced
+            if not overwrite:
+                headers["If-None-Match"] = "*"
             try:
                 version = self._visible(connection, headers)
             except StorageFailed as error:
                 if error.status == 412:
                     raise self._exists("a file") from None
                 raise
-            if replaced and replaced != self.mark:
-                objects.delete_upload(connection, container, self.name, replaced)
+            objects.delete(connection, left)
+            if replaced:
+                objects.delete_upload(connection, self._access.container, self.name, replaced)
         return Entry(
             name=self.path.rpartition(b"/")[2],
             mode=0o100644,
@@ -136,12 +149,13 @@ class SwiftReceiving:
         )
 
     def discard(self) -> None:
+        self._stop.set()
         self.close()
         with self._access.connection() as connection:
             copying.discard(connection, self._access.container, self.name, [self.mark])
 
     def close(self) -> None:
-        self._stop.set()
+        """What is being sent may come to its end: the next attempt goes on after it."""
         if self._threads is not None:
             self._threads.shutdown()
         self._buffer.close()
@@ -150,8 +164,33 @@ class SwiftReceiving:
 
     def adopt(self, found: list[Segment]) -> None:
         """Segments that came by another way than ``send``."""
-        self.segments = found
+        self.segments, self._adopted = found, True
         self._sent = sum(each.size for each in found)
+
+    def _left(self, connection: Connection) -> list[str]:
+        """What this element has left behind beside our segments. Raises StorageFailed CHANGED where a later
+        attempt has begun."""
+        found = copying.left(connection, self._access.container, self.name, f"{self._tag}.")
+        if any(_attempt(self._tag, mark) > self._attempt for mark, _ in found):
+            raise self._gone()
+        ours = {each.path for each in self.segments}
+        return [each.path for _, each in found if each.path not in ours]
+
+    def _replaced(self, connection: Connection) -> str:
+        """The mark of another segmented object that is there. Raises StorageFailed EXISTS for a folder,
+        CHANGED for the file of a later attempt."""
+        before = copying.head(connection, self._access.container, self.name) or {}
+        if is_marker(before.get("content-type", ""), int(before.get("content-length", 1))):
+            raise self._exists("a folder")
+        mark = before.get(writing.MARK.lower(), "")
+        if _attempt(self._tag, mark) > self._attempt:
+            raise self._gone()
+        return mark if is_segmented(before) and mark != self.mark else ""
+
+    def _gone(self) -> StorageFailed:
+        return StorageFailed(
+            f"{shown(self.path)}: a later attempt has taken over what this one has written", Trouble.CHANGED
+        )
 
     def _visible(self, connection: Connection, headers: dict[str, str]) -> str:
         container = self._access.container
@@ -159,7 +198,7 @@ class SwiftReceiving:
             upload = self._upload(self._sent)
             return segments.put_manifest(connection, container, self.name, upload, self.segments, headers)
         upload = self._upload(self._filled)
-        return writing.put_whole(connection, container, self.name, upload, headers, self._etag)
+        return writing.put_whole(connection, container, self.name, upload, headers, self._md5)
 
     def _upload(self, size: int) -> Upload:
         return Upload(self._buffer.fileno(), size, self.mark)

@@ -14,7 +14,7 @@ from swiftclient.client import head_container, put_object
 from workers.storage.base import StorageFailed, Trouble
 from workers.storage.swift import listing as objects
 from workers.storage.swift.connection import Connection
-from workers.storage.swift.reading import checksum_of, reading
+from workers.storage.swift.reading import checksum_of, is_segmented, reading
 from workers.storage.trees.base import Entry, Part, Plain, Traits, TransferOptions, Tree, clean, inside, shown
 from workers.storage.trees.swift import copying, listing
 from workers.storage.trees.swift.access import Access
@@ -83,7 +83,8 @@ class SwiftTree(Plain):
             found = copying.head(connection, self._access.container, self._access.name(path))
         if found is None:
             raise self._missing(path)
-        return checksum_of(found) if algorithm == "md5" else ""
+        kept = found.get(listing.MD5.lower(), "") if is_segmented(found) else ""
+        return (kept or checksum_of(found)) if algorithm == "md5" else ""
 
     def free_space(self, path: bytes) -> int | None:
         """What the container's quota leaves."""
