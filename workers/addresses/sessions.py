@@ -17,6 +17,7 @@ import ssl
 import time
 from collections.abc import Callable
 from functools import lru_cache
+from ipaddress import ip_address
 from typing import Any, Final, TypeVar
 
 import requests
@@ -24,7 +25,7 @@ from requests.adapters import HTTPAdapter
 from urllib3 import HTTPConnectionPool, HTTPSConnectionPool, PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-from workers.addresses.guard import permitted
+from workers.addresses.guard import permitted, unwrapped
 from workers.addresses.http import (
     CONNECT_S,
     MAX_ADDRESSES,
@@ -167,8 +168,13 @@ class _Way:
         with told(target):
             literal = target.literal
             found = [str(literal)] if literal else look_up(self._resolver, target.host, self._deadline)
-            sock = self._connected(target, permitted(target.host, found, self._purpose))
+            sock = self._connected(target, self._permitted(target.host, found))
             return self._secured(sock, target) if scheme == "https" else sock
+
+    def _permitted(self, host: str, found: list[str]) -> list[Address]:
+        if not self._purpose:
+            return [unwrapped(ip_address(text)) for text in found]
+        return permitted(host, found, self._purpose)
 
     def _connected(self, target: Target, addresses: list[Address]) -> _Patient:
         failure = OSError("it has no address")
@@ -288,7 +294,8 @@ def guarded_session(
     resolver: Resolver = system_resolver,
     authority: str = "",
 ) -> GuardedSession:
-    """A session for addresses of a purpose ("swift", ...). ``deadline`` is for all that it does; inf = none.
+    """A session for addresses of a purpose ("swift", ...), "" = of an operator, who may name any.
+    ``deadline`` is for all that it does; inf = none.
 
     A redirect is handed back as it is. Beside what `requests` raises: AddressRefused, AddressFailed, and
     whatever the deadline's ``tick`` raises. ``authority``: as for ``open_url``.

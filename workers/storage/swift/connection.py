@@ -25,9 +25,11 @@ _LOOK_S = 0.2
 
 
 class Account:
-    """What the connections of one storage share: the token."""
+    """What the connections of one storage share: the token, what the guard is told that they are for ("" = an
+    operator named the address), and the authorities to trust (PEM, "" = the machine's)."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, purpose: str = "swift", authority: str = "") -> None:
+        self.purpose, self.authority = purpose, authority
         self._identity = Identity(store)
         self._lock = threading.Lock()
         self._access: Access | None = None
@@ -56,7 +58,12 @@ class Connection:
         self._resolver = resolver
         self._limits = total_s, stall_s
         self._deadline = Deadline(total_s, stall_s, self.tick)
-        self.session = guarded_session(purpose="swift", deadline=self._deadline, resolver=resolver)
+        self.session = guarded_session(
+            purpose=account.purpose,
+            deadline=self._deadline,
+            resolver=resolver,
+            authority=account.authority,
+        )
         self._http: Any = None
         self._http_url = ""
         self._server = "Swift"

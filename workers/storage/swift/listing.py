@@ -76,26 +76,36 @@ def parsed(entries: list[dict[str, Any]]) -> Manifest:
 
 def listed(connection: Connection, container: str, prefix: str) -> Iterator[Segment]:
     """The objects of a container whose names begin so; none when there is no such container."""
-    marker = ""
-    while True:
-        try:
-            _, page = connection.call(
-                get_container,
-                container,
-                what=f"container {container}",
-                prefix=prefix,
-                marker=marker,
-                limit=_PAGE,
-            )
-        except StorageFailed as error:
-            if error.status == 404:
-                return
-            raise
-        for entry in page:
+    try:
+        for entry in entries(connection, container, prefix):
             yield Segment(f"{container}/{entry['name']}", int(entry["bytes"]), str(entry["hash"]))
-        if len(page) < _PAGE:
+    except StorageFailed as error:
+        if error.status != 404:
+            raise
+
+
+def entries(
+    connection: Connection, container: str, prefix: str, delimiter: str = "", most: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """What Swift tells of each object whose name begins so, in the order of names, ``most`` at most.
+
+    With a delimiter {"subdir": ...} for all objects whose names go on with one. Raises StorageFailed.
+    """
+    marker, page_size = "", min(most or _PAGE, _PAGE)
+    while True:
+        _, page = connection.call(
+            get_container,
+            container,
+            what=f"container {container}",
+            prefix=prefix,
+            delimiter=delimiter or None,
+            marker=marker,
+            limit=page_size,
+        )
+        yield from page
+        if len(page) < page_size or most:
             return
-        marker = page[-1]["name"]
+        marker = page[-1].get("name") or page[-1]["subdir"]
 
 
 def delete(connection: Connection, paths: Iterable[str]) -> None:

@@ -141,8 +141,22 @@ def _put_segment(
     if there is not None and there.size == size and there.etag == digest(upload, start, size, work.tick):
         work.count(size)
         return there.etag
+    return put_segment(connection, place, segment, upload, start, size, work.count)
+
+
+def put_segment(
+    connection: Connection,
+    place: str,
+    segment: str,
+    upload: Upload,
+    start: int,
+    size: int,
+    count: Callable[[int], None],
+) -> str:
+    """Send ``size`` bytes of the file from ``start`` on; returns their MD5, which is that of what arrived."""
+    what = f"{place}/{segment}"
     bodies: list[Body] = []
-    progress = Progress(work.count)
+    progress = Progress(count)
 
     def put(url: str, token: str, *arguments: Any, **named: Any) -> str:
         progress.again()

@@ -105,11 +105,16 @@ def content_type_of(upload: Upload, name: str) -> str:
 
 
 def put_whole(
-    connection: Connection, container: str, name: str, upload: Upload, headers: dict[str, str]
+    connection: Connection,
+    container: str,
+    name: str,
+    upload: Upload,
+    headers: dict[str, str],
+    etag: str = "",
 ) -> str:
-    """One request; returns the ETag."""
+    """One request; returns the ETag, the MD5 of the file, which is made here where it is not given."""
     what = f"{container}/{name}"
-    etag = digest(upload, 0, upload.size, connection.tick)
+    etag = etag or digest(upload, 0, upload.size, connection.tick)
     progress = Progress(upload.moved)
 
     def commit() -> None:
