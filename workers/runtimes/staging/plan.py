@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from workers.addresses import parse
 from workers.runtimes.staging.uris import inputs_of, with_credentials
-from workers.storage.opening import open_storage, path_of
 from workers.storage.base import Storage
+from workers.storage.opening import open_storage, path_of
 from workers.vocabulary.staging import Input, Output, Store
 
 #: How long all files of http(s) servers may take together, in seconds.

@@ -27,7 +27,7 @@ class Bucket:
         self._free_at = clock()
 
     def take(self, count: int) -> None:
-        """``count`` bytes were moved. Waits in turns of half a second at most, by ``wait``, which may raise."""
+        """``count`` bytes were moved. Waits, half a second at a time, by ``wait``, which may raise."""
         if self.rate is None:
             return
         with self._lock:

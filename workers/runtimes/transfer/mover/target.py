@@ -29,12 +29,10 @@ class Folders:
 
         Raises StorageFailed.
         """
-        while True:
-            with self._lock:
-                if folder not in self._known:
-                    mine = self._known[folder] = threading.Event()
-                    break
-                other = self._known[folder]
+        if self._known.get(folder, self) is None:
+            return folder in self._fresh
+        mine = threading.Event()
+        while (other := self._claimed(folder, mine)) is not mine:
             if other is None:
                 return folder in self._fresh
             other.wait()  # another thread makes it; when it fails we try ourselves
@@ -51,6 +49,11 @@ class Folders:
                 self._fresh.add(folder)
         mine.set()
         return fresh
+
+    def _claimed(self, folder: bytes, mine: threading.Event) -> threading.Event | None:
+        """Whoever makes this folder, from now on ``mine``; None: it is there."""
+        with self._lock:
+            return self._known.setdefault(folder, mine)
 
     def _make(self, folder: bytes) -> bool:
         if not self._tree.traits.folders:
@@ -93,7 +96,8 @@ class Space:
         if size <= 0:
             return
         with self._lock:
-            if time.monotonic() - self._asked_at >= _SPACE_S or (self._free or size) < size:
+            short = self._free is not None and self._free < size
+            if short or time.monotonic() - self._asked_at >= _SPACE_S:
                 self._free = self._tree.free_space(path)
                 self._asked_at = time.monotonic()
             if self._free is None:
