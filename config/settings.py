@@ -354,6 +354,8 @@ GANTRY_SWIFT_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SWIFT_ALLOW_NETWORKS",
 GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", default=[])
 #: The same for external providers of the queues' capacity.
 GANTRY_QUEUE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_QUEUE_ALLOW_NETWORKS", default=[])
+#: Folders of this node at or below which LOCAL sites (workqueue) may begin; none: no LOCAL sites.
+GANTRY_LOCAL_SITES: list[str] = env.list("GANTRY_LOCAL_SITES", default=[])
 #: Largest file that `uris` fetches, in MiB.
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 # How long inputs and outputs outlast a storage that does not answer, in seconds.

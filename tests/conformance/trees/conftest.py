@@ -1,0 +1,40 @@
+"""Fixtures of the tests of trees: a subject, a tree of it, a folder."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conformance.trees.subjects import SUBJECTS, Subject
+from workers.storage.trees.base import Tree
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session", params=[pytest.param(found, id=found.id) for found in SUBJECTS])
+def subject(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    """A server that runs; one for all tests of this worker."""
+    found: Subject = request.param(tmp_path_factory.mktemp(request.param.id))
+    try:
+        found.start()
+        yield found
+        found.forget_tree()
+    finally:
+        found.stop()
+
+
+@pytest.fixture
+def tree(subject: Subject) -> Tree:
+    """One tree of the subject, shared by all tests."""
+    return subject.tree()
+
+
+@pytest.fixture
+def folder(subject: Subject) -> bytes:
+    """A folder of the site that is this test's own."""
+    path = b"/t%d" % next(_numbers)
+    subject.folder(path)
+    return path

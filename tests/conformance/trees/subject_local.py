@@ -1,0 +1,50 @@
+"""LOCAL: a folder of this machine."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from django.test import override_settings
+
+from tests.conformance.trees.subjects import SITE, FolderSubject
+from workers.vocabulary.transfers.reach import Protocol, Reach
+
+_NOBODY = 65534
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class LocalSubject(FolderSubject):
+    id = "local"
+    protocol = Protocol.LOCAL
+    mortal = False
+    asks = False
+    links = True
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
+        self._settings = override_settings(GANTRY_LOCAL_SITES=[str(self.root)])
+
+    def start(self) -> None:
+        self._settings.enable()
+
+    def stop(self) -> None:
+        self._settings.disable()
+
+    def reach(self) -> Reach:
+        return Reach(protocol=Protocol.LOCAL, path=str(self.root / SITE), site="here")
+
+    @contextmanager
+    def forbidden(self, path: bytes) -> Iterator[None]:
+        """Root is another user for files in this thread meanwhile (setfsuid drops what root may)."""
+        with super().forbidden(path):
+            if os.geteuid() == 0:
+                _libc.setfsuid(_NOBODY)
+            try:
+                yield
+            finally:
+                if os.geteuid() == 0:
+                    _libc.setfsuid(0)

@@ -1,0 +1,112 @@
+"""Looking at files and reading them."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat as modes
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from workers.storage.trees.base import ALGORITHMS, Entry, StorageFailed, Trouble, shown
+from workers.storage.trees.local.beneath import LOOK, Root
+from workers.storage.trees.local.errors import failed
+
+_PIECE: Final = 1 << 20
+#: A pipe must not be waited for, a terminal must not become ours.
+_READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def look(root: Root, path: bytes) -> Entry:
+    """``Tree.stat``."""
+    try:
+        found = root.find(path, LOOK)
+    except NotADirectoryError as error:
+        raise failed(FileNotFoundError(errno.ENOENT, ""), path) from error
+    except OSError as error:
+        raise failed(error, path) from error
+    try:
+        return entry_of(path.rpartition(b"/")[2], os.fstat(found))
+    finally:
+        os.close(found)
+
+
+def checksum(root: Root, path: bytes, algorithm: str) -> str:
+    """By reading it: "" for an algorithm that is none of ALGORITHMS."""
+    if algorithm not in ALGORITHMS:
+        return ""
+    with reading(root, path) as pieces:
+        if algorithm == "adler32":
+            value = 1
+            for piece in pieces:
+                value = zlib.adler32(piece, value)
+            return f"{value:08x}"
+        digest = hashlib.new(algorithm, usedforsecurity=False)
+        for piece in pieces:
+            digest.update(piece)
+        return digest.hexdigest()
+
+
+@contextmanager
+def reading(root: Root, path: bytes, offset: int = 0, version: str = "") -> Iterator[Iterator[bytes]]:
+    try:
+        file = root.find(path, _READ)
+    except OSError as error:
+        raise failed(error, path) from error
+    try:
+        found = os.fstat(file)
+        if modes.S_ISDIR(found.st_mode):
+            raise failed(IsADirectoryError(errno.EISDIR, ""), path)
+        if not modes.S_ISREG(found.st_mode):
+            raise StorageFailed(f"{shown(path)}: is no file but a device, pipe or socket", Trouble.OTHER)
+        if version:
+            _same(path, found, version)
+        yield _pieces(file, path, offset, found.st_size, version)
+    finally:
+        os.close(file)
+
+
+def _pieces(file: int, path: bytes, at: int, size: int, version: str) -> Iterator[bytes]:
+    """Up to its end as it is then; with ``version`` it is asked again there."""
+    try:
+        while True:
+            # A whole small file in one call, and no large buffer for the empty piece that says its end.
+            piece = os.pread(file, min(_PIECE, size - at) if at < size else 4096, at)
+            if not piece:
+                break
+            at += len(piece)
+            yield piece
+        if version:
+            _same(path, os.fstat(file), version)
+    except OSError as error:
+        raise failed(error, path) from error
+
+
+def _same(path: bytes, found: os.stat_result, version: str) -> None:
+    if _version(found) != version:
+        raise StorageFailed(
+            f"{shown(path)}: has changed since it was looked at: it is another file than was asked for",
+            Trouble.CHANGED,
+        )
+
+
+def _version(found: os.stat_result) -> str:
+    return f"{found.st_dev:x}:{found.st_ino}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_size}"
+
+
+def entry_of(name: bytes, found: os.stat_result) -> Entry:
+    return Entry(
+        name=name,
+        mode=found.st_mode,
+        size=found.st_size,
+        mtime_ns=found.st_mtime_ns,
+        nlink=found.st_nlink,
+        uid=found.st_uid,
+        gid=found.st_gid,
+        atime=int(found.st_atime),
+        ctime=int(found.st_ctime),
+        version=_version(found),
+    )
