@@ -93,3 +93,4 @@ class NewRun:
     callback_url: str
     retry_of: int | None
     losses_only: bool = False
+    private_to: int | None = None

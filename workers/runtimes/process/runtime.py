@@ -33,7 +33,9 @@ class ProcessRuntime:
     kind = "process"
     noun = "Command"
 
-    def __init__(self, node_dir: Path) -> None:
+    def __init__(self, node_dir: Path, permit: Callable[[ClaimedRun], None] = lambda run: None) -> None:
+        """``permit`` raises PrepareFailed for what may not run any more."""
+        self._permit = permit
         self._attempts = Attempts(node_dir, "launcher")
         self._scratch = scratch_root(node_dir)
 
@@ -42,6 +44,7 @@ class ProcessRuntime:
 
     def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
         spec = read_spec(ProcessSpec, run)
+        self._permit(run)
         scratch = self._scratch / self._attempts.name_of(run)
         try:
             scratch.mkdir(mode=0o700, exist_ok=True)
