@@ -11,8 +11,8 @@ from itertools import chain
 from typing import Any, Final
 
 from workers.runtimes.transfer.mover import paths
+from workers.runtimes.transfer.mover.bounds import Bucket
 from workers.runtimes.transfer.mover.element import Cancelled, Element, Refused, again, code_of, words_of
-from workers.runtimes.transfer.mover.rate import Bucket
 from workers.runtimes.transfer.mover.reporting import Reporter
 from workers.storage.trees.base import Part, StorageFailed, Tree, Trouble
 from workers.storage.trees.opening import open_tree

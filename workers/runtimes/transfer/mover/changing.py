@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from workers.runtimes.transfer.mover.element import Element, Refused
-from workers.runtimes.transfer.mover.target import Folders
+from workers.runtimes.transfer.mover.paths import Folders
 from workers.storage.trees.base import StorageFailed, Trouble, shown
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.transfers.orders import Order

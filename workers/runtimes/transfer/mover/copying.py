@@ -10,9 +10,9 @@ import errno
 from typing import TYPE_CHECKING
 
 from workers.runtimes.transfer.mover import paths
+from workers.runtimes.transfer.mover.bounds import Space
 from workers.runtimes.transfer.mover.element import Element, Refused, again
 from workers.runtimes.transfer.mover.filling import File, Filler, version_of
-from workers.runtimes.transfer.mover.target import Folders, Space
 from workers.runtimes.transfer.mover.verifying import content_checksum
 from workers.storage.trees.base import Part, StorageFailed, Trouble, shown
 
@@ -38,7 +38,7 @@ class Copying:
         if orders.dst:
             self._top = batch.located_target(orders.dst, orders.dst_escaped)
         parents = orders.options.get("parent", orders.options.get("parents"))
-        self._folders = Folders(self._target, self._top if parents is False else None)
+        self._folders = paths.Folders(self._target, self._top if parents is False else None)
         self._space = Space(self._target)
 
     def carry_out(self, element: Element) -> None:
