@@ -91,7 +91,8 @@ class Shipment:
 class SpoolReader:
     """Both output files of an attempt; one of them where the other is no output (``path_stdout`` None).
 
-    ``shipped`` is {stream: offset after the last stored byte}. ``head`` and ``tail`` are the cap per stream in bytes. Not for use by several threads at once.
+    ``shipped`` is {stream: offset after the last stored byte}. ``head`` and ``tail`` are the cap per stream
+    in bytes. Not for use by several threads at once.
     """
 
     def __init__(

@@ -11,10 +11,10 @@ from itertools import chain
 from typing import Any, Final
 
 from workers.runtimes.transfer.mover import paths
+from workers.runtimes.transfer.mover.bounds import Bucket
 from workers.runtimes.transfer.mover.element import Cancelled, Element, Refused, again, code_of, words_of
-from workers.runtimes.transfer.mover.rate import Bucket
 from workers.runtimes.transfer.mover.reporting import Reporter
-from workers.storage.trees.base import Part, StorageFailed, Tree, Trouble, clean
+from workers.storage.trees.base import Part, StorageFailed, Tree, Trouble
 from workers.storage.trees.opening import open_tree
 from workers.vocabulary.transfers.orders import Order, Orders
 from workers.vocabulary.transfers.reach import Act, Reach
@@ -50,11 +50,6 @@ class Batch:
 
     def located_target(self, text: str, escaped: bool) -> bytes:
         return paths.located(paths.asked(text, escaped), self.target, self.reach.default_path)
-
-    def whole_path(self, path: bytes, *, target: bool = False) -> bytes:
-        """From the endpoint's own root, to tell whether two are one."""
-        base = (self.reach if target else self.orders.source).path
-        return clean(base.encode() + path)
 
     def tag_of(self, order: Order) -> str:
         return f"{self.orders.tag}-{order.n}"

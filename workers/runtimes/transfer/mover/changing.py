@@ -6,7 +6,7 @@ import errno
 from typing import TYPE_CHECKING
 
 from workers.runtimes.transfer.mover.element import Element, Refused
-from workers.runtimes.transfer.mover.target import Folders
+from workers.runtimes.transfer.mover.paths import Folders
 from workers.storage.trees.base import StorageFailed, Trouble, shown
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.transfers.orders import Order
@@ -64,9 +64,7 @@ class Changing:
         except StorageFailed as failed:
             if failed.trouble is not Trouble.MISSING or not (_tried(order) and self._is_there(target)):
                 raise
-            element.say(
-                f"{shown(target)} is there and {shown(source)} is gone: an earlier attempt renamed it"
-            )
+            element.say(f"{shown(target)} is there, {shown(source)} is gone: an earlier attempt renamed it")
         else:
             element.say(f"renamed {shown(source)} to {shown(target)}")
         step("transfer.after_rename")

@@ -1,6 +1,6 @@
 """LIST: a tree, walked by several threads, told in the order that its job asks for.
 
-Links are followed for files and never for folders, so there are no loops; for a REMOVE they are what they are.
+Links are followed for files and never for folders, so there are no loops; for a REMOVE they are themselves.
 """
 
 from __future__ import annotations
@@ -102,14 +102,14 @@ class Lines:
             self._text = None
 
     def add(self, name: bytes, entry: Entry) -> None:
-        row = [
+        row: list[Any] = [
             "", entry.mode, entry.size, entry.mtime_ns // 1_000_000_000, entry.nlink, entry.uid, entry.gid,
             entry.atime, entry.ctime,
         ]  # fmt: skip
         self.names += 1
         if self._text is not None:
             try:
-                row[0] = name.decode()  # type: ignore[call-overload]
+                row[0] = name.decode()
             except UnicodeDecodeError:
                 pass
             else:
@@ -119,7 +119,7 @@ class Lines:
                     self._put(rows[:_NAMES], escaped=False, last=False)
                     del rows[:_NAMES]
                 return
-        row[0] = escape(name)  # type: ignore[call-overload]
+        row[0] = escape(name)
         self._odd.append(row)
         if len(self._odd) > _NAMES:
             self._put(self._odd[:_NAMES], escaped=True, last=False)
@@ -187,15 +187,15 @@ class Walk:
     def _scan_all(self) -> None:
         with tempfile.SpooledTemporaryFile(_HELD, dir=self._batch.scratch) as held:
             while (folder := self._next()) is not None:
+                found: list[Folder] = []
+                problem: Exception | None = None
                 try:
                     found = self._scan(folder, held)
                 except Exception as error:  # noqa: BLE001 (told by whoever waits for us)
-                    found, problem = None, error
-                else:
-                    problem = None
+                    problem = error
                 with self._changed:
                     self._busy -= 1
-                    for below in reversed(found or ()):
+                    for below in reversed(found):
                         self._waiting.push(below)
                     self._error = self._error or problem
                     self._changed.notify_all()
@@ -214,7 +214,7 @@ class Walk:
                     return None
                 self._changed.wait(_LOOK_S)
 
-    def _scan(self, folder: Folder, held: tempfile.SpooledTemporaryFile[bytes]) -> list[Folder]:
+    def _scan(self, folder: Folder, held: IO[bytes]) -> list[Folder]:
         """One folder: its lines told, the folders in it returned."""
         asked, path, level = folder
         deeper = not self._depth or level < self._depth

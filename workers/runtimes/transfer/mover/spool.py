@@ -11,7 +11,7 @@ import tempfile
 import threading
 from array import array
 from collections.abc import Iterator
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 #: So many folders wait in memory; half of them go to disk when there are more.
 _WAITING: Final = 20_000
@@ -22,10 +22,9 @@ class Waiting:
     """Folders that are still to be scanned, the last one first. One thread at a time."""
 
     def __init__(self, scratch: str, most: int = _WAITING) -> None:
-        self._scratch = scratch
         self._most = most
         self._here: list[tuple[bytes, bytes, int]] = []
-        self._file: tempfile.SpooledTemporaryFile[bytes] | None = None
+        self._file = tempfile.SpooledTemporaryFile(1 << 20, dir=scratch)  # noqa: SIM115
         #: (offset, length) of what is on disk.
         self._chunks: list[tuple[int, int]] = []
 
@@ -39,15 +38,12 @@ class Waiting:
     def pop(self) -> tuple[bytes, bytes, int] | None:
         if not self._here and self._chunks:
             offset, length = self._chunks.pop()
-            assert self._file is not None
             self._file.seek(offset)
             self._here = marshal.loads(self._file.read(length))  # noqa: S302 (written by us, a moment ago)
             self._file.truncate(offset)
         return self._here.pop() if self._here else None
 
     def _store(self, items: list[tuple[bytes, bytes, int]]) -> None:
-        if self._file is None:
-            self._file = tempfile.SpooledTemporaryFile(max_size=0, dir=self._scratch)  # noqa: SIM115
         data = marshal.dumps(items)
         offset = self._chunks[-1][0] + self._chunks[-1][1] if self._chunks else 0
         self._file.seek(offset)
@@ -66,7 +62,7 @@ class Told:
         self._sizes = array("Q")
         self._lengths = array("I")
 
-    def add(self, lines: BinaryIO, size: int, length: int) -> None:
+    def add(self, lines: IO[bytes], size: int, length: int) -> None:
         """The lines of one folder, ``size`` bytes, whose path has ``length`` bytes."""
         with self._lock:
             shutil.copyfileobj(lines, self._file, _BUFFER)

@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
+from typing import Protocol as Shape
 
-from workers.runtimes.transfer.mover.element import Refused
-from workers.storage.trees.base import ALGORITHMS, StorageFailed, Tree, Trouble, shown
+from workers.runtimes.transfer.mover.element import Element, Refused
+from workers.storage.trees.base import ALGORITHMS, Receiving, StorageFailed, Tree, Trouble, shown
+from workers.storage.trees.parts import part_path
+from workers.vocabulary.transfers.reach import Protocol
+
+if TYPE_CHECKING:
+    from workers.runtimes.transfer.mover.batch import Batch
+    from workers.runtimes.transfer.mover.filling import File
 
 #: extra_opts.checksum that asks for one without naming it.
 _ANY: Final = frozenset({"1", "true", "yes", "on", "any"})
 _OFF: Final = frozenset({"", "0", "false", "no", "off", "none"})
 
 
-class Digest(Protocol):
+class Digest(Shape):
     def update(self, piece: bytes) -> None: ...
 
     def hexdigest(self) -> str: ...
@@ -54,7 +61,7 @@ class Choice:
             order += [name for name in ALGORITHMS if name in here]
             if wanted in _ANY:
                 order.append(ALGORITHMS[0])
-            self.algorithm = order[0] if order else ""
+            self.algorithm: str = order[0] if order else ""
         elif wanted in ALGORITHMS:
             self.algorithm = wanted
         else:
@@ -81,8 +88,75 @@ def content_checksum(
     return made.hexdigest()
 
 
-def compare(path: bytes, algorithm: str, sent: str, said: str, whose: str) -> None:
-    """Raises StorageFailed DAMAGED when the two differ."""
+class Proof:
+    """What can be shown of one copy. ``sent``: the checksum of all that passed through our hands, or None."""
+
+    def __init__(self, batch: Batch, choice: Choice, file: File, sent: str | None) -> None:
+        self._batch = batch
+        self._choice = choice
+        self._file = file
+        self._known = self._sent = sent or ""
+
+    def before_commit(self, element: Element, receiving: Receiving) -> str:
+        """What was shown, in words; "": it can only be read back once it is visible.
+
+        Raises StorageFailed DAMAGED. Sets the element's checksum where the target agrees with the source, or
+        the source's storage with what we have read.
+        """
+        choice, file, target = self._choice, self._file, self._batch.target
+        algorithm = choice.algorithm
+        if not algorithm:
+            return "by size, since no checksum is known of both ends"
+        element.side = "src"
+        own = self._own()
+        if self._sent and own:
+            _compare(file.src, algorithm, self._sent, own, "as the source says it")
+        self._known = self._sent or own
+        if not self._known:
+            return f"by size, since not all of it passed here for its {algorithm}"
+        element.side = "dst"
+        whose = "at the target"
+        said = receiving.checksum(algorithm) if choice.at_target else ""
+        if not said and choice.asked:
+            if not target.traits.renames:
+                return ""
+            beside = part_path(file.dst, file.part.tag, file.part.attempt)
+            said, whose = self._read_again(beside), "at the target, read back"
+        if not said and not own:
+            return f"by size, since the target tells no {algorithm}"
+        element.checksum = f"{algorithm}:{self._known}"
+        if not said:
+            return f"{algorithm} {self._known} of the source and of what was sent, the target by size"
+        _compare(file.dst, algorithm, self._known, said, whose)
+        return f"{algorithm} {self._known} of the source and {whose}"
+
+    def after_commit(self, element: Element) -> str:
+        """What is visible, read back. Raises StorageFailed DAMAGED; then it is gone again."""
+        algorithm, target = self._choice.algorithm, self._batch.target
+        try:
+            _compare(self._file.dst, algorithm, self._known, self._read_again(self._file.dst), "read back")
+        except StorageFailed:
+            target.remove(self._file.dst)
+            raise
+        element.checksum = f"{algorithm}:{self._known}"
+        return f"{algorithm} {self._known} of the source and at the target, read back"
+
+    def _own(self) -> str:
+        """The source's checksum as its storage says it; "" where it cannot, or reading was the way to it."""
+        choice, source = self._choice, self._batch.source
+        if self._sent and self._batch.orders.source.protocol == Protocol.LOCAL:
+            return ""
+        own = source.checksum(self._file.src, choice.algorithm) if choice.at_source else ""
+        if not own and not self._sent and choice.asked:
+            return content_checksum(source, self._file.src, choice.algorithm, self._batch.check, asking=False)
+        return own
+
+    def _read_again(self, path: bytes) -> str:
+        batch = self._batch
+        return content_checksum(batch.target, path, self._choice.algorithm, batch.check, asking=False)
+
+
+def _compare(path: bytes, algorithm: str, sent: str, said: str, whose: str) -> None:
     if sent.lower() != said.lower():
         raise StorageFailed(
             f"{shown(path)}: {algorithm} is {sent} of what was sent and {said} {whose}: damaged on the way",
