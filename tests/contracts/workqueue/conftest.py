@@ -25,13 +25,27 @@ LOG = "Job run on host: node-a, returncode: 0, timestamp: 2012-03-21T13:35:00"
 #: name, mode, size, mtime, nlink, uid, gid, atime, ctime; as a report has them.
 FILE = (33188, 10, 1332336900, 1, 1000, 1001, 1332336901, 1332336902)
 
+#: v1.1's entry of a file called so.
+LATER_FILE = {
+    "st_mode": FILE[0],
+    "st_nlink": FILE[3],
+    "st_uid": FILE[4],
+    "st_gid": FILE[5],
+    "st_size": FILE[1],
+    "st_atime": FILE[6],
+    "st_mtime": FILE[2],
+    "st_ctime": FILE[7],
+}
+
 
 class Api(tasks.Api):
     """A client with short forms for the family; paths are below v1.0 unless they say so."""
 
-    def send(self, method: str, path: str, *args: Any, **headers: str) -> Any:
+    def send(
+        self, method: str, path: str, body: bytes | str = b"", content_type: str = "", **headers: str
+    ) -> Any:
         at = "" if path.startswith(("/workqueue", "/api")) else V10
-        return super().send(method, at + path, *args, **headers)
+        return super().send(method, at + path, body, content_type, **headers)
 
     def put(self, path: str, body: object) -> Any:
         return self.send("PUT", path, json.dumps(body), "application/json")
@@ -190,3 +204,8 @@ def folder(name: str, *entries: Sequence[Any], first: bool = True, last: bool = 
 
 def site_row(site_id: int) -> Site:
     return Site.objects.get(pk=site_id)
+
+
+def at(filled: Filled, rest: str = "") -> str:
+    """A path below the job's."""
+    return f"/jobs/{filled.job.pk}{rest}"

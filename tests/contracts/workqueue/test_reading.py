@@ -10,24 +10,13 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from tests.contracts.workqueue.conftest import FILE, LOG, V11, Api, Filled, body, error, folder, ok
+from tests.contracts.workqueue.conftest import LATER_FILE, LOG, V11, Api, Filled, at, body, error, folder, ok
 from workqueue.jobs import examples
 from workqueue.models import Element, Job
 from workqueue.models.jobs import Status, Type
 
 DONE, FAILED = Status.DONE, Status.FAILED
 AT = datetime(2012, 3, 21, 13, 35, tzinfo=UTC)
-#: v1.1's entry of a file called so.
-LATER_FILE = {
-    "st_mode": FILE[0],
-    "st_nlink": FILE[3],
-    "st_uid": FILE[4],
-    "st_gid": FILE[5],
-    "st_size": FILE[1],
-    "st_atime": FILE[6],
-    "st_mtime": FILE[2],
-    "st_ctime": FILE[7],
-}
 
 
 @pytest.fixture
@@ -47,10 +36,6 @@ def copied(api: Api, site: int) -> Filled:
     filled.count(num_done=2, num_new=1)
     Job.objects.filter(pk=filled.job.pk).update(changed_at=AT, log_uid="somelonghash")
     return filled
-
-
-def at(filled: Filled, rest: str = "") -> str:
-    return f"/jobs/{filled.job.pk}{rest}"
 
 
 def test_a_job_of_the_seed(api: Api, copied: Filled) -> None:
@@ -77,23 +62,20 @@ def test_jobs_of_one_path(api: Api, site: int) -> None:
     assert (later["dst_siteid"], later["dst_filepath"]) == (None, None)
 
 
-@pytest.mark.parametrize(
-    ("counts", "status"),
-    [
+def test_status_of_a_job(api: Api, site: int) -> None:
+    filled = Filled(api.job(src_siteid=site)["id"])
+    for counts, status in (
         ({"num_new": 1}, "SUBMITTED"),
         ({"num_submitted": 1, "num_failed": 5}, "SUBMITTED"),
         ({"num_done": 1, "num_new": 10_000}, "SUBMITTED"),
         ({"num_running": 1, "num_new": 5, "num_failed": 1}, "RUNNING"),
         ({"num_done": 5, "num_failed": 1}, "FAILED"),
         ({"num_done": 5}, "DONE"),
-    ],
-)
-def test_status_of_a_job(api: Api, site: int, counts: dict[str, int], status: str) -> None:
-    filled = Filled(api.job(src_siteid=site)["id"])
-    filled.count(**counts)
-    assert ok(api.get(at(filled, "/status"))) == {"jobid": filled.job.pk, "status": status}
-    assert ok(api.get(at(filled)))["status"] == status
-    assert ok(api.get("/jobs"))[0]["status"] == status
+    ):
+        filled.count(**counts)
+        assert ok(api.get(at(filled, "/status"))) == {"jobid": filled.job.pk, "status": status}
+        assert ok(api.get(at(filled)))["status"] == status
+        assert ok(api.get("/jobs"))[0]["status"] == status
 
 
 def test_elements_of_the_seed(api: Api, copied: Filled) -> None:
@@ -202,96 +184,6 @@ def test_elements_of_a_listing_that_has_not_ended_are_not_shown(api: Api, copied
     assert len(ok(api.get(at(copied, "/output")))) == 2
     assert len(ok(api.get(V11 + at(copied, "/output")))) == 3
     error(api.get(at(copied, "/elements/3")), 404)
-
-
-def test_the_keys_of_a_listing(api: Api, site: int) -> None:
-    """(asked, folders as the mover tells them) -> keys of v1.0, keys of v1.1."""
-    cases: list[tuple[str, list[str], list[str], list[str]]] = [
-        ("dir", ["dir", "dir/sub"], ["dir", "dir/sub"], ["dir", "dir/sub"]),
-        ("dir/", ["dir", "dir/sub"], ["dir/", "dir/sub"], ["dir", "dir/sub"]),
-        ("~", ["~", "~/sub"], ["~", "~/sub"], ["~", "~/sub"]),
-        ("~/", ["~", "~/sub"], ["~/", "~/sub"], ["~", "~/sub"]),
-        ("/", ["/", "/sub"], ["/", "/sub"], ["", "/sub"]),
-        ("/f", ["/"], ["/"], ["/"]),
-        ("f", [""], [""], [""]),
-        ("a/f", ["a"], ["a"], ["a"]),
-    ]
-    for asked, told, names, later in cases:
-        filled = Filled(api.job(src_siteid=site, src_filepath=asked)["id"])
-        filled.element(0, Type.LIST, DONE, (DONE, "x"), src_filepath=asked)
-        filled.listing(0, *(folder(each, "f") for each in told))
-        filled.count(num_done=1)
-        assert list(ok(api.get(at(filled, "/elements/0")))["listing"][0]) == names, asked
-        assert list(ok(api.get(at(filled, "/elements/0/output")))["entries"]) == names
-        assert list(ok(api.get(V11 + at(filled, "/elements/0")))["listing"]) == later, asked
-
-
-def test_listings_come_in_pieces(api: Api, site: int) -> None:
-    filled = Filled(api.job(src_siteid=site, src_filepath="d")["id"])
-    filled.element(0, Type.LIST, DONE, (DONE, "x"), src_filepath="d")
-    lines = [
-        folder("d", last=False),
-        *(folder("d", f"a{number}", first=False, last=False) for number in range(20)),
-        folder("d", first=False),
-        folder("d/empty"),
-        folder("d/odd", 'a "b"', "é", "e\u0301", "-x", "a\nb", "a%20b", "end ", "\\x41"),
-    ]
-    filled.listing(0, *lines, pieces=12)
-    filled.count(num_done=1)
-    (listing,) = ok(api.get(at(filled, "/elements/0")))["listing"]
-    assert listing["d"] == [f"a{number}" for number in range(20)]
-    assert listing["d/empty"] == []
-    assert listing["d/odd"] == ['a "b"', "é", "e\u0301", "-x", "a\nb", "a%20b", "end ", "\\x41"]
-    later = ok(api.get(V11 + at(filled, "/elements/0")))["listing"]
-    assert {key: [each["name"] for each in told] for key, told in later.items()} == listing
-    assert all(isinstance(each[name], int) for each in later["d/odd"] for name in LATER_FILE)
-
-
-def test_names_that_are_no_utf8(api: Api, site: int) -> None:
-    filled = Filled(api.job(src_siteid=site, src_filepath="d")["id"])
-    filled.element(0, Type.LIST, DONE, (DONE, "x"), src_filepath="d")
-    filled.listing(0, folder("d", "plain\\"), {**folder(r"d/\xff", r"a\xfe\\"), "x": True})
-    filled.element(1, Type.COPY, DONE, (DONE, "x"), src_filepath=r"d/\xff/a", dst_filepath="b", escaped=True)
-    filled.count(num_done=2)
-    for base in ("", V11):
-        elements = ok(api.get(base + at(filled, "/elements")))
-        assert ["escaped" in element for element in elements] == [False, True]
-        assert elements[1]["escaped"] is True
-    entries = ok(api.get(at(filled, "/elements/0/output")))["entries"]
-    assert entries["d"] == [{"name": "plain\\", "st_size": 10, "st_mode": 33188, "st_mtime": 1332336900}]
-    assert (entries[r"d/\xff"][0]["name"], entries[r"d/\xff"][0]["escaped"]) == (r"a\xfe\\", True)
-    later = ok(api.get(V11 + at(filled, "/elements/0")))["listing"]
-    assert later["d"] == [{"name": "plain\\", **LATER_FILE}]
-    assert later[r"d/\xff"] == [{"name": r"a\xfe\\", **LATER_FILE, "escaped": True}]
-
-
-def test_long_listings_are_left_out_of_the_list(api: Api, site: int) -> None:
-    filled = Filled(api.job(src_siteid=site, src_filepath="d")["id"])
-    for number, count in ((0, 10_000), (1, 10_001)):
-        filled.element(number, Type.LIST, DONE, (DONE, "x"), src_filepath="d")
-        filled.listing(number, folder("d", *(f"f{each}" for each in range(count))))
-    filled.count(num_done=2)
-    for base in ("", V11):
-        short, long = ok(api.get(base + at(filled, "/elements")))
-        assert (long["listing"], long["listing_count"], "listing_count" in short) == (None, 10_001, False)
-        whole = [ok(api.get(base + at(filled, f"/elements/{number}")))["listing"] for number in (0, 1)]
-        assert short["listing"] == whole[0]
-        assert len(whole[1]["d"] if base else whole[1][0]["d"]) == 10_001
-    assert [len(each["listing"]["d"]) for each in ok(api.get(at(filled, "/output")))] == [10_000, 10_001]
-
-
-def test_listings_that_did_not_come_about(api: Api, site: int) -> None:
-    filled = Filled(api.job(src_siteid=site)["id"])
-    filled.element(0, Type.LIST, FAILED, (FAILED, "no"), (FAILED, "no"))
-    filled.listing(0, folder("d", "a"))
-    filled.element(1, Type.LIST, DONE, (FAILED, "no"), (DONE, "yes"), src_filepath="d")
-    filled.listing(1, folder("d", "b"), attempt=2)
-    filled.count(num_failed=1, num_done=1)
-    first, second = ok(api.get(at(filled, "/elements")))
-    assert (first["listing"], second["listing"]) == (None, [{"d": ["b"]}])
-    told = ok(api.get(at(filled, "/output")))
-    assert ["listing" in each for each in told] == [False, True]
-    assert "listing" not in ok(api.get(at(filled, "/elements/1/output/1")))
 
 
 def test_progress(api: Api, copied: Filled) -> None:

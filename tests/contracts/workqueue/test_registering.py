@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import re
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,27 +16,33 @@ from tests.contracts.workqueue.conftest import V10, V11, Api, body, error, membe
 from workqueue.jobs.examples import BODIES, registered
 from workqueue.models import Element, Job, Site
 
+#: Types of a body that may be declared.
+KINDS = (
+    "",
+    "application/json",
+    "application/x-www-form-urlencoded",
+    "text/plain",
+    "multipart/form-data",
+)
 STAMP = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}")
-WRONG: list[tuple[str, Any]] = [
-    *(("type", given) for given in (5, -1, "9", "MOVE", True, [], 1.5, "")),
-    *(("src_siteid", given) for given in ("x", -1, 1.5, True, [1], 2**63)),
-    *(("src_filepath", given) for given in ("", 5, ["a"], "..", "/..", "a/../../b", "~/..", "/a/../../b")),
-    *(("max_tries", given) for given in (0, 101, -1, "many", 1.5, True)),
-    *(("priority", given) for given in (-1, 10, "high", False)),
-    *(("protocol", given) for given in (3, "FTP", "", True, {})),
-    *(("extra_opts", given) for given in ("x", [], 5)),
-    *(("extra_opts", {"depth": given}) for given in (-2, "deep", True, 1.5)),
-    *(
-        ("extra_opts", {name: given})
-        for name in ("overwrite", "parent", "parents", "preserve", "escaped")
-        for given in ("yes", 1, [])
-    ),
-    *(("extra_opts", {"checksum": given}) for given in ("crc", 5)),
-    *(("extra_opts", {"timeout": given}) for given in (0, -1, "soon", True)),
-    *(("extra_opts", {"permissions": given}) for given in ("rwx", "0999", 9, True)),
-    *(("extra_opts", {name: given}) for name in ("limit", "nbstreams") for given in (0, "x", False)),
-    ("extra_opts", {"verbosity": "loud"}),
-]
+WRONG: dict[str, list[Any]] = {
+    "type": [5, -1, "9", "MOVE", True, [], 1.5, ""],
+    "src_siteid": ["x", -1, 1.5, True, [1], 2**63],
+    "src_filepath": ["", 5, ["a"], "..", "/..", "a/../../b", "~/..", "/a/../../b"],
+    "max_tries": [0, 101, -1, "many", 1.5, True],
+    "priority": [-1, 10, "high", False],
+    "protocol": [3, "FTP", "", True, {}],
+    "extra_opts": ["x", [], 5],
+}
+WRONG_OPTIONS: dict[str, list[Any]] = {
+    "depth": [-2, "deep", True, 1.5],
+    **{name: ["yes", 1, []] for name in ("overwrite", "parent", "parents", "preserve", "escaped")},
+    "checksum": ["crc", 5],
+    "timeout": [0, -1, "soon", True],
+    "permissions": ["rwx", "0999", 9, True],
+    **{name: [0, "x", False] for name in ("limit", "nbstreams")},
+    "verbosity": ["loud"],
+}
 
 
 def test_the_seeds_calls(api: Api) -> None:
@@ -76,22 +83,24 @@ def test_the_three_credentials(api: Api, site: int) -> None:
     error(api.post("/list", sent, X_Token="gnt_of_nobody"), 401)
 
 
-@pytest.mark.parametrize("given", [1, "1", "COPY", "copy", "Copy"])
-def test_spellings_of_a_type(api: Api, site: int, given: object) -> None:
+def test_spellings_of_a_type(api: Api, site: int) -> None:
     sent = {"src_siteid": site, "src_filepath": "a", "dst_siteid": site, "dst_filepath": "b"}
-    assert ok(api.post("/jobs", {**sent, "type": given}))["type"] == "COPY"
+    for given in (1, "1", "COPY", "copy", "Copy"):
+        assert ok(api.post("/jobs", {**sent, "type": given}))["type"] == "COPY"
 
 
-@pytest.mark.parametrize(
-    ("given", "shown"),
-    [
-        *((None, "GRIDFTP"), (0, "GRIDFTP"), ("0", "GRIDFTP"), (1, "SSH"), ("ssh", "SSH"), ("SFTP", "SSH")),
-        *((2, "DUMMY"), ("2", "DUMMY"), ("dummy", "DUMMY"), ("s3", "S3"), ("WebDAV", "WEBDAV")),
-        *(("LOCAL", "LOCAL"), ("SWIFT", "SWIFT"), ("XROOTD", "XROOTD")),
-    ],
-)
-def test_spellings_of_a_protocol(api: Api, site: int, given: object, shown: str) -> None:
-    assert api.job(src_siteid=site, protocol=given)["protocol"] == shown
+def test_spellings_of_a_protocol(api: Api, site: int) -> None:
+    spellings: dict[str, list[Any]] = {
+        "GRIDFTP": [None, 0, "0", "gridftp"],
+        "SSH": [1, "ssh", "SFTP"],
+        "DUMMY": [2, "2", "dummy"],
+        "S3": ["s3"],
+        "WEBDAV": ["WebDAV"],
+        **{name: [name] for name in ("LOCAL", "SWIFT", "XROOTD")},
+    }
+    for shown, values in spellings.items():
+        for given in values:
+            assert api.job(src_siteid=site, protocol=given)["protocol"] == shown
 
 
 def test_only_the_documented_fields_count(api: Api, site: int) -> None:
@@ -120,31 +129,28 @@ def test_what_is_kept_of_a_job(api: Api, site: int) -> None:
     assert "X-Callback-Url" in error(wrong, 400)
 
 
-@pytest.mark.parametrize("name", BODIES)
-def test_what_is_missing_is_named(api: Api, name: str) -> None:
-    for kind in (
-        "",
-        "application/json",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-        "multipart/form-data",
-    ):
+def test_what_is_missing_is_named(api: Api) -> None:
+    for name, kind in product(BODIES, KINDS):
         for text in ("", "{}", "null")[: 1 if kind == "multipart/form-data" else 3]:
             missing = "type" if name == "jobs" else "src_siteid"
             assert missing in error(api.send("POST", f"/{name}", text, kind), 400)
-    sent = {**BODIES[name], **({"type": "0"} if name == "jobs" else {})}
-    for field in sent:
-        rest = {key: value for key, value in sent.items() if key != field}
-        assert field in error(api.post(f"/{name}", rest), 400)
-        assert field in error(api.post(f"/{name}", {**sent, field: None}), 400)
+    for name, example in BODIES.items():
+        sent = {**example, **({"type": "0"} if name == "jobs" else {})}
+        for field in sent:
+            rest = {key: value for key, value in sent.items() if key != field}
+            assert field in error(api.post(f"/{name}", rest), 400)
+            assert field in error(api.post(f"/{name}", {**sent, field: None}), 400)
     assert not Job.objects.exists()
 
 
-@pytest.mark.parametrize(("field", "given"), WRONG)
-def test_bad_values(api: Api, site: int, field: str, given: Any) -> None:
-    sent = {"src_siteid": site, "src_filepath": "a", "type": 0, field: given}
-    told = error(api.post("/jobs", sent), 400)
-    assert field in told
+def test_bad_values(api: Api, site: int) -> None:
+    sent = {"src_siteid": site, "src_filepath": "a", "type": 0}
+    wrong = [(field, given) for field, values in WRONG.items() for given in values]
+    options = [("extra_opts", {name: given}) for name, values in WRONG_OPTIONS.items() for given in values]
+    for field, given in [*wrong, *options]:
+        told = error(api.post("/jobs", {**sent, field: given}), 400)
+        name = next(iter(given)) if (field, given) in options else ""
+        assert f"{field}.{name}".rstrip(".") in told, (field, given)
     assert not Job.objects.exists()
 
 
