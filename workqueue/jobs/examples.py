@@ -143,8 +143,9 @@ BODIES: Final[dict[str, dict[str, Any]]] = {
 def registered(name: str, *, later: bool = False) -> dict[str, Any]:
     """What the seed answers to a registration."""
     sent = BODIES[name]
-    dst = {"dst_siteid": sent.get("dst_siteid", 12), "dst_filepath": sent.get("dst_filepath")}
+    site: dict[str, Any] = {"dst_siteid": sent.get("dst_siteid", 12)}
+    path: dict[str, Any] = {"dst_filepath": sent.get("dst_filepath")}
     if "dst_filepath" not in sent:
-        dst = {"dst_siteid": None, "dst_filepath": None} if later else {}
+        site, path = ({"dst_siteid": None}, path) if later else ({}, {})
     kind = "LIST" if name == "jobs" else name.upper()
-    return {**_JOB_HEAD, **dst, "src_filepath": sent["src_filepath"], "type": kind, **_JOB_TAIL}
+    return {**_JOB_HEAD, **site, "src_filepath": sent["src_filepath"], **path, "type": kind, **_JOB_TAIL}

@@ -104,14 +104,15 @@ def _options(given: Mapping[str, Any], protocol: Protocol) -> dict[str, str]:
         return {}
     if not isinstance(options, dict):
         raise InvalidInput("options must be an object", field="options")
+    options = {f"options.{name}": value for name, value in options.items()}
     found = {}
-    if protocol in _WEB and (scheme := fields.text(options, "scheme", 8)):
+    if protocol in _WEB and (scheme := fields.text(options, "options.scheme", 8)):
         if scheme not in _SCHEMES:
             raise InvalidInput("options.scheme must be http or https", field="options.scheme")
         found["scheme"] = scheme
-    if protocol == Protocol.SWIFT and (url := fields.text(options, "auth_url", _TEXT_MOST)):
+    if protocol == Protocol.SWIFT and (url := fields.text(options, "options.auth_url", _TEXT_MOST)):
         addresses.parse(url, field="options.auth_url")
         found["auth_url"] = url
-    if protocol == Protocol.S3 and (region := fields.text(options, "region", 64)):
+    if protocol == Protocol.S3 and (region := fields.text(options, "options.region", 64)):
         found["region"] = region
     return found
