@@ -157,10 +157,10 @@ class Scene:
         dispatching.look()
         return self.claim()
 
-    def opened(self, job: Job, *folders: dict[str, Any]) -> Job:
+    def opened(self, job: Job, *folders: dict[str, Any], attempt: int = 1) -> Job:
         """The job's listing has ended well."""
         (mover,) = [item for item in self.movers() if batch_of(item).job_id == job.pk]
-        mover.report(*listed(*folders))
+        mover.report(*listed(*folders, attempt=attempt))
         mover.finish()
         job.refresh_from_db()
         return job
