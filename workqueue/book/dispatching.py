@@ -39,6 +39,8 @@ WORTH: Final = 200
 #: Open batches of one job, and made by one look.
 OPEN: Final = 8
 MADE: Final = 64
+#: Most streams of one batch: one mover does no more at once.
+STREAMS: Final = 32
 #: Streams of a batch that goes over no link: LIST, and what is done at one site.
 AT_ONE_SITE: Final = {Type.LIST: 4, Type.REMOVE: 8, Type.RENAME: 1, Type.MKDIR: 1}
 
@@ -90,7 +92,7 @@ _LIFT: Final = """
     WHERE ban <> '' AND ban_until <= now()
 """
 _OF_BANNED: Final = """
-    SELECT j.id FROM workqueue_job j JOIN workqueue_site s ON s.id IN (j.source_id, j.target_id)
+    SELECT DISTINCT j.id FROM workqueue_job j JOIN workqueue_site s ON s.id IN (j.source_id, j.target_id)
     WHERE s.ban = 'cancel' AND j.finished_at IS NULL AND j.cancel_requested_at IS NULL ORDER BY j.id LIMIT %s
 """
 
@@ -126,8 +128,8 @@ def look() -> dict[str, int]:
         found = [Candidate(*row) for row in cursor.fetchall()]
         cursor.execute(_SWEEPS, [MADE])
         sweeps = [job_id for (job_id,) in cursor.fetchall()]
-    for job_id in banned:
-        stopping.cancel(job_id, operator=True)
+    for job in Job.objects.filter(pk__in=banned):
+        stopping.cancel(job, operator=True)
     made = _Round(found).hand_out() if found else 0
     swept = sum(_sweep(job_id) for job_id in sweeps)
     if made >= MADE:
@@ -197,7 +199,7 @@ class _Round:
                 return False
             if phase is not None and phase < rows[0][2]:
                 return False
-            share = max(1, room.most // max(2, self._sharers[item.pair]))
+            share = max(1, min(STREAMS, room.most // max(2, self._sharers[item.pair])))
             streams = min(room.free, share, len(rows))
             if rows[0][3] in AT_ONE_SITE:
                 streams = min(room.free, AT_ONE_SITE[Type(rows[0][3])])

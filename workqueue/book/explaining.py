@@ -1,14 +1,145 @@
-"""Why a job is where it is (a placeholder of this branch)."""
+"""Why a job is where it is, the strongest reason first: the explanation of contract page 00.
+
+Reasons of its runs are the engine's own (``workers.services.explain``); what keeps elements from being handed
+out is asked of the same rules that hand out. Must not import views.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
-from workers.api.answers import stamp
-from workqueue.models import Job
+from django.db import connection
+
+from workers import services
+from workers.scheduling.obstacles import Obstacle, as_json
+from workers.vocabulary.states import State
+from workqueue.book import dispatching, ending, flow
+from workqueue.models import Batch, Job
+from workqueue.models.jobs import Status, Type
+
+#: Batches whose runs are explained.
+NAMED: Final = 3
+#: How far back a position is counted; beyond it there is none.
+POSITION_LIMIT: Final = 1000
+
+_WAITING: Final = """
+    SELECT count(*) FILTER (WHERE not_before > now()),
+        extract(epoch FROM min(not_before) FILTER (WHERE not_before > now()) - now())::float8,
+        count(*), min(phase)
+    FROM (SELECT not_before, phase FROM workqueue_element
+          WHERE job_id = %s AND status IN (0, 3) AND batch_id IS NULL ORDER BY phase, number LIMIT 20000) e
+"""
+_HELD: Final = """
+    SELECT count(*), min(e.src_filepath) FROM workqueue_element e JOIN workqueue_batch b ON b.id = e.batch_id
+    WHERE b.job_id = %s AND b.closed_at IS NULL AND b.phase < %s AND e.status IN (3, 4)
+"""
+_AHEAD: Final = """
+    SELECT count(*) FROM (SELECT 1 FROM workqueue_job WHERE finished_at IS NULL AND tenant_id = %s
+        AND (priority, id) < (%s, %s) LIMIT %s) ahead
+"""
 
 
 def explain(job: Job) -> dict[str, Any]:
-    """Nothing yet."""
-    state = "ENDED" if job.finished_at else "SUBMITTED"
-    return {"state": state, "since": stamp(job.changed_at), "reasons": [], "position": None, "estimate": None}
+    """{state, since, reasons, position, estimate} of a job; its state is its documented status."""
+    told: list[dict[str, Any]] = []
+    position = None
+    if job.finished_at is not None:
+        words = f"{job.num_done} of its {job.elements} elements are done, {job.num_failed} have failed"
+        told.append(
+            _reason("ended", words, "POST .../retry tries what failed again" if job.num_failed else "")
+        )
+    else:
+        told = _of_open(job)
+        if not job.num_running:
+            with connection.cursor() as cursor:
+                cursor.execute(_AHEAD, [job.tenant_id, job.priority, job.pk, POSITION_LIMIT])
+                ahead = int(cursor.fetchone()[0])
+            position = ahead if ahead < POSITION_LIMIT else None
+    return {
+        "state": state(job).name,
+        "since": (job.finished_at or job.changed_at).isoformat().replace("+00:00", "Z"),
+        "reasons": told,
+        "position": position,
+        "estimate": None,
+    }
+
+
+def state(job: Job) -> Status:
+    """The documented status of a job (contract page 40), from its counters."""
+    if job.num_running:
+        return Status.RUNNING
+    if job.num_new or job.num_submitted:
+        return Status.SUBMITTED
+    return Status.FAILED if job.num_failed else Status.DONE
+
+
+def _of_open(job: Job) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    if job.cancel_requested_at is not None:
+        told.append(_reason("cancelling", "it is being cancelled: what runs is stopped", "wait"))
+    sites = [job.source] + ([job.target] if job.target is not None and job.type == Type.COPY else [])
+    told += [
+        _reason("banned", why, "wait, or ask an operator to lift the ban")
+        for site in sites
+        if (why := dispatching.banned(site))
+    ]
+    if job.pull:
+        words = "only pull workers take it: they come by themselves and ask for work"
+        told.append(_reason("pull", words, "start such a worker, or wait for one"))
+    batches = Batch.objects.filter(job=job, closed_at=None).order_by("pk")
+    told += _of_batches(job, list(batches[:NAMED]), batches.count())
+    told += _of_waiting(job)
+    if job.waiting_for and not any(job.waiting_for == item["message"] for item in told):
+        told.insert(0, _reason("waits", job.waiting_for, "wait"))
+    return told or [_reason("turn", "it is about to be handed out", "wait")]
+
+
+def _of_batches(job: Job, named: list[Batch], count: int) -> list[dict[str, Any]]:
+    told: list[dict[str, Any]] = []
+    for batch in named:
+        if batch.lease_until is not None:
+            told.append(_reason("pulled", f"a batch is with the pull worker {batch.holder}", "wait"))
+        elif batch.run is not None and batch.run.state in (State.PENDING, State.RUNNING):
+            explained: Any = services.explain(job.tenant_id, batch.run.pk)
+            for item in explained["reasons"]:
+                words = f"run {batch.run.pk}: {item['message']}"
+                told.append({**item, "message": words})
+    if count > len(named):
+        told.append(_reason("batches", f"{count} of its batches are handed out", ""))
+    return told
+
+
+def _of_waiting(job: Job) -> list[dict[str, Any]]:
+    """What keeps elements that nobody has."""
+    told = []
+    with connection.cursor() as cursor:
+        if job.elements != ending.counted(job):
+            words = f"its listing has found {job.elements - 1} elements so far: they begin when it has ended"
+            return [_reason("listing", words, "wait")]
+        cursor.execute(_WAITING, [job.pk])
+        backing_off, due_s, waiting, phase = cursor.fetchone()
+        if not waiting:
+            return []
+        cursor.execute(_HELD, [job.pk, phase])
+        before, path = cursor.fetchone()
+        if before:
+            words = f"{waiting} elements wait for {before} files such as {path} to be removed first"
+            told.append(_reason("order", words, "wait"))
+        elif backing_off:
+            words = f"{backing_off} elements are tried again, the next one in {max(0.0, due_s):.0f} s"
+            told.append(_reason("backoff", words, "wait, or cancel it"))
+        if job.pull:
+            return told
+        room = flow.room(cursor, job.source, job.target if job.type == Type.COPY and phase else None)
+        if not room.free:
+            told.append(_reason("streams", room.binds, "wait, or ask an operator for a higher limit"))
+        elif Batch.objects.filter(job=job, closed_at=None).count() >= dispatching.OPEN:
+            words = (
+                f"{waiting} elements wait: {dispatching.OPEN} batches of it are handed out, the most of a job"
+            )
+            told.append(_reason("batches", words, "wait"))
+    return told
+
+
+def _reason(code: str, words: str, remedy: str) -> dict[str, Any]:
+    return as_json(Obstacle(code, words, remedy, True))

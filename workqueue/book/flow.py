@@ -30,13 +30,12 @@ _TAKEN: Final = """
         coalesce(sum(streams) FILTER (WHERE source_id = %(source)s AND target_id = %(target)s), 0)::int
     FROM workqueue_batch WHERE closed_at IS NULL AND (source_id = %(source)s OR target_id = %(target)s)
 """
-_LINK: Final = """
-    INSERT INTO workqueue_link (source_id, target_id, streams) VALUES (%s, %s, %s)
-    ON CONFLICT (source_id, target_id) DO NOTHING
-"""
 _TELL: Final = """
-    UPDATE workqueue_link SET succeeded = succeeded + %s, failed = failed + %s, moved = moved + %s,
-        busy_s = busy_s + %s WHERE source_id = %s AND target_id = %s
+    INSERT INTO workqueue_link AS l (streams, succeeded, failed, moved, busy_s, source_id, target_id)
+    VALUES (%s, %s, %s, %s, %s, %s, %s)
+    ON CONFLICT (source_id, target_id) DO UPDATE SET succeeded = l.succeeded + excluded.succeeded,
+        failed = l.failed + excluded.failed, moved = l.moved + excluded.moved,
+        busy_s = l.busy_s + excluded.busy_s
 """
 _WINDOWS: Final = """
     SELECT id, streams, succeeded, failed, moved, throughput, extract(epoch FROM now() - looked_at)::float8
@@ -88,15 +87,16 @@ def room(cursor: CursorWrapper, source: Site, target: Site | None) -> Room:
 
 
 def link_streams(cursor: CursorWrapper, source_id: int, target_id: int) -> int:
-    """Streams of a link at once; a link that nothing has gone over yet is made."""
-    question = "SELECT streams FROM workqueue_link WHERE source_id = %s AND target_id = %s"
-    cursor.execute(question, [source_id, target_id])
+    """Streams of a link at once; one that nothing has ended on yet has the installation's."""
+    cursor.execute(
+        "SELECT streams FROM workqueue_link WHERE source_id = %s AND target_id = %s", [source_id, target_id]
+    )
     row = cursor.fetchone()
-    if row is None:
-        cursor.execute(_LINK, [source_id, target_id, max(LEAST, settings.GANTRY_LINK_STREAMS)])
-        cursor.execute(question, [source_id, target_id])
-        row = cursor.fetchone()
-    return int(row[0])
+    return int(row[0]) if row else _first()
+
+
+def _first() -> int:
+    return max(LEAST, settings.GANTRY_LINK_STREAMS)
 
 
 def tell(
@@ -111,7 +111,7 @@ def tell(
 ) -> None:
     """Add to the link's window what has ended. ``failed``: attempts that another try may mend."""
     if succeeded or failed:
-        cursor.execute(_TELL, [succeeded, failed, moved, busy_s, source_id, target_id])
+        cursor.execute(_TELL, [_first(), succeeded, failed, moved, busy_s, source_id, target_id])
 
 
 def adapt() -> dict[str, int]:
@@ -140,7 +140,7 @@ def decide(streams: int, succeeded: int, failed: int, throughput: float, before:
     Pure. Source: the issue, "Flow control"; the rule of the large transfer services: halve on failures, feel
     the way up while it pays.
     """
-    highest = max(LEAST, 4 * settings.GANTRY_LINK_STREAMS)
+    highest = 4 * _first()
     share = failed / max(1, succeeded + failed)
     now, then = _rate(throughput), _rate(before)
     if share > FAILURES:

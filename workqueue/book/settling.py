@@ -59,8 +59,10 @@ _SWEPT: Final = """
         not_before = CASE WHEN %(done)s THEN NULL ELSE now() + %(wait)s * interval '1 second' END
     WHERE job_id = %(job)s AND batch_id = %(batch)s AND status = 2
 """
-#: A run that ended so has begun nothing, and nobody is to blame.
-_PASSING: Final = frozenset({Reason.EXPIRED, Reason.DROPPED, Reason.NODE_GONE, Reason.OPERATOR})
+#: Of a run that ended so nothing is to blame but a node or an operator.
+_PASSING: Final = frozenset(
+    {Reason.EXPIRED, Reason.DROPPED, Reason.NODE_GONE, Reason.UNREACHABLE, Reason.OPERATOR}
+)
 
 
 def look() -> dict[str, int]:
@@ -130,7 +132,7 @@ def _why(
     if reason == Reason.TIMEOUT:
         return ending.TIMED_OUT, f"Timed out with run {run_id}{said}"
     if state == State.SUCCEEDED:
-        return ending.LOST, f"Lost: run {run_id} ended without a word about it"
+        return ending.LOST, f"Lost: run {run_id} ended without a word about it{said}"
     return ending.LOST, f"Lost with run {run_id}{said}"
 
 

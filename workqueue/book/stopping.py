@@ -27,26 +27,26 @@ _AGAIN: Final = """
 """
 
 
-def cancel(job_id: int, *, operator: bool = False) -> bool:
-    """Nothing more of the job is handed out, what runs is stopped; False when it has ended or is unknown.
+def cancel(job: Job, *, operator: bool = False) -> bool:
+    """Nothing more of the job is handed out, what runs is stopped; False when it has ended or is gone.
 
     Elements that nobody has are FAILED at once as far as they are few, the rest by ``settling``.
     """
     with transaction.atomic():
-        job = ending.lock(job_id)
-        if job is None or job.finished_at is not None:
+        locked = ending.lock(job.pk)
+        if locked is None or locked.finished_at is not None:
             return False
-        if job.cancel_requested_at is None:
-            Job.objects.filter(pk=job_id).update(
+        if locked.cancel_requested_at is None:
+            Job.objects.filter(pk=job.pk).update(
                 cancel_requested_at=Now(), changed_at=Now(), cancelled_by_operator=operator
             )
         doorbell.ring_duties_after_commit()
     stop_runs(job)
     with transaction.atomic(), connection.cursor() as cursor:
-        job = ending.lock(job_id)
-        if job is not None and job.cancel_requested_at is not None and job.elements == ending.counted(job):
-            ending.fail_waiting(cursor, job, PIECE)
-            ending.finish(cursor, job)
+        locked = ending.lock(job.pk)
+        if locked is not None and locked.cancel_requested_at and locked.elements == ending.counted(locked):
+            ending.fail_waiting(cursor, locked, PIECE)
+            ending.finish(cursor, locked)
     return True
 
 
@@ -57,7 +57,7 @@ def stop_runs(job: Job) -> int:
     return services.cancel_all(job.tenant_id, filter(None, ids)) if ids else 0
 
 
-def retry(job_id: int) -> int:
+def retry(job: Job) -> int:
     """Try the elements that failed once more, each as often as the job says; returns how many there are.
 
     Conflict while the job is being cancelled. A job that had ended, also by a cancel, is open again.
@@ -65,16 +65,16 @@ def retry(job_id: int) -> int:
     total, begin = 0, 0
     while True:
         with transaction.atomic(), connection.cursor() as cursor:
-            job = ending.lock(job_id)
-            if job is None:
+            locked = ending.lock(job.pk)
+            if locked is None:
                 return total
-            if job.cancel_requested_at is not None and job.finished_at is None:
-                raise Conflict(f"job {job_id} is being cancelled: wait until it has ended, then retry it")
+            if locked.cancel_requested_at is not None and locked.finished_at is None:
+                raise Conflict(f"job {job.pk} is being cancelled: wait until it has ended, then retry it")
             cursor.execute(
                 _AGAIN,
                 {
-                    "job": job_id,
-                    "tries": job.max_tries,
+                    "job": job.pk,
+                    "tries": locked.max_tries,
                     "most": MOST_TRIES,
                     "from": begin,
                     "limit": PIECE,
@@ -83,10 +83,10 @@ def retry(job_id: int) -> int:
             numbers = [number for (number,) in cursor.fetchall()]
             if not numbers:
                 return total
-            Job.objects.filter(pk=job_id).update(
+            Job.objects.filter(pk=job.pk).update(
                 finished_at=None, cancel_requested_at=None, cancelled_by_operator=False
             )
-            ending.count(job, {(2, 3): len(numbers)})
+            ending.count(locked, {(2, 3): len(numbers)})
             doorbell.ring_duties_after_commit()
         total += len(numbers)
         begin = max(numbers) + 1

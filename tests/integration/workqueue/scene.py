@@ -16,7 +16,7 @@ from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.states import Reason, State
 from workqueue import book
 from workqueue.book import dispatching, opening, settling
-from workqueue.models import Batch, Element, Job, Site
+from workqueue.models import Batch, Element, ElementAttempt, Job, Site
 from workqueue.models.jobs import Status, Type
 
 REGULAR, FOLDER, LINK, PIPE = 0o100644, 0o040755, 0o120777, 0o010644
@@ -157,10 +157,10 @@ class Scene:
         dispatching.look()
         return self.claim()
 
-    def opened(self, job: Job, *folders: dict[str, Any]) -> Job:
+    def opened(self, job: Job, *folders: dict[str, Any], attempt: int = 1) -> Job:
         """The job's listing has ended well."""
         (mover,) = [item for item in self.movers() if batch_of(item).job_id == job.pk]
-        mover.report(*listed(*folders))
+        mover.report(*listed(*folders, attempt=attempt))
         mover.finish()
         job.refresh_from_db()
         return job
@@ -198,8 +198,9 @@ def assert_books() -> None:
         done = sum(item.size or 0 for item in rows if item.status == Status.DONE and item.type == Type.COPY)
         assert job.bytes_done == done
         open_batches = set(Batch.objects.filter(job=job, closed_at=None).values_list("pk", flat=True))
+        tried = Counter(ElementAttempt.objects.filter(job=job).values_list("number", flat=True))
         for item in rows:
-            assert item.attempts == item.job.elementattempt_set.filter(number=item.number).count(), item
+            assert item.attempts == tried[item.number], item
             if item.status == Status.RUNNING:
                 assert item.batch_id in open_batches, item
             if item.status in (Status.NEW, Status.DONE):
