@@ -48,14 +48,14 @@ def register(who: Who, wanted: JobRequest, callback_url: str = "") -> Job:
 
 def cancel(who: Who, job: Job) -> bool:
     """End what has not ended of it; False: it had ended. Somebody else's job is cancelled by its operator."""
-    return stopping.cancel(job.pk, operator=job.user_id != who.user_id)
+    return stopping.cancel(job, operator=job.user_id != who.user_id)
 
 
 def retry(job: Job) -> int:
     """Its failed elements go again; how many. Conflict: none has failed."""
     if wire.status(job) is not Status.FAILED and not job.num_failed:
         raise Conflict(f"job {job.pk} has no failed element: it is {wire.status(job).name}")
-    return stopping.retry(job.pk)
+    return stopping.retry(job)
 
 
 def _sites(who: Who, wanted: JobRequest) -> dict[int, Site]:

@@ -103,7 +103,7 @@ def lift_ban(who: Who, site_id: int) -> Site:
 def cancel_all(row: Site) -> None:
     """Cancel what has not ended there, each job in a transaction of its own."""
     for job in list(_open(row)):
-        stopping.cancel(job.pk, operator=True)
+        stopping.cancel(job, operator=True)
 
 
 def advertised() -> set[str]:
