@@ -302,7 +302,8 @@ def test_a_private_run_is_shown_to_its_user_and_to_operators_alone(
     api: Api, account: Account, operator: Account
 ) -> None:
     colleague = make_account("default", trusted=True)
-    run_id = submit(account.tenant_id, "true", private_to=Token.objects.get(user__username=account.user).user_id)
+    user = Token.objects.get(user__username=account.user).user_id
+    run_id = submit(account.tenant_id, "true", private_to=user)
     path = f"/api/v1/runs/{run_id}"
     for who, status in ((account, 200), (operator, 200), (colleague, 404)):
         assert api(who, "GET", path)[0] == status
