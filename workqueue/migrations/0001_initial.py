@@ -78,7 +78,7 @@ class Migration(migrations.Migration):
                 ('listing_count', models.BigIntegerField(null=True)),
                 ('ended_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),
                 ('run_id', models.BigIntegerField(null=True)),
-                ('job', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='workqueue.job')),
+                ('job', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='workqueue.job')),
             ],
         ),
         migrations.CreateModel(
@@ -124,7 +124,7 @@ class Migration(migrations.Migration):
                 ('report', models.BigIntegerField()),
                 ('names', models.IntegerField()),
                 ('data', models.BinaryField()),
-                ('job', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='workqueue.job')),
+                ('job', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='workqueue.job')),
             ],
         ),
         migrations.CreateModel(
@@ -210,8 +210,8 @@ class Migration(migrations.Migration):
                 ('source_version', models.TextField(blank=True, db_default='')),
                 ('src_turn', models.SmallIntegerField(db_default=0)),
                 ('dst_turn', models.SmallIntegerField(db_default=0)),
-                ('batch', models.ForeignKey(db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, to='workqueue.batch')),
-                ('job', models.ForeignKey(db_index=False, on_delete=django.db.models.deletion.CASCADE, to='workqueue.job')),
+                ('batch', models.ForeignKey(db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.SET_NULL, to='workqueue.batch')),
+                ('job', models.ForeignKey(db_constraint=False, db_index=False, on_delete=django.db.models.deletion.CASCADE, to='workqueue.job')),
             ],
             options={
                 'indexes': [models.Index(condition=models.Q(('batch__isnull', True), ('status__in', [0, 3])), fields=['job', 'phase', 'number'], name='element_ready'), models.Index(condition=models.Q(('part_attempt__isnull', False), ('status', 2)), fields=['job'], name='element_swept'), models.Index(condition=models.Q(('batch__isnull', False)), fields=['batch'], name='element_of_batch')],

@@ -87,10 +87,14 @@ class Job(models.Model):
 
 
 class Element(models.Model):
-    """One file, folder or listing of a job, numbered from 0."""
+    """One file, folder or listing of a job, numbered from 0.
+
+    Neither here nor in attempts and listings does the schema check the references: that would be most of the
+    cost of a million elements. Only retention deletes jobs, what belongs to them first.
+    """
 
     pk = models.CompositePrimaryKey("job_id", "number")
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_index=False)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     number = models.IntegerField()
     type = models.SmallIntegerField(choices=Type.choices)
     src_filepath = models.TextField()
@@ -108,7 +112,9 @@ class Element(models.Model):
     #: Not tried again before.
     not_before = models.DateTimeField(null=True)
     #: Whoever has it now, or sweeps its part away.
-    batch = models.ForeignKey("Batch", null=True, on_delete=models.SET_NULL, db_index=False)
+    batch = models.ForeignKey(
+        "Batch", null=True, on_delete=models.SET_NULL, db_constraint=False, db_index=False
+    )
     changed_at = models.DateTimeField(db_default=Now())
     #: "adler32:<hex>"; what was verified.
     checksum = models.CharField(max_length=80, blank=True, db_default="")
@@ -148,7 +154,7 @@ class ElementAttempt(models.Model):
     """One ended attempt of an element."""
 
     pk = models.CompositePrimaryKey("job_id", "number", "attempt")
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_index=False)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     number = models.IntegerField()
     attempt = models.SmallIntegerField()
     status = models.SmallIntegerField(choices=[(1, "DONE"), (2, "FAILED")])
@@ -173,7 +179,7 @@ class ListingPart(models.Model):
     """
 
     pk = models.CompositePrimaryKey("job_id", "number", "attempt", "report")
-    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_index=False)
+    job = models.ForeignKey(Job, on_delete=models.CASCADE, db_constraint=False, db_index=False)
     number = models.IntegerField()
     attempt = models.SmallIntegerField()
     report = models.BigIntegerField()
