@@ -33,6 +33,7 @@ _ROUTES: Final[list[tuple[str, type[APIView], dict[str, dict[str, Any]]]]] = [
     (f"{_JOB}/status", views.JobStatusView, {"get": jobs.STATUS}),
     (f"{_JOB}/progress", views.ProgressView, {"get": jobs.PROGRESS}),
     (f"{_JOB}/explain", views.JobExplainView, {"get": jobs.EXPLAIN}),
+    (f"{_JOB}/manifest", views.ManifestView, {"get": jobs.MANIFEST}),
     (f"{_JOB}/cancel", views.JobCancelView, {"post": jobs.CANCEL}),
     (f"{_JOB}/retry", views.JobRetryView, {"post": jobs.RETRY}),
     (f"{_JOB}/elements", views.ElementsView, {"get": _LATER["elements"]}),

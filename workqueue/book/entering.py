@@ -230,6 +230,8 @@ def _end(cursor: CursorWrapper, books: _Books, row: Row, line: dict[str, Any]) -
         books.found.clear()
         books.listing = expanding.Listing()
         names = None
+    if job.cancel_requested_at is not None:
+        line = {**line, "again": False}  # nothing of it is tried again
     row.end(line, ok=ok, wait_s=_backoff_s(row.attempts))
     status = Status.DONE if ok else Status.FAILED
     told_at = str(line.get("told_at") or "") or ending.stamp(line.get("at"))

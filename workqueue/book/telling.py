@@ -51,14 +51,16 @@ def orders(lease: Lease, spec: dict[str, Any]) -> dict[str, Any] | None:
     with transaction.atomic(), connection.cursor() as cursor:
         batch = Batch.objects.filter(pk=spec["batch"], run_id=lease.run_id).first()
         job = None if batch is None else ending.lock(batch.job_id)
-        if batch is None or job is None or job.cancel_requested_at is not None:
+        if batch is None or job is None:
             return None
         batch.refresh_from_db()
         sites = [site for site in (job.source, job.target) if site is not None]
         if batch.closed_at is not None or any(site.ban in WAITS for site in sites):
             return None  # what it has not begun goes back when the run is over
-        cursor.execute(_ELEMENTS, [job.pk, batch.pk])
-        elements = tuple(_order(row) for row in cursor.fetchall())
+        elements: tuple[Order, ...] = ()
+        if job.cancel_requested_at is None:
+            cursor.execute(_ELEMENTS, [job.pk, batch.pk])
+            elements = tuple(_order(row) for row in cursor.fetchall())
         sweep: tuple[Order, ...] = ()
         if job.type == Type.COPY and batch.phase != 0:
             cursor.execute(_SWEEP, {"job": job.pk, "batch": batch.pk, "limit": SWEEPS})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter
 
 from workers.api.schema import CALLBACK_HEADER, KEY, asked, operation, shown
@@ -179,6 +180,13 @@ PROGRESS: Final = _get(
 )
 EXPLAIN: Final = _get(
     "jobs_explain", "Why a job is where it is", s.TransferExplanationSerializer, EXPLANATION_EXAMPLE
+)
+MANIFEST: Final = operation(
+    "workqueue_jobs_manifest",
+    _TAG,
+    "What a finished job did, signed: JSON Lines, first a head, then a line for each element",
+    {(200, "application/jsonl"): OpenApiTypes.STR, **errors(404, 409)},
+    parameters=[_JOB],
 )
 CANCEL: Final = _get(
     "jobs_cancel",

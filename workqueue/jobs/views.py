@@ -17,6 +17,7 @@ from workqueue.calls import WorkqueueView
 from workqueue.errors import NoSuchElement
 from workqueue.jobs import output, reading, requests, schema, services, wire
 from workqueue.models.jobs import Type
+from workqueue.receipts.manifest import manifest
 
 
 class JobsView(WorkqueueView):
@@ -88,6 +89,20 @@ class JobExplainView(WorkqueueView):
     def get(self, request: Request, job_id: str) -> HttpResponseBase:
         """Why it is where it is."""
         return answer(explaining.explain(reading.job(self.who(), job_id)))
+
+
+class ManifestView(WorkqueueView):
+    """/jobs/{id}/manifest"""
+
+    @extend_schema(**schema.MANIFEST)
+    def get(self, request: Request, job_id: str) -> HttpResponseBase:
+        """What a finished job did, signed: JSON Lines."""
+        job = reading.job(self.who(), job_id)
+        lines = manifest(job)
+        if request.method == "HEAD":
+            lines = iter(())
+        headers = {"Content-Disposition": f'attachment; filename="manifest-{job.pk}.jsonl"'}
+        return StreamingHttpResponse(lines, content_type="application/jsonl", headers=headers)
 
 
 class JobCancelView(WorkqueueView):
