@@ -64,6 +64,10 @@ def run(marks: list[str], *, long: bool) -> int:
         if "3" in marks or "4" in marks:
             for name in ("node", "peer-worker"):
                 rig.named(name).terminate()
+        if transferred := [mark for mark in ("7", "8", "9") if mark in marks]:
+            from tests.bench import transfers
+
+            transfers.run(rig, transferred, long=long)
         if "10" in marks:
             from tests.bench import staging
 
