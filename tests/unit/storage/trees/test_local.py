@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -67,6 +68,22 @@ def test_a_file_that_changes_while_it_is_read(site: Site) -> None:
         with path.open("ab") as file:
             file.write(b"more")
         assert len(first) + sum(map(len, pieces)) == 3 << 20
+
+
+def test_a_full_disk(site: Site) -> None:
+    """As the kernel says it of a file that is too large (a limit of this process takes the disk's place)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    receiving = site.tree.receive(b"/file", Part("t"), 2 << 20)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(StorageFailed, match="/file") as caught:
+            receiving.send(b"x" * (2 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.trouble is Trouble.FULL
+    receiving.discard()
+    receiving.close()
+    assert list(site.path.iterdir()) == []
 
 
 def test_a_pipe_is_not_waited_for(site: Site) -> None:
