@@ -1,12 +1,8 @@
 """The part of a file below one folder, by descriptors; renames that replace nothing.
 
 Every file is on disk (fdatasync) before it gets its name: else a machine that loses its power may show an
-empty or torn file under it, although the job is done. Measured in turns on two busy cores with ext4: 10,000
-files of 2 KiB, verified, by four threads 3.5, 4.2 and 5.3 s, without it 1.9, 3.4 and 4.7 s (rclone, which
-does not do it: 6.5, 7.7 and 4.3 s); threads share the file system's commits, so one alone takes ten times as
-long. Of 1 GiB it is 0.3 of 2.6 s; telling the kernel to begin early saved nothing. The rename itself is left
-to the file system's next commit (5 s with ext4): a machine that dies before it shows the old state, never a
-mixture.
+empty or torn file under it, although the job is done. What that costs, and why the folder is not flushed
+after the rename: docs/decisions/0082-local-sites.md.
 """
 
 from __future__ import annotations
