@@ -93,7 +93,7 @@ class Reading:
 
     def pieces(self, lines: Lines) -> Iterator[bytes]:
         """For another thread."""
-        while came := lines.then(self._came()):
+        while came := lines.then(self._path, self._came()):
             yield from came
 
     def close(self) -> None:
@@ -182,10 +182,10 @@ class Listing:
     def entries(self, lines: Lines) -> Iterator[Entry]:
         """For another thread."""
         try:
-            while came := lines.then(self.more()):
+            while came := lines.then(self._path, self.more()):
                 yield from came
         finally:
-            lines.then(self.closed())
+            lines.later(self.closed())
 
     async def closed(self) -> None:
         self._line.files -= 1
