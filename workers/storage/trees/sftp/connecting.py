@@ -153,11 +153,9 @@ async def _reached(reach: Reach, stall_s: float) -> socket.socket:
 def _private_key(reach: Reach) -> asyncssh.SSHKey:
     try:
         return asyncssh.import_private_key(reach.credentials.key)
-    except asyncssh.KeyEncryptionError as error:
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
         raise StorageFailed(
-            f"{reach.shown}: the private key asks for a passphrase: give one that does not", Trouble.DENIED
-        ) from error
-    except (asyncssh.KeyImportError, ValueError) as error:
-        raise StorageFailed(
-            f"{reach.shown}: the private key cannot be read: give it in PEM or OpenSSH form", Trouble.DENIED
+            f"{reach.shown}: the private key cannot be read ({error}): give it in PEM or OpenSSH form, "
+            f"without a passphrase",
+            Trouble.DENIED,
         ) from error
