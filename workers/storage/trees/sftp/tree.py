@@ -64,7 +64,8 @@ class SftpTree(Plain):
         try:
             yield reading.pieces(self._lines)
         finally:
-            self._lines.later(reading.closed())
+            if not reading.over:
+                self._lines.later(reading.closed())
 
     def read(
         self, path: bytes, *, offset: int = 0, version: str = ""
