@@ -30,7 +30,7 @@ _SERVER = "/usr/sbin/sshd"
 _CONFIG = """
 Port {port}
 ListenAddress 127.0.0.1
-HostKey {folder}/host_{kind}
+{host_keys}
 PidFile none
 AuthorizedKeysFile {folder}/client.pub
 StrictModes no
@@ -66,16 +66,25 @@ class Sshd:
         for path in paths:
             os.lchown(path, self._uid, self._gid)
 
-    def start(self, *, kind: str = "ed25519", more: str = "") -> None:
-        """Start it, after ``stop`` on the same port; with its other host key (``kind`` ecdsa), or with
-        ``more`` options of sftp-server."""
-        self._kind = kind
-        text = _CONFIG.format(port=self.port, folder=self.folder, home=self.home, kind=kind, more=more)
+    def start(self, *kinds: str, more: str = "", disk_mb: int = 0) -> None:
+        """Start it, after ``stop`` on the same port; with these of its host keys (ed25519, ecdsa), ``more``
+        options of sftp-server, ``files`` on a disk of that size which only it can see."""
+        self._kind = (kinds or ("ed25519",))[0]
+        keys = "\n".join(f"HostKey {self.folder}/host_{kind}" for kind in kinds or ("ed25519",))
+        text = _CONFIG.format(port=self.port, folder=self.folder, home=self.home, host_keys=keys, more=more)
         (self.folder / "config").write_text(text)
         command = [_SERVER, "-D", "-e", "-f", str(self.folder / "config")]
-        if os.geteuid() == 0:
+        root = os.geteuid() == 0
+        if root:
             becoming = ["setpriv", f"--reuid={self._uid}", f"--regid={self._gid}", "--clear-groups"]
             command = [*becoming, "--inh-caps=-all", *command]
+        if disk_mb:
+            owner = f",uid={self._uid},gid={self._gid}" if root else ""
+            mount = f"mount -t tmpfs -o size={disk_mb}m{owner} gantry-test '{self.files}'"
+            # Mounting needs root of a user namespace; the server is to run as the account that it is.
+            back = [] if root else ["unshare", f"--map-user={self._uid}", f"--map-group={self._gid}", "--"]
+            apart = ["unshare", "--mount", *([] if root else ["--map-root-user"])]
+            command = [*apart, "sh", "-c", f'{mount} && exec "$@"', "sh", *back, *command]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(self._listens, every_s=0.01, why="sshd listens", see=self.log)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final
@@ -50,26 +52,41 @@ async def connected(reach: Reach, stall_s: float) -> tuple[asyncssh.SSHClientCon
     except BaseException:
         sock.close()
         raise
-    try:
+    with _explained(reach, host):
         connection, _ = await asyncssh.create_connection(
             lambda: host, reach.host, reach.port or 22, tunnel=Way(sock), **options
         )
-        return connection, await Session.begun(connection)
-    except (asyncssh.HostKeyNotVerifiable, asyncssh.KeyExchangeFailed) as error:
-        if isinstance(error, asyncssh.KeyExchangeFailed) and "host key" not in str(error):
-            raise StorageFailed(f"{reach.shown}: {error.reason}", Trouble.OTHER) from error
+        try:
+            return connection, await Session.begun(connection)
+        except BaseException:
+            connection.abort()
+            raise
+
+
+@contextmanager
+def _explained(reach: Reach, host: Host) -> Iterator[None]:
+    """What asyncssh raises while it connects, as StorageFailed."""
+    known = reach.credentials
+    try:
+        yield
+    except asyncssh.HostKeyNotVerifiable as error:
         raise host.refusal(error.reason) from error
     except asyncssh.PermissionDenied as error:
         tried = " and ".join(name for name in ("key", "password") if getattr(known, name))
         raise StorageFailed(
             f"{reach.shown}: the server does not take the {tried} of {known.username}", Trouble.DENIED
         ) from error
+    except asyncssh.KeyExchangeFailed as error:
+        raise StorageFailed(
+            f"{reach.shown}: no common way to speak: {error.reason}", Trouble.OTHER
+        ) from error
     except (asyncssh.ChannelOpenError, asyncssh.SFTPError) as error:
         raise StorageFailed(f"{reach.shown}: it offers no SFTP ({error.reason})", Trouble.OTHER) from error
-    except (asyncssh.Error, OSError, ValueError) as error:
-        raise StorageFailed(
-            f"{reach.shown}: {str(error) or 'the connection was lost'}", Trouble.AWAY
-        ) from error
+    except (asyncssh.Error, OSError, EOFError) as error:
+        words = str(error) or "the connection was lost"
+        raise StorageFailed(f"{reach.shown}: {words}", Trouble.AWAY) from error
+    except ValueError as error:  # what we have asked of asyncssh: a user name that is none, ...
+        raise StorageFailed(f"{reach.shown}: {error}", Trouble.OTHER) from error
 
 
 def _options(reach: Reach, host: Host, keys: Trusted, stall_s: float) -> dict[str, Any]:
@@ -136,11 +153,9 @@ async def _reached(reach: Reach, stall_s: float) -> socket.socket:
 def _private_key(reach: Reach) -> asyncssh.SSHKey:
     try:
         return asyncssh.import_private_key(reach.credentials.key)
-    except asyncssh.KeyEncryptionError as error:
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, ValueError) as error:
         raise StorageFailed(
-            f"{reach.shown}: the private key asks for a passphrase: give one that does not", Trouble.DENIED
-        ) from error
-    except (asyncssh.KeyImportError, ValueError) as error:
-        raise StorageFailed(
-            f"{reach.shown}: the private key cannot be read: give it in PEM or OpenSSH form", Trouble.DENIED
+            f"{reach.shown}: the private key cannot be read ({error}): give it in PEM or OpenSSH form, "
+            f"without a passphrase",
+            Trouble.DENIED,
         ) from error

@@ -38,14 +38,23 @@ _TROUBLES: Final[tuple[tuple[type[asyncssh.SFTPError], Trouble, str], ...]] = (
 _MOST_WORDS: Final = 200
 
 
+class Lost(StorageFailed):
+    """A connection is no more; which path that was about is added by ``told``."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, Trouble.AWAY)
+
+
 @contextmanager
 def told(path: bytes) -> Iterator[None]:
-    """Around requests about ``path``: what they raise comes out as StorageFailed."""
+    """Around requests about ``path``: what they raise comes out as StorageFailed that names it."""
     try:
         yield
+    except Lost as lost:
+        raise StorageFailed(f"{shown(path)}: {lost.message}", lost.trouble) from lost
     except StorageFailed:
         raise
-    except (asyncssh.Error, OSError, EOFError, TimeoutError) as error:
+    except (asyncssh.Error, OSError, EOFError) as error:
         raise translated(error, path) from error
 
 

@@ -83,8 +83,11 @@ def _add_known_hosts(found: Trusted, text: str, reach: Reach, address: str, numb
             f'"type base64": {error}',
             Trouble.DENIED,
         ) from error
-    matching = known.match(reach.host, address, None if reach.port in (0, 22) else reach.port)
-    for keys, more in zip(found, matching[:3], strict=True):
+    port = reach.port or 22
+    matching = known.match(reach.host, address, None if port == 22 else port)
+    # Of a port other than 22 asyncssh does not see a line that only revokes.
+    alone = known.match(f"[{reach.host}]:{port}", "", None)[2]
+    for keys, more in zip(found, (*matching[:2], [*matching[2], *alone]), strict=True):
         keys.extend(more)
 
 

@@ -11,7 +11,7 @@ import asyncssh
 
 from workers.storage.trees.base import StorageFailed, Trouble
 from workers.storage.trees.sftp.connecting import connected
-from workers.storage.trees.sftp.errors import translated
+from workers.storage.trees.sftp.errors import Lost, translated
 from workers.storage.trees.sftp.session import Session
 from workers.vocabulary.transfers.reach import Reach
 
@@ -21,6 +21,8 @@ T = TypeVar("T")
 #: request at least.
 AHEAD: Final = 16 << 20
 _LOSSES: Final = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.DisconnectError, OSError)
+#: How long a server may take to say good-bye.
+_FAREWELL_S: Final = 2.0
 #: Of one file at most.
 _AHEAD_ONE: Final = 8 << 20
 
@@ -28,34 +30,35 @@ _AHEAD_ONE: Final = 8 << 20
 class Line:
     """``base`` and ``home`` are the server's own absolute paths, without links. ``files`` that are open."""
 
-    def __init__(self, reach: Reach, stall_s: float) -> None:
+    def __init__(
+        self, reach: Reach, stall_s: float, connection: asyncssh.SSHClientConnection, sftp: Session
+    ) -> None:
         self.files = 0
         self.base = self.home = b"/"
         self._reach = reach
         self._stall_s = stall_s
-        self._connection: asyncssh.SSHClientConnection
-        self.sftp: Session
+        self._connection = connection
+        self.sftp = sftp
         self._waiting = 0
         self._heard = 0.0
         self._silent = self._lost = False
-        self._watch: asyncio.Task[None] | None = None
+        self._watch = asyncio.create_task(self._watching())
 
     @classmethod
     async def connect(cls, reach: Reach, stall_s: float) -> Self:
         """Raises StorageFailed."""
-        line = cls(reach, stall_s)
         try:
             async with asyncio.timeout(stall_s):
-                line._connection, line.sftp = await connected(reach, stall_s)
-                await line._look_around()
-        except BaseException as error:
-            line.abort()
-            if isinstance(error, TimeoutError):
-                raise StorageFailed(
-                    f"{reach.shown}: no answer for {stall_s:g} s while connecting", Trouble.AWAY
-                ) from error
-            raise
-        line._watch = asyncio.create_task(line._watching())
+                line = cls(reach, stall_s, *await connected(reach, stall_s))
+                try:
+                    await line._look_around()
+                except BaseException:
+                    line.cut()
+                    raise
+        except TimeoutError as error:
+            raise StorageFailed(
+                f"{reach.shown}: no answer for {stall_s:g} s while connecting", Trouble.AWAY
+            ) from error
         return line
 
     @property
@@ -80,16 +83,10 @@ class Line:
         self._waiting += 1
         try:
             return await request
-        except (
-            asyncssh.SFTPConnectionLost,
-            asyncssh.SFTPNoConnection,
-            asyncssh.DisconnectError,
-            OSError,
-        ) as error:
+        except _LOSSES as error:
             if not self._lost:  # perhaps the session alone: nothing more comes of this connection
-                self._lost = True
-                self._connection.abort()
-            raise StorageFailed(f"{self._reach.shown}: {self._why()}", Trouble.AWAY) from error
+                self.cut()
+            raise Lost(f"{self._reach.shown}: {self._why()}") from error
         finally:
             self._waiting -= 1
             self._heard = asyncio.get_running_loop().time()
@@ -102,19 +99,16 @@ class Line:
         """Without waiting for it."""
         self.send(self.sftp.close(handle))
 
-    def abort(self) -> None:
-        """Cut it."""
-        if self._watch is not None:
-            self._watch.cancel()
-        if hasattr(self, "_connection"):
-            self._connection.abort()
+    def cut(self) -> None:
+        self._lost = True
+        self._watch.cancel()
+        self._connection.abort()
 
     async def close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
+        self._watch.cancel()
         self._connection.close()
         with suppress(TimeoutError):
-            async with asyncio.timeout(min(2.0, self._stall_s)):
+            async with asyncio.timeout(_FAREWELL_S):
                 await self._connection.wait_closed()
 
     def _why(self) -> str:
@@ -127,9 +121,8 @@ class Line:
         while True:
             await asyncio.sleep(self._stall_s / 8)
             if self._waiting and now() - self._heard > self._stall_s:
-                self._silent = self._lost = True
-                self._connection.abort()
-                return
+                self._silent = True
+                self.cut()
 
     async def _look_around(self) -> None:
         """Where the site begins, and where the account is at home."""

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from workers.storage.trees.base import StorageFailed, Trouble
+from workers.storage.trees.sftp.errors import told
 from workers.storage.trees.sftp.line import Line
 from workers.vocabulary.transfers.reach import Reach
 
@@ -66,21 +67,14 @@ class Lines:
         self._ended: asyncio.Event | None = None
         self._closed = False
 
-    def do(self, work: Callable[[Line], Coroutine[Any, Any, T]]) -> T:
-        """Have it done on the connection that has least to do. Raises what it raises."""
-        return self._wait(asyncio.run_coroutine_threadsafe(self._doing(work), self._running()))
+    def do(self, path: bytes, work: Callable[[Line], Coroutine[Any, Any, T]]) -> T:
+        """Have it done on the connection that has least to do. Raises StorageFailed that names ``path``."""
+        loop = self._running()
+        return self._given(path, self._doing(work), loop)
 
-    def then(self, work: Coroutine[Any, Any, T]) -> T:
+    def then(self, path: bytes, work: Coroutine[Any, Any, T]) -> T:
         """Go on with what ``do`` began, on whatever connection that was."""
-        loop = self._loop
-        if loop is None or self._closed:
-            work.close()
-            raise self._closed_failure()
-        try:
-            return self._wait(asyncio.run_coroutine_threadsafe(work, loop))
-        except RuntimeError:  # it has just ended
-            work.close()
-            raise self._closed_failure() from None
+        return self._given(path, work, self._loop)
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """The same without waiting for it."""
@@ -101,10 +95,18 @@ class Lines:
                 loop.call_soon_threadsafe(ended.set)
             thread.join()
 
-    def _wait(self, future: Future[T]) -> T:
+    def _given(self, path: bytes, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None) -> T:
         try:
-            return future.result()
-        except CancelledError:
+            if loop is None:
+                raise RuntimeError("nothing has begun")
+            future = asyncio.run_coroutine_threadsafe(work, loop)
+        except RuntimeError:  # its loop has ended
+            work.close()
+            raise self._closed_failure() from None
+        try:
+            with told(path):
+                return future.result()
+        except CancelledError:  # its loop ended meanwhile
             raise self._closed_failure() from None
 
     def _closed_failure(self) -> StorageFailed:

@@ -57,7 +57,10 @@ def _settled(found: asyncssh.SFTPAttrs) -> bool:
 
 
 class Reading:
-    """A file that is open for reading, on one connection."""
+    """A file that is open for reading, on one connection. ``over``: it is not any more.
+
+    What is small has come, and is closed, when ``open`` returns: threads are asked once.
+    """
 
     def __init__(self, line: Line, path: bytes, handle: bytes, begin: int, end: int) -> None:
         self._line = line
@@ -67,7 +70,8 @@ class Reading:
         self._end = end
         self._piece = min(line.sftp.limits.max_read_len, _MOST)
         self._coming: deque[tuple[int, asyncio.Task[bytes]]] = deque()
-        self._over = False
+        self._first: list[bytes] = []
+        self.over = False
         line.files += 1
 
     @classmethod
@@ -86,6 +90,7 @@ class Reading:
             if version and version_of(found) != version:
                 raise StorageFailed(f"{shown(path)} is not the version any more that it was", Trouble.CHANGED)
             reading._end = max(found.size or 0, offset + 1)
+            reading._first = await reading._came()
         except BaseException:
             reading.close()
             raise
@@ -93,13 +98,15 @@ class Reading:
 
     def pieces(self, lines: Lines) -> Iterator[bytes]:
         """For another thread."""
-        while came := lines.then(self._came()):
-            yield from came
+        came, self._first = self._first, []
+        yield from came
+        while not self.over:
+            yield from lines.then(self._path, self._came())
 
     def close(self) -> None:
         """In the loop's thread."""
-        if not self._over:
-            self._over = True
+        if not self.over:
+            self.over = True
             self._line.files -= 1
             for _, task in self._coming:
                 task.cancel()
@@ -110,7 +117,7 @@ class Reading:
         self.close()
 
     async def _came(self) -> list[bytes]:
-        """What has come: at least one piece, at most 1 MiB of them; nothing at the end."""
+        """What has come: at least one piece if there is any more, about 1 MiB of them at most."""
         came: list[bytes] = []
         size = 0
         self._send_more()
@@ -130,6 +137,8 @@ class Reading:
                 self._coming.clear()
                 self._next = self._end
         self._send_more()
+        if not self._coming:
+            self.close()
         return came
 
     def _send_more(self) -> None:
@@ -182,10 +191,10 @@ class Listing:
     def entries(self, lines: Lines) -> Iterator[Entry]:
         """For another thread."""
         try:
-            while came := lines.then(self.more()):
+            while came := lines.then(self._path, self.more()):
                 yield from came
         finally:
-            lines.then(self.closed())
+            lines.later(self.closed())
 
     async def closed(self) -> None:
         self._line.files -= 1

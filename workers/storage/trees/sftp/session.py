@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import asyncssh
@@ -46,9 +47,13 @@ class _Writer(_Gathering):
     """In the place of a session's writer."""
 
     def __init__(self, writer: asyncssh.SSHWriter[bytes]) -> None:
-        super().__init__(writer.write)
+        super().__init__(self._write)
         self._writer = writer
         self.channel = writer.channel
+
+    def _write(self, data: bytes) -> None:
+        with suppress(BrokenPipeError):  # who waits for answers hears of it where they would have come
+            self._writer.write(data)
 
     def write_eof(self) -> None:
         self.flush()

@@ -50,21 +50,22 @@ class SftpTree(Plain):
         self._lines = Lines(reach, streams, stall_s)
 
     def home(self) -> bytes:
-        return self._ask(_home, self._places)
+        return self._lines.do(b"~", self._home)
 
     def stat(self, path: bytes) -> Entry:
-        return self._ask(_stat, self._places, clean(path))
+        return self._ask(_stat, clean(path))
 
     def scan(self, path: bytes) -> Iterator[Entry]:
-        return self._ask(Listing.open, self._places, clean(path)).entries(self._lines)
+        return self._ask(Listing.open, clean(path)).entries(self._lines)
 
     @contextmanager
     def _read(self, path: bytes, offset: int, version: str) -> Iterator[Iterator[bytes]]:
-        reading = self._ask(Reading.open, self._places, path, offset, version)
+        reading = self._ask(Reading.open, path, offset, version)
         try:
             yield reading.pieces(self._lines)
         finally:
-            self._lines.later(reading.closed())
+            if not reading.over:
+                self._lines.later(reading.closed())
 
     def read(
         self, path: bytes, *, offset: int = 0, version: str = ""
@@ -78,21 +79,21 @@ class SftpTree(Plain):
         discard_parts(self._shelf(), clean(path), part)
 
     def remove(self, path: bytes) -> None:
-        self._ask(_remove, self._places, clean(path))
+        self._ask(_remove, clean(path))
 
     def remove_folder(self, path: bytes) -> None:
-        self._ask(_remove_folder, self._places, clean(path))
+        self._ask(_remove_folder, clean(path))
 
     def mkdir(self, path: bytes, mode: int | None = None) -> None:
         refuse_long(clean(path))
-        self._ask(_mkdir, self._places, clean(path), mode)
+        self._ask(_mkdir, clean(path), mode)
 
     def rename(self, source: bytes, target: bytes, *, overwrite: bool = False) -> None:
         refuse_long(clean(target))
-        self._ask(_rename, self._places, clean(source), clean(target), overwrite)
+        self._ask(_rename, clean(source), clean(target), overwrite)
 
     def free_space(self, path: bytes) -> int | None:
-        return self._ask(_free_space, self._places, clean(path))
+        return self._ask(_free_space, clean(path))
 
     def copy_here(
         self,
@@ -106,11 +107,12 @@ class SftpTree(Plain):
         server."""
         if not (isinstance(source, SftpTree) and isinstance(receiving, Filling)):
             return False
-        copying = _Copying(self._places, clean(path), receiving.part)
-        if source.reach != self.reach or not self._lines.do(copying.open):
+        path = clean(path)
+        copying = _Copying(self._places, path, receiving.part)
+        if source.reach != self.reach or not self._lines.do(path, copying.open):
             return False
         try:
-            while count := self._lines.then(copying.more()):
+            while count := self._lines.then(path, copying.more()):
                 moved(count)
         finally:
             self._lines.later(copying.closed())
@@ -120,15 +122,14 @@ class SftpTree(Plain):
     def close(self) -> None:
         self._lines.close()
 
+    async def _home(self, line: Line) -> bytes:
+        return self._places.home(line)
+
     def _shelf(self) -> Shelf:
         return Shelf(self._lines, self._places, self.traits)
 
-    def _ask(self, work: Callable[..., Coroutine[Any, Any, T]], *given: Any) -> T:
-        return self._lines.do(lambda line: work(line, *given))
-
-
-async def _home(line: Line, places: Places) -> bytes:
-    return places.home(line)
+    def _ask(self, work: Callable[..., Coroutine[Any, Any, T]], path: bytes, *more: Any) -> T:
+        return self._lines.do(path, lambda line: work(line, self._places, path, *more))
 
 
 async def _stat(line: Line, places: Places, path: bytes) -> Entry:

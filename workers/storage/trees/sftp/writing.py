@@ -103,9 +103,9 @@ class Writing:
         """Have it done on the connection that the part is open on."""
         opened = self._opened
         if opened is None:
-            self._lines.do(lambda line: self._open_and(line, work))
+            self._lines.do(self._part, lambda line: self._open_and(line, work))
         else:
-            self._lines.then(work(opened))
+            self._lines.then(self._part, work(opened))
 
     async def _open_and(self, line: Line, work: Callable[[Opened], Coroutine[Any, Any, None]]) -> None:
         self._opened = await open_part(line, self._places, self._part, self._offset)
@@ -181,7 +181,7 @@ class Shelf:
         if self._writing is not None and self._writing.size is not None:
             return self._writing.size
         try:
-            found = self._lines.do(lambda line: lstat(line, self._places, part))
+            found = self._lines.do(part, lambda line: lstat(line, self._places, part))
         except StorageFailed as failed:
             if failed.trouble is Trouble.MISSING:
                 return None
@@ -191,11 +191,12 @@ class Shelf:
     def move(self, part: bytes, target: bytes, *, overwrite: bool) -> None:
         keeping = self._keeping
         self._seen = self._lines.do(
-            lambda line: rename(line, self._places, part, target, overwrite=overwrite, keeping=keeping)
+            target,
+            lambda line: rename(line, self._places, part, target, overwrite=overwrite, keeping=keeping),
         )
 
     def unlink(self, part: bytes) -> None:
-        self._lines.do(lambda line: remove(line, self._places, part))
+        self._lines.do(part, lambda line: remove(line, self._places, part))
 
     def keep(self, part: bytes, keeping: Keeping) -> None:
         self._keeping = keeping
@@ -203,7 +204,7 @@ class Shelf:
     def stat(self, path: bytes) -> Entry:
         """What ``move`` saw."""
         if self._seen is None:
-            found = self._lines.do(lambda line: lstat(line, self._places, path))
+            found = self._lines.do(path, lambda line: lstat(line, self._places, path))
             self._seen = entry(path.rpartition(b"/")[2], found)
         return self._seen
 
