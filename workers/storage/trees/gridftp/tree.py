@@ -14,7 +14,6 @@ from typing import Final
 
 from workers.storage.trees.base import (
     ALGORITHMS,
-    STALL_S,
     Entry,
     Keeping,
     Part,
@@ -85,17 +84,17 @@ class GridFtpTree(Asking):
         path = self.checked(path)
         if algorithm not in ALGORITHMS:
             return ""
-        patience = STALL_S + self.look(path).size / _READS
         order = {"do": "checksum", "url": self.url(path), "algorithm": algorithm.upper()}
         with self.sessions.one() as session:
             session.order(order, path)
-            answer = session.answer(patience=patience)
+            answer = session.answer(longer=lambda: self.there(path).size / _READS)
             if answer["ok"]:
                 found = str(answer["checksum"]).strip().lower()
                 return found.rjust(8, "0") if algorithm == "adler32" else found
-            if answer["code"] in (500, 501, 502, 504):  # it does not know the command or the algorithm
-                return ""
-            raise self.refused(answer, path)
+        failure = self.refused(answer, path)
+        if failure.trouble is Trouble.OTHER and answer["code"] in (500, 501, 502, 504):
+            return ""  # it does not know the command or the algorithm
+        raise failure
 
     # --- writing ------------------------------------------------------------------------------------------
 
@@ -110,12 +109,6 @@ class GridFtpTree(Asking):
                 raise
 
     def open_part(self, part: bytes, offset: int) -> Sending:
-        if not offset:
-            try:
-                self.unlink(part)
-            except StorageFailed as failure:
-                if failure.trouble is not Trouble.MISSING:
-                    raise
         order = {"do": "put", "url": self.url(part), "offset": offset, "streams": 1}
         return Sending(self.sessions, order, part, lambda answer: self.refused(answer, part))
 

@@ -26,7 +26,7 @@ class Agent:
         self.peer = peer
         self.library = Library()
         self.parent = os.getppid()
-        self._plain = self.library.attributes(0)
+        self._plain = self.library.attributes()
         self._moved = 0
         self._told = 0.0
         self._ended = False
@@ -136,12 +136,20 @@ class Agent:
 
     def do_put(self, order: dict[str, Any], file: int) -> dict[str, Any]:
         offset = order["offset"]
+        if not offset:
+            try:
+                self._run("delete", order["url"], byref(self._plain))
+            except Failed as failed:
+                if not failed.code:  # else nothing is there, or what is wrong the next answer tells, too
+                    raise
         # From an offset on only in order: over several connections Globus' server puts blocks elsewhere.
         attributes = self.library.attributes(1 if offset else order["streams"])
         if offset:
             span = (c_int64(offset), c_int64(-1))
-            return self._send(file, "partial_put", order["url"], byref(attributes), None, *span)
-        return self._send(file, "put", order["url"], byref(attributes), None)
+            return self._send(
+                file, order["whole"], "partial_put", order["url"], byref(attributes), None, *span
+            )
+        return self._send(file, order["whole"], "put", order["url"], byref(attributes), None)
 
     def do_third(self, order: dict[str, Any], file: int) -> dict[str, Any]:
         # Only in this mode servers say how far they are.
@@ -186,9 +194,9 @@ class Agent:
             raise self._failed
         return {"moved": self._moved}
 
-    def _send(self, file: int, name: str, url: str, *args: Any) -> dict[str, Any]:
-        """What is in ``file``, to its end, to the server."""
-        handle, offset, begun, eof = byref(self.library.handle), 0, False, False
+    def _send(self, file: int, whole: bool, name: str, url: str, *args: Any) -> dict[str, Any]:
+        """What is in ``file``, to its end, to the server. ``whole``: all of it is there already."""
+        handle, offset, begun, eof = byref(self.library.handle), 0, whole, False
         free = [(ctypes.c_char * BLOCK)() for _ in range(BLOCKS)]
         away: dict[int, Any] = {}
 
