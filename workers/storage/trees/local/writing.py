@@ -18,7 +18,7 @@ from workers.storage.trees.base import Entry, Keeping, Part, StorageFailed, Trai
 from workers.storage.trees.filling import Filling, discard_parts
 from workers.storage.trees.local.beneath import Root
 from workers.storage.trees.local.errors import failed
-from workers.storage.trees.local.reading import checksum, look
+from workers.storage.trees.local.reading import digest, entry_of, pieces_of
 
 #: Bytes after which the kernel is told to begin with the disk.
 _AHEAD: Final = 16 << 20
@@ -78,6 +78,12 @@ def _is_folder(folder: int, name: bytes) -> bool:
     return modes.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
 
+def _ours(found: os.stat_result) -> bool:
+    """Is it a file with one name? Not a link, nor a second name of another file, which somebody has put there
+    to have that one written."""
+    return modes.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+
 class LocalWriting:
     """``filling.Shelf`` and its ``Writer`` of one file: all paths are in the folder ``path`` is in."""
 
@@ -93,11 +99,14 @@ class LocalWriting:
     # --- shelf --------------------------------------------------------------------------------------------
 
     def open_part(self, part: bytes, offset: int) -> LocalWriting:
-        flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # read for its checksum
         name = name_of(part)
         try:
             if offset:
                 self._file = os.open(name, flags, dir_fd=self._folder)
+                if not _ours(os.fstat(self._file)):  # it has become another since ``size_of``
+                    self.close()
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             else:
                 flags |= os.O_CREAT | os.O_EXCL
                 try:
@@ -111,15 +120,16 @@ class LocalWriting:
         return self
 
     def size_of(self, part: bytes) -> int | None:
-        """None also for what is no file of ours alone: a link, or a second name of another file, which
-        somebody has put there to have that one written."""
+        """None also for what is not ours alone."""
         try:
+            if self._file >= 0:
+                return os.fstat(self._file).st_size
             found = os.stat(name_of(part), dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise failed(error, self._path) from error
-        return found.st_size if modes.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
+        return found.st_size if _ours(found) else None
 
     def move(self, part: bytes, target: bytes, *, overwrite: bool) -> None:
         try:
@@ -147,10 +157,11 @@ class LocalWriting:
             raise failed(error, self._path) from error
 
     def stat(self, path: bytes) -> Entry:
-        return look(self._root, path)
+        """Of what has been written."""
+        return entry_of(name_of(path), os.fstat(self._file))
 
     def checksum(self, path: bytes, algorithm: str) -> str:
-        return checksum(self._root, path, algorithm)
+        return digest(pieces_of(self._file, self._path, 0, os.fstat(self._file).st_size), algorithm)
 
     # --- writer -------------------------------------------------------------------------------------------
 
