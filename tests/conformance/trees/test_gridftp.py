@@ -11,12 +11,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from django.test import override_settings
 
 from tests.conformance.trees.handling import MIB, TAG, content, fails, read, write
 from tests.conformance.trees.subjects import SECRET
 from tests.support.gridftp import Authority, GridFtp, hand_over, open_folder
 from workers.storage.trees import gridftp
-from workers.storage.trees.base import Part, TransferOptions, Tree, Trouble
+from workers.storage.trees.base import Keeping, Part, TransferOptions, Tree, Trouble
 from workers.storage.trees.opening import open_tree
 from workers.vocabulary.transfers.reach import Credentials, Protocol, Reach
 
@@ -171,6 +172,30 @@ def test_from_one_server_to_another(tree: Tree, folder: Path, place: _Place, str
     assert (folder / "target").read_bytes() == data
 
 
+@pytest.mark.parametrize("streams", [1, 3])
+@pytest.mark.parametrize("size", [0, 1000, 5 * MIB + 3])
+def test_from_and_to_this_machine(tree: Tree, folder: Path, tmp_path: Path, size: int, streams: int) -> None:
+    """By descriptors, which the local tree has opened."""
+    data, options, moved = content(size), TransferOptions(streams=streams), list[int]()
+    (tmp_path / "source").write_bytes(data)
+    with override_settings(GANTRY_LOCAL_SITES=[str(tmp_path)]):
+        local = open_tree(Reach(protocol=Protocol.LOCAL, path=str(tmp_path)))
+    receiving = tree.receive(_path(folder, b"file"), Part(TAG), size)
+    assert tree.copy_here(local, b"/source", receiving, moved.append, options)
+    receiving.finish()
+    receiving.commit(overwrite=False)
+    receiving.close()
+    back = local.receive(b"/target", Part(TAG), size)
+    assert tree.copy_there(_path(folder, b"file"), local, back, moved.append, options)
+    back.finish()
+    back.commit(overwrite=False, keeping=Keeping(mtime_ns=10**18))
+    back.close()
+    local.close()
+    assert (tmp_path / "target").read_bytes() == data == (folder / "file").read_bytes()
+    assert (tmp_path / "target").stat().st_mtime_ns == 10**18
+    assert sum(moved) == 2 * size
+
+
 def test_other_trust_or_a_rate_passes_through_us(tree: Tree, folder: Path, place: _Place) -> None:
     (folder / "source").write_bytes(b"content")
     other = open_tree(replace(place.reach(1), credentials=Credentials(proxy=place.authority.proxy())))
@@ -199,17 +224,20 @@ def test_who_gives_up_ends_the_copy(tree: Tree, folder: Path) -> None:
     assert [found.name for found in folder.iterdir()] == ["source"]
 
 
-def test_a_copy_ends_with_its_time(tree: Tree, folder: Path, place: _Place) -> None:
-    """The other server takes the connection and says nothing."""
-    (folder / "source").write_bytes(b"content")
+def test_a_copy_ends_with_its_time(place: _Place, tmp_path: Path) -> None:
+    """The server takes the connection and says nothing."""
+    (tmp_path / "source").write_bytes(b"content")
+    with override_settings(GANTRY_LOCAL_SITES=[str(tmp_path)]):
+        local = open_tree(Reach(protocol=Protocol.LOCAL, path=str(tmp_path)))
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        other = open_tree(replace(place.reach(), port=silent.getsockname()[1]))
-        receiving = tree.receive(_path(folder, b"target"), Part(TAG), 7)
-        with fails(Trouble.AWAY, words="source"):
+        silenced = open_tree(replace(place.reach(), port=silent.getsockname()[1]))
+        receiving = silenced.receive(b"/target", Part(TAG), 7)
+        with fails(Trouble.AWAY, words="timeout"):
             options = replace(_FREE, timeout_s=0.2)
-            tree.copy_here(other, b"/source", receiving, lambda count: None, options)
+            silenced.copy_here(local, b"/source", receiving, lambda count: None, options)
         receiving.close()
-        other.close()
+        silenced.close()
+    local.close()
 
 
 # --- who is kept out --------------------------------------------------------------------------------------

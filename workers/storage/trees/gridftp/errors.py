@@ -37,7 +37,10 @@ _DOORS: Final = (
         r"Authorization denied|name in certificate|does not match|Mismatched",
         "the certificate is another host's",
     ),
-    (r"Valid credentials could not be found|Must perform GSSAPI", "it wants a proxy certificate, and we have none for it"),
+    (
+        r"Valid credentials could not be found|Must perform GSSAPI",
+        "it wants a proxy certificate: we have none",
+    ),
     (r"[Gg]ridmap|globus_gss_assist|mapping", "the server knows no account for our certificate"),
     (r"GSSAPI|gss_|GSS ", "we could not show each other who we are"),
 )

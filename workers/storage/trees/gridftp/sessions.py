@@ -25,6 +25,8 @@ from workers.storage.trees.base import STALL_S, StorageFailed, Trouble, shown
 AGENT: Final = Path(__file__).with_name("agent")
 #: A session that was idle for longer is not used again: servers end them, and the next question would fail.
 _IDLE_S: Final = 30.0
+#: How often somebody who waits looks at the clock.
+_LOOK_S: Final = 0.2
 _PIECE: Final = 1 << 20
 _F_SETPIPE_SZ: Final = 1031
 
@@ -35,6 +37,7 @@ class Session:
     def __init__(self, where: str, environment: dict[str, str]) -> None:
         self._where = self._about = where
         self._peer, theirs = socket.socketpair()
+        self._peer.settimeout(_LOOK_S)
         self._lines = b""
         self.used_at = 0.0
         self.alive = True
@@ -67,11 +70,15 @@ class Session:
         *,
         patience: float = STALL_S,
         deadline: float | None = None,
+        longer: Callable[[], float] | None = None,
     ) -> dict[str, Any]:
         """What it says in the end; ``moved`` is told how many bytes more have come through. Raises
-        StorageFailed AWAY when ``patience`` seconds pass without one, or the deadline (monotonic)."""
+        StorageFailed AWAY when ``patience`` seconds pass without one (``longer`` is asked once then, how many
+        more), or the deadline (monotonic)."""
         so_far, since = 0, time.monotonic()
         while True:
+            if longer is not None and time.monotonic() > since + patience - 2:
+                patience, longer = patience + longer(), None
             found = self.hear(since + patience, deadline)
             count = int(found.get("moved", 0))
             if count > so_far:
@@ -111,15 +118,12 @@ class Session:
                 raise StorageFailed(f"{self._about}: it took longer than it may (timeout)", Trouble.AWAY)
             if now >= until:
                 raise self._silent(STALL_S)
-            self._peer.settimeout(max(0.01, min(until, until if deadline is None else deadline) - now))
             try:
                 piece = self._peer.recv(1 << 16)
             except TimeoutError:
                 continue
             except OSError as error:
                 raise self._gone() from error
-            finally:
-                self._peer.settimeout(None)
             if not piece:
                 raise self._gone()
             self._lines += piece

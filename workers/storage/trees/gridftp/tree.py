@@ -10,11 +10,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from workers.storage.trees.base import (
     ALGORITHMS,
-    STALL_S,
     Entry,
     Keeping,
     Part,
@@ -24,12 +23,16 @@ from workers.storage.trees.base import (
     TransferOptions,
     Tree,
     Trouble,
+    clean,
     shown,
 )
 from workers.storage.trees.filling import Filling, discard_parts, refuse_long
 from workers.storage.trees.gridftp import facts
 from workers.storage.trees.gridftp.asking import Asking
 from workers.storage.trees.gridftp.writing import Sending
+from workers.storage.trees.local.reading import opened
+from workers.storage.trees.local.tree import LocalTree
+from workers.storage.trees.local.writing import LocalFilling
 
 #: Bytes a second that a server reads at least while it computes a checksum and says nothing.
 _READS: Final = 20e6
@@ -85,17 +88,17 @@ class GridFtpTree(Asking):
         path = self.checked(path)
         if algorithm not in ALGORITHMS:
             return ""
-        patience = STALL_S + self.look(path).size / _READS
         order = {"do": "checksum", "url": self.url(path), "algorithm": algorithm.upper()}
         with self.sessions.one() as session:
             session.order(order, path)
-            answer = session.answer(patience=patience)
+            answer = session.answer(longer=lambda: self.there(path).size / _READS)
             if answer["ok"]:
                 found = str(answer["checksum"]).strip().lower()
                 return found.rjust(8, "0") if algorithm == "adler32" else found
-            if answer["code"] in (500, 501, 502, 504):  # it does not know the command or the algorithm
-                return ""
-            raise self.refused(answer, path)
+        failure = self.refused(answer, path)
+        if failure.trouble is Trouble.OTHER and answer["code"] in (500, 501, 502, 504):
+            return ""  # it does not know the command or the algorithm
+        raise failure
 
     # --- writing ------------------------------------------------------------------------------------------
 
@@ -110,12 +113,6 @@ class GridFtpTree(Asking):
                 raise
 
     def open_part(self, part: bytes, offset: int) -> Sending:
-        if not offset:
-            try:
-                self.unlink(part)
-            except StorageFailed as failure:
-                if failure.trouble is not Trouble.MISSING:
-                    raise
         order = {"do": "put", "url": self.url(part), "offset": offset, "streams": 1}
         return Sending(self.sessions, order, part, lambda answer: self.refused(answer, part))
 
@@ -189,7 +186,7 @@ class GridFtpTree(Asking):
         self.move(source, target, overwrite=overwrite)
         self._inside.clear()
 
-    # --- from server to server ----------------------------------------------------------------------------
+    # --- without our hands --------------------------------------------------------------------------------
 
     def copy_here(
         self,
@@ -199,25 +196,53 @@ class GridFtpTree(Asking):
         moved: Callable[[int], None],
         options: TransferOptions,
     ) -> bool:
-        """Sent by the other GridFTP server, where both are reached as the same user under the same
-        authorities. A rate cannot be kept that way."""
-        if (
-            not isinstance(source, GridFtpTree)
-            or not isinstance(receiving, Filling)
-            or (source.scheme, source.trust) != (self.scheme, self.trust)
-            or options.rate is not None
-        ):
+        """A local file by its descriptor; from another GridFTP server by that one, where both are reached as
+        the same user under the same authorities. A rate cannot be kept that way."""
+        if options.rate is not None or not isinstance(receiving, Filling):
             return False
-        order = {
-            "do": "third",
-            "url": source.url(source.checked(path)),
-            "to": self.url(receiving.part),
-            "streams": options.streams,
-        }
+        if isinstance(source, LocalTree):
+            with opened(source.root, clean(path)) as file:
+                order = {"do": "put", "offset": 0, "whole": True}
+                self._copy(order, receiving.part, path, moved, options, file)
+        elif isinstance(source, GridFtpTree) and (source.scheme, source.trust) == (self.scheme, self.trust):
+            order = {"do": "third", "to": self.url(receiving.part)}
+            source._copy(order, source.checked(path), path, moved, options)
+        else:
+            return False
+        receiving.filled()
+        return True
+
+    def copy_there(
+        self,
+        path: bytes,
+        target: Tree,
+        receiving: Receiving,
+        moved: Callable[[int], None],
+        options: TransferOptions,
+    ) -> bool:
+        """Into a local file by its descriptor."""
+        if options.rate is not None or not isinstance(receiving, LocalFilling):
+            return False
+        order = {"do": "get", "offset": 0}
+        self._copy(order, self.checked(path), path, moved, options, receiving.descriptor)
+        receiving.filled()
+        return True
+
+    def _copy(
+        self,
+        order: dict[str, Any],
+        at: bytes,
+        path: bytes,
+        moved: Callable[[int], None],
+        options: TransferOptions,
+        file: int | None = None,
+    ) -> None:
+        """Have an agent do it with what is ``at``; ``path`` is the source's, for people."""
+        if order["do"] != "put":
+            self.look(at)  # a link that leads out
+        order = {**order, "url": self.url(at), "streams": options.streams}
         with self.sessions.one() as session:
-            session.order(order, path)
+            session.order(order, path, file)
             answer = session.answer(moved, deadline=time.monotonic() + options.timeout_s)
             if not answer["ok"]:
                 raise self.refused(answer, path)
-        receiving.filled()
-        return True

@@ -13,6 +13,8 @@ from workers.storage.trees.gridftp.sessions import Session, Sessions, wide_pipe
 
 #: How long a server may take to end a file that is given up in the middle.
 _ENDING_S: Final = 3.0
+#: A file that fits into a pipe as it is goes at once, when it is complete.
+_AT_ONCE: Final = 65_536
 
 
 class Sending:
@@ -29,33 +31,24 @@ class Sending:
         self._sessions = sessions
         self._order = order
         self._refused = refused
+        self._kept = b""
         self._session: Session | None = None
         self._pipe = -1
-        self._begun = False
 
     def write(self, piece: bytes) -> None:
-        session = self._open()
-        rest = memoryview(piece)
-        while rest:
-            try:
-                session.await_pipe(self._pipe, select.POLLOUT)
-                rest = rest[os.write(self._pipe, rest) :]
-                if not self._begun:
-                    self._begin(session)
-            except BlockingIOError:
-                continue
-            except BrokenPipeError:  # it has ended, and says why
-                self._hear(session)
-                raise StorageFailed(
-                    f"{shown(self._path)}: {self._sessions.where} ended before everything was sent",
-                    Trouble.AWAY,
-                ) from None
-            except StorageFailed as failed:
-                self._give_back(session, failed)
-                raise
+        if self._session is None:
+            self._kept += piece
+            if len(self._kept) <= _AT_ONCE:
+                return
+            session = self._open(whole=False)
+            self._feed(session, self._kept)
+            self._kept = b""
+            self._begin(session)
+        else:
+            self._feed(self._session, piece)
 
     def finish(self) -> None:
-        self._hear(self._open())
+        self._hear(self._session or self._open(whole=True))
 
     def close(self) -> None:
         """In the middle: what has been sent is on its way still, and the next attempt goes on after it."""
@@ -68,26 +61,50 @@ class Sending:
                 session.kill()
             self._give_back(session)
 
-    def _open(self) -> Session:
-        if self._session is None:
-            session = self._session = self._sessions.take()
-            reading, self._pipe = wide_pipe()
-            os.set_blocking(self._pipe, False)
+    def _open(self, *, whole: bool) -> Session:
+        session = self._session = self._sessions.take()
+        reading, self._pipe = os.pipe() if whole else wide_pipe()
+        os.set_blocking(self._pipe, False)
+        try:
+            if whole:
+                self._feed(session, self._kept)
+                self._kept = b""
+                self._close_pipe()
+            session.order({**self._order, "whole": whole}, self._path, reading)
+        except StorageFailed as failed:
+            self._give_back(session, failed)
+            raise
+        finally:
+            os.close(reading)
+        return session
+
+    def _feed(self, session: Session, piece: bytes) -> None:
+        rest = memoryview(piece)
+        while rest:
             try:
-                session.order(self._order, self._path, reading)
+                session.await_pipe(self._pipe, select.POLLOUT)
+                rest = rest[os.write(self._pipe, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:  # it has ended, and says why
+                self._hear(session)
+                raise StorageFailed(
+                    f"{shown(self._path)}: {self._sessions.where} ended before everything was sent",
+                    Trouble.AWAY,
+                ) from None
             except StorageFailed as failed:
                 self._give_back(session, failed)
                 raise
-            finally:
-                os.close(reading)
-        return self._session
 
     def _begin(self, session: Session) -> None:
         """Until the server has the file open: a later attempt that takes it over finds it from now on."""
-        self._begun = True
-        found = session.hear(time.monotonic() + STALL_S)
-        if "ok" in found:
-            raise self._refused(found)
+        try:
+            found = session.hear(time.monotonic() + STALL_S)
+            if "ok" in found:
+                raise self._refused(found)
+        except StorageFailed as failed:
+            self._give_back(session, failed)
+            raise
 
     def _hear(self, session: Session) -> None:
         """The answer, after the last byte."""

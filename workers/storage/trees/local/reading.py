@@ -55,7 +55,8 @@ def digest(pieces: Iterator[bytes], algorithm: str) -> str:
 
 
 @contextmanager
-def reading(root: Root, path: bytes, offset: int = 0, version: str = "") -> Iterator[Iterator[bytes]]:
+def opened(root: Root, path: bytes) -> Iterator[int]:
+    """The descriptor of a file, and of nothing else."""
     try:
         file = root.find(path, _READ)
     except OSError as error:
@@ -66,11 +67,18 @@ def reading(root: Root, path: bytes, offset: int = 0, version: str = "") -> Iter
             raise failed(IsADirectoryError(errno.EISDIR, ""), path)
         if not modes.S_ISREG(found.st_mode):
             raise StorageFailed(f"{shown(path)}: is no file but a device, pipe or socket", Trouble.OTHER)
+        yield file
+    finally:
+        os.close(file)
+
+
+@contextmanager
+def reading(root: Root, path: bytes, offset: int = 0, version: str = "") -> Iterator[Iterator[bytes]]:
+    with opened(root, path) as file:
+        found = os.fstat(file)
         if version:
             _same(path, found, version)
         yield pieces_of(file, path, offset, found.st_size, version)
-    finally:
-        os.close(file)
 
 
 def pieces_of(file: int, path: bytes, at: int, size: int, version: str = "") -> Iterator[bytes]:

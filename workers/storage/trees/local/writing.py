@@ -156,6 +156,10 @@ class LocalWriting:
     def checksum(self, path: bytes, algorithm: str) -> str:
         return digest(pieces_of(self._file, self._path, 0, os.fstat(self._file).st_size), algorithm)
 
+    @property
+    def descriptor(self) -> int:
+        return self._file
+
     # --- writer -------------------------------------------------------------------------------------------
 
     def write(self, piece: bytes) -> None:
@@ -207,6 +211,16 @@ class LocalFilling(Filling):
         except BaseException:
             self._writing.leave()
             raise
+
+    @property
+    def descriptor(self) -> int:
+        """Of the part, for another protocol's own tool that fills it; then ``filled``."""
+        return self._writing.descriptor
+
+    def filled(self) -> None:
+        """By way of ``descriptor``."""
+        self._writing.finish()
+        self._filled = True
 
     def discard(self) -> None:
         """Also when it has been closed."""

@@ -8,7 +8,8 @@ beside it where content moves (a file, or a pipe), and answers with one or more 
     {"do": "rename", "url": ..., "to": ...}      {"do": "chmod", "url": ..., "mode": n}
     {"do": "utime", "url": ..., "at": s}         {"do": "checksum", "url": ..., "algorithm": "ADLER32"}
     {"do": "list" | "get", "url": ..., "offset": n, "streams": n} + descriptor to write to
-    {"do": "put", "url": ..., "offset": n, "streams": n} + descriptor to read from, to its end
+    {"do": "put", "url": ..., "offset": n, "streams": n, "whole": true|false} + descriptor to read from
+        to its end; ``whole``: everything is in it already. From offset 0 what is there is removed before.
     {"do": "third", "url": ..., "to": ..., "streams": n}
 
     {"do": "authority", "pem": ...}          -> {"hash": ..., "subject": ...}, as OpenSSL and Globus name it

@@ -26,7 +26,7 @@ class Agent:
         self.peer = peer
         self.library = Library()
         self.parent = os.getppid()
-        self._plain = self.library.attributes(0)
+        self._plain = self.library.attributes()
         self._moved = 0
         self._told = 0.0
         self._ended = False
@@ -35,6 +35,8 @@ class Agent:
         self._marks = (BEGIN(lambda *_: None), MARK(self._on_mark), END(lambda *_: None))
         self._stripes: dict[int, int] = {}
         self._third = self._piped = False
+        blocks = [(ctypes.c_char * BLOCK)() for _ in range(BLOCKS)]
+        self._blocks = {ctypes.addressof(block): memoryview(block).cast("B") for block in blocks}
         plugin = c_void_p()
         self.library("perf_plugin_init", byref(plugin), *self._marks, None)
         self.library("handle_add_plugin", byref(self.library.handle), byref(plugin))
@@ -136,12 +138,20 @@ class Agent:
 
     def do_put(self, order: dict[str, Any], file: int) -> dict[str, Any]:
         offset = order["offset"]
+        if not offset:
+            try:
+                self._run("delete", order["url"], byref(self._plain))
+            except Failed as failed:
+                if not failed.code:  # else nothing is there, or what is wrong the next answer tells, too
+                    raise
         # From an offset on only in order: over several connections Globus' server puts blocks elsewhere.
         attributes = self.library.attributes(1 if offset else order["streams"])
         if offset:
             span = (c_int64(offset), c_int64(-1))
-            return self._send(file, "partial_put", order["url"], byref(attributes), None, *span)
-        return self._send(file, "put", order["url"], byref(attributes), None)
+            return self._send(
+                file, order["whole"], "partial_put", order["url"], byref(attributes), None, *span
+            )
+        return self._send(file, order["whole"], "put", order["url"], byref(attributes), None)
 
     def do_third(self, order: dict[str, Any], file: int) -> dict[str, Any]:
         # Only in this mode servers say how far they are.
@@ -152,13 +162,12 @@ class Agent:
 
     def _receive(self, file: int, name: str, url: str, *args: Any) -> dict[str, Any]:
         """Content of the server into ``file``: at its place in a file, in order into a pipe."""
-        buffers: dict[int, Any] = {}
         wrong: list[OSError] = []
 
         def arrived(_: Any, __: Any, error: int, buffer: int, length: int, offset: int, eof: int) -> None:
             try:
                 if length and not error and not wrong:
-                    piece = memoryview(buffers[buffer])[:length]
+                    piece = self._blocks[buffer][:length]
                     if self._piped:  # one connection: they come in order
                         _write(file, piece)
                     else:
@@ -175,10 +184,11 @@ class Agent:
 
         arriving, handle = DATA(arrived), byref(self.library.handle)
         self._begin(name, url, *args)
-        for _ in range(BLOCKS):
-            block = (ctypes.c_char * BLOCK)()
-            buffers[ctypes.addressof(block)] = block
-            read(ctypes.addressof(block))
+        try:
+            for buffer in self._blocks:
+                read(buffer)
+        except Failed:
+            pass  # it is over already; why, the end tells
         self._end()
         if wrong:
             raise wrong[0]
@@ -186,14 +196,13 @@ class Agent:
             raise self._failed
         return {"moved": self._moved}
 
-    def _send(self, file: int, name: str, url: str, *args: Any) -> dict[str, Any]:
-        """What is in ``file``, to its end, to the server."""
-        handle, offset, begun, eof = byref(self.library.handle), 0, False, False
-        free = [(ctypes.c_char * BLOCK)() for _ in range(BLOCKS)]
-        away: dict[int, Any] = {}
+    def _send(self, file: int, whole: bool, name: str, url: str, *args: Any) -> dict[str, Any]:
+        """What is in ``file``, to its end, to the server. ``whole``: all of it is there already."""
+        handle, offset, begun, eof = byref(self.library.handle), 0, whole, False
+        free = list(self._blocks)
 
         def gone(_: Any, __: Any, error: int, buffer: int, length: int, ___: int, ____: int) -> None:
-            free.append(away.pop(buffer))
+            free.append(buffer)
             self.library.wake()
             if not error:
                 self._moved += length
@@ -204,19 +213,18 @@ class Agent:
             if not free:
                 self._wait()
                 continue
-            block = free.pop()
-            length, eof = _fill(file, memoryview(block).cast("B"), whole=begun)
+            buffer = free.pop()
+            length, eof = _fill(file, self._blocks[buffer], whole=begun)
             if eof:
                 self._piped = False  # whoever waits now hears that the rest still moves
-            away[ctypes.addressof(block)] = block
             try:
                 at = (c_size_t(length), c_int64(offset), c_int(eof))
-                self.library("register_write", handle, c_void_p(ctypes.addressof(block)), *at, going, None)
+                self.library("register_write", handle, c_void_p(buffer), *at, going, None)
             except Failed:
                 break  # it is over; why, the end tells
             offset += length
             if not begun and self._piped:
-                while away and not self._ended:
+                while len(free) < BLOCKS and not self._ended:
                     self._wait()
                 self._say({"begun": True})
             begun = True
