@@ -58,6 +58,8 @@ class WebdavTree(Plain):
         self.default_path = clean(reach.default_path.encode())
         #: Ways in which it was asked for a checksum and had none.
         self._mute: set[tuple[str, str]] = set()
+        #: The server shows a file when it is whole, and not before.
+        self.shows_late = False
         #: Characters in names that it was asked about.
         self._understood: dict[str, bool] = {}
 
@@ -104,9 +106,14 @@ class WebdavTree(Plain):
                 yield told
 
     def free_space(self, path: bytes) -> int | None:
-        for told in self._properties(clean(path), "0", _QUOTA):
-            return told.available
-        return None
+        """Of the folder, or of what is there of the way to it."""
+        path = clean(path)
+        try:
+            return next((told.available for told in self._properties(path, "0", _QUOTA)), None)
+        except StorageFailed as failed:
+            if failed.trouble is not Trouble.MISSING or path == b"/":
+                raise
+        return self.free_space(path + b"/..")
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -118,6 +125,8 @@ class WebdavTree(Plain):
             headers["If-Match"] = version
         try:
             with self.dav.asked("GET", path, headers, good=(200, 206, 416)) as answer:
+                if answer.headers.get("Content-Type", "").startswith("text/html") and self.stat(path).is_folder:
+                    raise StorageFailed(f"{self.dav.where}: {shown(path)} is a folder", Trouble.IS_FOLDER)
                 found = _version(answer.headers.get("ETag", ""), time_ns(answer.headers.get("Last-Modified", "")))
                 if version and found != version and answer.status_code != 416:
                     raise self._changed(path)
@@ -169,6 +178,7 @@ class WebdavTree(Plain):
 
     def receive(self, path: bytes, part: Part, size: int) -> Receiving:
         path = clean(path)
+        self._inner(path)
         self._holds(path)
         return Filling(DavShelf(self, size), path, part, size)
 
@@ -183,6 +193,7 @@ class WebdavTree(Plain):
 
     def remove_folder(self, path: bytes) -> None:
         path = clean(path)
+        self._inner(path)
         for entry in self.scan(path):
             raise StorageFailed(
                 f"{self.dav.where}: {shown(path)} is not empty: {shown(entry.name)} is in it", Trouble.NOT_EMPTY
@@ -191,6 +202,8 @@ class WebdavTree(Plain):
 
     def mkdir(self, path: bytes, mode: int | None = None) -> None:
         path = clean(path)
+        if path == b"/":
+            raise self._exists(path)
         self._holds(path)
         try:
             self.dav.ask("MKCOL", path, slash=True)
@@ -202,10 +215,15 @@ class WebdavTree(Plain):
     def rename(self, source: bytes, target: bytes, *, overwrite: bool = False) -> None:
         source, target = clean(source), clean(target)
         self._holds(target)
-        self.move(source, target, overwrite=overwrite)
+        # Where it may overwrite, it would replace a file by a folder, too.
+        self.move(source, target, overwrite=overwrite and self.stat(source).is_file)
 
     def move(self, source: bytes, target: bytes, *, overwrite: bool) -> None:
         """Never onto a folder, which a MOVE that may overwrite would remove first."""
+        if b"/" in (source, target) or target.startswith(source + b"/"):
+            raise StorageFailed(
+                f"{self.dav.where}: {shown(source)} cannot become {shown(target)}", Trouble.DENIED
+            )
         if source == target:
             self.stat(source)
             if not overwrite:
@@ -255,15 +273,19 @@ class WebdavTree(Plain):
 
     # --- parts --------------------------------------------------------------------------------------------
 
+    def _inner(self, path: bytes) -> None:
+        if path == b"/":
+            raise StorageFailed(f"{self.dav.where}: that is the site itself", Trouble.DENIED)
+
     def _holds(self, path: bytes) -> None:
         """Raises StorageFailed NAME where the server cannot hold it."""
         try:
-            name = path.rpartition(b"/")[2].decode()
+            text = path.decode()
         except UnicodeDecodeError:
             raise StorageFailed(
                 f"{self.dav.where}: {shown(path)} is no UTF-8, which names are in WebDAV", Trouble.NAME
             ) from None
-        for char in sorted(set(_ODD.findall(name))):
+        for char in sorted(set(_ODD.findall(text))):
             if char not in self._understood:
                 self._understood[char] = self._understands(path.rpartition(b"/")[0], char.encode())
             if not self._understood[char]:
