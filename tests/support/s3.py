@@ -1,4 +1,4 @@
-"""S3 of the tests' own: Swift's s3api (tests/support/swift.py), and rclone; buckets looked at without our code."""
+"""S3 of the tests' own: Swift's s3api (swift.py) and rclone; buckets looked at without our code."""
 
 from __future__ import annotations
 

@@ -23,7 +23,11 @@ _SCRIPT = Path(__file__).with_name("webdav_service.py")
 
 USER = "tester"
 PASSWORD = "testing"
-_PLAIN_ROOT = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+_PLAIN_ROOT = (
+    "setpriv",
+    "--bounding-set=-dac_override,-dac_read_search",
+    "--inh-caps=-dac_override,-dac_read_search",
+)
 
 
 class Served:

@@ -1,4 +1,6 @@
-"""wsgidav on cheroot, as a process: python webdav_service.py FOLDER PORT USER PASSWORD CLOSED [CERTIFICATE KEY]
+"""wsgidav on cheroot, as a process.
+
+python webdav_service.py FOLDER PORT USER PASSWORD CLOSED [CERTIFICATE KEY]
 
 What lies below the path in the file CLOSED, as long as there is such a file, is forbidden (403).
 """
@@ -37,7 +39,9 @@ def _main(
             "verbose": 1,
         }
     )
-    server: Any = wsgi.Server(("127.0.0.1", int(port)), _guarded(app, Path(closed)), numthreads=10, timeout=600)
+    server: Any = wsgi.Server(
+        ("127.0.0.1", int(port)), _guarded(app, Path(closed)), numthreads=10, timeout=600
+    )
     if certificate:
         server.ssl_adapter = BuiltinSSLAdapter(certificate, key)
     server.start()

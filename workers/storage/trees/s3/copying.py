@@ -38,10 +38,9 @@ def rename(tree: S3Tree, source: bytes, target: bytes, overwrite: bool) -> None:
     with ThreadPoolExecutor(tree.streams, thread_name_prefix="s3") as threads:
         for page in tree.account.pages(shown(source), Bucket=tree.bucket, Prefix=old):
             moves = [
-                threads.submit(
-                    _move, tree, source, item["Key"], new + item["Key"][len(old) :], item["Size"], item["ETag"]
-                )
+                threads.submit(_move, tree, source, key, new + key[len(old) :], item["Size"], item["ETag"])
                 for item in page.get("Contents", ())
+                if (key := item["Key"])
             ]
             for move in moves:
                 move.result()

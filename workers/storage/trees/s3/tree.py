@@ -27,9 +27,9 @@ from workers.storage.trees.base import (
     clean,
     shown,
 )
-from workers.storage.trees.s3 import copying
+from workers.storage.trees.s3 import copying, marks
 from workers.storage.trees.s3.client import Account, told
-from workers.storage.trees.s3.writing import Uploading, discard_attempt
+from workers.storage.trees.s3.writing import Uploading
 from workers.vocabulary.transfers.reach import Reach
 
 _FOLDER: Final = 0o040755
@@ -185,7 +185,7 @@ class S3Tree(Plain):
 
     def discard(self, path: bytes, part: Part) -> None:
         for attempt in {part.attempt, part.attempt if part.before is None else part.before}:
-            discard_attempt(self, clean(path), part.tag, attempt)
+            marks.discard(self, clean(path), part.tag, attempt)
 
     def remove(self, path: bytes) -> None:
         path = clean(path)

@@ -2,24 +2,17 @@
 
 A small one is kept until its commit, which is one request with the MD5 that it must have. A larger one is an
 upload of parts, each sent with its MD5 while the next one comes; the commit completes it.
-
-``_Marks`` are small objects beside the target, under the name of a part of that attempt. One holds the id of
-an upload; it is there before the first part is. An attempt that follows another leaves its own mark, removes
-the other's and ends the other's upload (or goes on with it). A commit looks at the marks first: who finds
-that of a later attempt, or not its own, makes nothing visible. Between that look and the commit is a moment
-that S3 gives no means against.
 """
 
 from __future__ import annotations
 
 import base64
-import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from hashlib import md5
 from typing import TYPE_CHECKING, Any, Final
 
 from workers.storage.trees.base import Entry, Keeping, Part, StorageFailed, Trouble, shown
-from workers.storage.trees.parts import is_part, part_path
+from workers.storage.trees.s3 import marks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,19 +60,19 @@ class Uploading:
         #: Number of the next part; the first is 1.
         self._next = self.held // self._cut + 1
 
-    # --- what was there before ------------------------------------------------------------------------------
+    # --- what was there before ----------------------------------------------------------------------------
 
     def _take_over(self) -> int:
         before, attempt = self._part.before, self._part.attempt
         if before is None:
             return 0
-        upload = _marked(self._tree, self._path, self._part.tag, before)
+        upload = marks.upload(self._tree, self._path, self._part.tag, before)
         held = self._adopted(upload) if upload and self._part.resume and self._large else 0
-        self._mark(upload if held else "")
+        self._mark(upload if upload and held else "")
         if upload and not held:
-            _abort(self._tree, self._path, upload)
+            marks.abort(self._tree, self._path, upload)
         if upload is not None and before != attempt:
-            _unmark(self._tree, self._path, self._part.tag, before)
+            marks.remove(self._tree, self._path, self._part.tag, before)
         return held
 
     def _adopted(self, upload: str) -> int:
@@ -107,7 +100,7 @@ class Uploading:
             self._upload = upload
         return held
 
-    # --- the content ----------------------------------------------------------------------------------------
+    # --- the content --------------------------------------------------------------------------------------
 
     @property
     def _large(self) -> bool:
@@ -149,9 +142,9 @@ class Uploading:
 
     def _begin(self) -> None:
         """A new upload, with a mark that leads to it before anything is in it."""
-        same = _marked(self._tree, self._path, self._part.tag, self._part.attempt)
+        same = marks.upload(self._tree, self._path, self._part.tag, self._part.attempt)
         if same:
-            _abort(self._tree, self._path, same)
+            marks.abort(self._tree, self._path, same)
         self._upload = self._ask("create_multipart_upload")["UploadId"]
         self._mark(self._upload)
 
@@ -202,7 +195,7 @@ class Uploading:
             return ""
         return md5(self._kept, usedforsecurity=False).hexdigest()
 
-    # --- the end --------------------------------------------------------------------------------------------
+    # --- the end ------------------------------------------------------------------------------------------
 
     def commit(self, *, overwrite: bool, keeping: Keeping = _NOTHING) -> Entry:
         """Raises StorageFailed CHANGED when a later attempt has taken it over."""
@@ -220,7 +213,7 @@ class Uploading:
             answer = self._made({})
         self._upload = ""
         if self._marked:
-            _unmark(self._tree, self._path, self._part.tag, self._part.attempt)
+            marks.remove(self._tree, self._path, self._part.tag, self._part.attempt)
             self._marked = False
         etag = str(answer.get("ETag") or "").strip('"')
         return Entry(self._path.rpartition(b"/")[2], 0o100644, self._sent, version=etag)
@@ -246,25 +239,16 @@ class Uploading:
 
     def _still_ours(self) -> None:
         """Is no mark of a later attempt there, and our own where we have made one?"""
-        attempt, mine = self._part.attempt, False
-        start = part_path(self._path, self._part.tag, attempt)[: -len(f"{attempt}.part")]
-        page = self._tree.ask("list_objects_v2", self._path, Prefix=self._tree.key(start), MaxKeys=100)
-        for item in page.get("Contents", ()):
-            name = item["Key"].encode().rpartition(b"/")[2]
-            if not is_part(name):
-                continue
-            found = int(name.rpartition(b".part")[0].rpartition(b".")[2])
-            mine = mine or found == attempt
-            if found > attempt:
-                raise self._gone()
-        if self._marked and not mine:
+        attempt = self._part.attempt
+        found = marks.attempts(self._tree, self._path, self._part.tag)
+        if any(other > attempt for other in found) or (self._marked and attempt not in found):
             raise self._gone()
-        if mine and not self._marked:  # of the same attempt, begun once more
-            discard_attempt(self._tree, self._path, self._part.tag, attempt)
+        if attempt in found and not self._marked:  # it was begun before, in the same attempt
+            marks.discard(self._tree, self._path, self._part.tag, attempt)
 
     def discard(self) -> None:
         self.close()
-        discard_attempt(self._tree, self._path, self._part.tag, self._part.attempt)
+        marks.discard(self._tree, self._path, self._part.tag, self._part.attempt)
 
     def close(self) -> None:
         self._kept = bytearray()
@@ -273,22 +257,19 @@ class Uploading:
             self._threads = None
         self._under_way.clear()
 
-    # --- parts ------------------------------------------------------------------------------------------------
+    # --- parts --------------------------------------------------------------------------------------------
 
     def _ask(self, operation: str, **given: Any) -> Any:
         return self._tree.ask(operation, self._path, Key=self._tree.key(self._path), **given)
 
     def _mark(self, upload: str) -> None:
-        body = json.dumps({"upload": upload}).encode()
-        self._tree.ask(
-            "put_object", self._path, Key=_mark_key(self._tree, self._path, self._part.tag, self._part.attempt), Body=body
-        )
+        marks.put(self._tree, self._path, self._part.tag, self._part.attempt, upload)
         self._marked = True
 
     def _wrong_size(self) -> StorageFailed:
         return StorageFailed(
-            f"{shown(self._path)}: its source gave {self._sent} bytes instead of {self._size}: it has changed "
-            "while it was read",
+            f"{shown(self._path)}: its source gave {self._sent} bytes instead of {self._size}: it has "
+            "changed while it was read",
             Trouble.DAMAGED,
         )
 
@@ -296,44 +277,3 @@ class Uploading:
         return StorageFailed(
             f"{shown(self._path)}: a later attempt has taken over what this one has written", Trouble.CHANGED
         )
-
-
-def discard_attempt(tree: S3Tree, path: bytes, tag: str, attempt: int) -> None:
-    """Its upload and its mark, where they are there."""
-    upload = _marked(tree, path, tag, attempt)
-    if upload:
-        _abort(tree, path, upload)
-    if upload is not None:
-        _unmark(tree, path, tag, attempt)
-
-
-def _mark_key(tree: S3Tree, path: bytes, tag: str, attempt: int) -> str:
-    return tree.key(part_path(path, tag, attempt))
-
-
-def _marked(tree: S3Tree, path: bytes, tag: str, attempt: int) -> str | None:
-    """The id of the attempt's upload, "" where it has none; None: there is no mark."""
-    try:
-        answer = tree.ask("get_object", path, Key=_mark_key(tree, path, tag, attempt))
-    except StorageFailed as failed:
-        if failed.trouble is not Trouble.MISSING:
-            raise
-        return None
-    with answer["Body"] as body:
-        try:
-            return str(json.loads(body.read(64 * 1024))["upload"])
-        except (ValueError, KeyError, TypeError):
-            return ""
-
-
-def _unmark(tree: S3Tree, path: bytes, tag: str, attempt: int) -> None:
-    tree.ask("delete_object", path, Key=_mark_key(tree, path, tag, attempt))
-
-
-def _abort(tree: S3Tree, path: bytes, upload: str) -> None:
-    """End an upload; quiet where it has ended."""
-    try:
-        tree.ask("abort_multipart_upload", path, Key=tree.key(path), UploadId=upload)
-    except StorageFailed as failed:
-        if failed.trouble not in (Trouble.MISSING, Trouble.CHANGED):
-            raise

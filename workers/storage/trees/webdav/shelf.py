@@ -42,8 +42,8 @@ class DavShelf:
         return PutWriter(part, self._size, put, lambda: self._appears(part))
 
     def _appears(self, part: bytes) -> None:
-        """Wait until the part is there: only then a later attempt can take it away from this one. Some servers
-        show it when it is whole, which is found out once."""
+        """Wait until the part is there: only then a later attempt can take it away from this one. Some
+        servers show it when it is whole, which is found out once."""
         if self._tree.shows_late:
             return
         for _ in range(_LOOKS):
@@ -69,7 +69,7 @@ class DavShelf:
             self._tree.move(part, target, overwrite=overwrite)
 
     def unlink(self, part: bytes) -> None:
-        """Some servers let nobody touch what is being written; they notice a moment later that it has ended."""
+        """Some servers let nobody touch what is being written, and notice its end a moment later."""
         for look in range(_LOOKS):
             try:
                 self._tree.dav.ask("DELETE", part)
