@@ -71,6 +71,11 @@ user_other_tester = testing .admin
 user_admin_admin = admin .admin .reseller_admin
 reseller_prefix = AUTH
 token_life = {token_life}
+[filter:s3api]
+use = egg:swift#s3api
+dns_compliant_bucket_names = false
+check_bucket_owner = false
+s3_acl = false
 [filter:short]
 use = egg:swift#tempauth
 user_test_tester = testing .admin
@@ -118,7 +123,7 @@ use = egg:swift#slo
 [filter:dlo]
 use = egg:swift#dlo
 """
-_TAIL = "tempauth short copy quotas account_quotas slo dlo proxy-server"
+_TAIL = "short s3api tempauth copy quotas account_quotas slo dlo proxy-server"
 _NAMES = ("object", "container", "account")
 
 

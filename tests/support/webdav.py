@@ -70,17 +70,22 @@ class Served:
 
 
 class Wsgidav(Served):
-    """``certificate``: files (PEM) of a certificate and its key; then it speaks https only."""
+    """``closed``: a file that may come and go and holds a path nobody may go to. ``certificate``: files (PEM)
+    of a certificate and its key; then it speaks https only."""
 
     name = "wsgidav"
 
-    def __init__(self, folder: Path, log: Path, certificate: tuple[Path, Path] | None = None) -> None:
+    def __init__(
+        self, folder: Path, log: Path, closed: Path, certificate: tuple[Path, Path] | None = None
+    ) -> None:
         super().__init__(folder, log)
+        self._closed = closed
         self._certificate = certificate
 
     def command(self) -> list[str]:
         more = [str(file) for file in self._certificate or ()]
-        return [sys.executable, str(_SCRIPT), str(self.folder), str(self.port), USER, PASSWORD, *more]
+        given = [str(self.folder), str(self.port), USER, PASSWORD, str(self._closed), *more]
+        return [sys.executable, str(_SCRIPT), *given]
 
 
 class RcloneDav(Served):

@@ -35,6 +35,6 @@ def tree(subject: Subject) -> Tree:
 @pytest.fixture
 def folder(subject: Subject) -> bytes:
     """A folder of the site that is this test's own."""
-    path = b"/t%d" % next(_numbers)
+    path = b"/t%04d" % next(_numbers)
     subject.folder(path)
     return path

@@ -1,15 +1,18 @@
-"""WEBDAV: two servers that share no code, one by https with an authority of the site's own."""
+"""WEBDAV: wsgidav, by https with an authority of the site's own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 from django.test import override_settings
 
 from tests.conformance.trees.subjects import SECRET, SITE, FolderSubject
 from tests.support.kubernetes import certificate
-from tests.support.webdav import PASSWORD, USER, RcloneDav, Served, Wsgidav
+from tests.support.webdav import PASSWORD, USER, Served, Wsgidav
 from workers.vocabulary.transfers.reach import Credentials, Protocol, Reach
 
 
@@ -49,28 +52,37 @@ class _DavSubject(FolderSubject):
     def stranger(self) -> Reach:
         return replace(self.reach(), credentials=Credentials(username=USER, password=SECRET))
 
+    #: Characters that the server does not leave as they are.
+    stumbles: ClassVar[bytes]
+
     def holds(self, name: bytes) -> bool:
         try:
             name.decode()
         except UnicodeDecodeError:
             return False
-        return True
+        return not set(name) & set(self.stumbles)
 
 
 class WsgidavSubject(_DavSubject):
+    """It reads a Destination as a URL after it has decoded it."""
+
     id = "wsgidav"
+    stumbles = b"?;\n\r\t"
 
     def made(self) -> Served:
         self._authority = certificate(self.home)[1]
         file = self.home / "server.pem"
-        return Wsgidav(self.root, self.home / "server.log", (file, file))
+        self._closed = self.home / "closed"
+        return Wsgidav(self.root, self.home / "server.log", self._closed, (file, file))
+
+    @contextmanager
+    def forbidden(self, path: bytes) -> Iterator[None]:
+        """By a rule of the server: of what it cannot open itself it says that it is not there."""
+        self._closed.write_bytes(f"/{SITE}".encode() + path)
+        try:
+            yield
+        finally:
+            self._closed.unlink()
 
     def reach(self) -> Reach:
         return replace(super().reach(), options={}, cas=(self._authority,))
-
-
-class RcloneDavSubject(_DavSubject):
-    id = "rclone-webdav"
-
-    def made(self) -> Served:
-        return RcloneDav(self.root, self.home / "server.log")

@@ -2,7 +2,10 @@
 
     tree      the Tree: what the requests mean
     client    requests to one server as one user; what its refusals are
+    names     what a server takes for another name
+    checksums as servers tell them
     answers   a list of properties (207) read as it comes
+    shelf     what a file's Filling asks
     writing   a PUT that is fed piece by piece
 
 webdav4's own calls are not used: they read a folder's list into memory before the first name, take "%20" in

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 from xml.etree.ElementTree import Element, ParseError, XMLPullParser
 
@@ -42,7 +42,7 @@ class Told:
 
 def resources(pieces: Iterable[bytes]) -> Iterator[Told]:
     """Every resource of an answer's body. Raises NotDav."""
-    parser = XMLPullParser(events=("start", "end"))
+    parser: Any = XMLPullParser(events=("start", "end"))
     top: Element | None = None
     since = 0
     try:
@@ -82,7 +82,9 @@ def _told(node: Element) -> Iterator[Told]:
             mtime_ns=time_ns(_text(props, "getlastmodified")),
             etag=_text(props, "getetag"),
             available=_number(_text(props, "quota-available-bytes")),
-            checksums="" if props is None else " ".join((props.findtext(f"{CHECKSUMS}") or "").split())
+            checksums=""
+            if props is None
+            else " ".join((props.findtext(f"{CHECKSUMS}") or "").split())
             or " ".join(text for node in props.iterfind(CHECKSUMS) for text in node.itertext()),
         )
 

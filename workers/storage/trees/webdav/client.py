@@ -112,7 +112,6 @@ class Dav:
                 headers={"User-Agent": f"gantry/{settings.VERSION}", "Accept-Encoding": "identity"},
                 trust_env=False,
             )
-        self._slow = httpx.Timeout(STALL_S, connect=CONNECT_S)
 
     def close(self) -> None:
         self._http.close()
@@ -148,12 +147,13 @@ class Dav:
         with _told(f"{self.where}: {method} {shown(path)}"):
             answer = self._http.send(request, stream=True)
         try:
-            if answer.status_code in _REDIRECTS and not slash and content is None:
-                if self._wants_slash(path, answer.headers.get("Location", "")):
-                    answer.close()
-                    with self.asked(method, path, headers, good=good, slash=True, wait_s=wait_s) as again:
-                        yield again
-                    return
+            if answer.status_code in _REDIRECTS and not slash and self._wants_slash(path, answer):
+                answer.close()
+                with self.asked(
+                    method, path, headers, content, good=good, slash=True, wait_s=wait_s
+                ) as again:
+                    yield again
+                return
             if answer.status_code not in good:
                 raise self.refused(method, path, answer.status_code)
             yield answer
@@ -202,10 +202,10 @@ class Dav:
             f"{self.where} said {status} {words} to {method} of {shown(path)}{more}", trouble, status=status
         )
 
-    def _wants_slash(self, path: bytes, location: str) -> bool:
-        parts = urlsplit(location)
-        same = not parts.netloc or self.origin.endswith(f"//{parts.netloc}") or parts.netloc in self.origin
-        return same and unquote_to_bytes(parts.path) == self.root + path + b"/"
+    def _wants_slash(self, path: bytes, answer: httpx.Response) -> bool:
+        """It sends us on to the same place with a slash at its end. Whatever host it names, we ask ours."""
+        where = urlsplit(answer.headers.get("Location", "")).path
+        return unquote_to_bytes(where) == self.root + path + b"/"
 
 
 @contextmanager
@@ -228,7 +228,8 @@ def _told(what: str) -> Iterator[None]:
             f"{what}: a request cannot carry that ({type(error).__name__})", Trouble.OTHER
         ) from None
     except (httpx.HTTPError, OSError) as error:
-        raise StorageFailed(f"{what}: the connection failed ({error or type(error).__name__})", Trouble.AWAY) from None
+        words = str(error) or type(error).__name__
+        raise StorageFailed(f"{what}: the connection failed ({words})", Trouble.AWAY) from None
 
 
 def _warnings(record: logging.LogRecord) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from workers.storage.trees.base import Entry, Keeping, StorageFailed, Traits, Trouble
 from workers.storage.trees.parts import is_part
@@ -11,6 +12,10 @@ from workers.storage.trees.webdav.writing import PutWriter
 
 if TYPE_CHECKING:
     from workers.storage.trees.webdav.tree import WebdavTree
+
+#: Looks at what a server may need a moment for, and seconds between them.
+_LOOKS: Final = 40
+_LOOK_S: Final = 0.05
 
 
 class DavShelf:
@@ -34,7 +39,18 @@ class DavShelf:
                 headers["Content-Length"] = str(length)
             self._tree.dav.ask("PUT", part, headers, content=content)
 
-        return PutWriter(part, self._size, put)
+        return PutWriter(part, self._size, put, lambda: self._appears(part))
+
+    def _appears(self, part: bytes) -> None:
+        """Wait until the part is there: only then a later attempt can take it away from this one. Some
+        servers show it when it is whole, which is found out once."""
+        if self._tree.shows_late:
+            return
+        for _ in range(_LOOKS):
+            if self.size_of(part) is not None:
+                return
+            time.sleep(_LOOK_S)
+        self._tree.shows_late = True
 
     def size_of(self, part: bytes) -> int | None:
         try:
@@ -53,7 +69,15 @@ class DavShelf:
             self._tree.move(part, target, overwrite=overwrite)
 
     def unlink(self, part: bytes) -> None:
-        self._tree.dav.ask("DELETE", part)
+        """Some servers let nobody touch what is being written, and notice its end a moment later."""
+        for look in range(_LOOKS):
+            try:
+                self._tree.dav.ask("DELETE", part)
+                return
+            except StorageFailed as failed:
+                if failed.status != 423 or look == _LOOKS - 1:
+                    raise
+            time.sleep(_LOOK_S)
 
     def keep(self, part: bytes, keeping: Keeping) -> None:
         """WebDAV has no way that servers agree about."""

@@ -8,10 +8,6 @@ attempt is removed. Its name for ``a/b`` cannot be told from one with an encoded
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -31,7 +27,9 @@ from workers.storage.trees.base import (
 )
 from workers.storage.trees.filling import Filling, discard_parts
 from workers.storage.trees.webdav.answers import Told, time_ns
+from workers.storage.trees.webdav.checksums import DIGESTS, of_digest, of_words
 from workers.storage.trees.webdav.client import Dav
+from workers.storage.trees.webdav.names import Names
 from workers.storage.trees.webdav.shelf import DavShelf
 from workers.vocabulary.transfers.reach import Reach
 
@@ -41,11 +39,7 @@ _QUOTA: Final = b"""<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"
 <quota-available-bytes/></prop></propfind>"""
 _CHECKSUMS: Final = b"""<?xml version="1.0" encoding="utf-8"?><propfind xmlns="DAV:"><prop>\
 <checksums xmlns="http://owncloud.org/ns"/></prop></propfind>"""
-#: Characters in names that servers are known to stumble over.
-_ODD: Final = re.compile(r"[?;#\\\x01-\x1f\x7f]")
 _XML: Final = "application/xml; charset=utf-8"
-_DIGESTS: Final = {"adler32": "adler32", "md5": "md5", "sha256": "sha-256"}
-_LENGTHS: Final = {"adler32": 8, "md5": 32, "sha256": 64}
 
 
 class WebdavTree(Plain):
@@ -58,8 +52,9 @@ class WebdavTree(Plain):
         self.default_path = clean(reach.default_path.encode())
         #: Ways in which it was asked for a checksum and had none.
         self._mute: set[tuple[str, str]] = set()
-        #: Characters in names that it was asked about.
-        self._understood: dict[str, bool] = {}
+        #: The server shows a file when it is whole, and not before.
+        self.shows_late = False
+        self._names = Names(self)
 
     def close(self) -> None:
         self.dav.close()
@@ -83,7 +78,11 @@ class WebdavTree(Plain):
                     if not told.is_folder:
                         raise self._no_folder(path)
                     continue
-                if told.path != here + b"/" + told.name or told.name in (b"", b".", b"..") or b"/" in told.name:
+                if (
+                    told.path != here + b"/" + told.name
+                    or told.name in (b"", b".", b"..")
+                    or b"/" in told.name
+                ):
                     raise StorageFailed(
                         f"{self.dav.where}: the list of {shown(path)} has {shown(told.path)} in it, which is "
                         "no name there",
@@ -104,9 +103,14 @@ class WebdavTree(Plain):
                 yield told
 
     def free_space(self, path: bytes) -> int | None:
-        for told in self._properties(clean(path), "0", _QUOTA):
-            return told.available
-        return None
+        """Of the folder, or of what is there of the way to it."""
+        path = clean(path)
+        try:
+            return next((told.available for told in self._properties(path, "0", _QUOTA)), None)
+        except StorageFailed as failed:
+            if failed.trouble is not Trouble.MISSING or path == b"/":
+                raise
+        return self.free_space(path + b"/..")
 
     # --- reading ------------------------------------------------------------------------------------------
 
@@ -118,7 +122,14 @@ class WebdavTree(Plain):
             headers["If-Match"] = version
         try:
             with self.dav.asked("GET", path, headers, good=(200, 206, 416)) as answer:
-                found = _version(answer.headers.get("ETag", ""), time_ns(answer.headers.get("Last-Modified", "")))
+                if (
+                    answer.headers.get("Content-Type", "").startswith("text/html")
+                    and self.stat(path).is_folder
+                ):
+                    raise StorageFailed(f"{self.dav.where}: {shown(path)} is a folder", Trouble.IS_FOLDER)
+                found = _version(
+                    answer.headers.get("ETag", ""), time_ns(answer.headers.get("Last-Modified", ""))
+                )
                 if version and found != version and answer.status_code != 416:
                     raise self._changed(path)
                 if answer.status_code == 416:
@@ -147,20 +158,20 @@ class WebdavTree(Plain):
         """By Want-Digest (RFC 3230: dCache, XRootD, StoRM) or ownCloud's property. Never by the ETag: nothing
         says whether that is one."""
         path = clean(path)
-        name = _DIGESTS.get(algorithm, "")
+        name = DIGESTS.get(algorithm, "")
         if not name:
             return ""
         found = ""
         if ("digest", algorithm) not in self._mute:
             headers = self.dav.ask("HEAD", path, {"Want-Digest": name}, good=(200,))
-            found = _digest(headers.get("Digest", ""), algorithm) or _words(
+            found = of_digest(headers.get("Digest", ""), algorithm) or of_words(
                 headers.get("OC-Checksum", ""), algorithm
             )
             if not found:
                 self._mute.add(("digest", algorithm))
         if not found and ("property", algorithm) not in self._mute:
             for told in self._properties(path, "0", _CHECKSUMS):
-                found = _words(told.checksums, algorithm)
+                found = of_words(told.checksums, algorithm)
             if not found:
                 self._mute.add(("property", algorithm))
         return found
@@ -169,7 +180,8 @@ class WebdavTree(Plain):
 
     def receive(self, path: bytes, part: Part, size: int) -> Receiving:
         path = clean(path)
-        self._holds(path)
+        self._inner(path)
+        self._names.check(path)
         return Filling(DavShelf(self, size), path, part, size)
 
     def discard(self, path: bytes, part: Part) -> None:
@@ -183,15 +195,19 @@ class WebdavTree(Plain):
 
     def remove_folder(self, path: bytes) -> None:
         path = clean(path)
+        self._inner(path)
         for entry in self.scan(path):
             raise StorageFailed(
-                f"{self.dav.where}: {shown(path)} is not empty: {shown(entry.name)} is in it", Trouble.NOT_EMPTY
+                f"{self.dav.where}: {shown(path)} is not empty: {shown(entry.name)} is in it",
+                Trouble.NOT_EMPTY,
             )
         self.dav.ask("DELETE", path, slash=True)
 
     def mkdir(self, path: bytes, mode: int | None = None) -> None:
         path = clean(path)
-        self._holds(path)
+        if path == b"/":
+            raise self._exists(path)
+        self._names.check(path)
         try:
             self.dav.ask("MKCOL", path, slash=True)
         except StorageFailed as failed:
@@ -201,11 +217,16 @@ class WebdavTree(Plain):
 
     def rename(self, source: bytes, target: bytes, *, overwrite: bool = False) -> None:
         source, target = clean(source), clean(target)
-        self._holds(target)
-        self.move(source, target, overwrite=overwrite)
+        self._names.check(target)
+        # Where it may overwrite, it would replace a file by a folder, too.
+        self.move(source, target, overwrite=overwrite and self.stat(source).is_file)
 
     def move(self, source: bytes, target: bytes, *, overwrite: bool) -> None:
         """Never onto a folder, which a MOVE that may overwrite would remove first."""
+        if b"/" in (source, target) or target.startswith(source + b"/"):
+            raise StorageFailed(
+                f"{self.dav.where}: {shown(source)} cannot become {shown(target)}", Trouble.DENIED
+            )
         if source == target:
             self.stat(source)
             if not overwrite:
@@ -255,41 +276,9 @@ class WebdavTree(Plain):
 
     # --- parts --------------------------------------------------------------------------------------------
 
-    def _holds(self, path: bytes) -> None:
-        """Raises StorageFailed NAME where the server cannot hold it."""
-        try:
-            name = path.rpartition(b"/")[2].decode()
-        except UnicodeDecodeError:
-            raise StorageFailed(
-                f"{self.dav.where}: {shown(path)} is no UTF-8, which names are in WebDAV", Trouble.NAME
-            ) from None
-        for char in sorted(set(_ODD.findall(name))):
-            if char not in self._understood:
-                self._understood[char] = self._understands(path.rpartition(b"/")[0], char.encode())
-            if not self._understood[char]:
-                raise StorageFailed(
-                    f"{self.dav.where}: {shown(path)}: this server takes {char!r} in a name for something else",
-                    Trouble.NAME,
-                )
-
-    def _understands(self, parent: bytes, char: bytes) -> bool:
-        """Does a file keep the character in its name? Asked once, with one of our own, in a folder of its own.
-
-        Some servers cut or strip it from a Destination: a file would come to lie under another name, in place
-        of what is there. Here it ends the name, so that without it this is the same.
-        """
-        folder = parent + b"/." + uuid.uuid4().hex.encode() + b".part"
-        self.dav.ask("MKCOL", folder, slash=True)
-        try:
-            self.dav.ask("PUT", folder + b"/x", {"Content-Length": "0"}, content=b"")
-            self.move(folder + b"/x", folder + b"/x" + char, overwrite=False)
-            return [entry.name for entry in self.scan(folder)] == [b"x" + char]
-        except StorageFailed as failed:
-            if failed.trouble in (Trouble.AWAY, Trouble.FULL):
-                raise
-            return False
-        finally:
-            self.dav.ask("DELETE", folder, slash=True)
+    def _inner(self, path: bytes) -> None:
+        if path == b"/":
+            raise StorageFailed(f"{self.dav.where}: that is the site itself", Trouble.DENIED)
 
     def _exists(self, path: bytes) -> StorageFailed:
         return StorageFailed(f"{self.dav.where}: {shown(path)} is there already", Trouble.EXISTS)
@@ -304,9 +293,7 @@ class WebdavTree(Plain):
 def _entry(told: Told, name: bytes) -> Entry:
     if told.is_folder:
         return Entry(name, 0o040755, 0, told.mtime_ns)
-    return Entry(
-        name, 0o100644, told.size, told.mtime_ns, version=_version(told.etag, told.mtime_ns)
-    )
+    return Entry(name, 0o100644, told.size, told.mtime_ns, version=_version(told.etag, told.mtime_ns))
 
 
 def _version(etag: str, mtime_ns: int) -> str:
@@ -315,30 +302,3 @@ def _version(etag: str, mtime_ns: int) -> str:
     if etag and not etag.startswith("W/"):
         return etag if etag.startswith('"') else f'"{etag}"'
     return str(mtime_ns) if mtime_ns else ""
-
-
-def _digest(header: str, algorithm: str) -> str:
-    """Of "adler32=03da0195,md5=<base64>"."""
-    for item in header.split(","):
-        name, _, value = item.strip().partition("=")
-        if name.lower() == _DIGESTS[algorithm]:
-            return _hex(value.strip(), algorithm)
-    return ""
-
-
-def _words(text: str, algorithm: str) -> str:
-    """Of ownCloud's "SHA1:... MD5:... ADLER32:..."."""
-    found = re.search(rf"(?i)\b{algorithm}:([0-9a-f]+)", text)
-    return _hex(found[1], algorithm) if found else ""
-
-
-def _hex(value: str, algorithm: str) -> str:
-    """Hexadecimal, from that or from base64; "" where it is neither or of another length."""
-    due = _LENGTHS[algorithm]
-    if re.fullmatch(r"[0-9a-fA-F]{1,64}", value) and (len(value) == due or algorithm == "adler32"):
-        return value.lower().rjust(due, "0")
-    try:
-        raw = base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        return ""
-    return raw.hex() if len(raw) * 2 == due else ""

@@ -29,9 +29,10 @@ class _GivenUp(Exception):
 
 
 class PutWriter:
-    """A ``filling.Writer``. ``size`` -1: unknown."""
+    """A ``filling.Writer``. ``size`` -1: unknown. ``appears`` waits until a request is seen at the server."""
 
-    def __init__(self, part: bytes, size: int, put: Put) -> None:
+    def __init__(self, part: bytes, size: int, put: Put, appears: Callable[[], None]) -> None:
+        self._appears = appears
         self._part = part
         self._size = size
         self._put = put
@@ -50,6 +51,7 @@ class PutWriter:
             kept, self._kept = self._kept, []
             for each in kept:
                 self._request.feed(each)
+            self._appears()
 
     def finish(self) -> None:
         if self._request is not None:
