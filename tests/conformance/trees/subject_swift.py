@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -112,11 +110,6 @@ class SwiftSubject(Subject):
     def is_folder(self, path: bytes) -> bool:
         prefix = self._name(path) + "/"
         return bool(self._names(_ROOT, prefix))
-
-    @contextmanager
-    def forbidden(self, path: bytes) -> Iterator[None]:
-        raise NotImplementedError
-        yield
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         """As the account, with one connection and one token for as long as the server lives."""
