@@ -7,7 +7,15 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from workers.storage.base import StorageFailed
-from workers.storage.trees.xrootd.client import REQUEST_S, Asked, Server, asked, open_files, set_property, xrootd
+from workers.storage.trees.xrootd.client import (
+    REQUEST_S,
+    Asked,
+    Server,
+    asked,
+    open_files,
+    set_property,
+    xrootd,
+)
 
 #: Bytes of one request, and how many are under way: 8 MiB of a file are in memory.
 _CHUNK: Final = 1 << 20
