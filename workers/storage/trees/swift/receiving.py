@@ -152,6 +152,15 @@ class SwiftReceiving:
 
     # --- parts -------------------------------------------------------------------------------------------
 
+    def claim(self) -> None:
+        """Say that this attempt leaves something. Raises StorageFailed CHANGED where a later one has begun."""
+        if not self._claimed:
+            container = self._access.container
+            with self._access.connection() as connection:
+                self._left(connection)
+                copying.claimed(connection, container, self.name, self._tag, self._attempt)
+            self._claimed = True
+
     def adopt(self, found: list[Segment]) -> None:
         """Segments that came by another way than ``send``."""
         self.segments, self._adopted = found, True
@@ -200,11 +209,7 @@ class SwiftReceiving:
     def _put(self) -> None:
         """Send what is in the buffer as the next segment, in another thread."""
         place = names.segments_of(self._access.container)
-        if not self._claimed:
-            with self._access.connection() as connection:
-                self._left(connection)
-                copying.claimed(connection, self._access.container, self.name, self._tag, self._attempt)
-            self._claimed = True
+        self.claim()
         if self._threads is None:
             self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="swift")
         if len(self._sending) >= _AT_ONCE:

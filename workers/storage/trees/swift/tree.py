@@ -121,6 +121,7 @@ class SwiftTree(Plain):
         theirs, ours = source._access, self._access
         if theirs.store != ours.store or receiving.size <= self._segment_bytes:
             return False
+        receiving.claim()
         with ours.connection() as connection:
             name = theirs.name(clean(path))
             found = copying.head(connection, theirs.container, name)
