@@ -153,7 +153,7 @@ class SwiftReceiving:
     # --- parts -------------------------------------------------------------------------------------------
 
     def claim(self) -> None:
-        """Say that this attempt leaves something. Raises StorageFailed CHANGED where a later one has begun."""
+        """Say that this attempt leaves something. Raises StorageFailed CHANGED: a later one has begun."""
         if not self._claimed:
             container = self._access.container
             with self._access.connection() as connection:

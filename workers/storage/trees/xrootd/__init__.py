@@ -21,10 +21,9 @@ What XRootD is not, and what that means here:
   changed twice within one, in place and with a question between, has the old one until it is changed again.
 - Times cannot be set.
 - With a proxy certificate (gsi) each tree uses its own, and a connection of its own; without one none, above
-  all not that of the node's account. Servers are trusted by the node's authorities (X509_CERT_DIR, which is the
-  process's): a site's ``cas`` do not count.
-- Copies between two servers (third party) pass through us: a server does them only with xrdcp installed and
-  configured there, and says so only when it is too late.
+  all not that of the node's account. Servers are trusted by the node's authorities (X509_CERT_DIR, which is
+  the process's): a site's ``cas`` do not count.
+- Copies between two servers pass through us: third-party copies want xrdcp at the server.
 """
 
 from __future__ import annotations
