@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -109,14 +107,20 @@ class SwiftSubject(Subject):
         # A name is that of the whole object.
         type(self).name_max = 1024 - len(f"{self._name(path)}/".encode())
 
+    def mark(self, path: bytes) -> None:
+        """A folder as other tools mark it: without a slash."""
+        self._put(self._url(path), b"", {"Content-Type": _FOLDER})
+
+    def put_object(self, name: str, content: bytes) -> None:
+        """Of any name, below the site."""
+        self._put(f"{_ROOT}/{_SITE}{quote(name)}", content, {})
+
+    def segments(self, folder: bytes) -> list[str]:
+        return self._names(f"{_ROOT}_segments", self._name(folder) + "/")
+
     def is_folder(self, path: bytes) -> bool:
         prefix = self._name(path) + "/"
         return bool(self._names(_ROOT, prefix))
-
-    @contextmanager
-    def forbidden(self, path: bytes) -> Iterator[None]:
-        raise NotImplementedError
-        yield
 
     def _ask(self, method: str, path: str, **more: Any) -> httpx.Response:
         """As the account, with one connection and one token for as long as the server lives."""

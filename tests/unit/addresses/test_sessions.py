@@ -48,6 +48,14 @@ def test_an_ordinary_answer_over_one_connection(server: Server) -> None:
             assert http.get(server.url("/a?b=c")).content == b"y" * 300_000
 
 
+def test_an_operators_address_is_anywhere(server: Server, settings: Settings) -> None:
+    settings.GANTRY_SWIFT_ALLOW_NETWORKS = []
+    server.answers["/a"] = plain(b"inside")
+    with guarded_session(purpose="", deadline=Deadline(60.0)) as http:
+        for host in ("127.0.0.1", "localhost"):
+            assert http.get(server.url("/a", host=host)).content == b"inside"
+
+
 def test_loopback_is_refused_without_the_operators_word(server: Server, settings: Settings) -> None:
     settings.GANTRY_SWIFT_ALLOW_NETWORKS = []
     settings.GANTRY_URI_ALLOW_NETWORKS = ["127.0.0.0/8"]  # another purpose

@@ -87,7 +87,7 @@ def told(server: str, what: str) -> Iterator[None]:
     except (AddressRefused, InvalidInput) as error:
         raise StorageFailed(f"{server}: {error.message}", Trouble.REFUSED) from None
     except EngineError as error:
-        raise StorageFailed(error.message, Trouble.AWAY) from None
+        raise StorageFailed(f"{error.message}: {what}", Trouble.AWAY) from None
     except ClientException as error:
         raise _client_said(server, what, error) from None
     except (requests.exceptions.InvalidHeader, UnicodeEncodeError):

@@ -12,8 +12,8 @@ Objects, and what that means here:
 - What is not larger than a segment is kept in a file until the end and is then one request; what is larger
   goes out in segments meanwhile, and the manifest makes it visible. Whoever takes over another attempt's
   segments copies them (the server does) and removes its own: a manifest of theirs is refused from then on.
-- A file that may not be replaced is stored with ``If-None-Match: *``; whether a folder has its name is looked
-  at right before.
+- A file that may not be replaced is stored with ``If-None-Match: *``; whether an empty folder has its name is
+  looked at right before. Where "a/b" is, "a" may be, too, and replaces nothing: then both are told.
 - Renaming is copying and removing, object by object.
 - ``mtime`` is kept as rclone does, in X-Object-Meta-Mtime; listings do not show it.
 """

@@ -15,10 +15,19 @@ from workers.storage.swift.reading import etag_of, is_segmented
 
 #: Bytes of one object that the server is asked to copy: it says nothing meanwhile.
 LARGEST: Final = 1 << 30
-#: Number of no segment.
-_CLAIM: Final = 99_999_999
 #: Headers that go with a segmented object; a plain one keeps all of its own.
 _KEPT: Final = ("content-type", "content-encoding", "content-disposition")
+
+
+def mark_of(tag: str, attempt: int) -> str:
+    """What an attempt's segments, and the object that it makes, are known by."""
+    return f"{tag}.{attempt}"
+
+
+def attempt_of(tag: str, mark: str) -> int:
+    """Which attempt of the element has that mark; 0: none."""
+    number = mark.removeprefix(f"{tag}.") if mark.startswith(f"{tag}.") else ""
+    return int(number) if number.isdigit() else 0
 
 
 def head(connection: Connection, container: str, name: str) -> dict[str, str] | None:
@@ -54,25 +63,29 @@ def left(connection: Connection, container: str, name: str, beginning: str) -> l
 
 
 def _of(connection: Connection, container: str, name: str, mark: str) -> list[Segment]:
-    """The segments of one attempt in their order, without its claim."""
-    claim = _claim(container, name, mark)
-    return [
-        each
-        for found, each in left(connection, container, name, mark)
-        if found == mark and each.path != claim
-    ]
+    """The segments of one attempt in their order."""
+    return [each for found, each in left(connection, container, name, mark) if found == mark]
 
 
-def _claim(container: str, name: str, mark: str) -> str:
-    """An object that says that an attempt has begun, as long as it has sent nothing else."""
-    return f"{names.segments_of(container)}/{names.segment(name, mark, _CLAIM)}"
+def _claim(container: str, name: str, tag: str) -> str:
+    """The object that says which attempt of an element has begun last, as far as it has left anything or
+    taken anything over."""
+    return f"{names.segments_of(container)}/{names.segment(name, mark_of(tag, 0), 0)}"
 
 
-def claimed(connection: Connection, container: str, name: str, mark: str) -> None:
-    """Whoever was before sees it before it makes anything visible."""
-    place, claim = names.split(_claim(container, name, mark))
+def claimant(connection: Connection, container: str, name: str, tag: str) -> int:
+    """Which attempt that is; 0: none."""
+    return attempt_of(tag, mark_at(connection, *names.split(_claim(container, name, tag))))
+
+
+def claimed(connection: Connection, container: str, name: str, tag: str, attempt: int) -> None:
+    """It is this one from now on: whoever was before sees it before it makes anything visible."""
+    place, claim = names.split(_claim(container, name, tag))
+    headers = {writing.MARK: mark_of(tag, attempt)}
     listing.make_container(connection, place)
-    connection.call(put_object, place, claim, what=f"{place}/{claim}", contents=b"", content_length=0)
+    connection.call(
+        put_object, place, claim, what=f"{place}/{claim}", contents=b"", content_length=0, headers=headers
+    )
 
 
 def taken_over(connection: Connection, container: str, name: str, before: str, mark: str) -> list[Segment]:
@@ -114,12 +127,16 @@ def _in_a_row(found: list[Segment], place: str, name: str, mark: str) -> list[Se
     return found[:count]
 
 
-def discard(connection: Connection, container: str, name: str, marks: Iterable[str]) -> None:
-    """Remove the segments of these attempts, but those that are the content of what is there."""
-    for mark in marks:
-        found = [each.path for of, each in left(connection, container, name, mark) if of == mark]
+def discard(connection: Connection, container: str, name: str, tag: str, attempts: Iterable[int]) -> None:
+    """Remove what these attempts have left, but not what is the content of the file that is there."""
+    claim = claimant(connection, container, name, tag)
+    for attempt in attempts:
+        mark = mark_of(tag, attempt)
+        found = [each.path for each in _of(connection, container, name, mark)]
         if found and mark_at(connection, container, name) != mark:
             listing.delete(connection, found)
+        if attempt == claim:
+            listing.delete(connection, [_claim(container, name, tag)])
 
 
 def copied_segments(
@@ -177,9 +194,10 @@ def copied(connection: Connection, container: str, name: str, target: str, mark:
     )
 
 
-def removed(connection: Connection, container: str, name: str) -> None:
-    """An object, and the segments that were made for it. Raises StorageFailed MISSING."""
-    found = head(connection, container, name)
+def removed(connection: Connection, container: str, name: str, found: dict[str, str] | None = None) -> None:
+    """An object (its headers are ``found``), and the segments that were made for it. Raises StorageFailed
+    MISSING."""
+    found = found or head(connection, container, name)
     if found is None:
         raise StorageFailed(f"{container}/{name}: no such object", Trouble.MISSING)
     connection.call(delete_object, container, name, what=f"{container}/{name}")

@@ -18,7 +18,7 @@ from workers.storage.swift.reading import is_segmented
 from workers.storage.trees.base import Entry, Keeping, Part, shown
 from workers.storage.trees.swift import copying
 from workers.storage.trees.swift.access import NAME_MAX, Access
-from workers.storage.trees.swift.listing import MD5, MTIME, holds, is_marker, mtime_header
+from workers.storage.trees.swift.listing import MD5, MTIME, is_marker, mtime_header
 
 #: Segments that are sent at once, beside the one that is being filled.
 _AT_ONCE: Final = 2
@@ -30,17 +30,6 @@ class _Stopped(Exception):
     """Nobody wants the segments any more."""
 
 
-def _attempt(tag: str, mark: str) -> int:
-    """Which attempt of the element has that mark; 0: none."""
-    number = mark.removeprefix(f"{tag}.") if mark.startswith(f"{tag}.") else ""
-    return int(number) if number.isdigit() else 0
-
-
-def mark_of(tag: str, attempt: int) -> str:
-    """What an attempt's segments, and the object that it makes, are known by."""
-    return f"{tag}.{attempt}"
-
-
 class SwiftReceiving:
     """A ``base.Receiving``."""
 
@@ -49,16 +38,17 @@ class SwiftReceiving:
         self.path, self.size = path, size
         self._access = access
         self.name = access.name(path)
-        self.mark = mark_of(part.tag, part.attempt)
+        self.mark = copying.mark_of(part.tag, part.attempt)
         if size > segment_bytes and len(names.segment(self.name, self.mark, 0).encode()) > NAME_MAX:
             raise StorageFailed(f"{shown(path)}: the names of its segments are too long", Trouble.NAME)
         self._tag, self._attempt = part.tag, part.attempt
+        self._claimed = part.before is not None
         self.segments: list[Segment] = []
         if part.before is not None:
-            before = mark_of(part.tag, part.before)
+            before = copying.mark_of(part.tag, part.before)
             with access.connection() as connection:
                 found = copying.taken_over(connection, access.container, self.name, before, self.mark)
-                copying.claimed(connection, access.container, self.name, self.mark)
+                copying.claimed(connection, access.container, self.name, part.tag, part.attempt)
                 if not part.resume or (size >= 0 and sum(each.size for each in found) > size):
                     objects.delete(connection, [each.path for each in found])
                     found = []
@@ -122,9 +112,9 @@ class SwiftReceiving:
             headers[MTIME] = mtime_header(keeping.mtime_ns)
         if self._md5 and self.segments:
             headers[MD5] = self._md5
-        if holds(self._access, f"{self.name}/"):
-            raise self._exists("a folder")
         with self._access.connection() as connection:
+            if copying.head(connection, self._access.container, f"{self.name}/") is not None:
+                raise self._exists("a folder")
             left = self._left(connection)
             replaced = self._replaced(connection) if overwrite else ""
             if replaced:
@@ -152,7 +142,7 @@ class SwiftReceiving:
         self._stop.set()
         self.close()
         with self._access.connection() as connection:
-            copying.discard(connection, self._access.container, self.name, [self.mark])
+            copying.discard(connection, self._access.container, self.name, self._tag, [self._attempt])
 
     def close(self) -> None:
         """What is being sent may come to its end: the next attempt goes on after it."""
@@ -162,6 +152,15 @@ class SwiftReceiving:
 
     # --- parts -------------------------------------------------------------------------------------------
 
+    def claim(self) -> None:
+        """Say that this attempt leaves something. Raises StorageFailed CHANGED: a later one has begun."""
+        if not self._claimed:
+            container = self._access.container
+            with self._access.connection() as connection:
+                self._left(connection)
+                copying.claimed(connection, container, self.name, self._tag, self._attempt)
+            self._claimed = True
+
     def adopt(self, found: list[Segment]) -> None:
         """Segments that came by another way than ``send``."""
         self.segments, self._adopted = found, True
@@ -170,9 +169,13 @@ class SwiftReceiving:
     def _left(self, connection: Connection) -> list[str]:
         """What this element has left behind beside our segments. Raises StorageFailed CHANGED where a later
         attempt has begun."""
-        found = copying.left(connection, self._access.container, self.name, f"{self._tag}.")
-        if any(_attempt(self._tag, mark) > self._attempt for mark, _ in found):
+        container = self._access.container
+        claimant = copying.claimant(connection, container, self.name, self._tag)
+        if claimant > self._attempt:
             raise self._gone()
+        if not claimant:
+            return []
+        found = copying.left(connection, container, self.name, f"{self._tag}.")
         ours = {each.path for each in self.segments}
         return [each.path for _, each in found if each.path not in ours]
 
@@ -183,7 +186,7 @@ class SwiftReceiving:
         if is_marker(before.get("content-type", ""), int(before.get("content-length", 1))):
             raise self._exists("a folder")
         mark = before.get(writing.MARK.lower(), "")
-        if _attempt(self._tag, mark) > self._attempt:
+        if copying.attempt_of(self._tag, mark) > self._attempt:
             raise self._gone()
         return mark if is_segmented(before) and mark != self.mark else ""
 
@@ -206,9 +209,8 @@ class SwiftReceiving:
     def _put(self) -> None:
         """Send what is in the buffer as the next segment, in another thread."""
         place = names.segments_of(self._access.container)
+        self.claim()
         if self._threads is None:
-            with self._access.connection() as connection:
-                objects.make_container(connection, place)
             self._threads = ThreadPoolExecutor(_AT_ONCE, thread_name_prefix="swift")
         if len(self._sending) >= _AT_ONCE:
             self._settle()

@@ -18,7 +18,7 @@ from workers.storage.swift.reading import checksum_of, is_segmented, reading
 from workers.storage.trees.base import Entry, Part, Plain, Traits, TransferOptions, Tree, clean, inside, shown
 from workers.storage.trees.swift import copying, listing
 from workers.storage.trees.swift.access import Access
-from workers.storage.trees.swift.receiving import SwiftReceiving, mark_of
+from workers.storage.trees.swift.receiving import SwiftReceiving
 from workers.vocabulary.transfers.reach import Reach
 
 _MIB: Final = 1 << 20
@@ -103,9 +103,9 @@ class SwiftTree(Plain):
 
     def discard(self, path: bytes, part: Part) -> None:
         attempts = {part.attempt, part.attempt if part.before is None else part.before}
-        marks = [mark_of(part.tag, attempt) for attempt in attempts]
+        name = self._access.name(inside(path))
         with self._access.connection() as connection:
-            copying.discard(connection, self._access.container, self._access.name(inside(path)), marks)
+            copying.discard(connection, self._access.container, name, part.tag, attempts)
 
     def copy_here(
         self,
@@ -121,6 +121,7 @@ class SwiftTree(Plain):
         theirs, ours = source._access, self._access
         if theirs.store != ours.store or receiving.size <= self._segment_bytes:
             return False
+        receiving.claim()
         with ours.connection() as connection:
             name = theirs.name(clean(path))
             found = copying.head(connection, theirs.container, name)
@@ -142,10 +143,15 @@ class SwiftTree(Plain):
 
     def remove(self, path: bytes) -> None:
         path = inside(path)
-        if self.stat(path).is_folder:
-            raise StorageFailed(f"{shown(path)} is a folder", Trouble.IS_FOLDER)
+        container, name = self._access.container, self._access.name(path)
         with self._access.connection() as connection:
-            copying.removed(connection, self._access.container, self._access.name(path))
+            found = copying.head(connection, container, name)
+            if found is not None and not listing.entry_of(b"", found).is_folder:
+                copying.removed(connection, container, name, found)
+                return
+        if found is not None or self._is_folder(path):
+            raise StorageFailed(f"{shown(path)} is a folder", Trouble.IS_FOLDER)
+        raise self._missing(path)
 
     # --- folders, names ----------------------------------------------------------------------------------
 

@@ -20,6 +20,10 @@ What XRootD is not, and what that means here:
 - Checksums are kept by the server beside a file and are good for its mtime, in whole seconds: a file that was
   changed twice within one, in place and with a question between, has the old one until it is changed again.
 - Times cannot be set.
+- With a proxy certificate (gsi) each tree uses its own, and a connection of its own; without one none, above
+  all not that of the node's account. Servers are trusted by the node's authorities (X509_CERT_DIR, which is
+  the process's): a site's ``cas`` do not count.
+- Copies between two servers pass through us: third-party copies want xrdcp at the server.
 """
 
 from __future__ import annotations

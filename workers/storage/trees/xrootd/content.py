@@ -7,7 +7,15 @@ from collections.abc import Generator
 from typing import Any, Final
 
 from workers.storage.base import StorageFailed
-from workers.storage.trees.xrootd.client import REQUEST_S, Asked, Server, asked, open_files, xrootd
+from workers.storage.trees.xrootd.client import (
+    REQUEST_S,
+    Asked,
+    Server,
+    asked,
+    open_files,
+    set_property,
+    xrootd,
+)
 
 #: Bytes of one request, and how many are under way: 8 MiB of a file are in memory.
 _CHUNK: Final = 1 << 20
@@ -18,8 +26,8 @@ def opened(server: Server, path: bytes, text: str, flags: int, mode: int = 0) ->
     """An open file. Raises StorageFailed."""
     file = xrootd.File()
     # It would open the file again by itself, whatever that is by then.
-    file.set_property("ReadRecovery", "false")
-    file.set_property("WriteRecovery", "false")
+    set_property(file, "ReadRecovery", "false")
+    set_property(file, "WriteRecovery", "false")
     server.told(path, file.open(server.url(text), flags, mode, timeout=REQUEST_S))
     open_files.add(file)
     return file
