@@ -53,7 +53,7 @@ def test_the_checksum_that_was_asked_for(mover: Mover, algorithm: str) -> None:
 
 
 def test_odd_names(mover: Mover) -> None:
-    """Catches names that a shell, JSON or a URL would change; one that the storage cannot hold fails alone."""
+    """Catches names that a shell, JSON or a URL would change; not those that a storage cannot hold."""
     able = [name for name in _ODD if mover.subject.holds(name)]
     mover.subject.folder(mover.at(b"from"))
     for name in able:

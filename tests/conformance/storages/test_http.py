@@ -13,8 +13,8 @@ from pytest_django import Settings
 from tests.conformance.storages.subjects import MIB, fails, read
 from tests.support.waiting import limit
 from tests.unit.addresses.web_server import Server, hang, plain, redirect
-from workers.storage.opening import open_storage, path_of
 from workers.storage.base import Storage, StorageFailed, Trouble, Upload
+from workers.storage.opening import open_storage, path_of
 
 CONTENT = os.urandom(2 * MIB + 3)
 
