@@ -26,6 +26,11 @@ TAG = "gantry-7"
 Line = dict[str, Any]
 
 
+def ALL(subject: type[Subject]) -> bool:  # noqa: N802 (as a constant: where(only=ALL))
+    """Every storage: for what differs between them."""
+    return True
+
+
 @dataclass
 class Report:
     """What a mover told, and how it ended."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.mover.moving import Line, Mover, Running
+from tests.conformance.mover.moving import ALL, Line, Mover, Running
 from tests.conformance.trees.handling import MIB, content
 from tests.conformance.trees.subjects import Subject, where
 from tests.support.waiting import wait_until
@@ -32,6 +32,7 @@ def held(mover: Mover, order: Order, step: str = "transfer.in_content", **more: 
     return running, wait_until(begun, why="it has begun", see=running.told)
 
 
+@where(only=ALL)
 def test_interrupted_twice_and_gone_on_with(mover: Mover) -> None:
     """Catches a copy that begins anew each time, a part that stays, a wrong whole."""
     data = content(_SIZE)
@@ -51,6 +52,7 @@ def test_interrupted_twice_and_gone_on_with(mover: Mover) -> None:
     assert ("gone on at byte" in end["log"]) is mover.subject.tree().traits.appends
 
 
+@where(only=ALL)
 def test_another_source_of_the_same_size(mover: Mover) -> None:
     """Catches a mixture of two files."""
     mover.put(b"f", content(_SIZE))
@@ -98,10 +100,10 @@ def test_killed_while_changing(mover: Mover, step: str) -> None:
     """Catches an element that fails since its own earlier attempt has done it."""
     act = {"remove": "REMOVE", "rename": "RENAME", "mkdir": "MKDIR"}[step.rpartition("_")[2]]
     mover.put(b"f", b"content")
-    names = {"REMOVE": (b"f",), "RENAME": (b"f", b"g"), "MKDIR": (b"new",)}[act]
+    src, dst = {"REMOVE": (b"f", b""), "RENAME": (b"f", b"g"), "MKDIR": (b"new", b"")}[act]
     env = {"GANTRY_CRASH_AT": step, "GANTRY_CRASH_ONCE": str(mover.home / "once")}
-    assert mover.start(mover.order(act, *names), env=env).process.wait(60) == -signal.SIGKILL
-    mover.run(mover.order(act, *names, attempt=2, committed=True)).done()
+    assert mover.start(mover.order(act, src, dst), env=env).process.wait(60) == -signal.SIGKILL
+    mover.run(mover.order(act, src, dst, attempt=2, committed=True)).done()
     assert mover.names() == {"REMOVE": set(), "RENAME": {b"g"}, "MKDIR": {b"f", b"new"}}[act]
 
 
@@ -127,6 +129,7 @@ def test_a_last_try_leaves_nothing(mover: Mover) -> None:
     assert mover.get(b"g") == b"somebody else's"
 
 
+@where(only=ALL)
 @pytest.mark.parametrize("last", [False, True], ids=["a try left", "last try"])
 def test_told_to_stop(mover: Mover, last: bool) -> None:
     """Catches elements without an end, ends of what was not begun, a part that stays after the last try."""

@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from tests.conformance.mover.moving import Mover, Report
+from tests.conformance.mover.moving import ALL, Mover, Report
 from tests.conformance.trees.subjects import Subject, where
 from workers.vocabulary.transfers.orders import Order
 
@@ -93,6 +93,7 @@ def test_nothing_there(mover: Mover) -> None:
     assert end["code"] == 2
 
 
+@where(only=ALL)
 def test_only_empty_folders(mover: Mover) -> None:
     for name in (b"t/a/b", b"t/c"):
         mover.subject.folder(mover.at(name))
@@ -113,7 +114,7 @@ def test_names_that_are_no_utf8(mover: Mover) -> None:
     assert found == {top: {"back\\slash", "x:\\xfe\\\\", "x:\\xff"}, inner: {"x:plain\\\\"}}
 
 
-@where(only=lambda subject: subject.links)
+@where(only=lambda subject: subject.links and subject.id in ("local", "sftp"))
 def test_links(mover: Mover, subject: Subject) -> None:
     """Catches a loop, a folder that is walked twice, a link to a file that is lost."""
     subject.folder(mover.at(b"t/sub"))
