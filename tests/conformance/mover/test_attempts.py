@@ -17,6 +17,8 @@ from workers.vocabulary.transfers.orders import Order
 
 _COPY_STEPS = TRANSFER_STEPS[:7]
 _SIZE = 5 * MIB
+#: A storage that tells times in seconds knows no version of what is newer than that.
+_OLD = 1_000_000_000
 
 
 def held(mover: Mover, order: Order, step: str = "transfer.in_content", **more: Any) -> tuple[Running, Line]:
@@ -36,7 +38,7 @@ def held(mover: Mover, order: Order, step: str = "transfer.in_content", **more: 
 def test_interrupted_twice_and_gone_on_with(mover: Mover) -> None:
     """Catches a copy that begins anew each time, a part that stays, a wrong whole."""
     data = content(_SIZE)
-    mover.put(b"f", data)
+    mover.put(b"f", data, mtime=_OLD)
     running, begun = held(mover, mover.order("COPY", b"f", b"g"))
     assert begun["size"] == _SIZE
     running.kill()
@@ -55,11 +57,11 @@ def test_interrupted_twice_and_gone_on_with(mover: Mover) -> None:
 @where(only=ALL)
 def test_another_source_of_the_same_size(mover: Mover) -> None:
     """Catches a mixture of two files."""
-    mover.put(b"f", content(_SIZE))
+    mover.put(b"f", content(_SIZE), mtime=_OLD)
     running, begun = held(mover, mover.order("COPY", b"f", b"g"))
     running.kill()
     other = content(_SIZE, seed=2)
-    mover.put(b"f", other, mtime=1_000_000_000)
+    mover.put(b"f", other, mtime=_OLD + 7)
     second = mover.order("COPY", b"f", b"g", attempt=2, part=1, version=begun["version"])
     assert "gone on at byte" not in mover.run(second).done()["log"]
     assert mover.get(b"g") == other
@@ -68,10 +70,10 @@ def test_another_source_of_the_same_size(mover: Mover) -> None:
 
 def test_a_source_that_changes_while_it_is_read(mover: Mover) -> None:
     """Catches a mixture that is called done, and a part of it that is gone on with."""
-    mover.put(b"f", content(_SIZE), mtime=1_000_000_000)
+    mover.put(b"f", content(_SIZE), mtime=_OLD)
     running, _ = held(mover, mover.order("COPY", b"f", b"g"))
     other = content(_SIZE, seed=2)
-    mover.put(b"f", other, mtime=1_100_000_000)
+    mover.put(b"f", other, mtime=_OLD + 7)
     (mover.home / "hold-1-transfer.in_content.go").touch()
     running.ended().failed(again=True)
     assert mover.names() == {b"f"}

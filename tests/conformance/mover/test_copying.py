@@ -39,6 +39,16 @@ def test_a_file(mover: Mover) -> None:
 
 
 @where(only=ALL)
+def test_within_a_site(mover: Mover) -> None:
+    """Where the storage copies by itself, it is the same to whoever looks."""
+    data = content(3 * MIB + 17)
+    mover.put(b"f", data)
+    mover.run(mover.order("COPY", b"f", b"new/g"), target=mover.subject.reach()).done()
+    assert mover.get(b"new/g") == data
+    assert mover.names(b"new") == {b"g"}
+
+
+@where(only=ALL)
 def test_an_empty_file(mover: Mover) -> None:
     mover.put(b"f", b"")
     assert mover.copy(b"f", b"g").done()["size"] == 0
