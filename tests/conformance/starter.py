@@ -19,7 +19,7 @@ def main() -> None:
 
     runtime = make_runtime(asked["kind"], Path(asked["node"]), asked["engine"])
     runtime.renewed(control.boottime(), 600, 900)
-    run = claimed(asked["kind"], asked["run_id"], asked["spec"])
+    run = claimed(asked["kind"], asked["run_id"], asked["spec"], asked["orders"])
     runtime.prepare(run, lambda: False, lambda said: None)
     runtime.start(run, control.boottime())
     os.write(1, b"started\n")

@@ -32,14 +32,26 @@ from tests.support.images import BUSYBOX
 from tests.support.session import SESSION
 from tests.support.waiting import limit, wait_until
 from workers.launcher import control
-from workers.logs.capture import STREAMS
+from workers.logs.capture import STDERR, STDOUT, STREAMS
 from workers.runtimes.base import PrepareFailed, Presence, Result, Runtime
 from workers.vocabulary.leases import ClaimedRun
-from workers.vocabulary.specs import ContainerSpec, ExecSpec, ProcessSpec, Spec
+from workers.vocabulary.specs import (
+    DEFAULT_LOG_HEAD,
+    DEFAULT_LOG_TAIL,
+    ContainerSpec,
+    ExecSpec,
+    ProcessSpec,
+    Spec,
+    TransferSpec,
+)
 from workers.vocabulary.states import Reason
+from workers.vocabulary.transfers.orders import Orders
+from workers.vocabulary.transfers.reach import Credentials, Reach
 
 #: Seconds for anything that takes a fraction of one on a quiet machine.
 PATIENCE = 90.0
+#: In the credentials of each transfer.
+SECRET = "S3kr1t-of-a-site"
 _numbers = itertools.count(int(time.time()) % 100_000 * 1000)
 
 
@@ -51,6 +63,8 @@ class Subject(abc.ABC):
     tells_oom = False
     #: Both streams come as one, in order.
     one_stream = False
+    #: Where working folders are, on the node.
+    scratch = "scratch"
 
     def __init__(self) -> None:
         self.folder = remains.also(SESSION, Path(tempfile.mkdtemp(prefix="gr-", dir="/tmp")))
@@ -92,6 +106,7 @@ class Subject(abc.ABC):
             "engine": self.url,
             "run_id": run.lease.run_id,
             "spec": run.spec,
+            "orders": run.orders,
         }
         worker = subprocess.Popen(
             [sys.executable, "-m", "tests.conformance.starter", json.dumps(asked)],
@@ -114,18 +129,18 @@ class Subject(abc.ABC):
 
     def left(self) -> list[str]:
         """Traces of runs on this node."""
-        places = ("scratch", "launcher/runs", "containers", "execs")
+        places = ("scratch", "launcher/runs", "containers", "execs", "mover/scratch", "mover/runs")
         return [str(path) for place in places for path in self.node.glob(f"{place}/*")]
 
     def written(self, run: ClaimedRun, name: str) -> str:
         """What a run has written to a file in its working folder."""
         attempt = f"{run.lease.run_id}-{run.lease.attempt}"
-        (found,) = (self.node / "scratch").glob(f"*{attempt}/**/{name}")
+        (found,) = (self.node / self.scratch).glob(f"*{attempt}/**/{name}")
         return found.read_text()
 
     def put(self, run: ClaimedRun, name: str) -> None:
         """Make a file in the working folder of a run that has been started."""
-        (place,) = (self.node / "scratch").glob(f"*{run.lease.run_id}-{run.lease.attempt}")
+        (place,) = (self.node / self.scratch).glob(f"*{run.lease.run_id}-{run.lease.attempt}")
         (place / name).touch()
 
     def close(self) -> None:
@@ -149,6 +164,33 @@ class Processes(Subject):
     def forget(self, run: ClaimedRun) -> None:
         name = f"{run.lease.run_id}-{run.lease.attempt}"
         record = json.loads((self.node / "launcher" / "runs" / name / "started").read_text())
+        os.kill(record["shim_pid"], signal.SIGKILL)
+
+
+class Transfers(Subject):
+    """A command in the mover's place: what it says are the mover's own words, which are one stream."""
+
+    kind = "transfer"
+    one_stream = True
+    scratch = "mover/scratch"
+
+    def spec(self, script: str, *, argv: list[str] | None = None, mem_mb: int = 256, **more: Any) -> Spec:
+        kept: dict[str, Any] = {"log_head": DEFAULT_LOG_HEAD, "log_tail": DEFAULT_LOG_TAIL, **more}
+        return TransferSpec(batch=1, cpu_m=100, mem_mb=mem_mb, **kept)
+
+    def run(self, script: str = "true", *, report: str = "", **more: Any) -> ClaimedRun:
+        """With a report that it leaves, and secrets that its words must not hold."""
+        argv = more.get("argv") or ["/bin/sh", "-c", script]
+        reach = Reach(protocol="LOCAL", credentials=Credentials(password=SECRET))
+        orders = Orders(job=1, job_act="COPY", tag="t-1", host="h", source=reach).to_json()
+        return replace(super().run(script, **more), orders={**orders, "argv": argv, "report": report})
+
+    def without_input(self) -> tuple[ClaimedRun, Reason]:
+        return replace(self.run(), orders=None), Reason.CREATE
+
+    def forget(self, run: ClaimedRun) -> None:
+        name = f"{run.lease.run_id}-{run.lease.attempt}"
+        record = json.loads((self.node / "mover" / "runs" / name / "started").read_text())
         os.kill(record["shim_pid"], signal.SIGKILL)
 
 
@@ -241,11 +283,13 @@ class Execs(Subject):
         return [*super().left(), *files.split(), *busy]
 
 
-@pytest.fixture(params=["process", "container", "exec"])
+@pytest.fixture(params=["process", "transfer", "container", "exec"])
 def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     """Each runtime in turn."""
     if request.param == "process":
         made: Subject = Processes()
+    elif request.param == "transfer":
+        made = Transfers()
     elif request.param == "container":
         made = Containers(request.getfixturevalue("engine"))
     else:
@@ -309,16 +353,22 @@ class Collected:
         self.chunks: dict[int, dict[int, bytes]] = {stream: {} for stream in STREAMS}
         self.truncated = False
         self.log_bytes = 0
+        #: A mover's only stream of words is its stderr; here it is the first, as with those who have one.
+        self._called = {STDERR: STDOUT} if runtime.kind == "transfer" else {}
+        self.report = b""
 
     def some(self, final: bool = False) -> bool:
         """Take one shipment; True when there is more at once."""
         shipment = self.output.pending(final)
         for chunk in shipment.chunks:
-            self.chunks[chunk.stream][chunk.offset] = chunk.data
+            self.chunks[self._called.get(chunk.stream, chunk.stream)][chunk.offset] = chunk.data
         for stale in shipment.stale:
-            held = self.chunks[stale.stream]
+            held = self.chunks[self._called.get(stale.stream, stale.stream)]
             for offset in [at for at in held if at >= stale.start and at + len(held[at]) <= stale.end]:
                 del held[offset]
+        if (report := shipment.report) is not None:
+            assert report.offset == self._run.reported + len(self.report)
+            self.report += b"".join(line + b"\n" for line in report.lines)
         self.truncated, self.log_bytes = shipment.truncated, shipment.log_bytes
         self.output.mark(shipment)
         return shipment.more
@@ -344,8 +394,9 @@ class Collected:
 
     def shipped(self) -> dict[int, int]:
         """What the next worker reads from the database."""
+        stored = {told: stream for stream, told in self._called.items()}
         return {
-            stream: max(at + len(data) for at, data in held.items())
+            stored.get(stream, stream): max(at + len(data) for at, data in held.items())
             for stream, held in self.chunks.items()
             if held
         }

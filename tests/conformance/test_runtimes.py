@@ -259,7 +259,7 @@ def test_started_twice_runs_once(subject: Subject) -> None:
 def test_the_next_worker_adopts_what_runs(subject: Subject) -> None:
     """Catches a run that is begun anew, killed or lost when its worker is killed; output lost or doubled."""
     number = mark()
-    run = subject.run(f"echo one; sleep {number} & {_UNTIL}; echo two; kill %1; exit 5")
+    run = subject.run(f"echo one; sleep {number} & {_UNTIL}; echo two; kill %1 2>/dev/null; exit 5")
     subject.start_and_die(run)
     runtime, again = subject.runtime(), adopted(run)
     before = wait_until(lambda: napping(number), PATIENCE, why="it is up")

@@ -1,1 +1,1 @@
-"""The mover as a process, between sites of each subject of the trees: what ends, what is left, what is told."""
+"""The mover as a process, between sites of each subject of the trees: what ends and what is left."""

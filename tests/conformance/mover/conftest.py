@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conformance.mover.moving import Mover
 from tests.conformance.trees.conftest import folder as folder
-from tests.conformance.trees.conftest import subject as subject
-from tests.conformance.trees.subjects import Subject
+from tests.conformance.trees.subjects import SUBJECTS, Subject
+
+#: A local one, and one on a wire. What differs between storages is asked of all of them (``where``).
+_CHOSEN = ("local", "sftp")
+_PARAMS: list[Any] = [pytest.param(found, id=found.id) for found in SUBJECTS if found.id in _CHOSEN]
+
+
+@pytest.fixture(scope="session", params=_PARAMS)
+def subject(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
+    """A server that runs; one for all tests of this worker."""
+    found: Subject = request.param(tmp_path_factory.mktemp(request.param.id))
+    try:
+        found.start()
+        yield found
+        found.forget_tree()
+    finally:
+        found.stop()
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,11 @@ from workers.vocabulary.transfers.reach import Reach
 
 TAG = "gantry-7"
 Line = dict[str, Any]
+
+
+def ALL(subject: type[Subject]) -> bool:  # noqa: N802 (as a constant: where(only=ALL))
+    """Every storage: for what differs between them."""
+    return True
 
 
 @dataclass
@@ -143,9 +148,11 @@ class Mover:
 
     def start(self, *elements: Order, env: dict[str, str] | None = None, **more: Any) -> Running:
         reach: Reach = self.subject.reach()
+        # Another one by its name: what is copied passes through the mover's hands.
+        there = replace(reach, site="there")
         given: dict[str, Any] = {
             "job": 7, "job_act": elements[0].act if elements else "COPY", "tag": TAG, "host": "here",
-            "source": reach, "target": reach,
+            "source": reach, "target": there,
         }  # fmt: skip
         orders = Orders(**{**given, "elements": elements, **more})
         return Running(self.home / f"mover-{next(self._numbers)}", orders, env or {})

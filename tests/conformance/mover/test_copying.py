@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from tests.conformance.mover.moving import Mover
+from tests.conformance.mover.moving import ALL, Mover
 from tests.conformance.trees.handling import MIB, content
 from tests.conformance.trees.subjects import Subject, where
 from workers.storage.trees.base import ALGORITHMS
@@ -25,6 +25,7 @@ _ODD = [
 ]
 
 
+@where(only=ALL)
 def test_a_file(mover: Mover) -> None:
     data = content(3 * MIB + 17)
     mover.put(b"f", data)
@@ -37,6 +38,17 @@ def test_a_file(mover: Mover) -> None:
         assert end["checksum"] == f"adler32:{zlib.adler32(data):08x}"
 
 
+@where(only=ALL)
+def test_within_a_site(mover: Mover) -> None:
+    """Where the storage copies by itself, it is the same to whoever looks."""
+    data = content(3 * MIB + 17)
+    mover.put(b"f", data)
+    mover.run(mover.order("COPY", b"f", b"new/g"), target=mover.subject.reach()).done()
+    assert mover.get(b"new/g") == data
+    assert mover.names(b"new") == {b"g"}
+
+
+@where(only=ALL)
 def test_an_empty_file(mover: Mover) -> None:
     mover.put(b"f", b"")
     assert mover.copy(b"f", b"g").done()["size"] == 0
@@ -52,8 +64,9 @@ def test_the_checksum_that_was_asked_for(mover: Mover, algorithm: str) -> None:
     assert end["checksum"].replace(":", " ") in end["log"]
 
 
+@where(only=ALL)
 def test_odd_names(mover: Mover) -> None:
-    """Catches names that a shell, JSON or a URL would change; one that the storage cannot hold fails alone."""
+    """Catches names that a shell, JSON or a URL would change; not those that a storage cannot hold."""
     able = [name for name in _ODD if mover.subject.holds(name)]
     mover.subject.folder(mover.at(b"from"))
     for name in able:
@@ -73,6 +86,7 @@ def test_a_name_that_is_no_utf8(mover: Mover) -> None:
     assert mover.get(b"to/\xff\\x") == b"odd"
 
 
+@where(only=ALL)
 def test_no_overwriting(mover: Mover) -> None:
     """Catches a target that is touched, a temporary file that stays, a second try that cannot help."""
     mover.put(b"f", b"new")
@@ -84,6 +98,7 @@ def test_no_overwriting(mover: Mover) -> None:
     assert mover.names() == before
 
 
+@where(only=ALL)
 def test_overwriting(mover: Mover) -> None:
     mover.put(b"f", b"new")
     mover.put(b"g", b"old")
@@ -145,6 +160,7 @@ def test_a_folder_onto_a_file(mover: Mover) -> None:
     assert mover.names() == {b"from", b"to"}
 
 
+@where(only=ALL)
 def test_an_empty_folder(mover: Mover) -> None:
     mover.subject.folder(mover.at(b"from/empty"))
     mover.run(mover.order("COPY", b"from/empty/", b"to/empty")).done()

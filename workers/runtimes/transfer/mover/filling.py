@@ -128,6 +128,7 @@ class Filler:
     def _moving(self, element: Element) -> Callable[[int], None]:
         """Counts what has come through; raises when there is a reason to end."""
         stopping, timeout = self._batch.stopping, self._timeout
+        take = self._batch.bucket.take if self._rate is not None else None
 
         def moved(count: int) -> None:
             element.moved += count
@@ -136,6 +137,8 @@ class Filler:
                 raise Cancelled
             if timeout and time.monotonic() - element.began > timeout:
                 raise StorageFailed(f"not done within {timeout:g} s (extra_opts.timeout)", Trouble.AWAY)
+            if take is not None:
+                take(count)
 
         return moved
 
@@ -143,7 +146,7 @@ class Filler:
         """Through our hands; the checksum of all of it, None where we have not seen all of it."""
         held = receiving.held
         seen: Digest | None = digest(self.choice.algorithm) if self.choice.algorithm and not held else None
-        moved, bucket = self._moving(element), self._batch.bucket
+        moved = self._moving(element)
         element.side = "src"
         with self._source.read(file.src, offset=held, version=file.before.version) as pieces:
             for piece in pieces:
@@ -152,8 +155,6 @@ class Filler:
                 if seen is not None:
                     seen.update(piece)
                 moved(len(piece))
-                if self._rate is not None:
-                    bucket.take(len(piece))
                 element.side = "src"
         if element.moved != file.before.size:
             raise StorageFailed(
@@ -166,7 +167,7 @@ class Filler:
     def _unchanged(self, file: File) -> None:
         """A local file has been asked by its own descriptor, at the end of reading."""
         after = self._source.stat(file.src)
-        if version_of(after) != version_of(file.before):
+        if not _same(after, file.before):
             raise StorageFailed(
                 f"{shown(file.src)} has changed while it was read: it had {file.before.size} bytes before, "
                 f"{after.size} after",
@@ -187,7 +188,11 @@ class Filler:
 
 
 def version_of(entry: Entry) -> str:
-    """What is compared to tell whether a source is still what it was; "" where nothing tells."""
-    if not entry.version and not entry.mtime_ns:
-        return ""
-    return f"{entry.size}:{entry.mtime_ns}:{entry.version}"
+    """By what the next attempt knows whether a source is still what it was; "" where nothing tells now."""
+    return f"{entry.size}:{entry.mtime_ns}:{entry.version}" if entry.version else ""
+
+
+def _same(one: Entry, other: Entry) -> bool:
+    """A version that is told of one of them only shows nothing: some tell none of what is quite new."""
+    told = one.version == other.version or not (one.version and other.version)
+    return told and (one.size, one.mtime_ns) == (other.size, other.mtime_ns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import threading
@@ -26,8 +27,10 @@ _MASK: Final = "***"
 class Reporter:
     """Writes the report; a thread of its own tells of what takes longer. Used by all threads."""
 
-    def __init__(self, file: int, secrets: Sequence[str]) -> None:
+    def __init__(self, file: int, secrets: Sequence[str], *, shared: bool = False) -> None:
+        """``shared``: other processes write to the file, too."""
         self._file = file
+        self._shared = shared
         self._secrets = sorted((text for text in secrets if len(text) >= 4), key=len, reverse=True)
         self._lock = threading.Lock()
         #: One writer at a time: lines stay whole and in their order.
@@ -122,6 +125,8 @@ class Reporter:
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
+        if self._shared:
+            fcntl.lockf(self._file, fcntl.LOCK_EX)
         while rest:
             try:
                 rest = rest[os.write(self._file, rest) :]
@@ -129,6 +134,8 @@ class Reporter:
                 with contextlib.suppress(OSError):
                     os.write(2, f"mover: the report cannot be written: {error}\n".encode())
                 time.sleep(_FULL_S)
+        if self._shared:
+            fcntl.lockf(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         self._over.set()
