@@ -136,14 +136,19 @@ def _locked(who: Who, site_id: int) -> Site:
     return row
 
 
-def _apply(row: Site, wanted: SiteRequest) -> None:
+def check(row: Site, wanted: SiteRequest) -> None:
+    """May this site become so? Forbidden, InvalidInput."""
     if not row.by_operator:
         _refuse_what_is_operators(wanted)
-    if wanted.pull_only is not None and wanted.pull_only != row.pull_only:
-        if not row.by_operator:
+        if wanted.pull_only not in (None, row.pull_only):
             raise Forbidden("pull_only is for operators (scope operate): leave it out")
-        row.pull_only = wanted.pull_only
     _check_folders(wanted)
+
+
+def _apply(row: Site, wanted: SiteRequest) -> None:
+    check(row, wanted)
+    if wanted.pull_only is not None:
+        row.pull_only = wanted.pull_only
     row.name, row.description, row.visibility = wanted.name, wanted.description, wanted.visibility
     row.default_path, row.endpoints = wanted.default_path, wanted.endpoints
     row.cas, row.host_keys = wanted.cas, wanted.host_keys
