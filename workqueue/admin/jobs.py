@@ -20,7 +20,7 @@ from workers.admin.pages import FixedFilter
 from workers.vocabulary.errors import EngineError
 from workqueue.book import explaining
 from workqueue.jobs import wire
-from workqueue.models import Element, ElementAttempt, Job
+from workqueue.models import Batch, Element, ElementAttempt, Job
 from workqueue.models.jobs import Status, Type
 
 #: Elements of one status on a page, and characters of a log.
@@ -122,7 +122,16 @@ class JobAdmin(ReadOnly):
 
 
 def _of(job: Job, status: Status) -> list[Element]:
-    return list(Element.objects.filter(job=job, status=status).order_by("number")[:_SHOWN])
+    """The first ones; without looking where the counters say that there is none."""
+    if not getattr(job, f"num_{status.name.lower()}"):
+        return []
+    rows = Element.objects.filter(job=job, status=status)
+    if status in (Status.NEW, Status.SUBMITTED):
+        rows = rows.filter(batch=None).order_by("phase", "number")  # as the index of what is left has them
+    elif status is Status.RUNNING:
+        open_ones = Batch.objects.filter(job=job, closed_at=None)
+        rows = rows.filter(batch__in=open_ones).order_by("number")
+    return list(rows[:_SHOWN] if rows.ordered else rows.order_by("number")[:_SHOWN])
 
 
 def _lines(rows: Iterable[Element]) -> SafeString:

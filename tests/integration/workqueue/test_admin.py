@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.contracts.workqueue.conftest import ENDPOINT, Api, Filled, _keys, member, node, ok
 from workers.tenants import identity, tenancy
-from workqueue.models import Job, Link, LinkChange, Site
+from workqueue.models import Batch, Element, Link, LinkChange, Site
 from workqueue.models.jobs import Status, Type
 
 __all__ = ["_keys"]
@@ -74,18 +74,10 @@ def test_what_the_calls_refuse_the_form_refuses(api: Api, root: Client) -> None:
         ({"name": "taken"}, "has a site of this name"),
         ({"endpoints": "{"}, "valid JSON"),
     ):
-        assert told in page(root.post(add, sent("s", **tenant, **change)))
+        assert told in page(root.post(add, {**sent("s", **tenant), **change}))
     mine = f"/admin/workqueue/site/{taken}/change/"
     assert "only operators" in page(root.post(mine, sent("taken")))
     assert Site.objects.count() == 1
-
-
-def test_a_ban_that_cancels(api: Api, root: Client) -> None:
-    site = api.site()
-    api.job(src_siteid=site)
-    change = sent("cluster", visibility="private", ban="cancel")
-    assert root.post(f"/admin/workqueue/site/{site}/change/", change).status_code == 302
-    assert Job.objects.get().cancelled_by_operator
 
 
 def test_sites_show_links_and_no_secret(api: Api, root: Client) -> None:
@@ -114,6 +106,8 @@ def test_jobs_with_what_runs_waits_and_failed(api: Api, root: Client) -> None:
     filled = Filled(api.job("copy", src_siteid=site, dst_siteid=site, dst_filepath="b")["id"])
     for number, status in enumerate((Status.DONE, Status.RUNNING, Status.SUBMITTED, Status.NEW)):
         filled.element(number, Type.COPY, status, dst_filepath=f"to{number}", transferred=7)
+    batch = Batch.objects.create(job=filled.job, source_id=site)
+    Element.objects.filter(job=filled.job, number=1).update(batch=batch)
     filled.element(4, Type.COPY, Status.FAILED, (Status.FAILED, "no"), (Status.FAILED, "<b>denied</b>"))
     filled.count(num_done=1, num_running=1, num_submitted=1, num_new=1, num_failed=1)
     shown = page(root.get(f"/admin/workqueue/job/{filled.job.pk}/change/"))
