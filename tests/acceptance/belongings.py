@@ -20,6 +20,7 @@ from queues.entries import wire
 from queues.operators import services as operators
 from queues.operators.parsing import PoolRequest
 from queues.pools import HostAmounts
+from tests.acceptance.transferred import transfers
 from tests.contracts.jobs.conftest import Stage as ExecStage
 from tests.contracts.queues.conftest import admit
 from tests.contracts.tasks.conftest import Stage
@@ -70,6 +71,7 @@ def things(nodes: Nodes, account: Account, mark: str) -> Known:
         **_jobs(nodes.execs, account, mark),
         **_runtask(nodes.commands, account, mark),
         **_queues(account, mark),
+        **transfers(account, mark),
         **_own(account, mark),
     }
 

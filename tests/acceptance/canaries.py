@@ -37,7 +37,7 @@ ALLOWED: Final = {
 NOWHERE: Final = (
     *("canary-password", "canary-stored", "canary-refused", "canary-broken", "canary-malformed"),
     *("canary-uri-password", "canary-callback-password", "canary-registry", "canary-argument"),
-    *("canary-retired", "canary-header", "canary-swift"),
+    *("canary-retired", "canary-header", "canary-swift", "canary-site"),
 )
 
 
@@ -101,6 +101,7 @@ def plant(stage: Stage) -> None:
     plant_secrets(stage)
     plant_job(stage)
     plant_runtask(stage)
+    plant_site(stage)
     stage.run_ids = list(Run.objects.values_list("pk", flat=True))
     # Idempotent answers hold the token that was made; it is sealed.
     for _ in range(2):
@@ -187,6 +188,27 @@ def plant_job(stage: Stage) -> None:
         {"Env": ["canary-argument"]},
     ):
         assert ask(stage, "POST", "/api/jobs", {**job, **wrong}).status_code == 400
+
+
+def plant_site(stage: Stage) -> None:
+    """Credentials at a site: given, replaced, and refused in each form."""
+    sites = "/workqueue/api/v1.0/sites"
+    site = {"name": MARK, "endpoints": [{"protocol": "SSH", "host": "files.example"}]}
+    made = ask(stage, "POST", sites, site)
+    assert made.status_code == 201, made.text
+    path = f"{sites}/{made.json()['id']}"
+    pem = "-----BEGIN CERTIFICATE-----\ncanary-site"
+    good = {"username": "ann", "password": "canary-site", "key": "-----BEGIN canary-site", "proxy": pem}
+    for _ in range(2):
+        assert ask(stage, "PUT", f"{path}/credentials", good).status_code == 200
+    for name in ("key", "proxy"):
+        assert ask(stage, "PUT", f"{path}/credentials", {name: "canary-site"}).status_code == 400
+    for wrong in ({"password": ["canary-site"]}, {"key": {"x": "canary-site"}}, {"canary-site": 1}):
+        assert ask(stage, "PUT", f"{path}/credentials", wrong).status_code == 400
+    address = {"protocol": "SWIFT", "options": {"auth_url": "http://ann:canary-site@127.0.0.1/"}}
+    assert ask(stage, "POST", sites, {**site, "endpoints": [address]}).status_code == 400
+    for each in (path, sites):
+        assert ask(stage, "GET", each).status_code == 200
 
 
 def plant_runtask(stage: Stage) -> None:

@@ -16,9 +16,11 @@ from workqueue.jobs import wire
 from workqueue.models import Element, Job
 from workqueue.who import Who
 
+#: Whatever runs is in an open batch.
 _RUNNING: Final = """
-    SELECT coalesce(sum(transferred), 0)::bigint, coalesce(sum(instant), 0)::float8
-    FROM workqueue_element WHERE job_id = %s AND status = 4
+    SELECT coalesce(sum(e.transferred), 0)::bigint, coalesce(sum(e.instant), 0)::float8
+    FROM workqueue_batch b JOIN workqueue_element e ON e.batch_id = b.id AND e.status = 4
+    WHERE b.job_id = %s AND b.closed_at IS NULL
 """
 
 

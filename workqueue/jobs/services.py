@@ -13,7 +13,6 @@ from workqueue.errors import NoSuchSite
 from workqueue.jobs import requests, wire
 from workqueue.jobs.requests import JobRequest
 from workqueue.models import Job, Site
-from workqueue.models.jobs import Status
 from workqueue.sites import reading as sites
 from workqueue.who import Who
 
@@ -52,10 +51,16 @@ def cancel(who: Who, job: Job) -> bool:
 
 
 def retry(job: Job) -> int:
-    """Its failed elements go again; how many. Conflict: none has failed."""
-    if wire.status(job) is not Status.FAILED and not job.num_failed:
+    """Its failed elements go again; how many. Conflict: none has failed, or a site is banned or gone."""
+    if not job.num_failed:
         raise Conflict(f"job {job.pk} has no failed element: it is {wire.status(job).name}")
-    return stopping.retry(job)
+    with transaction.atomic():
+        ids = _held({job.source_id, job.target_id or job.source_id})
+        for site in Site.objects.filter(pk__in=ids):
+            if site.deleted_at is not None:
+                raise Conflict(f"site {site.pk} has been deleted: submit a job at another one")
+            _refuse_banned(site)
+        return stopping.retry(job)
 
 
 def _sites(who: Who, wanted: JobRequest) -> dict[int, Site]:
@@ -63,9 +68,7 @@ def _sites(who: Who, wanted: JobRequest) -> dict[int, Site]:
     asked = {"src_siteid": wanted.src_siteid}
     if wanted.dst_siteid is not None:
         asked["dst_siteid"] = wanted.dst_siteid
-    ids = sorted(set(asked.values()))
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1 FROM workqueue_site WHERE id = ANY(%s) ORDER BY id FOR SHARE", [ids])
+    ids = _held(set(asked.values()))
     found = {site.pk: site for site in sites.visible(who).filter(pk__in=ids)}
     for field, site_id in asked.items():
         if site_id not in found:
@@ -74,10 +77,18 @@ def _sites(who: Who, wanted: JobRequest) -> dict[int, Site]:
     return found
 
 
-def _refuse_banned(site: Site, field: str) -> None:
+def _held(site_ids: set[int]) -> list[int]:
+    """Share the rows of sites: neither banned nor deleted until the transaction ends."""
+    ids = sorted(site_ids)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1 FROM workqueue_site WHERE id = ANY(%s) ORDER BY id FOR SHARE", [ids])
+    return ids
+
+
+def _refuse_banned(site: Site, field: str | None = None) -> None:
     over = site.ban_until is not None and site.ban_until <= timezone.now()
     if site.ban in (Site.Ban.NONE, Site.Ban.WAIT_AS) or over:
         return
     why = f": {site.ban_message}" if site.ban_message else ""
     until = f" until {site.ban_until:%Y-%m-%dT%H:%M:%SZ}" if site.ban_until is not None else ""
-    raise Conflict(f"{field}: site {site.pk} takes no new jobs{until}{why}", field=field)
+    raise Conflict(f"site {site.pk} takes no new jobs{until}{why}", field=field)

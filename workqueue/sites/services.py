@@ -9,13 +9,12 @@ from __future__ import annotations
 from typing import Final
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import Q
 from django.db.models.functions import Now
 
 from workers.messages import doorbell
 from workers.models import Node
 from workers.vocabulary.errors import Conflict, Forbidden, InvalidInput
-from workqueue.book import stopping
 from workqueue.errors import NoSuchSite
 from workqueue.models import Job, Site
 from workqueue.sites import credentials, endpoints, reading
@@ -59,7 +58,8 @@ def delete(who: Who, site_id: int) -> Site:
     """It is no more to be found, and its credentials are wiped. Conflict: jobs that have not ended use it."""
     with transaction.atomic():
         row = _locked(who, site_id)
-        using = list(_open(row).values_list("pk", flat=True)[:3])
+        jobs = Job.objects.filter(Q(source=row) | Q(target=row), finished_at=None)
+        using = list(jobs.order_by("pk").values_list("pk", flat=True)[:3])
         if using:
             raise Conflict(
                 f"site {row.pk} is used by jobs that have not ended (such as {', '.join(map(str, using))}): "
@@ -83,12 +83,10 @@ def set_limits(who: Who, site_id: int, wanted: LimitsRequest) -> Site:
 
 
 def set_ban(who: Who, site_id: int, wanted: BanRequest) -> Site:
-    """Ban it; with the mode cancel its jobs are cancelled, as by an operator. Operators only."""
+    """Ban it; whoever hands out its jobs' elements looks at once, and cancels them if it says so."""
     with transaction.atomic():
         row = _locked(who, site_id)
         _ban(row, wanted)
-    if wanted.mode == Site.Ban.CANCEL:
-        cancel_all(row)
     return row
 
 
@@ -98,12 +96,6 @@ def lift_ban(who: Who, site_id: int) -> Site:
         row = _locked(who, site_id)
         _ban(row, BanRequest(Site.Ban.NONE.value, "", None))
     return row
-
-
-def cancel_all(row: Site) -> None:
-    """Cancel what has not ended there, each job in a transaction of its own."""
-    for job in list(_open(row)):
-        stopping.cancel(job, operator=True)
 
 
 def advertised() -> set[str]:
@@ -122,10 +114,6 @@ def _ban(row: Site, wanted: BanRequest) -> None:
     doorbell.ring_duties_after_commit()
 
 
-def _open(row: Site) -> QuerySet[Job]:
-    return Job.objects.filter(Q(source=row) | Q(target=row), finished_at=None).order_by("priority", "id")
-
-
 def _locked(who: Who, site_id: int) -> Site:
     """The row of a site that the caller may change, locked. NoSuchSite, Forbidden."""
     row = reading.visible(who).select_for_update().filter(pk=site_id).first()
@@ -136,14 +124,19 @@ def _locked(who: Who, site_id: int) -> Site:
     return row
 
 
-def _apply(row: Site, wanted: SiteRequest) -> None:
+def check(row: Site, wanted: SiteRequest) -> None:
+    """May this site become so? Forbidden, InvalidInput."""
     if not row.by_operator:
         _refuse_what_is_operators(wanted)
-    if wanted.pull_only is not None and wanted.pull_only != row.pull_only:
-        if not row.by_operator:
+        if wanted.pull_only not in (None, row.pull_only):
             raise Forbidden("pull_only is for operators (scope operate): leave it out")
-        row.pull_only = wanted.pull_only
     _check_folders(wanted)
+
+
+def _apply(row: Site, wanted: SiteRequest) -> None:
+    check(row, wanted)
+    if wanted.pull_only is not None:
+        row.pull_only = wanted.pull_only
     row.name, row.description, row.visibility = wanted.name, wanted.description, wanted.visibility
     row.default_path, row.endpoints = wanted.default_path, wanted.endpoints
     row.cas, row.host_keys = wanted.cas, wanted.host_keys

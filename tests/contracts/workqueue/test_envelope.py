@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any
 
 from django.db import OperationalError, connection
+from django.utils import timezone
 
 from tests.contracts.workqueue.conftest import V10, V11, Api, Filled, body, error, member, ok
 from workqueue.models import Job
@@ -136,6 +137,19 @@ def test_retry(api: Api, site: int) -> None:
     assert told == {"jobid": filled.job.pk, "status": "SUBMITTED", "retried": 2}
     assert ok(api.post(path, Idempotency_Key="k")) == told
     error(api.post(path), 409)
+
+
+def test_retry_at_sites_that_take_no_new_jobs(api: Api, operator: Api, site: int) -> None:
+    filled = Filled(api.job(src_siteid=site)["id"])
+    filled.element(0, Type.LIST, Status.FAILED, (Status.FAILED, "x"))
+    filled.count(num_failed=1)
+    Job.objects.update(finished_at=timezone.now())
+    path = f"/jobs/{filled.job.pk}/retry"
+    ok(operator.put(f"/sites/{site}/ban", {"mode": "wait", "message": "full"}))
+    assert "full" in error(api.post(path), 409)
+    ok(operator.delete(f"/sites/{site}/ban"))
+    ok(api.delete(f"/sites/{site}"))
+    assert "deleted" in error(api.post(path), 409)
 
 
 def test_explain(api: Api, site: int) -> None:

@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.contracts.workqueue.conftest import LATER_FILE, LOG, V11, Api, Filled, at, body, error, folder, ok
 from workqueue.jobs import examples
-from workqueue.models import Element, Job
+from workqueue.models import Batch, Element, Job
 from workqueue.models.jobs import Status, Type
 
 DONE, FAILED = Status.DONE, Status.FAILED
@@ -187,8 +187,9 @@ def test_elements_of_a_listing_that_has_not_ended_are_not_shown(api: Api, copied
 
 
 def test_progress(api: Api, copied: Filled) -> None:
+    batch = Batch.objects.create(job=copied.job, source_id=copied.job.source_id)
     Element.objects.filter(job=copied.job, number=2).update(
-        status=Status.RUNNING, transferred=3, instant=2.5, elapsed=1.0
+        status=Status.RUNNING, batch=batch, transferred=3, instant=2.5, elapsed=1.0
     )
     copied.count(num_done=2, num_running=1)
     Job.objects.filter(pk=copied.job.pk).update(bytes_total=1007, bytes_done=1000)

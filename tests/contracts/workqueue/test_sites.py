@@ -10,7 +10,7 @@ from django.test.utils import CaptureQueriesContext
 
 from tests.contracts.workqueue.conftest import ENDPOINT, V11, Api, error, member, node, ok, site_row
 from workers.models import Node, Secret
-from workqueue.models import Credential, Job, Link, LinkChange, Site
+from workqueue.models import Credential, Link, LinkChange, Site
 from workqueue.sites import schema
 
 CERTIFICATE = """-----BEGIN CERTIFICATE-----
@@ -262,20 +262,6 @@ def test_bans(api: Api, operator: Api, site: int) -> None:
     for method in ("put", "delete"):
         answer = operator.send(method.upper(), "/sites/999999/ban", json.dumps(sent), "application/json")
         error(answer, 404)
-
-
-def test_a_ban_cancels_what_has_not_ended(api: Api, operator: Api, site: int) -> None:
-    other = api.site("other")
-    away = api.job(src_siteid=other)
-    hit = [
-        api.job(src_siteid=site),
-        api.job("copy", src_siteid=other, dst_siteid=site, dst_filepath="b"),
-    ]
-    ok(operator.put(f"/sites/{site}/ban", {"mode": "cancel"}))
-    cancelled = Job.objects.exclude(cancel_requested_at=None)
-    assert {job.pk for job in cancelled} == {job["id"] for job in hit}
-    assert all(job.cancelled_by_operator for job in cancelled)
-    assert ok(api.get(f"/jobs/{away['id']}"))["status"] == "SUBMITTED"
 
 
 def test_links_with_their_sentences(api: Api, colleague: Api, stranger: Api, operator: Api) -> None:

@@ -71,7 +71,13 @@ def test_error_shapes_are_those_of_the_family(document: dict[str, Any]) -> None:
     for path, verb, item in operations(document):
         if path == "/readyz":
             continue
-        names = {"tasks": "TaskError", "jobs": "JobError", "runtask": "RuntaskError", "queues": "QueueError"}
+        names = {
+            "tasks": "TaskError",
+            "jobs": "JobError",
+            "runtask": "RuntaskError",
+            "queues": "QueueError",
+            "workqueue": "WorkqueueError",
+        }
         wanted = names.get(errors.family_of(path), "Error")
         for status, answer in item["responses"].items():
             if status >= "400" and status != "416":  # that is text: the test at the end

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 
 from config.http import openapi
 from jobs.models import Executor, Job, RuntaskJob, Target
@@ -35,15 +36,21 @@ from tests.integration.api.walk import (
     without_ids,
 )
 from tests.support.engine import submit
-from tests.support.fixtures import make_account
+from tests.support.fixtures import Account, make_account
 from workers import services
 from workers.callbacks import signing
 from workers.callbacks.rows import digest
 from workers.models import Callback, DisabledUrl, IdempotencyKey, LogChunk, Node, Secret, Tenant, Token
 from workers.tenants import registries
 from workers.vocabulary.states import Reason, State
+from workqueue.models import Credential, Element, ElementAttempt, Link, Site
+from workqueue.models import Job as Transfer
+from workqueue.models.jobs import Status, Type
 
 pytestmark = pytest.mark.invariant
+
+#: Of an element: as long as it can be.
+ATTEMPT = 31_999
 
 
 @pytest.fixture
@@ -57,6 +64,8 @@ def victim(db: None, settings: Any) -> Victim:
             "workers_callbacksecret",
             "workers_disabledurl",
             "jobs_runtaskjob",
+            "workqueue_site",
+            "workqueue_job",
         ):
             cursor.execute("SELECT setval(pg_get_serial_sequence(%s, 'id'), %s)", [table, FIRST_ID])
     account = make_account(f"{CANARY}-tenant")
@@ -134,6 +143,7 @@ def victim(db: None, settings: Any) -> Victim:
     host = HostAmounts(f"{CANARY}-host", {"VCPU": 4000}, {})
     operators.declare_pool("machines", PoolRequest(f"{CANARY}-aggregate", [host], [account.tenant]))
     operators.set_quotas(account.tenant_id, "machines", f"{CANARY}-owner", {"VCPU": 4000})
+    site, transfer = transfers(account)
     values = {
         "type": ["machines"],
         "aggregate": [f"{CANARY}-aggregate"],
@@ -148,7 +158,12 @@ def victim(db: None, settings: Any) -> Victim:
         "user": [account.user],
         "name": [f"{CANARY}-name", account.tenant],
         "node": [stage.node.name],
-        "job_id": [str(job.uuid), str(runtask.pk)],
+        "job_id": [str(job.uuid), str(runtask.pk), str(transfer.pk)],
+        "site_id": [str(site.pk)],
+        "src_siteid": [str(site.pk)],
+        "dst_siteid": [str(site.pk)],
+        "element_id": [str(FIRST_ID)],
+        "attempt": [str(ATTEMPT)],
         "JobId": [str(job.uuid)],
         "executor_id": [str(executor.number)],
         "AppName": [job.app_name],
@@ -163,6 +178,43 @@ def victim(db: None, settings: Any) -> Victim:
         "registry": [f"{CANARY}.example"],
     }
     return Victim(account, ids, token_id, stage.node.name, values)
+
+
+def transfers(account: Account) -> tuple[Site, Transfer]:
+    """A site with credentials and a link, and a job there, an element of which has failed: the last of many,
+    so that its number is long."""
+    user = Token.objects.get(user__username=account.user).user
+    site = Site.objects.create(
+        tenant_id=account.tenant_id,
+        owner=user,
+        name=f"{CANARY}-site",
+        visibility="tenant",
+        endpoints=[{"protocol": "SFTP", "host": f"{CANARY}.example", "port": 0, "path": "/", "options": {}}],
+    )
+    Credential.objects.create(site=site, user=user, username=f"{CANARY}-username")
+    Link.objects.create(source=site, target=site, streams=1, sentence=f"{CANARY}-sentence")
+    job = Transfer.objects.create(
+        tenant_id=account.tenant_id,
+        user=user,
+        type=Type.LIST,
+        source=site,
+        src_filepath=f"{CANARY}-path",
+        protocol="GRIDFTP",
+        log_uid="0" * 32,
+        num_done=FIRST_ID,
+        num_failed=1,
+        elements=FIRST_ID + 1,
+        finished_at=timezone.now(),
+    )
+    Element.objects.create(
+        job=job, number=FIRST_ID, type=Type.LIST, src_filepath=f"{CANARY}-path", max_tries=2, attempts=1,
+        status=Status.FAILED,
+    )  # fmt: skip
+    ElementAttempt.objects.create(
+        job=job, number=FIRST_ID, attempt=ATTEMPT, status=Status.FAILED, returncode=1, host=f"{CANARY}-host",
+        told_at="then", log=f"{CANARY}-log",
+    )  # fmt: skip
+    return site, job
 
 
 @pytest.mark.timeout(600)
@@ -257,6 +309,9 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         "DELETE /api/v1/registries/{registry}",
         "DELETE /v1/{type}/{request_id}/",
         "POST /canceljob/",
+        "POST /workqueue/api/v1.0/jobs/{job_id}/retry",
+        "DELETE /workqueue/api/v1.0/sites/{site_id}",
+        "DELETE /workqueue/api/v1.1/sites/{site_id}/credentials",
     ):
         assert changed[key], f"{key} changed nothing for its owner"
 

@@ -61,6 +61,8 @@ HARMLESS: Final = {
 CHOSEN: Final = ("name", "url")
 #: Makes something of the caller's own, with a random value and a number: only the status is compared.
 MAKES_OWN: Final = {("POST", "/api/v1/callbacks/secrets"), ("POST", "/api/v1/keys")}
+#: Where a family is mounted once more.
+SECOND_MOUNT: Final = "/workqueue/api/v1.1/"
 #: What operators see of everybody by design: not walked as an operator of another tenant.
 OPERATORS: Final = re.compile(
     r"/api/v1/(tenants|users|tokens|nodes|audit)\b|/api/v1/queues/[^/]+/(pools|policy|capacity)\b|/metrics$"
@@ -145,11 +147,15 @@ def questions(victim: Victim) -> Iterator[tuple[Question, Question]]:
         unknown = set(route.names) - set(victim.values)
         assert not unknown, f"teach the walk what {unknown} of {route.path} is"
         first = route.names[0] if route.names else None
-        for value in victim.values[first] if first else [""]:
+        values = victim.values[first] if first else [""]
+        last = values[-1]
+        for value in values:
             mine = tuple(value if name == first else victim.values[name][-1] for name in route.names)
             none = tuple(nobodys(name, item) for name, item in zip(route.names, mine, strict=True))
             for method in METHODS:
                 operation = documented.get(route.path, {}).get(method.lower(), {})
+                if SECOND_MOUNT in route.path and (not operation or value != last):
+                    continue  # the same views: enough for its own shapes
                 if not operation and first and value != victim.values[first][0]:
                     continue  # a verb that is not there is asked about one of them
                 yield (
@@ -167,6 +173,8 @@ def questions(victim: Victim) -> Iterator[tuple[Question, Question]]:
                         "name": "walk",
                         "scopes": ["read"],
                         "default": True,
+                        "src_filepath": "walk",
+                        "dst_filepath": "walk",
                         "username": "u",
                         "password": "p",
                     }
