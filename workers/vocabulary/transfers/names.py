@@ -16,8 +16,13 @@ def name_to_wire(name: bytes) -> tuple[str, bool]:
     try:
         return name.decode(), False
     except UnicodeDecodeError:
-        text = name.replace(b"\\", b"\\\\").decode("utf-8", "surrogateescape")
-        return "".join(f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text), True
+        return escape(name), True
+
+
+def escape(name: bytes) -> str:
+    """The escaped form, whatever the name is."""
+    text = name.replace(b"\\", b"\\\\").decode("utf-8", "surrogateescape")
+    return "".join(f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in text)
 
 
 def name_from_wire(text: str, escaped: bool) -> bytes:

@@ -75,6 +75,8 @@ class Orders:
     """A batch. ``job_act`` is the job's type: a LIST for a COPY is told in another order than one for a
     REMOVE.
 
+    ``dst`` is the job's own destination of a COPY ("" otherwise; ``dst_escaped`` as in ``Order``): an
+    element whose ``dst`` is this one is a single file, which keeps its name where that is a folder.
     ``streams`` files at once, ``rate`` bytes/s over all of them (None: free). ``tag`` begins the tags of
     parts: ``<installation>-<job>``; an element's tag is ``<tag>-<n>``. ``sweep`` are parts to be removed:
     elements that have ended for good, each with the attempt that may have left one.
@@ -86,6 +88,8 @@ class Orders:
     host: str
     source: Reach
     target: Reach | None = None
+    dst: str = ""
+    dst_escaped: bool = False
     options: dict[str, Any] = field(default_factory=dict)
     streams: int = 4
     rate: float | None = None
