@@ -17,7 +17,7 @@ from typing import Any, Final, NamedTuple
 
 from django.db.backends.utils import CursorWrapper
 
-from workers.vocabulary.transfers.names import name_from_wire
+from workers.vocabulary.transfers.names import escape, name_from_wire
 from workqueue.book.rows import whole
 from workqueue.models import Job
 from workqueue.models.jobs import Type
@@ -76,6 +76,15 @@ class Tree:
         top = self._top
         return folder == top or folder.startswith(top if top == "/" else f"{top}/")
 
+    def _alone(self, folder: str, names: Sequence[Any]) -> Sequence[Any]:
+        """The only name of a folder that is not inside: what was asked for is no folder."""
+        head, slash, _ = self._top.rpartition("/")
+        if folder != (head or slash) or len(names) != 1:
+            raise ValueError(
+                f"{folder!r} is neither inside of {self._top!r} nor the folder of this file alone"
+            )
+        return names
+
     def _relative(self, folder: str) -> str:
         """Of a folder inside, "" for the top."""
         return folder.removeprefix(self._top).lstrip("/")
@@ -83,7 +92,7 @@ class Tree:
     def _copied(self, folder: str, names: Sequence[Any], line: dict[str, Any]) -> Iterator[Found]:
         if not self._inside(folder):
             # A single file: what its new name is, the target's storage tells.
-            for _, _, size, mtime in names:
+            for _, _, size, mtime in self._alone(folder, names):
                 yield Found(self._top, self._dst, False, whole(size), _time(mtime), FILES)
             return
         here, relative = _below(folder), self._relative(folder)
@@ -100,7 +109,7 @@ class Tree:
 
     def _removed(self, folder: str, names: Sequence[Any], line: dict[str, Any]) -> Iterator[Found]:
         if not self._inside(folder):
-            for _, _, size, mtime in names:
+            for _, _, size, mtime in self._alone(folder, names):
                 yield Found(self._top, None, False, whole(size), _time(mtime), FILES)
             return
         here, relative = _below(folder), self._relative(folder)
@@ -190,6 +199,4 @@ def _to_wire(row: Found) -> Found:
 
 
 def _escape(path: str) -> str:
-    return "".join(
-        f"\\x{ord(c) - 0xDC00:02x}" if 0xDC80 <= ord(c) <= 0xDCFF else c for c in path.replace("\\", "\\\\")
-    )
+    return escape(path.encode("utf-8", "surrogateescape"))

@@ -96,7 +96,7 @@ def link_streams(cursor: CursorWrapper, source_id: int, target_id: int) -> int:
 
 
 def _first() -> int:
-    return max(LEAST, settings.GANTRY_LINK_STREAMS)
+    return max(LEAST, int(settings.GANTRY_LINK_STREAMS))
 
 
 def tell(

@@ -78,6 +78,8 @@ def orders(lease: Lease, spec: dict[str, Any]) -> dict[str, Any] | None:
         host=host,
         source=_reach(job.source, batch.src_endpoint, job),
         target=None if target is None else _reach(target, batch.dst_endpoint, job),
+        dst=(job.dst_filepath or "") if job.type == Type.COPY else "",
+        dst_escaped=job.escaped,
         options=_options(job),
         streams=batch.streams,
         rate=_rate(job.source, target, batch.streams),

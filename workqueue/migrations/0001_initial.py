@@ -245,6 +245,10 @@ class Migration(migrations.Migration):
             model_name='job',
             index=models.Index(condition=models.Q(('finished_at', None)), fields=['priority', 'id'], name='job_open'),
         ),
+        migrations.AddIndex(
+            model_name='job',
+            index=models.Index(condition=models.Q(('finished_at__isnull', False)), fields=['finished_at'], name='job_ended'),
+        ),
         migrations.AddConstraint(
             model_name='credential',
             constraint=models.UniqueConstraint(fields=('user', 'site'), name='credential_once'),

@@ -80,6 +80,7 @@ class Job(models.Model):
             models.Index(fields=["tenant", "user", "id"], name="job_of_user"),
             #: Those with work left, in the order in which they are looked at.
             models.Index(fields=["priority", "id"], condition=Q(finished_at=None), name="job_open"),
+            models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_ended"),
         ]
 
     def __str__(self) -> str:

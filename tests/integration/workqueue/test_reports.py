@@ -34,7 +34,7 @@ def facts(job: Job) -> list[Any]:
     """All that a report changes of a job."""
     job.refresh_from_db()
     unstable = {"changed_at", "finished_at", "not_before", "ended_at"}
-    rows: list[dict[str, Any]] = [
+    rows: list[Any] = [
         *Job.objects.filter(pk=job.pk).values(),
         *Element.objects.filter(job=job).order_by("number").values(),
         *ElementAttempt.objects.filter(job=job).order_by("number", "attempt").values(),
@@ -284,3 +284,11 @@ def test_what_a_failure_leaves_is_known_to_the_next_try(scene: Scene) -> None:
     job.refresh_from_db()
     assert job.finished_at is not None
     assert [attempt.number for attempt in ElementAttempt.objects.filter(number=1)] == [1, 1, 1]
+
+
+def test_a_folder_that_is_not_below_what_was_asked_for_is_refused(scene: Scene) -> None:
+    job = scene.job(Type.REMOVE, "/tree")
+    (mover,) = scene.movers()
+    mover.report(folder("/other", entry("a"), entry("b")), end(0, names=2))
+    assert statuses(job) == [Status.SUBMITTED]
+    assert "2 names, 0 of them were reported" in ElementAttempt.objects.get().log
