@@ -45,7 +45,8 @@ def user(cluster: Cluster, operator: Account, tmp_path: Path) -> Iterator[Workqu
 def counters_add_up() -> None:
     for job in Job.objects.all():
         told = [job.num_new, job.num_done, job.num_failed, job.num_submitted, job.num_running]
-        assert told == [Element.objects.filter(job=job, status=status).count() for status in range(5)]
+        recount = [Element.objects.filter(job=job, status=each).count() for each in range(5)]
+        assert told == recount, job
 
 
 def no_parts(folder: Path) -> None:
@@ -79,7 +80,7 @@ def _the_listing(user: WorkqueueClient, site: int, source: Path) -> None:
     """Catches a listing that forgets, renames or mangles what it saw."""
     job = user.done("list", site, "/tree", extra_opts={"depth": 1})
     (output,) = user.call("GET", f"/jobs/{job}/output")
-    names = sorted(os.fsencode(name) for name in os.listdir(source))
+    names = sorted(os.fsencode(path.name) for path in source.iterdir())
     wire = {name.decode() if b"\xff" not in name else "\\xff is no UTF-8" for name in names}
     assert set(output["listing"]["/tree"]) == wire
     entries = {item["name"]: item for item in output["entries"]["/tree"]}
@@ -129,7 +130,7 @@ def _remove(user: WorkqueueClient, site: int, sshd: Sshd) -> None:
     """Catches what stays, and what goes although it lies beside it."""
     (sshd.files / "beside").write_bytes(b"stays")
     user.done("remove", site, "/tree")
-    assert sorted(os.listdir(sshd.files)) == ["beside", "made"]
+    assert sorted(path.name for path in sshd.files.iterdir()) == ["beside", "made"]
 
 
 def _what_is_not_there(user: WorkqueueClient, here: int, there: int) -> None:
@@ -145,7 +146,7 @@ def test_strangers_servers_and_wrong_keys(user: WorkqueueClient, sshd: Sshd, tmp
     here, there = user.local("here", tmp_path), user.sftp("there", sshd)
     (tmp_path / "file").write_bytes(b"content")
     sshd.stop()
-    sshd.start(kind="ecdsa")
+    sshd.start("ecdsa")
     job = user.post("copy", here, "/file", there, "/file")
     assert user.ended(job) == "FAILED"
     log = user.logs(job)
@@ -219,15 +220,15 @@ def test_pull_workers_and_ours_share_a_job(
 
 
 def _do(http: Any, given: dict[str, Any], element: dict[str, Any], done: list[int]) -> None:
-    path = element["src_filepath"]
+    path: str = element["src_filepath"]
     body: dict[str, Any] = {"returncode": 0, "host": [["a", "b"]], "log": "", "timestamp": "now"}
     if element["type"] == 0:
-        names = os.listdir(path)
+        names = [item.name for item in Path(path).iterdir()]
         body["listing"] = {path.rstrip("/"): listing(*names, size=1)}
     elif path.endswith("/"):
-        os.rmdir(path)
+        Path(path).rmdir()
     else:
-        os.unlink(path)
+        Path(path).unlink()
     where = f"{ROOT}/worker/jobs/{given['id']}/elements/{element['id']}"
     headers = {"X-Token": element["token"]}
     monitoring = {"transferred": -1, "elapsed": 0, "instant": -0.0, "average": 0}

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,7 +72,7 @@ class Bench:
         return took
 
 
-def run(rig: Rig, marks: list[str], *, long: bool) -> None:
+def run(rig: Rig, marks: Sequence[str], *, long: bool) -> None:
     """Measure and print."""
     bench = Bench(rig)
     rounds = 7 if long else 5
