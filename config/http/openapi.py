@@ -94,6 +94,21 @@ class SignedUrl(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call
         }
 
 
+class ElementToken(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-call]
+    """The reports of the workqueue's pull workers, which need nothing but the element's own token."""
+
+    target_class = "workqueue.pull.views.ByElementToken"
+    name = "elementToken"
+
+    def get_security_definition(self, auto_schema: Any) -> Any:
+        return {
+            "type": "apiKey",
+            "in": "header",
+            "name": "X-Token",
+            "description": "The token of an element, as it was handed out: one attempt of it.",
+        }
+
+
 def add_error_answers(result: dict[str, Any], generator: Any, request: Any, public: bool) -> dict[str, Any]:
     """Spectacular's hook: every operation also lists the errors that any of them may answer."""
     for path, methods in result["paths"].items():

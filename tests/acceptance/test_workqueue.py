@@ -54,7 +54,7 @@ def no_parts(folder: Path) -> None:
 
 
 def test_trees_travel_whole(user: WorkqueueClient, sshd: Sshd, tmp_path: Path) -> None:
-    """LOCAL -> SSH -> LOCAL with names that hurt; then each other operation. Each step says what it catches."""
+    """LOCAL -> SSH -> LOCAL with names that hurt, then each other operation. Each step: what it catches."""
     source, back = tmp_path / "source", tmp_path / "back"
     grow(source, files=200)
     back.mkdir()

@@ -185,7 +185,7 @@ MANIFEST: Final = operation(
     "workqueue_jobs_manifest",
     _TAG,
     "What a finished job did, signed: JSON Lines, first a head, then a line for each element",
-    {(200, "application/jsonl"): OpenApiTypes.STR, **errors(404, 409)},
+    {(200, "text/plain"): OpenApiTypes.STR, **errors(404, 409)},
     parameters=[_JOB],
 )
 CANCEL: Final = _get(

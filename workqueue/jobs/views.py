@@ -102,7 +102,7 @@ class ManifestView(WorkqueueView):
         if request.method == "HEAD":
             lines = iter(())
         headers = {"Content-Disposition": f'attachment; filename="manifest-{job.pk}.jsonl"'}
-        return StreamingHttpResponse(lines, content_type="application/jsonl", headers=headers)
+        return StreamingHttpResponse(lines, content_type="text/plain; charset=utf-8", headers=headers)
 
 
 class JobCancelView(WorkqueueView):

@@ -13,9 +13,6 @@ from workqueue.pull import serializers as s
 _TAG: Final = "workqueue workers"
 _JOB: Final = OpenApiParameter("job_id", int, OpenApiParameter.PATH)
 _ELEMENT: Final = OpenApiParameter("element_id", int, OpenApiParameter.PATH)
-_TOKEN: Final = OpenApiParameter(
-    "X-Token", str, OpenApiParameter.HEADER, required=True, description="The element's own token."
-)
 JOB_EXAMPLE: Final[dict[str, Any]] = {
     "id": 12,
     "user_id": 123,
@@ -70,7 +67,7 @@ REPORT: Final = operation(
     _TAG,
     "How an attempt of an element ended; the same once more is accepted and changes nothing",
     {200: None, **errors(400, 403, 404, 409)},
-    parameters=[_JOB, _ELEMENT, _TOKEN],
+    parameters=[_JOB, _ELEMENT],
     request=s.ReportSerializer,
     examples=[
         asked(
@@ -84,7 +81,7 @@ MONITORING: Final = operation(
     _TAG,
     "How far an attempt is; it keeps its lease for longer",
     {200: None, **errors(400, 403, 404, 409)},
-    parameters=[_JOB, _ELEMENT, _TOKEN],
+    parameters=[_JOB, _ELEMENT],
     request=s.MonitoringSerializer,
     examples=[
         asked("half of it", {"transferred": 61677261, "elapsed": 2.5, "instant": 25e6, "average": 24670904.4})

@@ -60,7 +60,7 @@ class ByElementToken(BaseAuthentication):
 class ReportBody(BaseParser):
     """Puts the body into a file, however long it is."""
 
-    media_type = "*/*"
+    media_type = "application/json"
 
     def parse(  # type: ignore[override]  # the body itself, in a file
         self, stream: IO[Any], media_type: str | None = None, parser_context: Mapping[str, Any] | None = None

@@ -274,6 +274,8 @@ def test_the_owner_sees_and_changes_what_the_stranger_could_not(victim: Victim) 
         if asked.template.endswith("/reconcile") and str(victim.run_ids[1]) in asked.query:
             continue  # no worker answers for the running one, which takes 5 s to find out
         key = f"{asked.method} {asked.template}"
+        if "/worker/jobs/" in asked.template:
+            continue  # the element's own token counts, whoever asks
         if key in (
             "PUT /api/v1/registries/{registry}",
             "POST /v1/{type}/",
