@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Callable, Coroutine
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import Future
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
@@ -16,8 +17,8 @@ from workers.vocabulary.transfers.reach import Reach
 
 T = TypeVar("T")
 
-#: Files at once on one connection: its server waits for its disk at the end of each, for one after the other.
-PER_LINE: Final = 4
+#: Files at once on one connection. More connections are not faster: our one thread serves them all.
+PER_LINE: Final = 8
 
 
 class _Slot:
@@ -66,25 +67,25 @@ class Lines:
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Event | None = None
         self._closed = False
+        self._inbox: deque[tuple[Coroutine[Any, Any, Any], Future[Any]]] = deque()
+        self._woken = False
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def do(self, path: bytes, work: Callable[[Line], Coroutine[Any, Any, T]]) -> T:
         """Have it done on the connection that has least to do. Raises StorageFailed that names ``path``."""
-        loop = self._running()
-        return self._given(path, self._doing(work), loop)
+        self._start()
+        return self.then(path, self._doing(work))
 
     def then(self, path: bytes, work: Coroutine[Any, Any, T]) -> T:
         """Go on with what ``do`` began, on whatever connection that was."""
-        return self._given(path, work, self._loop)
+        future: Future[T] = Future()
+        self._put(work, future)
+        with told(path):
+            return future.result()
 
     def later(self, work: Coroutine[Any, Any, None]) -> None:
         """The same without waiting for it."""
-        loop = self._loop
-        try:
-            if loop is None:
-                raise RuntimeError("nothing has begun")
-            asyncio.run_coroutine_threadsafe(work, loop)
-        except RuntimeError:  # its loop has ended, and with it all that was open
-            work.close()
+        self._put(work, Future())
 
     def close(self) -> None:
         with self._lock:
@@ -94,20 +95,44 @@ class Lines:
             with suppress(RuntimeError):  # closed twice
                 loop.call_soon_threadsafe(ended.set)
             thread.join()
+            self._woken = False
+            self._refuse_all()
 
-    def _given(self, path: bytes, work: Coroutine[Any, Any, T], loop: asyncio.AbstractEventLoop | None) -> T:
+    def _put(self, work: Coroutine[Any, Any, T], future: Future[T]) -> None:
+        """Hand it to the loop's thread, which is woken once for all that is handed over until it looks."""
+        self._inbox.append((work, future))
+        if not self._woken:
+            self._woken = True
+            try:
+                if self._loop is None:
+                    raise RuntimeError("nothing has begun")
+                self._loop.call_soon_threadsafe(self._look)
+            except RuntimeError:  # its loop has ended
+                self._woken = False
+                self._refuse_all()
+
+    def _look(self) -> None:
+        self._woken = False
+        while self._inbox:
+            work, future = self._inbox.popleft()
+            task = asyncio.get_running_loop().create_task(self._done(work, future))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _done(self, work: Coroutine[Any, Any, T], future: Future[T]) -> None:
         try:
-            if loop is None:
-                raise RuntimeError("nothing has begun")
-            future = asyncio.run_coroutine_threadsafe(work, loop)
-        except RuntimeError:  # its loop has ended
-            work.close()
-            raise self._closed_failure() from None
-        try:
-            with told(path):
-                return future.result()
-        except CancelledError:  # its loop ended meanwhile
-            raise self._closed_failure() from None
+            future.set_result(await work)
+        except asyncio.CancelledError:  # the loop ends
+            future.set_exception(self._closed_failure())
+        except BaseException as error:  # noqa: BLE001 - it is whoever waits for it who hears of it
+            future.set_exception(error)
+
+    def _refuse_all(self) -> None:
+        with suppress(IndexError):
+            while True:
+                work, future = self._inbox.popleft()
+                work.close()
+                future.set_exception(self._closed_failure())
 
     def _closed_failure(self) -> StorageFailed:
         return StorageFailed(f"{self._reach.shown}: its tree has been closed", Trouble.AWAY)
@@ -121,7 +146,9 @@ class Lines:
         finally:
             slot.asked -= 1
 
-    def _running(self) -> asyncio.AbstractEventLoop:
+    def _start(self) -> None:
+        if self._loop is not None:
+            return
         with self._lock:
             if self._closed:
                 raise self._closed_failure()
@@ -132,7 +159,6 @@ class Lines:
                 )
                 self._thread.start()
                 self._loop = ready.result()
-            return self._loop
 
     async def _serve(self, ready: Future[asyncio.AbstractEventLoop]) -> None:
         self._ended = asyncio.Event()

@@ -10,10 +10,18 @@ import asyncio
 import socket
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 import asyncssh
+from asyncssh.packet import PacketDecodeError, SSHPacket
 from asyncssh.sftp import SFTPClientHandler
+
+#: Bytes that are taken from the connection at once, at most.
+_AT_ONCE: Final = 1 << 20
+#: Of the number before each answer.
+_LENGTH: Final = 4
+#: Of an answer: more than was ever asked for.
+_LONGEST: Final = 4 << 20
 
 
 class _Gathering:
@@ -105,6 +113,37 @@ class Session(SFTPClientHandler):
 
     def log_received_packet(self, *_: Any, **__: Any) -> None:
         pass
+
+    async def recv_packets(self) -> None:
+        """As asyncssh's own, but answers that have come together are taken apart together."""
+        try:
+            while self._reader is not None:
+                await self._take_apart(self._reader, await self._reader.read(_AT_ONCE))
+        except EOFError:
+            await self._cleanup(None)
+        except PacketDecodeError as error:
+            await self._cleanup(asyncssh.SFTPBadMessage(str(error)))
+        except (OSError, asyncssh.Error) as error:
+            await self._cleanup(error)
+
+    async def _take_apart(self, reader: asyncssh.SSHReader[bytes], come: bytes) -> None:
+        """Answers, each after its length; what is missing of the last one is waited for."""
+        at, there = 0, len(come)
+        if not there:
+            raise EOFError
+        while at < there:
+            if there - at < _LENGTH:
+                come = come[at:] + await reader.readexactly(_LENGTH - (there - at))
+                at, there = 0, _LENGTH
+            end = at + _LENGTH + int.from_bytes(come[at : at + _LENGTH], "big")
+            if end - at > _LONGEST:
+                raise asyncssh.SFTPBadMessage("an answer is too long")
+            answer = come[at + _LENGTH : end]
+            if end > there:
+                answer += await reader.readexactly(end - there)
+            packet = SSHPacket(answer)
+            await self._process_packet(packet.get_byte(), packet.get_uint32(), packet)
+            at = end
 
     @classmethod
     async def begun(cls, connection: asyncssh.SSHClientConnection) -> Session:
