@@ -1,4 +1,4 @@
-"""What an agent may know of this machine, and who it is there: a fresh environment and a folder of its own
+"""What a speaker may know of this machine, and who it is there: a fresh environment and a folder of its own
 with the proxy certificate and the authorities, removed with the tree."""
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ cond_subjects globus '"*"'
 
 
 class Identity:
-    """``environment`` is that of the agents. Raises StorageFailed DENIED for a proxy or an authority that
+    """``environment`` is that of the speakers. Raises StorageFailed DENIED for a proxy or an authority that
     cannot be used."""
 
     def __init__(self, reach: Reach, where: str) -> None:
@@ -73,10 +73,10 @@ class Identity:
     def _keep_authorities(self, cas: tuple[str, ...]) -> None:
         folder = self._folder / "authorities"
         folder.mkdir()
-        with self._agent() as agent:
+        with self._speaker() as speaker:
             for number, pem in enumerate(cas):
-                agent.order({"do": "authority", "pem": pem})
-                answer = agent.answer()
+                speaker.order({"do": "authority", "pem": pem})
+                answer = speaker.answer()
                 if not answer["ok"] or "'" in answer["subject"]:
                     raise StorageFailed(
                         f"{self._where}: authority {number + 1} of the site's cas cannot be used: "
@@ -89,12 +89,12 @@ class Identity:
                 policy.write_text(_POLICY.format(subject=answer["subject"]))
 
     @contextmanager
-    def _agent(self) -> Iterator[Session]:
-        agent = Session(self._where, self.environment)
+    def _speaker(self) -> Iterator[Session]:
+        speaker = Session(self._where, self.environment)
         try:
-            yield agent
+            yield speaker
         finally:
-            agent.kill()
+            speaker.kill()
 
 
 def _numbered(digest: str) -> Iterator[str]:

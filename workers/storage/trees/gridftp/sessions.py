@@ -1,6 +1,6 @@
-"""Agents (``agent.py``) that are kept between two questions, and what passes between them and us.
+"""Speakers (``speaker/``) that are kept between two questions, and what passes between them and us.
 
-An agent that does not answer, or whose caller gives up in the middle, is killed: whatever its library was
+A speaker that does not answer, or whose caller gives up in the middle, is killed: whatever its library was
 doing ends with it.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from workers.storage.trees.base import STALL_S, StorageFailed, Trouble, shown
 
-AGENT: Final = Path(__file__).with_name("agent")
+SPEAKER: Final = Path(__file__).with_name("speaker")
 #: A session that was idle for longer is not used again: servers end them, and the next question would fail.
 _IDLE_S: Final = 30.0
 #: How often somebody who waits looks at the clock.
@@ -32,7 +32,7 @@ _F_SETPIPE_SZ: Final = 1031
 
 
 class Session:
-    """One agent. Used by one thread at a time."""
+    """One speaker. Used by one thread at a time."""
 
     def __init__(self, where: str, environment: dict[str, str]) -> None:
         self._where = self._about = where
@@ -43,7 +43,7 @@ class Session:
         self.alive = True
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(AGENT)],
+                [sys.executable, "-I", "-S", str(SPEAKER)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

@@ -237,7 +237,7 @@ class GridFtpTree(Asking):
         options: TransferOptions,
         file: int | None = None,
     ) -> None:
-        """Have an agent do it with what is ``at``; ``path`` is the source's, for people."""
+        """Have a speaker do it with what is ``at``; ``path`` is the source's, for people."""
         if order["do"] != "put":
             self.look(at)  # a link that leads out
         order = {**order, "url": self.url(at), "streams": options.streams}
