@@ -42,6 +42,8 @@ class Subject:
     forbids: ClassVar[bool] = True
     #: There are symbolic links: ``link`` works.
     links: ClassVar[bool] = False
+    #: Nobody can touch a file that is being written: taking over waits for its end, or fails for now.
+    locks: ClassVar[bool] = False
     #: ``read`` sees to the version that it is asked for.
     versions: ClassVar[bool] = True
     #: Names in the folder whose list must be complete: more than a page, where they are cheap.

@@ -106,11 +106,12 @@ def test_what_is_no_name(tree: Tree, folder: bytes) -> None:
 
 
 def test_a_folder_of_an_odd_name_in_the_middle_of_a_path(tree: Tree, subject: Subject, folder: bytes) -> None:
-    middle = folder + b"/a%20b #?/in [side]"
+    odd = b"a%20b #?" if subject.holds(b"?") else b"a%20b #"
+    middle = folder + b"/" + odd + b"/in [side]"
     subject.folder(middle)
     write(tree, middle + b"/file", b"content")
     assert subject.get(middle + b"/file") == b"content"
-    assert [entry.name for entry in tree.scan(folder)] == [b"a%20b #?"]
+    assert [entry.name for entry in tree.scan(folder)] == [odd]
 
 
 def test_somebody_elses_file_that_looks_like_a_part(tree: Tree, subject: Subject, folder: bytes) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -56,17 +57,33 @@ def test_a_file_that_changes_while_it_is_read(site: Site) -> None:
         path.write_bytes(b"1" * (3 << 20))
         os.utime(path, (10**9, 10**9))  # older kernels' clock of files ticks every 4 ms only
         with site.tree.read(b"/file", version=site.tree.stat(b"/file").version) as pieces:
-            next(pieces)
+            assert next(pieces)
             with path.open("r+b") as file:
                 file.truncate(2 << 20) if change == "shorter" else file.write(b"2" * 100)
             with pytest.raises(StorageFailed) as caught:
                 list(pieces)
         assert caught.value.trouble is Trouble.CHANGED
     with site.tree.read(b"/file") as pieces:
-        next(pieces)
+        first = next(pieces)
         with path.open("ab") as file:
             file.write(b"more")
-        assert sum(map(len, pieces)) == 2 << 20
+        assert len(first) + sum(map(len, pieces)) == 3 << 20
+
+
+def test_a_full_disk(site: Site) -> None:
+    """As the kernel says it of a file that is too large (a limit of this process takes the disk's place)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    receiving = site.tree.receive(b"/file", Part("t"), 2 << 20)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(StorageFailed, match="/file") as caught:
+            receiving.send(b"x" * (2 << 20))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.trouble is Trouble.FULL
+    receiving.discard()
+    receiving.close()
+    assert list(site.path.iterdir()) == []
 
 
 def test_a_pipe_is_not_waited_for(site: Site) -> None:

@@ -1,9 +1,8 @@
 """The part of a file below one folder, by descriptors; renames that replace nothing.
 
-Every file is written to disk (fdatasync) before it gets its name: else a machine that loses its power shows
-an empty file under it, although the job is done. MEASURED The rename
-itself is left to the file system's next commit (5 s with ext4): a machine that dies before it shows the old
-state, never a mixture.
+Every file is on disk (fdatasync) before it gets its name: else a machine that loses its power may show an
+empty or torn file under it, although the job is done. What that costs, and why the folder is not flushed
+after the rename: docs/decisions/0082-local-sites.md.
 """
 
 from __future__ import annotations
@@ -20,18 +19,12 @@ from workers.storage.trees.local.beneath import Root
 from workers.storage.trees.local.errors import failed
 from workers.storage.trees.local.reading import digest, entry_of, pieces_of
 
-#: Bytes after which the kernel is told to begin with the disk.
-_AHEAD: Final = 16 << 20
-_BEGIN: Final = 2  # SYNC_FILE_RANGE_WRITE
 _NO_REPLACE: Final = 1  # RENAME_NOREPLACE
 #: The C library, the kernel or the file system has no such rename.
 _UNKNOWN: Final = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 _KEPT_MODE: Final = 0o777
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_sync_file_range = getattr(_libc, "sync_file_range", None)
-if _sync_file_range is not None:
-    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _renameat2 = getattr(_libc, "renameat2", None)
 if _renameat2 is not None:
     _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
@@ -93,7 +86,7 @@ class LocalWriting:
         self._root = root
         self._path = path
         self._file = self._folder = -1
-        self._at = self._told = 0
+        self._at = 0
         self.enter()
 
     # --- shelf --------------------------------------------------------------------------------------------
@@ -116,7 +109,7 @@ class LocalWriting:
                     self._file = os.open(name, flags, 0o666, dir_fd=self._folder)
         except OSError as error:
             raise failed(error, self._path) from error
-        self._at = self._told = offset
+        self._at = offset
         return self
 
     def size_of(self, part: bytes) -> int | None:
@@ -179,9 +172,6 @@ class LocalWriting:
                 self._at += more
         except OSError as error:
             raise failed(error, self._path) from error
-        if self._at - self._told >= _AHEAD and _sync_file_range is not None:
-            _sync_file_range(self._file, self._told, self._at - self._told, _BEGIN)
-            self._told = self._at
 
     def finish(self) -> None:
         try:
