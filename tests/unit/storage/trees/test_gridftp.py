@@ -1,4 +1,4 @@
-"""What GridFTP servers tell: lists, facts, refusals; and names in URLs. The lines are those of real servers."""
+"""What GridFTP servers tell: lists, facts, refusals; and names in URLs. Lines are those of real servers."""
 
 from __future__ import annotations
 

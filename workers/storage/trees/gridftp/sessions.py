@@ -34,7 +34,7 @@ _F_SETPIPE_SZ: Final = 1031
 class Session:
     """One speaker. Used by one thread at a time."""
 
-    def __init__(self, where: str, environment: dict[str, str]) -> None:
+    def __init__(self, where: str, environment: dict[str, str], files: tuple[int, ...]) -> None:
         self._where = self._about = where
         self._peer, theirs = socket.socketpair()
         self._peer.settimeout(_LOOK_S)
@@ -48,6 +48,7 @@ class Session:
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=environment,
+                pass_fds=files,
                 cwd="/",
             )
 
@@ -145,9 +146,10 @@ class Session:
 class Sessions:
     """Those of one tree; at most ``keep`` are kept while nobody needs them."""
 
-    def __init__(self, where: str, environment: dict[str, str], keep: int) -> None:
+    def __init__(self, where: str, environment: dict[str, str], files: tuple[int, ...], keep: int) -> None:
         self.where = where
         self._environment = environment
+        self._files = files
         self._keep = keep
         self._idle: list[Session] = []
         self._lock = threading.Lock()
@@ -161,7 +163,7 @@ class Sessions:
                 if time.monotonic() - session.used_at < _IDLE_S:
                     return session
                 session.kill()
-        return Session(self.where, self._environment)
+        return Session(self.where, self._environment, self._files)
 
     def give(self, session: Session, failed: BaseException | None = None) -> None:
         """``failed``: what it was used for has ended so. After a server's plain refusal it is good for more;
