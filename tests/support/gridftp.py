@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import signal
 import socket
 import subprocess
@@ -44,9 +45,11 @@ class GridFtp:
 
     def start(self) -> None:
         """Returns when it answers; at the same port again after ``kill``."""
-        command = ["globus-gridftp-server", "-p", str(self.port), "-home-dir", "/", "-daemon"]
+        program = shutil.which("globus-gridftp-server", path=f"{os.environ['PATH']}:/usr/sbin")
+        assert program, "apt install globus-gridftp-server-progs"
+        command = [program, "-p", str(self.port), "-home-dir", "/", "-daemon"]
         command += ["-control-interface", "127.0.0.1", "-data-interface", "127.0.0.1"]
-        environment = {"PATH": os.environ["PATH"] + ":/usr/sbin", "HOME": str(self.folder)}
+        environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
         if self._authority is None:
             command += ["-aa"]
             if os.geteuid() == 0:

@@ -1,8 +1,8 @@
 """GridFTP: the Globus library of the Grid Community Toolkit, in processes of its own.
 
-agent/    one such process: a program on ctypes and libglobus_ftp_client, which imports nothing of ours
-sessions  agents that are kept between two questions, and what passes between them and us
-identity  whom an agent takes us for: proxy certificate, authorities, environment
+speaker/  one such process: a program on ctypes and libglobus_ftp_client, which imports nothing of ours
+sessions  speakers that are kept between two questions, and what passes between them and us
+identity  whom a speaker takes us for: proxy certificate, authorities, environment
 facts     what servers tell of files, names in URLs
 errors    what a refusal means
 writing   the part of a file
@@ -20,7 +20,7 @@ import sys
 from functools import cache
 
 from workers.storage.trees.base import StorageFailed, Tree, Trouble
-from workers.storage.trees.gridftp.sessions import AGENT
+from workers.storage.trees.gridftp.sessions import SPEAKER
 from workers.storage.trees.gridftp.tree import GridFtpTree
 from workers.vocabulary.transfers.reach import Reach
 
@@ -29,7 +29,7 @@ from workers.vocabulary.transfers.reach import Reach
 def missing() -> str:
     """Asked once: a process is started for it."""
     found = subprocess.run(
-        [sys.executable, "-I", "-S", str(AGENT), "probe"],
+        [sys.executable, "-I", "-S", str(SPEAKER), "probe"],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

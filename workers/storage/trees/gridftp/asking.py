@@ -37,7 +37,7 @@ class Asking(Plain):
         host = f"[{reach.host}]" if ":" in reach.host else reach.host
         self._root = f"{self.scheme}://{host}:{reach.port or 2811}"
         self._identity = Identity(reach, self.where)
-        self.sessions = Sessions(self.where, self._identity.environment, streams)
+        self.sessions = Sessions(self.where, self._identity.environment, self._identity.files, streams)
         self._wide: bool | None = None
         self._inside: dict[bytes, float] = {}
 

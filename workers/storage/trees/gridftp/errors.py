@@ -1,4 +1,4 @@
-"""What an agent's refusal means, as a sentence. Pure."""
+"""What a speaker's refusal means, as a sentence. Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What an agent may know of this machine, and who it is there: a fresh environment and a folder of its own
-with the proxy certificate and the authorities, removed with the tree."""
+"""What a speaker may know of this machine, and who it is there: a fresh environment, a folder with the
+authorities, removed with the tree, and the proxy certificate, which is on no disk."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ cond_subjects globus '"*"'
 
 
 class Identity:
-    """``environment`` is that of the agents. Raises StorageFailed DENIED for a proxy or an authority that
-    cannot be used."""
+    """``environment`` is that of the speakers, ``files`` the descriptors that they inherit. Raises
+    StorageFailed DENIED for a proxy or an authority that cannot be used."""
 
     def __init__(self, reach: Reach, where: str) -> None:
         self._where = where
@@ -39,9 +39,10 @@ class Identity:
             "PATH": os.defpath,
             "LC_ALL": "C.UTF-8",
             "HOME": str(self._folder),
-            "X509_USER_PROXY": str(self._folder / "proxy"),
+            "X509_USER_PROXY": "/nowhere",
             "X509_CERT_DIR": str(self._folder / "authorities" if reach.cas else _GRID_CAS),
         }
+        self.files: tuple[int, ...] = ()
         try:
             if reach.credentials.proxy:
                 self._keep_proxy(reach.credentials.proxy)
@@ -52,6 +53,9 @@ class Identity:
             raise
 
     def close(self) -> None:
+        for file in self.files:
+            os.close(file)
+        self.files = ()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def _keep_proxy(self, pem: str) -> None:
@@ -67,16 +71,20 @@ class Identity:
                 f"a new one",
                 Trouble.DENIED,
             )
-        with open(self._folder / "proxy", "x", opener=_private) as file:
-            file.write(pem)
+        file = os.memfd_create("proxy")
+        self.files = (file,)
+        os.fchmod(file, 0o600)  # the library reads no proxy that others may read
+        with open(file, "wb", closefd=False) as memory:
+            memory.write(pem.encode())
+        self.environment["X509_USER_PROXY"] = f"/proc/self/fd/{file}"
 
     def _keep_authorities(self, cas: tuple[str, ...]) -> None:
         folder = self._folder / "authorities"
         folder.mkdir()
-        with self._agent() as agent:
+        with self._speaker() as speaker:
             for number, pem in enumerate(cas):
-                agent.order({"do": "authority", "pem": pem})
-                answer = agent.answer()
+                speaker.order({"do": "authority", "pem": pem})
+                answer = speaker.answer()
                 if not answer["ok"] or "'" in answer["subject"]:
                     raise StorageFailed(
                         f"{self._where}: authority {number + 1} of the site's cas cannot be used: "
@@ -89,18 +97,14 @@ class Identity:
                 policy.write_text(_POLICY.format(subject=answer["subject"]))
 
     @contextmanager
-    def _agent(self) -> Iterator[Session]:
-        agent = Session(self._where, self.environment)
+    def _speaker(self) -> Iterator[Session]:
+        speaker = Session(self._where, self.environment, self.files)
         try:
-            yield agent
+            yield speaker
         finally:
-            agent.kill()
+            speaker.kill()
 
 
 def _numbered(digest: str) -> Iterator[str]:
     """Names in which OpenSSL looks for an authority, one after the other."""
     return (f"{digest}.{number}" for number in range(1000))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

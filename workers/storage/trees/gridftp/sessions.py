@@ -1,6 +1,6 @@
-"""Agents (``agent.py``) that are kept between two questions, and what passes between them and us.
+"""Speakers (``speaker/``) that are kept between two questions, and what passes between them and us.
 
-An agent that does not answer, or whose caller gives up in the middle, is killed: whatever its library was
+A speaker that does not answer, or whose caller gives up in the middle, is killed: whatever its library was
 doing ends with it.
 """
 
@@ -22,7 +22,7 @@ from typing import Any, Final
 
 from workers.storage.trees.base import STALL_S, StorageFailed, Trouble, shown
 
-AGENT: Final = Path(__file__).with_name("agent")
+SPEAKER: Final = Path(__file__).with_name("speaker")
 #: A session that was idle for longer is not used again: servers end them, and the next question would fail.
 _IDLE_S: Final = 30.0
 #: How often somebody who waits looks at the clock.
@@ -32,9 +32,9 @@ _F_SETPIPE_SZ: Final = 1031
 
 
 class Session:
-    """One agent. Used by one thread at a time."""
+    """One speaker. Used by one thread at a time."""
 
-    def __init__(self, where: str, environment: dict[str, str]) -> None:
+    def __init__(self, where: str, environment: dict[str, str], files: tuple[int, ...]) -> None:
         self._where = self._about = where
         self._peer, theirs = socket.socketpair()
         self._peer.settimeout(_LOOK_S)
@@ -43,11 +43,12 @@ class Session:
         self.alive = True
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", "-S", str(AGENT)],
+                [sys.executable, "-I", "-S", str(SPEAKER)],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env=environment,
+                pass_fds=files,
                 cwd="/",
             )
 
@@ -145,9 +146,10 @@ class Session:
 class Sessions:
     """Those of one tree; at most ``keep`` are kept while nobody needs them."""
 
-    def __init__(self, where: str, environment: dict[str, str], keep: int) -> None:
+    def __init__(self, where: str, environment: dict[str, str], files: tuple[int, ...], keep: int) -> None:
         self.where = where
         self._environment = environment
+        self._files = files
         self._keep = keep
         self._idle: list[Session] = []
         self._lock = threading.Lock()
@@ -161,7 +163,7 @@ class Sessions:
                 if time.monotonic() - session.used_at < _IDLE_S:
                     return session
                 session.kill()
-        return Session(self.where, self._environment)
+        return Session(self.where, self._environment, self._files)
 
     def give(self, session: Session, failed: BaseException | None = None) -> None:
         """``failed``: what it was used for has ended so. After a server's plain refusal it is good for more;

@@ -36,6 +36,8 @@ from workers.storage.trees.local.writing import LocalFilling
 
 #: Bytes a second that a server reads at least while it computes a checksum and says nothing.
 _READS: Final = 20e6
+#: A smaller local file is sent sooner by whoever has read it for its checksum anyway.
+_BY_DESCRIPTOR: Final = 1 << 20
 
 
 class GridFtpTree(Asking):
@@ -201,6 +203,8 @@ class GridFtpTree(Asking):
         if options.rate is not None or not isinstance(receiving, Filling):
             return False
         if isinstance(source, LocalTree):
+            if receiving.size < _BY_DESCRIPTOR:
+                return False
             with opened(source.root, clean(path)) as file:
                 order = {"do": "put", "offset": 0, "whole": True}
                 self._copy(order, receiving.part, path, moved, options, file)
@@ -237,7 +241,7 @@ class GridFtpTree(Asking):
         options: TransferOptions,
         file: int | None = None,
     ) -> None:
-        """Have an agent do it with what is ``at``; ``path`` is the source's, for people."""
+        """Have a speaker do it with what is ``at``; ``path`` is the source's, for people."""
         if order["do"] != "put":
             self.look(at)  # a link that leads out
         order = {**order, "url": self.url(at), "streams": options.streams}

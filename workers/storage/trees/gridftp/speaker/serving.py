@@ -1,4 +1,4 @@
-"""What an agent is told to do (``__main__``), one order after the other."""
+"""What a speaker is told to do (``__main__``), one order after the other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BLOCK = 1 << 20
 BLOCKS = 4
 
 
-class Agent:
+class Speaker:
     """Does what it is told, one thing at a time."""
 
     def __init__(self, peer: socket.socket) -> None:

@@ -50,10 +50,10 @@ def main() -> None:
         if sys.argv[1:]:
             importlib.import_module(f"{package}.library").Library()
             return
-        agent = importlib.import_module(f"{package}.serving").Agent(socket.socket(fileno=0))
+        speaker = importlib.import_module(f"{package}.serving").Speaker(socket.socket(fileno=0))
     except (OSError, AttributeError) as error:
         sys.exit(str(error))  # what the probe shows
-    agent.serve()
+    speaker.serve()
 
 
 if __name__ == "__main__":
