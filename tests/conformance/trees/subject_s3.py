@@ -8,7 +8,7 @@ from pathlib import Path
 from django.test import override_settings
 
 from tests.conformance.trees.subjects import SECRET, SITE, Subject
-from tests.support.s3 import KEY, Bucket, RcloneS3
+from tests.support.s3 import KEY, Bucket
 from tests.support.s3 import SECRET as GOOD
 from tests.support.swift import Swift
 from workers.vocabulary.transfers.reach import Credentials, Protocol, Reach
@@ -41,11 +41,15 @@ class SwiftS3Subject(Subject):
         self._swift.stop()
         self._settings.disable()
 
+    @property
+    def port(self) -> int:
+        return self._swift.port
+
     def reach(self) -> Reach:
         return Reach(
             protocol=Protocol.S3,
             host="127.0.0.1",
-            port=self._swift.port,
+            port=self.port,
             path=f"bucket/{SITE}",
             site="store",
             options={"scheme": "http"},
@@ -93,27 +97,3 @@ class SwiftS3Subject(Subject):
 
     def is_folder(self, path: bytes) -> bool:
         return bool(self.bucket.keys(self._key(path) + "/"))
-
-
-class RcloneS3Subject(SwiftS3Subject):
-    id = "rclone-s3"
-
-    def __init__(self, home: Path) -> None:
-        super().__init__(home)
-        (home / "buckets" / "bucket").mkdir(parents=True)
-        self._server = RcloneS3(home / "buckets", home / "server.log")
-
-    def start(self) -> None:
-        self._settings.enable()
-        self._server.start()
-        self.bucket = Bucket(self._server.port, "bucket")
-
-    def kill(self) -> None:
-        self._server.stop()
-
-    def stop(self) -> None:
-        self._server.stop()
-        self._settings.disable()
-
-    def reach(self) -> Reach:
-        return replace(super().reach(), port=self._server.port)
