@@ -42,6 +42,8 @@ class Subject:
     forbids: ClassVar[bool] = True
     #: There are symbolic links: ``link`` works.
     links: ClassVar[bool] = False
+    #: Nobody can touch a file that is being written: taking over waits for its end, or fails for now.
+    locks: ClassVar[bool] = False
     #: ``read`` sees to the version that it is asked for.
     versions: ClassVar[bool] = True
     #: Names in the folder whose list must be complete: more than a page, where they are cheap.
@@ -127,7 +129,7 @@ class Subject:
 class FolderSubject(Subject):
     """A server that serves a folder of this machine: ``root``; the site is a folder in it."""
 
-    many = 1500
+    many = 1100
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
