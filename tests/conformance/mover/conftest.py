@@ -30,6 +30,8 @@ def subject(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def mover(subject: Subject, folder: bytes, tmp_path: Path) -> Mover:
+def mover(subject: Subject, folder: bytes, tmp_path: Path) -> Iterator[Mover]:
     """From and to the site of the subject; ``folder`` is this test's own."""
-    return Mover(tmp_path, subject, folder)
+    made = Mover(tmp_path, subject, folder)
+    yield made
+    made.close()

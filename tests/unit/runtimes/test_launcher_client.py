@@ -154,7 +154,9 @@ def test_the_handler_of_ends(node: Node, caplog: pytest.LogCaptureFixture) -> No
         raise RuntimeError("the handler's own mistake")
 
     seen: list[tuple[str, int | None]] = []
-    client = LauncherClient(node.control, isolation="on" if node.mode == "namespaces" else "off", on_exit=handler)
+    client = LauncherClient(
+        node.control, isolation="on" if node.mode == "namespaces" else "off", on_exit=handler
+    )
     try:
         with caplog.at_level(logging.ERROR):
             for code in (1, 2):

@@ -175,6 +175,7 @@ class Walk:
             thread.start()
         for thread in threads:
             thread.join()
+        self._waiting.close()
         if self._error is not None:
             raise self._error
         if self._told is not None:
