@@ -73,9 +73,7 @@ class TransferRuntime:
             return
         told = {
             "orders": dict(run.orders),
-            "settings": {
-                name: _plain(getattr(settings, name)) for name in SETTINGS if hasattr(settings, name)
-            },
+            "settings": {name: _plain(getattr(settings, name)) for name in SETTINGS},
         }
         folder = self._attempts.folder_of(run)
         try:
