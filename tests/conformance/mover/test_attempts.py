@@ -40,7 +40,7 @@ def held(mover: Mover, order: Order, step: str = "transfer.in_content", **more: 
 
 def interrupted(mover: Mover, order: Order, share: float) -> Line:
     """A mover that is killed when so much of the file is at the target; what it told of having begun."""
-    running = mover.start(order, rate=MIB)
+    running = mover.start(order, rate=2 * MIB)
     part = part_path(mover.at(b"g"), f"{TAG}-{order.n}", order.attempt)
 
     def begun() -> Line | None:
