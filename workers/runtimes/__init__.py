@@ -2,7 +2,9 @@
 
     base        the protocol that every runtime keeps; one conformance suite runs over all of them
     rules, folders, machine_lock, fetch     what they do alike
-    process/    commands, through the resident launcher
+    launched/   processes under a resident launcher: what two runtimes do alike
+    process/    commands
+    transfer/   batches of file operations, each a process of the mover
     container/  containers
     exec/       commands inside running containers
     engine/     the Docker Engine, below the two: only here is its SDK imported

@@ -87,7 +87,7 @@ class Running:
         self._orders = folder / "orders"
         told = {
             "orders": orders.to_json(),
-            "settings": {name: getattr(settings, name, []) for name in SETTINGS},
+            "settings": {name: getattr(settings, name) for name in SETTINGS},
         }
         self._orders.write_text(json.dumps(told))
         with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as words:
@@ -128,6 +128,12 @@ class Mover:
         self.home = home
         self.subject = subject
         self.folder = folder
+        self._running: list[Running] = []
+
+    def close(self) -> None:
+        """End what a test that failed has left."""
+        for running in self._running:
+            running.kill()
 
     def at(self, name: bytes) -> bytes:
         """A path of this test, in the site."""
@@ -155,7 +161,9 @@ class Mover:
             "source": reach, "target": there,
         }  # fmt: skip
         orders = Orders(**{**given, "elements": elements, **more})
-        return Running(self.home / f"mover-{next(self._numbers)}", orders, env or {})
+        running = Running(self.home / f"mover-{next(self._numbers)}", orders, env or {})
+        self._running.append(running)
+        return running
 
     def run(self, *elements: Order, **more: Any) -> Report:
         return self.start(*elements, **more).ended()

@@ -48,7 +48,6 @@ def test_within_a_site(mover: Mover) -> None:
     assert mover.names(b"new") == {b"g"}
 
 
-@where(only=ALL)
 def test_an_empty_file(mover: Mover) -> None:
     mover.put(b"f", b"")
     assert mover.copy(b"f", b"g").done()["size"] == 0
@@ -98,7 +97,6 @@ def test_no_overwriting(mover: Mover) -> None:
     assert mover.names() == before
 
 
-@where(only=ALL)
 def test_overwriting(mover: Mover) -> None:
     mover.put(b"f", b"new")
     mover.put(b"g", b"old")

@@ -36,7 +36,13 @@ from workers.vocabulary.transfers.orders import Orders
 #: The process that does it; the path of its orders follows.
 MOVER: Final = (sys.executable, "-P", "-m", "workers.runtimes.transfer.mover")
 #: Settings that trees ask for; those of a mover are the worker's.
-SETTINGS: Final = ("GANTRY_LOCAL_SITES", "GANTRY_SITE_ALLOW_NETWORKS")
+SETTINGS: Final = (
+    "GANTRY_LOCAL_SITES",
+    "GANTRY_SITE_ALLOW_NETWORKS",
+    "GANTRY_SWIFT_SEGMENT_MB",
+    "GANTRY_URI_LIMIT_MB",
+    "VERSION",
+)
 #: What it may map is more than what it uses: stacks of threads, buffers of libraries.
 _MAPPED: Final = 8
 _PROJECT: Final = Path(__file__).resolve().parents[3]
@@ -67,9 +73,7 @@ class TransferRuntime:
             return
         told = {
             "orders": dict(run.orders),
-            "settings": {
-                name: _plain(getattr(settings, name)) for name in SETTINGS if hasattr(settings, name)
-            },
+            "settings": {name: _plain(getattr(settings, name)) for name in SETTINGS},
         }
         folder = self._attempts.folder_of(run)
         try:

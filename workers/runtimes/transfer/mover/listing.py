@@ -60,7 +60,7 @@ class Listing:
             return
         element.names = 1
         with tempfile.SpooledTemporaryFile(_HELD, dir=batch.scratch) as held:
-            lines = Lines(held, paths.parent(asked))
+            lines = Lines(held, order.n, paths.parent(asked))
             lines.add(paths.last(asked) or top.name, top)
             lines.end()
             held.seek(0)
@@ -88,7 +88,8 @@ class Listing:
 class Lines:
     """The lines of one folder, written to a file."""
 
-    def __init__(self, file: IO[bytes], folder: bytes) -> None:
+    def __init__(self, file: IO[bytes], number: int, folder: bytes) -> None:
+        self._number = number
         self.folder = folder
         self.names = 0
         self._file = file
@@ -134,7 +135,11 @@ class Lines:
             self._put(self._rows, escaped=self._text is None, last=True)
 
     def _put(self, rows: list[list[Any]], *, escaped: bool, last: bool) -> None:
-        line: dict[str, Any] = {"r": "folder", "n": 0, "d": escape(self.folder) if escaped else self._text}
+        line: dict[str, Any] = {
+            "r": "folder",
+            "n": self._number,
+            "d": escape(self.folder) if escaped else self._text,
+        }
         line["e"] = rows
         if self._first:
             line["first"] = True
@@ -175,6 +180,7 @@ class Walk:
             thread.start()
         for thread in threads:
             thread.join()
+        self._waiting.close()
         if self._error is not None:
             raise self._error
         if self._told is not None:
@@ -222,7 +228,7 @@ class Walk:
         inside: list[Folder] = []
         held.seek(0)
         held.truncate()
-        lines = Lines(held, asked)
+        lines = Lines(held, self._element.order.n, asked)
         try:
             for entry in self._batch.source.scan(path):
                 kind = modes.S_IFMT(entry.mode)

@@ -103,7 +103,9 @@ class Folders:
         try:
             self._tree.mkdir(folder)
         except StorageFailed as failed:
-            if failed.trouble is Trouble.EXISTS:
+            if failed.trouble is Trouble.EXISTS or (
+                failed.trouble is Trouble.DENIED and self._is_there(folder)
+            ):
                 return False
             if failed.trouble is not Trouble.MISSING:
                 raise
@@ -115,6 +117,13 @@ class Folders:
                     raise
                 return False
         return True
+
+    def _is_there(self, folder: bytes) -> bool:
+        """Some storages refuse to make what may not be made by us before they look whether it is there."""
+        try:
+            return self._tree.stat(folder).is_folder
+        except StorageFailed:
+            return False
 
 
 def _is_below(path: bytes, top: bytes) -> bool:

@@ -43,6 +43,9 @@ class Waiting:
             self._file.truncate(offset)
         return self._here.pop() if self._here else None
 
+    def close(self) -> None:
+        self._file.close()
+
     def _store(self, items: list[tuple[bytes, bytes, int]]) -> None:
         data = marshal.dumps(items)
         offset = self._chunks[-1][0] + self._chunks[-1][1] if self._chunks else 0

@@ -1,0 +1,1 @@
+"""Parts of the mover that need no storage."""
