@@ -1,7 +1,7 @@
 """From a changing request and its answer to a record of the audit log. Must not import views.
 
-What a record tells of the request: its route, the ids in its path and query, and the run that it made or
-moved, the aggregate that it declared, the owner whose quota it changed. Nothing else of its body, no other
+What a record tells of the request: its route, the ids in its path and query, the run, job or site that it made
+or moved, the aggregate that it declared, the owner whose quota it changed. Nothing else of its body, no other
 parameter, no credential.
 """
 
@@ -19,6 +19,8 @@ from workers.tenants import audit
 
 #: Parameters that name things by number.
 _IDS: Final = ("taskId", "taskIds", "job_id")
+#: What a call has made or moved: its number, bound to the call's log by the service.
+_MADE: Final = ("run", "job_id", "site_id")
 #: Things of a service that their body names: bound to the call's log by the service.
 _NAMES: Final = ("aggregate", "owner_id")
 _NUMBERS = re.compile(r"[0-9]{1,19}(,[0-9]{1,19}){0,99}")
@@ -75,8 +77,9 @@ def _about(request: HttpRequest) -> dict[str, Any]:
         if _NUMBERS.fullmatch(given):
             found[name] = given
     bound = get_contextvars()
-    if isinstance(run := bound.get("run"), int):
-        found.setdefault("run", run)
+    for name in _MADE:
+        if isinstance(number := bound.get(name), int):
+            found.setdefault(name, number)
     for name in _NAMES:
         if isinstance(value := bound.get(name), str):
             found.setdefault(name, value[:_LONGEST])

@@ -16,7 +16,7 @@ from pathlib import Path
 import grimp
 
 PROJECT = Path(__file__).resolve().parents[2]
-PACKAGES = ("config", "jobs", "queues", "tasks_api", "workers")
+PACKAGES = ("config", "jobs", "queues", "tasks_api", "workers", "workqueue")
 #: Where the order of the engine's rooms stands: the contract whose container this is.
 ENGINE = "workers"
 

@@ -66,7 +66,8 @@ def _folders(
         if line.get("first"):
             yield f"{between}{as_text(key(line['d']))}:["
             between = ""
-        told = ",".join(as_text(entry(each, bool(line.get("x")))) for each in line["e"])
+        escaped = bool(line.get("x"))
+        told = as_text([entry(each, escaped) for each in line["e"]])[1:-1]
         if told:
             yield between + told
             between = ","

@@ -6,6 +6,7 @@ import uuid
 
 from django.db import connection, transaction
 from django.utils import timezone
+from structlog.contextvars import bind_contextvars
 
 from workers.vocabulary.errors import Conflict
 from workqueue.book import opening, stopping
@@ -42,6 +43,7 @@ def register(who: Who, wanted: JobRequest, callback_url: str = "") -> Job:
             pull=source.pull_only or (target is not None and target.pull_only),
         )
         opening.begin(job)
+    bind_contextvars(job_id=job.pk)  # for the audit log
     return job
 
 
@@ -51,7 +53,10 @@ def cancel(who: Who, job: Job) -> bool:
 
 
 def retry(job: Job) -> int:
-    """Its failed elements go again; how many. Conflict: none has failed, or a site is banned or gone."""
+    """Its failed elements go again; how many. ``job`` is then as it is now.
+
+    Conflict: none has failed, or a site of it is banned or gone.
+    """
     if not job.num_failed:
         raise Conflict(f"job {job.pk} has no failed element: it is {wire.status(job).name}")
     with transaction.atomic():
@@ -60,7 +65,9 @@ def retry(job: Job) -> int:
             if site.deleted_at is not None:
                 raise Conflict(f"site {site.pk} has been deleted: submit a job at another one")
             _refuse_banned(site)
-        return stopping.retry(job)
+        count = stopping.retry(job)
+        job.refresh_from_db()  # before the commit: nothing may fail after it
+    return count
 
 
 def _sites(who: Who, wanted: JobRequest) -> dict[int, Site]:

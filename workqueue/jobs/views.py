@@ -124,8 +124,9 @@ class JobRetryView(WorkqueueView):
         """Let its failed elements go again."""
 
         def again() -> tuple[int, dict[str, Any]]:
-            retried = services.retry(reading.job(self.who(), job_id))
-            return 200, {**wire.render_status(reading.job(self.who(), job_id)), "retried": retried}
+            job = reading.job(self.who(), job_id)
+            retried = services.retry(job)
+            return 200, {**wire.render_status(job), "retried": retried}
 
         return self.once(request, again)
 

@@ -11,6 +11,7 @@ from typing import Final
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 from django.db.models.functions import Now
+from structlog.contextvars import bind_contextvars
 
 from workers.messages import doorbell
 from workers.models import Node
@@ -34,7 +35,7 @@ def create(who: Who, wanted: SiteRequest) -> Site:
         raise InvalidInput("visibility private needs a user, whose it is: use tenant", field="visibility")
     _apply(row, wanted)
     _save(row)
-    row.refresh_from_db()
+    bind_contextvars(site_id=row.pk)  # for the audit log
     return row
 
 

@@ -13,6 +13,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tests.contracts.workqueue.conftest import V10, V11, Api, body, error, member, ok, site_row
+from workers.tenants import audit
 from workqueue.jobs.examples import BODIES, registered
 from workqueue.models import Element, Job, Site
 
@@ -253,6 +254,13 @@ def test_registering_takes_few_queries(api: Api, site: int) -> None:
     with CaptureQueriesContext(connection) as seen:
         ok(api.post("/copy", sent))
     assert len(seen) <= 16, [query["sql"][:80] for query in seen]
+
+
+def test_the_audit_log_names_what_was_made(api: Api) -> None:
+    site = api.site()
+    job = api.job(src_siteid=site)
+    made, registered_job = list(audit._waiting)[-2:]
+    assert (made.about, registered_job.about) == ({"site_id": site}, {"job_id": job["id"]})
 
 
 def test_a_reader_registers_nothing(api: Api, site: int) -> None:

@@ -56,7 +56,7 @@ def test_every_operation_has_shapes_errors_and_an_example(document: dict[str, An
         success = [status for status in item["responses"] if status.startswith("2")]
         assert success, about
         for status, answer in item["responses"].items():
-            if item.get("security") == [{"elementToken": []}] and status == "200":
+            if {"elementToken": []} in item.get("security", ()) and status == "200":
                 assert "content" not in answer, "clients of these calls take any body for JSON"
                 continue
             for kind, content in answer["content"].items():
@@ -94,7 +94,7 @@ def test_only_health_needs_no_credentials(document: dict[str, Any], client: Clie
         status = client.generic(verb.upper(), filled).status_code
         if path in ("/healthz", "/readyz"):
             assert (status, item.get("security")) == (200, None)
-        elif item["security"] == [{"elementToken": []}]:
+        elif {"elementToken": []} in item["security"]:
             assert status == 403, path  # contract page 40: nothing but the element's own token counts
         else:
             assert status == 401, path
