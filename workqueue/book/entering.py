@@ -247,7 +247,7 @@ def _write(cursor: CursorWrapper, books: _Books) -> None:
     )
     more = {
         "elements": len(books.found),
-        "bytes_total": sum(item.size for item in books.found),
+        "bytes_total": sum(item.size for item in books.found) if job.type == Type.COPY else 0,
         "bytes_done": books.bytes_done,
     }
     if first is not None and first.type == Type.LIST and not first.held:
@@ -258,9 +258,9 @@ def _write(cursor: CursorWrapper, books: _Books) -> None:
     if moved or any(more.values()):
         ending.count(job, moved, **more)
     if books.ended:
-        _close(cursor, books.batch_id)
+        if _close(cursor, books.batch_id):
+            doorbell.ring_duties_after_commit()
         ending.finish(cursor, job)
-        doorbell.ring_duties_after_commit()
 
 
 def _open(cursor: CursorWrapper, job: Job, inserted: int, moved: Counter[tuple[int | None, int]]) -> int:
@@ -278,10 +278,11 @@ def _open(cursor: CursorWrapper, job: Job, inserted: int, moved: Counter[tuple[i
     return 0
 
 
-def _close(cursor: CursorWrapper, batch_id: int) -> None:
+def _close(cursor: CursorWrapper, batch_id: int) -> bool:
     """Its streams are free as soon as each of its elements has ended, whatever its run still does."""
     cursor.execute(
         """UPDATE workqueue_batch b SET closed_at = now() WHERE id = %s AND closed_at IS NULL
                AND NOT EXISTS (SELECT 1 FROM workqueue_element e WHERE e.batch_id = b.id)""",
         [batch_id],
     )
+    return bool(cursor.rowcount)
