@@ -61,6 +61,8 @@ class _Books:
     moved: int = 0
     busy_s: float = 0.0
     bytes_done: int = 0
+    #: Sides whose endpoints were to blame.
+    blamed: set[str] = field(default_factory=set)
 
 
 def reported_until(lease: Lease) -> int:
@@ -208,6 +210,8 @@ def _end(cursor: CursorWrapper, books: _Books, row: Row, line: dict[str, Any]) -
         books.listing = expanding.Listing()
         names = None
     row.end(line, ok=ok, wait_s=_backoff_s(row.attempts))
+    if not ok:
+        books.blamed.add(str(line.get("avoid")))
     status = Status.DONE if ok else Status.FAILED
     told_at, code = ending.stamp(line.get("at")), code if ok else code or 1
     ignored = sorted(set(job.extra_opts) - KNOWN) if row.number == 0 else []
@@ -257,6 +261,12 @@ def _write(cursor: CursorWrapper, books: _Books) -> None:
             ending.forget_listings(cursor, job)
     if moved or any(more.values()):
         ending.count(job, moved, **more)
+    if books.blamed & {"src", "dst"}:
+        cursor.execute(
+            """UPDATE workqueue_batch SET src_blamed = src_blamed OR %s, dst_blamed = dst_blamed OR %s
+               WHERE id = %s""",
+            ["src" in books.blamed, "dst" in books.blamed, books.batch_id],
+        )
     if books.ended:
         if _close(cursor, books.batch_id):
             doorbell.ring_duties_after_commit()
