@@ -6,7 +6,7 @@ run that wrote it. Locks are taken in the order: the run (the scribe has it), th
 job, its elements, the link.
 
 opening      a job's first element
-endpoints    which endpoint of a site an attempt goes to, and what a node needs for it
+batches      a batch and its run: to which endpoints, and what a node needs for it
 flow         streams: how many are free, how well links do
 dispatching  elements that are ready become a batch and a run
 telling      what a run has to do, read when it starts

@@ -16,15 +16,11 @@ import structlog
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
-from workers import services
 from workers.messages import doorbell
-from workers.services import Submission
 from workers.vocabulary.errors import LimitReached
-from workers.vocabulary.specs import TransferSpec
-from workqueue import hooks
-from workqueue.book import ending, endpoints, flow, stopping
-from workqueue.models import Batch, Job, Site
-from workqueue.models.jobs import Status, Type
+from workqueue.book import batches, ending, flow, stopping
+from workqueue.models import Job, Site
+from workqueue.models.jobs import Type
 
 log = structlog.get_logger(__name__)
 
@@ -70,23 +66,22 @@ _SWEEPS: Final = """
 _OPEN: Final = """
     SELECT count(*), min(phase) FROM workqueue_batch WHERE job_id = %s AND closed_at IS NULL
 """
-#: The ready elements of the lowest phase that go to the same endpoints as the first of them.
+_PHASE: Final = """
+    SELECT phase FROM workqueue_element WHERE job_id = %s AND status IN (0, 3) AND batch_id IS NULL
+    ORDER BY phase, number LIMIT 1
+"""
 _ELEMENTS: Final = """
-    WITH next AS (SELECT phase FROM workqueue_element WHERE job_id = %(job)s AND status IN (0, 3)
-            AND batch_id IS NULL ORDER BY phase, number LIMIT 1),
-    ready AS (SELECT e.number, e.status, e.phase, e.type, coalesce(e.size, 0) AS size, e.src_turn, e.dst_turn,
-            e.src_filepath
-        FROM workqueue_element e, next
-        WHERE e.job_id = %(job)s AND e.status IN (0, 3) AND e.batch_id IS NULL AND e.phase = next.phase
-            AND (e.not_before IS NULL OR e.not_before <= now()) ORDER BY e.phase, e.number LIMIT %(most)s)
-    SELECT number, status, phase, type, size, src_turn, dst_turn, src_filepath FROM ready ORDER BY number
+    SELECT number, status, phase, type, coalesce(size, 0), src_turn, dst_turn, src_filepath
+    FROM workqueue_element WHERE job_id = %s AND phase = %s AND status IN (0, 3) AND batch_id IS NULL
+        AND (not_before IS NULL OR not_before <= now()) ORDER BY number LIMIT %s
 """
-_TAKE: Final = """
-    UPDATE workqueue_element SET batch_id = %s, status = 3, not_before = NULL,
-        changed_at = CASE WHEN status = 0 THEN now() ELSE changed_at END
-    WHERE job_id = %s AND number = ANY(%s)
+#: Rows that somebody changes just now are told at the next look.
+_WAITS: Final = """
+    UPDATE workqueue_job j SET waiting_for = u.why
+    FROM unnest(%(ids)s::bigint[], %(why)s::text[]) AS u(id, why)
+    WHERE j.id = u.id AND j.id IN (SELECT id FROM workqueue_job WHERE id = ANY(%(ids)s)
+        ORDER BY id FOR NO KEY UPDATE SKIP LOCKED)
 """
-_WAITS: Final = "UPDATE workqueue_job SET waiting_for = %s WHERE id = %s AND waiting_for <> %s"
 _LIFT: Final = """
     UPDATE workqueue_site SET ban = '', ban_message = '', ban_until = NULL
     WHERE ban <> '' AND ban_until <= now()
@@ -112,10 +107,6 @@ class Candidate:
     def pair(self) -> tuple[int, int | None]:
         """Between which sites its files go; a listing goes to none."""
         return self.source_id, self.target_id if self.phase else None
-
-
-class _Waits(Exception):
-    """Nothing of the job can be handed out now: why, as a sentence."""
 
 
 def look() -> dict[str, int]:
@@ -146,10 +137,12 @@ class _Round:
             site_id for item in found for site_id in (item.source_id, item.target_id) if site_id is not None
         }
         self._sites: dict[int, Site] = Site.objects.in_bulk(ids)
-        self._roots = endpoints.roots()
+        self._roots = batches.roots()
         self._sharers = Counter(item.pair for item in found)
         #: Pairs of sites without a free stream, with what binds there.
         self._full: dict[tuple[int, int | None], str] = {}
+        #: Jobs that wait for something else than at the last look.
+        self._waiting: dict[int, str] = {}
 
     def hand_out(self) -> int:
         """Round by round, one batch each, priority after priority; returns how many batches were made."""
@@ -163,26 +156,34 @@ class _Round:
                         made += 1
                         more.append(item)
                 turn = more
+        if self._waiting:
+            ids = sorted(self._waiting)
+            with connection.cursor() as cursor:
+                cursor.execute(_WAITS, {"ids": ids, "why": [self._waiting[job_id] for job_id in ids]})
         return made
 
     def _try(self, item: Candidate) -> bool:
         try:
             return self._one(item)
-        except (_Waits, LimitReached) as error:
-            why = error.message if isinstance(error, LimitReached) else str(error)
+        except batches.Waits as error:
+            why = str(error)
+        except LimitReached as error:
+            why = error.message
+        except (LookupError, TypeError, ValueError) as error:  # of this job alone: the others go on
+            log.exception("book.not_handed_out", job=item.job_id)
+            why = f"it cannot be handed out: {error!r}"
         if why != item.waiting_for:
-            with connection.cursor() as cursor:
-                cursor.execute(_WAITS, [why, item.job_id, why])
+            self._waiting[item.job_id] = why
         return False
 
     def _one(self, item: Candidate) -> bool:
         """A batch of the job; False when nothing is ready any more or somebody else has the job just now."""
         source, target = self._sites[item.source_id], self._sites.get(item.target_id or 0)
         for site in (source, target):
-            if site is not None and (why := banned(site)):
-                raise _Waits(why)
+            if site is not None and (why := batches.banned(site)):
+                raise batches.Waits(why)
         if item.pair in self._full:
-            raise _Waits(self._full[item.pair])
+            raise batches.Waits(self._full[item.pair])
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
             job = _locked(item.job_id)
@@ -191,11 +192,11 @@ class _Round:
             room = flow.room(cursor, source, target if item.phase else None)
             if not room.free:
                 self._full[item.pair] = room.binds
-                raise _Waits(room.binds)
+                raise batches.Waits(room.binds)
             cursor.execute(_OPEN, [job.pk])
-            batches, phase = cursor.fetchone()
+            handed_out, phase = cursor.fetchone()
             rows = _ready(cursor, job)
-            if not rows or batches >= OPEN or bool(rows[0][2]) != bool(item.phase):
+            if not rows or handed_out >= OPEN or bool(rows[0][2]) != bool(item.phase):
                 return False
             if phase is not None and phase < rows[0][2]:
                 return False
@@ -203,16 +204,8 @@ class _Round:
             streams = min(room.free, share, len(rows))
             if rows[0][3] in AT_ONE_SITE:
                 streams = min(room.free, AT_ONE_SITE[Type(rows[0][3])])
-            _make(cursor, job, source, target, rows, streams, self._roots)
+            batches.make(cursor, job, rows, batches.Way(source, target, streams, self._roots))
         return True
-
-
-def banned(site: Site) -> str:
-    """Why nothing of a site's is handed out; "" when it may be."""
-    if not site.ban:
-        return ""
-    until = f" until {site.ban_until:%Y-%m-%dT%H:%M:%SZ}" if site.ban_until else ""
-    return f"site {site.name} is banned{until}{': ' if site.ban_message else ''}{site.ban_message}"
 
 
 def _locked(job_id: int) -> Job | None:
@@ -222,9 +215,13 @@ def _locked(job_id: int) -> Job | None:
 
 
 def _ready(cursor: CursorWrapper, job: Job) -> list[tuple[Any, ...]]:
-    """The elements of the next batch: by number and by size, and all of them to the same endpoints."""
+    """The elements of the next batch, of the lowest phase: by number and by size, to the same endpoints."""
+    cursor.execute(_PHASE, [job.pk])
+    lowest = cursor.fetchone()
+    if lowest is None:
+        return []
     most = min(ELEMENTS, max(WORTH, (job.num_new + job.num_submitted) // SPREAD))
-    cursor.execute(_ELEMENTS, {"job": job.pk, "most": most})
+    cursor.execute(_ELEMENTS, [job.pk, lowest[0], most])
     rows: list[tuple[Any, ...]] = []
     size = 0
     for row in cursor.fetchall():
@@ -237,86 +234,18 @@ def _ready(cursor: CursorWrapper, job: Job) -> list[tuple[Any, ...]]:
     return rows
 
 
-def _make(
-    cursor: CursorWrapper,
-    job: Job,
-    source: Site,
-    target: Site | None,
-    rows: Sequence[tuple[Any, ...]],
-    streams: int,
-    roots: set[str],
-) -> None:
-    """The batch, its run, and the elements handed out: of the caller's transaction."""
-    _, _, phase, kind, _, src_turn, dst_turn, path = rows[0]
-    src_endpoint = endpoints.choose(source, job.protocol, src_turn)
-    dst_endpoint = None if target is None else endpoints.choose(target, job.protocol, dst_turn)
-    constraints: dict[str, list[str]] = {}
-    for site, index in ((source, src_endpoint), (target, dst_endpoint)):
-        if site is not None and index is not None:
-            needs = endpoints.needs(site.endpoints[index], roots)
-            if isinstance(needs, str):
-                raise _Waits(f"site {site.name}: {needs}")
-            constraints |= needs
-    batch = Batch.objects.create(
-        job=job,
-        source_id=source.pk,
-        target_id=target.pk if target is not None and phase else None,
-        src_endpoint=src_endpoint,
-        dst_endpoint=dst_endpoint,
-        streams=streams,
-        phase=phase,
-    )
-    what = f"{Type(kind).name} of {path}" if len(rows) == 1 else f"{Type(kind).name} of {len(rows)} elements"
-    _submit(job, batch, f"{what} of job {job.pk}", constraints)
-    cursor.execute(_TAKE, [batch.pk, job.pk, [row[0] for row in rows]])
-    new = sum(row[1] == Status.NEW for row in rows)
-    ending.count(job, {(Status.NEW, Status.SUBMITTED): new})
-    cursor.execute(_WAITS, ["", job.pk, ""])
-
-
-def _submit(job: Job, batch: Batch, summary: str, constraints: dict[str, list[str]]) -> None:
-    run_id = services.submit(
-        Submission(
-            tenant_id=job.tenant_id,
-            family=hooks.FAMILY,
-            spec=TransferSpec(batch=batch.pk, summary=summary),
-            name=summary[:255].replace("\0", ""),
-            constraints=constraints,
-            priority=job.priority,
-            owner_id=str(job.pk),
-            private_to=job.user_id,
-        )
-    )
-    Batch.objects.filter(pk=batch.pk).update(run_id=run_id)
-
-
 def _sweep(job_id: int) -> bool:
-    """A run that removes parts of elements that have failed for good; a job's end does not wait for it."""
-    with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
-        job = Job.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=job_id).first()
-        if job is None or job.finished_at is None or job.type != Type.COPY or job.target is None:
-            return False
-        cursor.execute(_OPEN, [job.pk])
-        target, source = job.target, job.source
-        if cursor.fetchone()[0] or banned(target) or banned(source):
-            return False
-        constraints: dict[str, list[str]] = {}
-        index: dict[int, int] = {}
-        for site in (source, target):
-            index[site.pk] = endpoints.choose(site, job.protocol, 0)
-            needs = endpoints.needs(site.endpoints[index[site.pk]], endpoints.roots())
-            if isinstance(needs, str):
+    """Have parts removed of elements that have failed for good; a job's end does not wait for it."""
+    try:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [LOCK])
+            job = Job.objects.select_for_update(no_key=True, skip_locked=True).filter(pk=job_id).first()
+            if job is None or job.finished_at is None or job.type != Type.COPY or job.target is None:
                 return False
-            constraints |= needs
-        batch = Batch.objects.create(
-            job=job,
-            source_id=source.pk,
-            target_id=target.pk,
-            src_endpoint=index[source.pk],
-            dst_endpoint=index[target.pk],
-            streams=1,
-            phase=1,
-        )
-        _submit(job, batch, f"removal of parts of job {job.pk}", constraints)
+            cursor.execute(_OPEN, [job.pk])
+            if cursor.fetchone()[0] or batches.banned(job.target) or batches.banned(job.source):
+                return False
+            batches.make(cursor, job, [], batches.Way(job.source, job.target, 1, batches.roots()))
+    except (batches.Waits, LimitReached):
+        return False
     return True

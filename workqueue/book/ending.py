@@ -75,11 +75,13 @@ _LOSE: Final = """
 """
 #: And those that had not, as far as anybody heard: where it may have, a part of this attempt may lie there.
 _GIVE_BACK: Final = """
-    UPDATE workqueue_element SET batch_id = NULL, changed_at = now(),
+    UPDATE workqueue_element e SET batch_id = NULL, changed_at = now(),
         not_before = now() + %(wait)s * interval '1 second',
-        part_attempt = CASE WHEN %(begun)s AND type = 1 THEN coalesce(part_attempt, attempts + 1)
-            ELSE part_attempt END
-    WHERE job_id = %(job)s AND batch_id = %(batch)s AND status = 3
+        part_attempt = CASE WHEN %(begun)s AND e.type = 1 THEN coalesce(e.part_attempt, e.attempts + 1)
+            ELSE e.part_attempt END,
+        src_turn = e.src_turn + b.src_blamed::int, dst_turn = e.dst_turn + b.dst_blamed::int
+    FROM workqueue_batch b
+    WHERE b.id = %(batch)s AND e.job_id = %(job)s AND e.batch_id = b.id AND e.status = 3
 """
 #: Elements that nobody has, of a cancelled job.
 _FAIL: Final = """

@@ -61,6 +61,8 @@ class _Books:
     moved: int = 0
     busy_s: float = 0.0
     bytes_done: int = 0
+    #: Sides whose endpoints were to blame.
+    blamed: set[str] = field(default_factory=set)
 
 
 def reported_until(lease: Lease) -> int:
@@ -233,6 +235,8 @@ def _end(cursor: CursorWrapper, books: _Books, row: Row, line: dict[str, Any]) -
     if job.cancel_requested_at is not None:
         line = {**line, "again": False}  # nothing of it is tried again
     row.end(line, ok=ok, wait_s=_backoff_s(row.attempts))
+    if not ok:
+        books.blamed.add(str(line.get("avoid")))
     status = Status.DONE if ok else Status.FAILED
     told_at = str(line.get("told_at") or "") or ending.stamp(line.get("at"))
     code = code if ok else code or 1
@@ -273,7 +277,7 @@ def _write(cursor: CursorWrapper, books: _Books) -> None:
     )
     more = {
         "elements": len(books.found),
-        "bytes_total": sum(item.size for item in books.found),
+        "bytes_total": sum(item.size for item in books.found) if job.type == Type.COPY else 0,
         "bytes_done": books.bytes_done,
     }
     if first is not None and first.type == Type.LIST and not first.held:
@@ -283,10 +287,16 @@ def _write(cursor: CursorWrapper, books: _Books) -> None:
             ending.forget_listings(cursor, job)
     if moved or any(more.values()):
         ending.count(job, moved, **more)
+    if books.blamed & {"src", "dst"}:
+        cursor.execute(
+            """UPDATE workqueue_batch SET src_blamed = src_blamed OR %s, dst_blamed = dst_blamed OR %s
+               WHERE id = %s""",
+            ["src" in books.blamed, "dst" in books.blamed, books.batch_id],
+        )
     if books.ended:
-        _close(cursor, books.batch_id)
+        if _close(cursor, books.batch_id):
+            doorbell.ring_duties_after_commit()
         ending.finish(cursor, job)
-        doorbell.ring_duties_after_commit()
 
 
 def _open(cursor: CursorWrapper, job: Job, inserted: int, moved: Counter[tuple[int | None, int]]) -> int:
@@ -304,10 +314,11 @@ def _open(cursor: CursorWrapper, job: Job, inserted: int, moved: Counter[tuple[i
     return 0
 
 
-def _close(cursor: CursorWrapper, batch_id: int) -> None:
+def _close(cursor: CursorWrapper, batch_id: int) -> bool:
     """Its streams are free as soon as each of its elements has ended, whatever its run still does."""
     cursor.execute(
         """UPDATE workqueue_batch b SET closed_at = now() WHERE id = %s AND closed_at IS NULL
                AND NOT EXISTS (SELECT 1 FROM workqueue_element e WHERE e.batch_id = b.id)""",
         [batch_id],
     )
+    return bool(cursor.rowcount)

@@ -13,7 +13,7 @@ from django.db import connection
 from workers import services
 from workers.scheduling.obstacles import Obstacle, as_json
 from workers.vocabulary.states import State
-from workqueue.book import dispatching, ending, flow
+from workqueue.book import batches, dispatching, ending, flow
 from workqueue.models import Batch, Job
 from workqueue.models.jobs import Status, Type
 
@@ -81,13 +81,13 @@ def _of_open(job: Job) -> list[dict[str, Any]]:
     told += [
         _reason("banned", why, "wait, or ask an operator to lift the ban")
         for site in sites
-        if (why := dispatching.banned(site))
+        if (why := batches.banned(site))
     ]
     if job.pull:
         words = "only pull workers take it: they come by themselves and ask for work"
         told.append(_reason("pull", words, "start such a worker, or wait for one"))
-    batches = Batch.objects.filter(job=job, closed_at=None).order_by("pk")
-    told += _of_batches(job, list(batches[:NAMED]), batches.count())
+    handed_out = Batch.objects.filter(job=job, closed_at=None).order_by("pk")
+    told += _of_batches(job, list(handed_out[:NAMED]), handed_out.count())
     told += _of_waiting(job)
     if job.waiting_for and not any(job.waiting_for == item["message"] for item in told):
         told.insert(0, _reason("waits", job.waiting_for, "wait"))

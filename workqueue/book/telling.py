@@ -15,7 +15,7 @@ from workers.models import Installation
 from workers.vocabulary.leases import Lease
 from workers.vocabulary.transfers.orders import OPTIONS, Order, Orders
 from workers.vocabulary.transfers.reach import Credentials, Reach
-from workqueue.book import ending, endpoints, flow
+from workqueue.book import batches, ending, flow
 from workqueue.models import Batch, Credential, Job, Site
 from workqueue.models.jobs import Type
 
@@ -134,9 +134,9 @@ def _rate(source: Site, target: Site | None, streams: int) -> float | None:
 
 def _reach(site: Site, index: int | None, job: Job) -> Reach:
     known = index is not None and index < len(site.endpoints)
-    place = site.endpoints[index if known else endpoints.choose(site, job.protocol, 0)]
+    place = site.endpoints[index if known else batches.choose(site, job.protocol, 0)]
     return Reach(
-        protocol=endpoints.spoken(place["protocol"]),
+        protocol=batches.spoken(place["protocol"]),
         host=place.get("host") or "",
         port=place.get("port") or 0,
         path=place.get("path") or "/",

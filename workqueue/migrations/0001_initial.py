@@ -93,6 +93,8 @@ class Migration(migrations.Migration):
                 ('target_id', models.BigIntegerField(null=True)),
                 ('streams', models.SmallIntegerField(db_default=1)),
                 ('phase', models.IntegerField(db_default=0)),
+                ('src_blamed', models.BooleanField(db_default=False)),
+                ('dst_blamed', models.BooleanField(db_default=False)),
                 ('reported', models.BigIntegerField(db_default=0)),
                 ('reported_attempt', models.IntegerField(db_default=0)),
                 ('created_at', models.DateTimeField(db_default=django.db.models.functions.datetime.Now())),

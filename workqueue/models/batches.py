@@ -28,6 +28,9 @@ class Batch(models.Model):
     streams = models.SmallIntegerField(db_default=1)
     #: Of its elements.
     phase = models.IntegerField(db_default=0)
+    #: An element's end laid the blame on that side's endpoint: what was not begun goes to another one, too.
+    src_blamed = models.BooleanField(db_default=False)
+    dst_blamed = models.BooleanField(db_default=False)
     #: Up to which byte the report of attempt ``reported_attempt`` is in the books.
     reported = models.BigIntegerField(db_default=0)
     reported_attempt = models.IntegerField(db_default=0)

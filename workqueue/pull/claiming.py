@@ -17,7 +17,7 @@ from django.db.models import Q
 
 from workers import secrets
 from workers.models import Membership
-from workqueue.book import dispatching, ending, endpoints
+from workqueue.book import batches, dispatching, ending, endpoints
 from workqueue.errors import NoSuchSite
 from workqueue.models import Credential, Element, Job, Site
 from workqueue.models.jobs import Type
@@ -190,7 +190,7 @@ def _open(job_id: int) -> Job | None:
     if job is None or job.elements != ending.counted(job):
         return None
     sites = [site for site in (job.source, job.target) if site is not None]
-    if any(dispatching.banned(site) or not reachable(site, job.protocol) for site in sites):
+    if any(batches.banned(site) or not reachable(site, job.protocol) for site in sites):
         return None
     return job
 

@@ -26,6 +26,7 @@ NOTHING = dict.fromkeys(
         "run_secrets",
         *("executors", "jobs", "job_secrets"),  # what the jobs family deletes of its own
         *("entries", "entry_classes", "entry_tombstones"),  # and the queues family
+        *("transfer_elements", "transfer_jobs"),  # and the workqueue
     ),
     0,
 )

@@ -188,3 +188,20 @@ def test_parts_of_what_failed_for_good_are_swept(scene: Scene) -> None:
     assert elements(job)[1].part_attempt is None
     assert not scene.movers()
     assert not Batch.objects.filter(closed_at=None).exists()
+
+
+def test_what_was_not_begun_avoids_the_endpoint_too(scene: Scene) -> None:
+    """A mover gives up on an endpoint that is away, and leaves the rest of its batch."""
+    scene.target.endpoints = [{"protocol": "LOCAL", "path": f"/data/{name}"} for name in ("there", "mirror")]
+    scene.target.save()
+    scene.opened(scene.job(), folder("/tree", entry("a"), entry("b"), entry("c")))
+    (mover,) = scene.movers()
+    mover.report(end(1, ok=False, avoid="dst"))
+    mover.finish(State.FAILED, Reason.EXIT_CODE, "there does not answer")
+    settle()
+    Element.objects.update(not_before=None)
+    (again,) = scene.movers()
+    orders = again.orders()
+    assert orders is not None
+    assert orders["target"]["path"] == "/data/mirror"
+    assert [item["n"] for item in orders["elements"]] == [1, 2, 3]
