@@ -17,7 +17,7 @@ from django.db.models import Q
 
 from workers import secrets
 from workers.models import Membership
-from workqueue.book import batches, dispatching, ending, endpoints
+from workqueue.book import batches, dispatching, ending
 from workqueue.errors import NoSuchSite
 from workqueue.models import Credential, Element, Job, Site
 from workqueue.models.jobs import Type
@@ -178,7 +178,7 @@ def _port(endpoint: dict[str, Any]) -> int:
 
 def _plain(endpoint: dict[str, Any], protocol: str) -> bool:
     return (
-        endpoints.spoken(endpoint["protocol"]) == endpoints.spoken(protocol)
+        batches.spoken(endpoint["protocol"]) == batches.spoken(protocol)
         and (endpoint.get("path") or "/").strip("/") == ""
     )
 
