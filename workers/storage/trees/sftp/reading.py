@@ -108,9 +108,7 @@ class Reading:
         if not self.over:
             self.over = True
             self._line.files -= 1
-            for _, task in self._coming:
-                task.cancel()
-            self._coming.clear()
+            self._coming.clear()  # they come, and nobody looks
             self._line.close_handle(self._handle)
 
     async def closed(self) -> None:
@@ -132,8 +130,6 @@ class Reading:
                 came.append(piece)
                 size += len(piece)
             if len(piece) < due:  # it has become shorter
-                for _, later in self._coming:
-                    later.cancel()
                 self._coming.clear()
                 self._next = self._end
         self._send_more()
@@ -198,8 +194,6 @@ class Listing:
 
     async def closed(self) -> None:
         self._line.files -= 1
-        for task in self._coming:
-            task.cancel()
         self._line.close_handle(self._handle)
 
     async def more(self) -> list[Entry]:
