@@ -19,7 +19,8 @@ from workers.storage.trees.gridftp.sessions import Session
 from workers.vocabulary.transfers.reach import Reach
 
 #: Where a site that names no authorities has them, as everywhere on the grid.
-_GRID_CAS: Final = Path("/etc/grid-security/certificates")
+_GRID_CAS: Final = "/etc/grid-security/certificates"
+_NOWHERE: Final = "/nowhere"
 #: Everything that such an authority signs, in Globus' own words.
 _POLICY: Final = """access_id_CA X509 '{subject}'
 pos_rights globus CA:sign
@@ -33,14 +34,14 @@ class Identity:
 
     def __init__(self, reach: Reach, where: str) -> None:
         self._where = where
-        self._folder = Path(tempfile.mkdtemp(prefix="gantry-gridftp-"))
+        self._folder: Path | None = None
         # Of the worker's own environment nothing: its variables may name other proxies, and hold secrets.
         self.environment = {
             "PATH": os.defpath,
             "LC_ALL": "C.UTF-8",
-            "HOME": str(self._folder),
-            "X509_USER_PROXY": "/nowhere",
-            "X509_CERT_DIR": str(self._folder / "authorities" if reach.cas else _GRID_CAS),
+            "HOME": _NOWHERE,
+            "X509_USER_PROXY": _NOWHERE,
+            "X509_CERT_DIR": _GRID_CAS,
         }
         self.files: tuple[int, ...] = ()
         try:
@@ -56,7 +57,8 @@ class Identity:
         for file in self.files:
             os.close(file)
         self.files = ()
-        shutil.rmtree(self._folder, ignore_errors=True)
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _keep_proxy(self, pem: str) -> None:
         try:
@@ -79,8 +81,8 @@ class Identity:
         self.environment["X509_USER_PROXY"] = f"/proc/self/fd/{file}"
 
     def _keep_authorities(self, cas: tuple[str, ...]) -> None:
-        folder = self._folder / "authorities"
-        folder.mkdir()
+        folder = self._folder = Path(tempfile.mkdtemp(prefix="gantry-gridftp-"))
+        self.environment["X509_CERT_DIR"] = str(folder)
         with self._speaker() as speaker:
             for number, pem in enumerate(cas):
                 speaker.order({"do": "authority", "pem": pem})
