@@ -116,9 +116,7 @@ def test_a_large_file_is_copied_by_the_server(
     assert subject.names(folder) == {b"file", b"source"}
 
 
-def test_words_that_no_path_can_have_are_told_as_special(
-    tree: Tree, subject: Subject, folder: bytes
-) -> None:
+def test_words_that_no_path_can_have_are_told_as_special(tree: Tree, subject: Subject, folder: bytes) -> None:
     subject.bucket.put(f"site{folder.decode()}//file", b"x")  # type: ignore[attr-defined]
     subject.bucket.put(f"site{folder.decode()}/../file", b"x")  # type: ignore[attr-defined]
     found = list(tree.scan(folder))

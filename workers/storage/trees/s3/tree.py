@@ -184,8 +184,8 @@ class S3Tree(Plain):
         return Uploading(self, path, part, size)
 
     def discard(self, path: bytes, part: Part) -> None:
-        for attempt in {part.attempt, part.attempt if part.before is None else part.before}:
-            marks.discard(self, clean(path), part.tag, attempt)
+        of = {part.attempt, part.attempt if part.before is None else part.before}
+        marks.discard(self, clean(path), part.tag, of)
 
     def remove(self, path: bytes) -> None:
         path = clean(path)
