@@ -360,6 +360,8 @@ GANTRY_LOCAL_SITES: list[str] = env.list("GANTRY_LOCAL_SITES", default=[])
 GANTRY_URI_LIMIT_MB = env.int("GANTRY_URI_LIMIT_MB", default=4096)
 # How long inputs and outputs outlast a storage that does not answer, in seconds.
 GANTRY_STAGING_PATIENCE_S = env.int("GANTRY_STAGING_PATIENCE_S", default=900)
+#: How long all inputs of a run together, and all its outputs, may take in one go, in seconds.
+GANTRY_STAGING_TIMEOUT_S = env.int("GANTRY_STAGING_TIMEOUT_S", default=86_400)
 #: Outputs larger than that, in MiB, are stored in an object storage as segments of that size.
 GANTRY_SWIFT_SEGMENT_MB = env.int("GANTRY_SWIFT_SEGMENT_MB", default=128)
 #: A name of the process that delivers callbacks; several may run.

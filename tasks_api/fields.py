@@ -50,12 +50,14 @@ def show(value: object) -> str:
 
 
 def text(value: object, field: str) -> str:
-    """Text; numbers and true/false become text, null is blank. NUL and lone surrogates cannot be stored."""
+    """Text; finite numbers and true/false become text, null is blank. No NUL, no lone surrogates."""
     if value is None:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
+        if not math.isfinite(value):
+            raise Malformed(f"{field} is a number that is too large: write it as text", field=field)
         return str(value)
     if not isinstance(value, str):
         raise Malformed(f"{field} is {kind(value)}: it must be text", field=field)

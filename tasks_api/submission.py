@@ -151,8 +151,6 @@ def _args(given: object) -> list[str]:
         if isinstance(item, dict | list) or item is None:
             raise Malformed(f"{name} is {fields.kind(item)}: it must be text", field=name)
         value = fields.argument(item, name)
-        if not value.strip():
-            raise Malformed(f"{name} is blank: remove it", field=name)
         args.append(value)
     return args
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import structlog
 from django.conf import settings
 from django.db import IntegrityError, connection, transaction
+from django.db.models import Q, QuerySet
 
 from workers.asking import ask
 from workers.messages import doorbell
@@ -51,6 +52,8 @@ class Submission:
     owner_id: str = ""
     callback_url: str = ""
     retry_of: int | None = None
+    #: The only user of the tenant who sees it; None = all of the tenant.
+    private_to: int | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def _new_run(submission: Submission, shape_id: int) -> NewRun:
         expires_in_s=settings.GANTRY_EXPIRE_S if submission.expires_in_s is None else submission.expires_in_s,
         callback_url=submission.callback_url,
         retry_of=submission.retry_of,
+        private_to=submission.private_to,
     )
 
 
@@ -145,9 +149,14 @@ def _insert(new: NewRun) -> int:
             return transitions.submit(cursor, new)[0]
 
 
-def find(tenant_id: int | None, run_id: int) -> Run:
-    """The run, if it is the tenant's (None: any tenant's, for operators). NotFound otherwise."""
-    runs = Run.objects.select_related("node", "tenant", "shape")
+def visible(runs: QuerySet[Run], viewer: int | None) -> QuerySet[Run]:
+    """Those that a user sees (None: all, for operators): some runs are private to another user."""
+    return runs if viewer is None else runs.filter(Q(private_to=None) | Q(private_to=viewer))
+
+
+def find(tenant_id: int | None, run_id: int, viewer: int | None = None) -> Run:
+    """The run, if it is the tenant's (None: any tenant's, for operators) and ``visible``; else NotFound."""
+    runs = visible(Run.objects.select_related("node", "tenant", "shape"), viewer)
     if tenant_id is not None:
         runs = runs.filter(tenant_id=tenant_id)
     run = runs.filter(pk=run_id).first() if -(2**63) <= run_id < 2**63 else None
@@ -156,7 +165,9 @@ def find(tenant_id: int | None, run_id: int) -> Run:
     return run
 
 
-def cancel(tenant_id: int | None, run_id: int, *, operator: bool = False) -> Cancellation:
+def cancel(
+    tenant_id: int | None, run_id: int, *, operator: bool = False, viewer: int | None = None
+) -> Cancellation:
     """Cancel a waiting run at once, ask the worker to stop a running one, leave an ended one as it is.
 
     Accepted for a waiting run: it never starts. Accepted for one that a node has claimed: no attempt starts
@@ -165,7 +176,7 @@ def cancel(tenant_id: int | None, run_id: int, *, operator: bool = False) -> Can
     hears of the cancel. If it ends by itself before, that end is what is recorded. A node that is cut off
     hears of it when it is back, unless its guard kills first.
     """
-    run = find(tenant_id, run_id)
+    run = find(tenant_id, run_id, viewer)
     by = "operator" if operator else "client"
     with transaction.atomic(), connection.cursor() as cursor:
         # A run may be claimed or given back between the two statements: look again, it settles.
@@ -198,14 +209,16 @@ def cancel_all(tenant_id: int, run_ids: Iterable[int]) -> int:
     return len(stopped | asked)
 
 
-def retry(tenant_id: int | None, run_id: int, callback_url: str = "") -> int:
+def retry(tenant_id: int | None, run_id: int, callback_url: str = "", *, viewer: int | None = None) -> int:
     """Run an ended run once more, as a new run with the same specification. Returns the new run's id.
 
     ``callback_url`` replaces the one of the first run.
     """
-    run = find(tenant_id, run_id)
+    run = find(tenant_id, run_id, viewer)
     if not is_final(run.state):
         raise Conflict(f"run {run_id} has not ended (it is {run.state}): cancel it first or wait for its end")
+    if "batch" in run.spec:
+        raise Conflict(f"run {run_id} carried a batch of {run.family} {run.owner_id}: retry that instead")
     if run.spec.get("uri_secrets") or run.spec.get("stores"):
         raise Conflict(f"the credentials of run {run_id} were wiped at its end: submit it anew")
     with transaction.atomic(), limits.admitted(run.tenant_id), connection.cursor() as cursor:
@@ -226,6 +239,7 @@ def retry(tenant_id: int | None, run_id: int, callback_url: str = "") -> int:
                 expires_in_s=settings.GANTRY_EXPIRE_S,
                 callback_url=callback_url or run.callback_url,
                 retry_of=run.pk,
+                private_to=run.private_to,
             ),
         )
         doorbell.ring_after_commit()
@@ -233,9 +247,9 @@ def retry(tenant_id: int | None, run_id: int, callback_url: str = "") -> int:
     return new_id
 
 
-def explain(tenant_id: int | None, run_id: int) -> dict[str, object]:
+def explain(tenant_id: int | None, run_id: int, *, viewer: int | None = None) -> dict[str, object]:
     """Why the run is where it is (contract: explanation), the strongest reason first."""
-    return explain_run(find(tenant_id, run_id))
+    return explain_run(find(tenant_id, run_id, viewer))
 
 
 def reconcile(tenant_id: int, run_ids: list[int], wait_s: float = 5.0) -> dict[int, tuple[bool, str]]:

@@ -37,6 +37,13 @@ DJANGOS_OWN: Final = ("/admin/", "/static/")
 
 _QUIET: Final = frozenset(("GET", "HEAD", "OPTIONS"))
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
+#: Headers that decide what a request does (beside those that say who asks: an unreadable one is nobody's).
+#: One that is there and unreadable is not absent: the server hands it over as an empty text.
+_DECIDING: Final = {
+    "HTTP_" + name.upper().replace("-", "_"): name
+    for name in ("X-Callback-Url", "Idempotency-Key", "Last-Event-ID", "Range")
+}
+_READABLE: Final = re.compile(r"[\t -~]+")
 #: Host headers that have passed Django's check; bounded.
 _hosts: set[str] = set()
 #: Pages load nothing from elsewhere, and nobody frames them. Swagger and the admin set styles inline.
@@ -112,6 +119,13 @@ def _objection(request: HttpRequest) -> errors.Problem | None:
             return errors.problem_of(error)
         if len(_hosts) < 1000:
             _hosts.add(host)
+    if unreadable := [name for key, name in _DECIDING.items() if not _READABLE.fullmatch(meta.get(key, "-"))]:
+        return errors.Problem(
+            400,
+            "invalid",
+            f"the header {unreadable[0]} is empty, or has other characters than printable ASCII: write it in "
+            "ASCII (a URL percent-encoded), or leave it out",
+        )
     if "%00" in meta.get("QUERY_STRING", "") or "\x00" in request.path_info:
         return errors.Problem(
             400, "invalid", "the address has the character NUL (%00), which nothing here is called"

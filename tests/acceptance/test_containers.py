@@ -162,6 +162,7 @@ def ends_are_told_apart(user: User) -> None:
     like_a_kill = user.submit("exit 137")
     eater = user.submit("exec tail /dev/zero")
     parent = user.submit("tail /dev/zero; exit 9")
+    content = user.submit("tail /dev/zero; exit 0", retry=1)
     no_image = user.submit(docker={"image": "no-such/image:1"})
     no_local = user.submit(docker={"image": "127.0.0.1:9/nowhere:1", "forcePullImage": True})
     assert user.ended(good) == (2, "Container exited with status 0")
@@ -170,6 +171,11 @@ def ends_are_told_apart(user: User) -> None:
     assert user.ended(like_a_kill) == (3, "Container exited with status 137")
     assert user.ended(eater) == (3, "Container exited with status 137 (out of memory)")
     assert user.ended(parent) == (3, "Container exited with status 9 (out of memory)")
+    assert user.ended(content) == (
+        2,
+        "Container exited with status 0 (a process of it was killed for lack of memory)",
+    )
+    assert Attempt.objects.filter(run_id=content).count() == 1
     for task_id, image in ((no_image, "no-such/image:1"), (no_local, "127.0.0.1:9/nowhere:1")):
         status, message = user.ended(task_id)
         assert (status, image in message) == (5, True), message

@@ -42,6 +42,11 @@ class ApiView(APIView):
             raise PermissionDenied("all_tenants=1 needs the scope operate")
         return None
 
+    def viewer(self) -> int | None:
+        """Whose private runs are shown: the caller's own; None = everybody's, for operators."""
+        who = self.who()
+        return None if who.operates else who.user_id or 0
+
 
 def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """A JSON response."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.urls import path
 
 from workers.api.callbacks import views as callbacks
+from workers.api.keys import views as keys
 from workers.api.nodes import views as nodes
 from workers.api.records import views as records
 from workers.api.registries import views as registries
@@ -37,6 +38,7 @@ urlpatterns = [
     path("callbacks/<int:callback_id>/replay", callbacks.CallbackReplayView.as_view()),
     path("registries", registries.RegistriesView.as_view()),
     path("registries/<str:registry>", registries.RegistryView.as_view()),
+    path("keys", keys.KeysView.as_view()),
     path("me", tokens.MeView.as_view()),
     path("tokens", tokens.TokensView.as_view()),
     path("tokens/<int:token_id>", tokens.TokenView.as_view()),

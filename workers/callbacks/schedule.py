@@ -55,13 +55,17 @@ class Decision:
     rests_s: float | None
 
 
+#: Longer than anything that is waited for, in seconds.
+_LONGEST_S: Final = 1e9
+
+
 def retry_after_s(text: str | None, now: datetime) -> float | None:
     """Retry-After as seconds from now: a number of seconds or an HTTP date; None when it is neither."""
     if text is None:
         return None
     text = text.strip()
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        return float(text)
+    if text.isascii() and text.isdigit():
+        return min(float(text), _LONGEST_S)  # a number may have any length
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, TypeError, IndexError):

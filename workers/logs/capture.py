@@ -65,6 +65,14 @@ class Place:
 
 
 @dataclass(frozen=True)
+class Report:
+    """Whole lines of the report of a run that carries a batch; the first begins at byte ``offset``."""
+
+    offset: int
+    lines: tuple[bytes, ...]
+
+
+@dataclass(frozen=True)
 class Shipment:
     """What to store now. ``log_bytes`` and ``truncated`` describe all output of the attempt so far."""
 
@@ -75,6 +83,8 @@ class Shipment:
     #: There is more to ship at once.
     more: bool
     places: dict[int, Place]
+    #: For the family's books (``vocabulary.transfers.book``), stored in the same transaction.
+    report: Report | None = None
 
 
 class SpoolReader:

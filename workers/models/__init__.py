@@ -11,6 +11,7 @@ from workers.models.callbacks import (
     DisabledUrl,
 )
 from workers.models.idempotency import IdempotencyKey
+from workers.models.keys import SigningKey
 from workers.models.nodes import Installation, Node, NodeRequest
 from workers.models.registries import Registry
 from workers.models.runs import Attempt, HostPort, LogChunk, Run, RunEvent, Shape
@@ -38,6 +39,7 @@ __all__ = [
     "RunEvent",
     "Secret",
     "Shape",
+    "SigningKey",
     "Tenant",
     "TenantLoad",
     "Token",

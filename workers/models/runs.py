@@ -82,6 +82,8 @@ class Run(models.Model):
     cancel_requested_at = models.DateTimeField(null=True)
     cancelled_by_operator = models.BooleanField(db_default=False)
     callback_url = models.TextField(blank=True, db_default="")
+    #: The only user of the tenant who sees it (operators do, too); null = all of the tenant.
+    private_to = models.IntegerField(null=True)
     #: The run that this one repeats at a client's request.
     retry_of = models.ForeignKey(
         "self", null=True, on_delete=models.SET_NULL, db_constraint=False, db_index=False

@@ -1,4 +1,5 @@
-"""Asked on the node before a container is prepared: may it still run, and what is shown to its registry?
+"""Asked on the node before a command or container is prepared: may it still run, and what is shown to its
+registry?
 
 The policy was checked at submission, in the family's words; an operator may have changed it since. The only
 part of preparing a run that needs the database. Must not import services or claiming.
@@ -7,6 +8,8 @@ part of preparing a run that needs the database. Must not import services or cla
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import structlog
@@ -25,15 +28,29 @@ log = structlog.get_logger(__name__)
 DATABASE_AWAY: Final = "the database did not answer its node before the start"
 
 
-def clear(run: ClaimedRun) -> Credentials | None:
-    """The credentials for its image, if its tenant has any. Raises PrepareFailed.
+def permit(run: ClaimedRun) -> None:
+    """A command may still run. Raises PrepareFailed.
 
-    Keeps no connection: there are fewer than runs.
+    Costs nothing while what is known of its tenant's policy is fresh (5 s).
     """
-    try:
+    with _asking(run):
+        if refused := _refusal(run):
+            raise PrepareFailed(Reason.REJECTED, f"Command was not started: {refused}")
+
+
+def clear(run: ClaimedRun) -> Credentials | None:
+    """The credentials for its image, if its tenant has any. Raises PrepareFailed."""
+    with _asking(run):
         if refused := _refusal(run):
             raise PrepareFailed(Reason.REJECTED, f"Container was not started: {refused}")
         return registries.for_image(run.tenant_id, str(run.spec.get("image", "")))
+
+
+@contextmanager
+def _asking(run: ClaimedRun) -> Iterator[None]:
+    """Keeps no connection: there are fewer than runs."""
+    try:
+        yield
     except SecretUnreadable as error:
         raise PrepareFailed(
             Reason.IMAGE, f"Its image is not pulled: {error.message}", ours=True, wait_s=30.0

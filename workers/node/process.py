@@ -79,7 +79,7 @@ def build_runtimes() -> dict[str, Runtime]:
                     why="this worker is not root: commands run as its own user and can read what it can read",
                     fix="run the worker as root, or set GANTRY_COMMANDS_UNISOLATED=0",
                 )
-            built["process"] = ProcessRuntime(settings.GANTRY_NODE_DIR)
+            built["process"] = ProcessRuntime(settings.GANTRY_NODE_DIR, clearance.permit)
     on_engine = {"container", "exec"}
     engine = _engine(asked_for=bool(on_engine & wanted)) if not wanted or on_engine & wanted else None
     if engine is not None and (not wanted or "container" in wanted):

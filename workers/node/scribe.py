@@ -22,11 +22,12 @@ from django.db import DatabaseError, InterfaceError, OperationalError, connectio
 from django.db.backends.utils import CursorWrapper
 
 from workers.logs import store
-from workers.logs.capture import Shipment
+from workers.logs.capture import Report, Shipment
 from workers.runs import running, transitions
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.leases import Lease, Outcome
 from workers.vocabulary.states import State
+from workers.vocabulary.transfers.book import book
 
 log = structlog.get_logger(__name__)
 
@@ -50,12 +51,17 @@ class Entry:
     since: float = 0.0  # time.monotonic() of its start
     message: str = ""
     shipment: Shipment | None = None
+    #: Whose books take the shipment's report.
+    family: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
     cancel: Literal["", "client", "operator"] = ""
     done: Future[bool] = field(default_factory=Future)
 
     def size(self) -> int:
-        return sum(len(chunk.data) for chunk in self.shipment.chunks) if self.shipment else 0
+        if self.shipment is None:
+            return 0
+        lines = self.shipment.report.lines if self.shipment.report else ()
+        return sum(len(chunk.data) for chunk in self.shipment.chunks) + sum(map(len, lines))
 
 
 class Scribe:
@@ -244,3 +250,16 @@ class Scribe:
         for lease, shipment in told:
             for stale in shipment.stale:
                 store.delete_middle(cursor, lease.run_id, lease.attempt, stale.stream, stale.start, stale.end)
+        for entry in entries:
+            if entry.shipment is not None and (report := entry.shipment.report) is not None:
+                _enter(cursor, entry, report)
+
+
+def _enter(cursor: CursorWrapper, entry: Entry, report: Report) -> None:
+    """Bring a report to its family's books. Whatever they have against it concerns this entry alone."""
+    try:
+        book(entry.family).report(cursor, entry.lease, report.offset, report.lines)
+    except (DatabaseError, InterfaceError):
+        raise
+    except Exception as error:
+        raise ValueError(f"the books of {entry.family} refuse a report: {error!r}") from error

@@ -361,8 +361,9 @@ def submit(cursor: CursorWrapper, new: NewRun) -> tuple[int, datetime]:
     """
     cursor.execute(
         """INSERT INTO workers_run (tenant_id, family, kind, name, owner_id, shape_id, spec, priority,
-               retries_left, losses_only, timeout_s, grace_s, callback_url, retry_of_id, expires_at, rank)
-           VALUES (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s,
+               retries_left, losses_only, timeout_s, grace_s, callback_url, retry_of_id, private_to,
+               expires_at, rank)
+           VALUES (%s, %s, %s, %s, %s, %s, %s::jsonb, %s, %s, %s, %s, %s, %s, %s, %s,
                now() + %s * interval '1 second',
                (extract(epoch FROM clock_timestamp()) * 1000000)::bigint + %s) RETURNING id, created_at""",
         [
@@ -380,6 +381,7 @@ def submit(cursor: CursorWrapper, new: NewRun) -> tuple[int, datetime]:
             new.grace_s,
             new.callback_url,
             new.retry_of,
+            new.private_to,
             new.expires_in_s,
             (new.priority - 5) * settings.GANTRY_AGING_S * 250_000,
         ],

@@ -12,6 +12,10 @@ from typing import Any, Final
 
 #: The attribute that every node has and no other node shares: its name.
 NODE_ATTRIBUTE: Final = "node"
+#: Attributes that say "yes" where a node speaks a protocol of sites ("storage_sftp"; else what it lacks), and
+#: where it offers a folder of its own as a site ("local:/data").
+STORAGE_ATTRIBUTE: Final = "storage_"
+LOCAL_ATTRIBUTE: Final = "local:"
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,11 @@ def _lasting(shape: ShapeView, node: NodeView) -> list[Obstacle]:
     """What will not change by waiting: attributes, runtimes, size."""
     found: list[Obstacle] = []
     for name, values in shape.constraints.items():
-        if node.attributes.get(name) not in values:
+        if node.attributes.get(name) in values:
+            continue
+        if (plain := _unoffered(name, node)) is not None:
+            found.append(plain)
+        else:
             listed = ", ".join(values)
             found.append(
                 Obstacle(
@@ -112,6 +120,24 @@ def _lasting(shape: ShapeView, node: NodeView) -> list[Obstacle]:
     if shape.mem_mb > node.mem_mb:
         found.append(_lacks("mem_total", node, "MiB of memory", shape.mem_mb, node.mem_mb, "has", False))
     return found
+
+
+def _unoffered(name: str, node: NodeView) -> Obstacle | None:
+    """What a node lacks for transfers, in words of its own."""
+    if name.startswith(STORAGE_ATTRIBUTE):
+        protocol = name.removeprefix(STORAGE_ATTRIBUTE).upper()
+        lack = node.attributes.get(name, "its worker does not know that protocol")
+        return Obstacle(
+            "constraint", f"node {node.name} cannot speak {protocol}: {lack}", "install that, or add a node"
+        )
+    if name.startswith(LOCAL_ATTRIBUTE):
+        folder = name.removeprefix(LOCAL_ATTRIBUTE)
+        return Obstacle(
+            "constraint",
+            f"node {node.name} does not offer the folder {folder}",
+            f"start a node there with GANTRY_LOCAL_SITES={folder}",
+        )
+    return None
 
 
 def _now(shape: ShapeView, node: NodeView) -> list[Obstacle]:

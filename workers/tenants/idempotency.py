@@ -86,7 +86,8 @@ def _stored(tenant_id: int, method: str, path: str, key: str, digest: str) -> tu
         raise Unavailable("the first request with this Idempotency-Key has just been pruned: send it again")
     if row.body_digest != digest:
         raise IdempotencyConflict(
-            f"the Idempotency-Key {key!r} was used for {method} {path} with another body: use a new key"
+            f"the Idempotency-Key {key!r} was used for {method} {path} with another body: use a new key "
+            "(the bytes count: other blanks or another order of keys make another body)"
         )
     return row.status, row.answer, True
 

@@ -126,6 +126,7 @@ def refusal(rules: Rules, kind: str, spec: Mapping[str, Any]) -> str:
             )
             if uses
         ]
+    asked += [key for key in spec.get("policies") or () if isinstance(key, str)]
     for key in asked:
         if key not in rules.allowed:
             return f"the tenant's policy does not allow {key} any more"

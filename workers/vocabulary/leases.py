@@ -48,6 +48,10 @@ class ClaimedRun:
     losses_only: bool = False
     #: Seconds since the attempt was claimed, for an adopted run.
     claimed_ago: float = 0.0
+    #: Of a run that carries a batch: what it has to do, secrets included; read right before it starts.
+    orders: Mapping[str, Any] | None = field(default=None, repr=False)
+    #: Of such a run: up to which byte the attempt's report is in its family's books.
+    reported: int = 0
     #: The spec's secrets in its order; the runner reads them, and no other place keeps them.
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
@@ -89,3 +93,4 @@ class NewRun:
     callback_url: str
     retry_of: int | None
     losses_only: bool = False
+    private_to: int | None = None

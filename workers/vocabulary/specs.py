@@ -72,6 +72,8 @@ class StagedSpec(Spec):
     stores: list[dict[str, Any]] = field(default_factory=list)
     inputs: list[dict[str, Any]] = field(default_factory=list)
     outputs: list[dict[str, Any]] = field(default_factory=list)
+    #: Keys of the tenant's policy that it needs beside those of its kind: asked again before it starts.
+    policies: list[str] = field(default_factory=list)
 
     def _needs(self) -> int:
         # A worker of version 1 would run it without its inputs.

@@ -21,6 +21,8 @@ from workers.vocabulary.specs import ContainerSpec, ProcessSpec
 from workers.vocabulary.staging import Input, Output, Store
 
 TEXT: Final = "text/plain"
+#: What opens cm.
+CM_POLICY: Final = "runtask_cm"
 #: Where a container finds its working folder; an image may have a working folder of its own.
 _TO_SANDBOX: Final = 'cd -- "${GANTRY_SANDBOX:-.}" || exit 126\n'
 
@@ -55,14 +57,16 @@ class Plan:
     cpu_m: int | None = None
     mem_mb: int | None = None
     timeout_s: int | None = None
+    #: What the tenant's policy must allow beside what its kind needs, still when it starts.
+    policies: Sequence[str] = ()
 
 
 def of_command(asked: CommandRequest, allowed: Collection[str]) -> Plan:
     """The later form: ``sh -c`` of the command line with its paths inserted."""
-    if "runtask_cm" not in allowed:
+    if CM_POLICY not in allowed:
         raise Refused(
             "cm is refused by this tenant's policy: name a job definition, or ask an operator to allow "
-            "runtask_cm",
+            f"{CM_POLICY}",
             field="cm",
         )
     _need_commands(allowed)
@@ -80,6 +84,7 @@ def of_command(asked: CommandRequest, allowed: Collection[str]) -> Plan:
         output=asked.output,
         output_path=path if path is not None and writes else "",
         wait_s=asked.wait_s,
+        policies=[CM_POLICY],
     )
 
 
@@ -224,4 +229,5 @@ def spec(plan: Plan, job_id: str, now: float, limits: Limits) -> ProcessSpec | C
         outputs=outputs,
         log_head=log_head,
         log_tail=log_tail,
+        policies=list(plan.policies),
     )

@@ -7,6 +7,7 @@ formats absent values so. Unknown parameters are ignored. No message holds a key
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -181,6 +182,8 @@ def _wait(body: Mapping[str, Any]) -> int:
 def argument(value: object, name: str) -> str:
     """A value as a process gets it: text, or a JSON number as it is written."""
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise InvalidInput(f"{name} is a number that is too large: write it as text", field=name)
         value = json.dumps(value)
     if not isinstance(value, str):
         raise InvalidInput(f"{name} must be text or a number", field=name)

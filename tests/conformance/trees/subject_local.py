@@ -1,4 +1,4 @@
-"""LOCAL: a folder of this machine."""
+"""LOCAL: a folder of this machine; the same where the kernel does not help to stay in it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from pathlib import Path
 from django.test import override_settings
 
 from tests.conformance.trees.subjects import SITE, FolderSubject
+from workers.storage.trees.base import Tree
+from workers.storage.trees.local.tree import LocalTree
 from workers.vocabulary.transfers.reach import Protocol, Reach
 
 _NOBODY = 65534
@@ -48,3 +50,15 @@ class LocalSubject(FolderSubject):
             finally:
                 if os.geteuid() == 0:
                     _libc.setfsuid(0)
+
+
+class WalkedSubject(LocalSubject):
+    """As on a kernel without openat2."""
+
+    id = "local-walked"
+
+    def tree(self) -> Tree:
+        tree = super().tree()
+        assert isinstance(tree, LocalTree)
+        tree.root.kernel = False
+        return tree

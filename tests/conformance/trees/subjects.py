@@ -129,7 +129,7 @@ class Subject:
 class FolderSubject(Subject):
     """A server that serves a folder of this machine: ``root``; the site is a folder in it."""
 
-    many = 1500
+    many = 1100
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)

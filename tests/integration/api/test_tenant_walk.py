@@ -292,7 +292,7 @@ def test_the_walk_notices_a_hole(
     value, none = str(victim.run_ids[-1 if method == "GET" else 0]), str(NOBODY)
     asked, nobody = (Question(method, path, ("run_id",), (item,)) for item in (value, none))
     assert_blind(stranger, victim, asked, nobody)
-    monkeypatch.setattr(services, "find", lambda tenant_id, run_id: find(None, run_id))
+    monkeypatch.setattr(services, "find", lambda tenant_id, run_id, viewer=None: find(None, run_id))
     with pytest.raises(AssertionError, match=notices):
         assert_blind(stranger, victim, asked, nobody)
     if method == "POST":

@@ -11,10 +11,10 @@ from django.test.utils import CaptureQueriesContext
 from tests.contracts.tasks.conftest import Stage
 from tests.integration.conftest import Api, keys
 from tests.support.engine import submit
-from tests.support.fixtures import Account
+from tests.support.fixtures import Account, make_account
 from workers.api.nodes.serializers import NodeSerializer
 from workers.api.runs import serializers
-from workers.models import Node, Run
+from workers.models import Node, Run, Token
 from workers.vocabulary.states import Reason, State
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -296,3 +296,24 @@ def test_nodes(api: Api, account: Account, operator: Account, stage: Stage) -> N
     assert Node.objects.get().mode == "ready"
     for method, path in (("GET", ""), ("POST", "/drain"), ("DELETE", "")):
         assert api(operator, method, f"/api/v1/nodes/nowhere{path}")[0] == 404
+
+
+def test_a_private_run_is_shown_to_its_user_and_to_operators_alone(
+    api: Api, account: Account, operator: Account
+) -> None:
+    colleague = make_account("default", trusted=True)
+    user = Token.objects.get(user__username=account.user).user_id
+    run_id = submit(account.tenant_id, "true", private_to=user)
+    path = f"/api/v1/runs/{run_id}"
+    for who, status in ((account, 200), (operator, 200), (colleague, 404)):
+        assert api(who, "GET", path)[0] == status
+        assert [row["id"] for row in api(who, "GET", "/api/v1/runs")[1]] == [run_id] * (status == 200)
+        for call in ("explain", "logs"):
+            assert api(who, "GET", f"{path}/{call}")[0] == status
+    for call in ("cancel", "retry"):
+        assert api(colleague, "POST", f"{path}/{call}")[0] == 404
+    assert Run.objects.get(pk=run_id).state == State.PENDING
+    assert api(account, "POST", f"{path}/cancel")[0] == 200
+    status, again, _ = api(account, "POST", f"{path}/retry")
+    assert status == 201
+    assert api(colleague, "GET", f"/api/v1/runs/{again['id']}")[0] == 404

@@ -123,6 +123,25 @@ def test_reason_phrases_and_odd_requests(served: tuple[Api, Account]) -> None:
         assert exchange(served, head)[0] == f"HTTP/1.1 {status}", head
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "X-Callback-Url: http://receiver.example/\xfc",
+        "X-Callback-Url:",
+        "Idempotency-Key: \xfc",
+        "Idempotency-Key: a\xfcb",
+    ],
+)
+def test_a_header_that_is_there_and_unreadable_is_not_absent(
+    served: tuple[Api, Account], headers: str
+) -> None:
+    """Catches a URL beyond ASCII that is taken for none: accepted, and nobody is ever called."""
+    status, answer = exchange(served, post(len(BODY), headers), [BODY])
+    assert status == "HTTP/1.1 400 Bad Request", answer
+    assert headers.partition(":")[0] in answer.decode(), answer
+    assert not Run.objects.exists()
+
+
 def test_a_head_request_has_the_length_and_no_body(served: tuple[Api, Account]) -> None:
     status, body = exchange(served, "HEAD /api/v1/runs HTTP/1.1")
     assert (status, body) == ("HTTP/1.1 200 OK", b"")

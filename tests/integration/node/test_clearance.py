@@ -9,11 +9,11 @@ import pytest
 from tests.conformance.nodes import claimed
 from tests.support.fixtures import Account
 from workers.models import Tenant
-from workers.node.clearance import clear
+from workers.node.clearance import clear, permit
 from workers.runtimes.base import PrepareFailed
 from workers.tenants import policy
 from workers.vocabulary.leases import ClaimedRun
-from workers.vocabulary.specs import ContainerSpec
+from workers.vocabulary.specs import ContainerSpec, ProcessSpec
 from workers.vocabulary.states import Reason
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -41,3 +41,26 @@ def test_what_was_opened_a_moment_ago_is_open(account: Account) -> None:
     allow(account, privileged=True)
 
     assert clear(privileged(account)) is None
+
+
+def test_a_command_that_may_not_run_any_more_is_not_started(account: Account) -> None:
+    """Catches a policy that is asked at submission only: what waits would still run under the old one."""
+    plain = ProcessSpec(argv=["true"])
+    line = ProcessSpec(argv=["true"], policies=["runtask_cm"])
+
+    def refused(spec: ProcessSpec) -> str:
+        policy.forget()
+        run = replace(claimed("process", 1, spec.to_json()), tenant_id=account.tenant_id)
+        try:
+            permit(run)
+        except PrepareFailed as failure:
+            return f"{failure.reason} {failure.ours}: {failure.message}"
+        return ""
+
+    allow(account, commands=True, runtask_cm=True)
+    assert (refused(plain), refused(line)) == ("", "")
+    allow(account, runtask_cm=False)
+    said = "rejected False: Command was not started: the tenant's policy does not allow {} any more"
+    assert (refused(plain), refused(line)) == ("", said.format("runtask_cm"))
+    allow(account, commands=False, runtask_cm=True)
+    assert (refused(plain), refused(line)) == (said.format("commands"),) * 2

@@ -127,6 +127,18 @@ def test_every_obstacle_says_what_is_wrong_and_what_to_do(shape: ShapeView, node
             "constraint",
             "node n1 has zone (none), not one of [a]",
         ),
+        (
+            a_shape(constraints={"storage_s3": ["yes"]}),
+            a_node(attributes={"storage_s3": "there is no boto3 here"}),
+            "constraint",
+            "node n1 cannot speak S3: there is no boto3 here",
+        ),
+        (
+            a_shape(constraints={"local:/data": ["yes"]}),
+            a_node(),
+            "constraint",
+            "node n1 does not offer the folder /data",
+        ),
         (a_shape(kind="container"), a_node(), "runtime", "node n1 offers no container runtime"),
         (
             a_shape(trusted=False),

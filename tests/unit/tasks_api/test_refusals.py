@@ -51,7 +51,7 @@ def test_the_value_of_a_variable_never_stands_in_a_message() -> None:
         assert "s3cret" not in refused(task(env={"name": "PASSWORD", "value": value}))[1]
 
 
-@pytest.mark.parametrize("args", ["text", 5, {"a": 1}, [["x"]], [{"x": 1}], [None], [""], ["a", " "]])
+@pytest.mark.parametrize("args", ["text", 5, {"a": 1}, [["x"]], [{"x": 1}], [None], [1e400]])
 def test_malformed_args(args: Any) -> None:
     assert refused({**container(), "args": args})[0] == codes.MALFORMED
     assert refused(task(args=args))[0] == codes.MALFORMED

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tasks_api.submission import parse
+from workers.vocabulary.errors import InvalidInput
 from workers.vocabulary.specs import ContainerSpec, ProcessSpec
 
 COMMANDS = frozenset({"commands"})
@@ -133,6 +134,20 @@ def test_resources_have_defaults_and_are_clamped(resources: Any, cpu_m: int, mem
 def test_env_in_its_three_spellings(fields: dict[str, Any], env: dict[str, str]) -> None:
     assert process(task(**fields)).env == env
     assert boxed({**container(), **fields}).env == env
+
+
+def test_an_empty_argument_is_an_argument() -> None:
+    given = ["sh", "-c", 'printf "<%s>" "$@"', "x", "", " ", "a b"]
+    spec = parse({**container(), "args": given}, COMMANDS).spec
+    assert isinstance(spec, ContainerSpec)
+    assert spec.args == given
+
+
+def test_a_number_that_is_none_is_no_name() -> None:
+    for number in (json.loads("1e400"), json.loads("-1e400"), float("nan")):
+        with pytest.raises(InvalidInput, match="taskName is a number that is too large"):
+            parse(task(taskName=number), COMMANDS)
+    assert parse(task(taskName=2048.5), COMMANDS).name == "2048.5"
 
 
 @pytest.mark.parametrize("args", [None, [], False, {}])

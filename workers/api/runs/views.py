@@ -72,6 +72,7 @@ class RunsView(ApiView):
         runs = Run.objects.select_related("tenant", "node").only(*_SHOWN).order_by("-pk")
         if tenant_id is not None:
             runs = runs.filter(tenant_id=tenant_id)
+        runs = services.visible(runs, self.viewer())
         if (last := page.number()) is not None:
             runs = runs.filter(pk__lt=last)
         rows = list(chosen(request, runs)[: page.limit + 1])
@@ -85,7 +86,7 @@ class RunView(ApiView):
     @extend_schema(**schema.RUN)
     def get(self, request: Request, run_id: int) -> HttpResponse:
         """One run with its attempts and events."""
-        row = services.find(self.tenant_id(), run_id)
+        row = services.find(self.tenant_id(), run_id, self.viewer())
         attempts = list(
             Attempt.objects.filter(run_id=run_id).select_related("node").order_by("-number")[:DETAIL_MOST]
         )
@@ -99,7 +100,7 @@ class RunLogsView(ApiView):
     @extend_schema(**schema.LOGS)
     def get(self, request: Request, run_id: int) -> HttpResponseBase:
         """What the run wrote: whole, a range, or as it comes."""
-        return log_response(request, services.find(self.tenant_id(), run_id))
+        return log_response(request, services.find(self.tenant_id(), run_id, self.viewer()))
 
 
 class RunCancelView(ApiView):
@@ -109,7 +110,7 @@ class RunCancelView(ApiView):
     def post(self, request: Request, run_id: int) -> HttpResponse:
         """Cancel a waiting run at once; ask the node of a running one to stop it."""
         tenant_id = self.tenant_id()
-        done = services.cancel(tenant_id, run_id, operator=tenant_id is None)
+        done = services.cancel(tenant_id, run_id, operator=tenant_id is None, viewer=self.viewer())
         return answer(
             {
                 "id": run_id,
@@ -131,7 +132,7 @@ class RunRetryView(ApiView):
         callback_url = callback_header(request)
 
         def create() -> tuple[int, dict[str, Any]]:
-            new_id = services.retry(tenant_id, run_id, callback_url)
+            new_id = services.retry(tenant_id, run_id, callback_url, viewer=self.viewer())
             return 201, shapes.run(services.find(tenant_id, new_id), root)
 
         status, body = created(request, self.who(), create)
@@ -144,4 +145,4 @@ class RunExplainView(ApiView):
     @extend_schema(**schema.EXPLAIN)
     def get(self, request: Request, run_id: int) -> HttpResponse:
         """Why the run is where it is, the strongest reason first."""
-        return answer(services.explain(self.tenant_id(), run_id))
+        return answer(services.explain(self.tenant_id(), run_id, viewer=self.viewer()))

@@ -43,12 +43,15 @@ def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool) -> 
         message = f"{noun} was killed by {'an operator' if operator else 'request'}"
     elif result.killed is not None:
         reason, message = _killed(run, noun, result.killed)
+    elif code == 0:
+        # Its main process has the word: a process that was killed for memory explains a failure only.
+        state, reason = State.SUCCEEDED, Reason.NONE
+        if result.oom:
+            message = f"{message} (a process of it was killed for lack of memory)"
     elif result.oom:
         reason, message = Reason.OOM, f"{message} (out of memory)"
     elif result.signal:
         message = f"{message} ({_signal_name(result.signal)})"
-    elif code == 0:
-        state, reason = State.SUCCEEDED, Reason.NONE
     return Outcome(run.lease, state, reason, message, code)
 
 

@@ -13,15 +13,11 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 import structlog
-from django.db import InterfaceError, OperationalError, connection
 
-from workers import secrets
-from workers.logs import store
 from workers.logs.capture import Shipment
-from workers.node import registration
 from workers.node.attempt.outcomes import (
     interpret,
     lost_message,
@@ -30,6 +26,7 @@ from workers.node.attempt.outcomes import (
     unprepared_message,
     with_facts,
 )
+from workers.node.attempt.questions import Questions
 from workers.node.attempt.storing import Storing, Unstored
 from workers.node.attempt.watch import Detached, Watch
 from workers.node.scribe import Entry, Scribe
@@ -41,8 +38,6 @@ from workers.vocabulary.leases import ClaimedRun, Outcome
 from workers.vocabulary.states import Reason, State
 
 log = structlog.get_logger(__name__)
-
-T = TypeVar("T")
 
 #: A command that ends within this is written to the database once, as started and ended.
 _BRIEF_S = 0.03
@@ -61,6 +56,7 @@ class Runner:
         self._runtimes = runtimes
         self._scribe = scribe
         self._detaching = detaching
+        self._questions = Questions(detaching)
 
     def execute(self, watch: Watch) -> None:
         """Bring one claimed run to its end. Never raises for anything that the run itself does."""
@@ -90,7 +86,7 @@ class Runner:
             return
         watch.started = True
         started_at = time.monotonic() - _ran_for(run, presence)
-        output = runtime.output(run, self._shipped(watch) if run.adopted else {})
+        output = self._output(watch, runtime)
         result = self._watch(watch, runtime, output, started_at)
         unstored = self._store(watch, runtime, output, result)
         self._finish(watch, runtime, output, result, unstored)
@@ -101,16 +97,24 @@ class Runner:
         Without them the output of what runs already cannot be cleaned: then the error goes through, the
         attempt is left as it is and is taken over again when its lease has run out.
         """
-        wanted = watch.run.spec.get("secret_ids")
-        if not wanted:
-            return True
         try:
-            texts = self._asked(watch, lambda: secrets.reveal_all(wanted))
+            texts = self._questions.secrets(watch)
         except SecretUnreadable as error:
             if watch.run.adopted:
                 raise
             return self._never_started(watch, runtime, State.FAILED, Reason.CREATE, error.message)
-        watch.run = replace(watch.run, secrets=tuple(texts))
+        watch.run = replace(watch.run, secrets=texts)
+        return True
+
+    def _read_orders(self, watch: Watch, runtime: Runtime) -> bool:
+        """What a run that carries a batch has to do; False when it ended because nothing is left to do."""
+        if "batch" not in watch.run.spec:
+            return True
+        orders = self._questions.orders(watch)
+        if orders is None:
+            message = "Nothing of its batch was left to do"
+            return self._never_started(watch, runtime, State.SUCCEEDED, Reason.NONE, message)
+        watch.run = replace(watch.run, orders=orders)
         return True
 
     def _presence(self, watch: Watch, runtime: Runtime) -> Presence:
@@ -120,22 +124,13 @@ class Runner:
                 raise Detached
         return presence
 
-    def _shipped(self, watch: Watch) -> dict[int, int]:
-        """Where the output of an adopted run goes on."""
-        return self._asked(watch, lambda: store.shipped(watch.lease.run_id, watch.lease.attempt))
-
-    def _asked(self, watch: Watch, question: Callable[[], T]) -> T:
-        """What the database says, however long it is away. Keeps no connection: there are fewer than runs."""
-        while True:
-            try:
-                return question()
-            except (OperationalError, InterfaceError) as error:
-                log.warning("run.database_away", error=str(error).strip())
-            finally:
-                with contextlib.suppress(Exception):
-                    connection.close()
-            if watch.fenced.is_set() or self._detaching.wait(1.0):
-                raise Detached
+    def _output(self, watch: Watch, runtime: Runtime) -> Output:
+        """Its output, of an adopted run from where it is stored."""
+        if not watch.run.adopted:
+            return runtime.output(watch.run, {})
+        watch.run = replace(watch.run, reported=self._questions.reported(watch))
+        shipped = self._questions.shipped(watch)
+        return runtime.output(watch.run, shipped)
 
     def _start(self, watch: Watch, runtime: Runtime) -> bool:
         """Prepare and start; False when the run ended or went back to the queue before anything ran."""
@@ -151,6 +146,9 @@ class Runner:
             return self._never_started(watch, runtime, State.FAILED, Reason.LOST, message)
         if watch.stop_why == "node_gone":
             return self._give_back(watch, runtime, "its node was removed before it was started", 0.0)
+        if not self._read_orders(watch, runtime):
+            return False
+        run = watch.run
         try:
             step("runner.before_prepare")
             if count := len(run.spec.get("uris") or ()) + len(run.spec.get("inputs") or ()):
@@ -269,12 +267,12 @@ class Runner:
 
     def _ship(self, watch: Watch, output: Output) -> None:
         shipment = output.pending()
-        if (shipment.chunks or shipment.stale) and self._stored(watch, shipment):
+        if (shipment.chunks or shipment.stale or shipment.report) and self._stored(watch, shipment):
             output.mark(shipment)
 
     def _stored(self, watch: Watch, shipment: Shipment) -> bool:
         """Store output while it runs. Waits for it: output is read no faster than it can be stored."""
-        return self._written(Entry("log", watch.lease, shipment=shipment))
+        return self._written(Entry("log", watch.lease, shipment=shipment, family=watch.run.family))
 
     def _written(self, entry: Entry) -> bool:
         """Wait for the commit, however long the database is away; False when the lease was not ours."""
@@ -310,14 +308,11 @@ class Runner:
         count = _counted(len(watch.run.spec["outputs"]), "output")
         self._scribe.write(Entry("phase", watch.lease, message=f"storing {count}"))
         tell = self._teller(watch, "storing")
-        installation = self._installation(watch)
+        installation = self._questions.installation(watch)
         unstored = Storing(watch, places, installation, self._detaching, self._still_wanted, tell).store()
         if unstored is None:
             self._scribe.write(Entry("phase", watch.lease, message=f"stored {count}"))
         return unstored
-
-    def _installation(self, watch: Watch) -> str:
-        return self._asked(watch, registration.installation)
 
     def _outcome(self, watch: Watch, runtime: Runtime, result: Result) -> Outcome:
         operator = watch.operator or watch.run.operator_cancel
@@ -339,7 +334,7 @@ class Runner:
     def _end_lost(self, watch: Watch, runtime: Runtime) -> None:
         run = watch.run
         state = State.CANCELLED if run.cancel_requested else State.FAILED
-        output = runtime.output(run, self._shipped(watch))
+        output = self._output(watch, runtime)
         shipment = self._rest(watch, output)
         outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun))
         self._end(watch, runtime, with_facts(outcome, shipment, None), shipment)
@@ -371,7 +366,9 @@ class Runner:
         if again:
             outcome = replace(outcome, backoff_s=backoff_s(outcome.reason, run.lease.attempt))
         self._close(
-            watch, runtime, Entry("retry" if again else "finish", watch.lease, outcome, shipment=rest)
+            watch,
+            runtime,
+            Entry("retry" if again else "finish", watch.lease, outcome, shipment=rest, family=run.family),
         )
 
     def _close(self, watch: Watch, runtime: Runtime, entry: Entry) -> None:

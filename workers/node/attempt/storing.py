@@ -19,7 +19,15 @@ from django.conf import settings
 
 from workers.node.attempt.watch import Detached, Watch
 from workers.runtimes.base import Places
-from workers.runtimes.staging import Interrupted, OutputFailed, Plan, discard_outputs, store_outputs
+from workers.runtimes.staging import (
+    Interrupted,
+    OutputFailed,
+    Overdue,
+    Plan,
+    discard_outputs,
+    limited,
+    store_outputs,
+)
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.states import Reason, State
 
@@ -57,11 +65,12 @@ class Storing:
         run = self.watch.run
         plan = Plan.of(run.spec, run.secrets)
         name = f"{self.installation}-{run.lease.run_id}-{run.lease.attempt}"
+        tick = limited(self._tick, "storing its outputs")
         try:
-            store_outputs(plan, self.places, name, tick=self._tick, commit=self._commit, tell=self.tell)
+            store_outputs(plan, self.places, name, tick=tick, commit=self._commit, tell=self.tell)
         except Interrupted:
             unstored = self._interrupted()
-        except OutputFailed as failure:
+        except (OutputFailed, Overdue) as failure:
             unstored = Unstored(State.FAILED, Reason.OUTPUT, failure.message)
         except OSError as error:
             unstored = Unstored(State.FAILED, Reason.OUTPUT, f"its outputs cannot be read: {error}")

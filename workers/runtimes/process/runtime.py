@@ -43,7 +43,9 @@ class ProcessRuntime:
     kind = "process"
     noun = "Command"
 
-    def __init__(self, node_dir: Path) -> None:
+    def __init__(self, node_dir: Path, permit: Callable[[ClaimedRun], None] = lambda run: None) -> None:
+        """``permit`` raises PrepareFailed for what may not run any more."""
+        self._permit = permit
         self._control = node_dir / "launcher"
         self._control.mkdir(parents=True, exist_ok=True, mode=0o700)
         node_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
@@ -67,6 +69,7 @@ class ProcessRuntime:
 
     def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
         spec = read_spec(ProcessSpec, run)
+        self._permit(run)
         scratch = self._scratch / self._name_of(run)
         try:
             scratch.mkdir(mode=0o700, exist_ok=True)

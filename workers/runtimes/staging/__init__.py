@@ -16,13 +16,15 @@ Must not import models, services or a runtime.
 from workers.runtimes.staging.outputs import OutputFailed, discard_outputs, store_outputs
 from workers.runtimes.staging.plan import Plan
 from workers.runtimes.staging.preparing import fetch_all
-from workers.runtimes.staging.tries import Interrupted
+from workers.runtimes.staging.tries import Interrupted, Overdue, limited
 
 __all__ = [
     "Interrupted",
     "OutputFailed",
+    "Overdue",
     "Plan",
     "discard_outputs",
     "fetch_all",
+    "limited",
     "store_outputs",
 ]

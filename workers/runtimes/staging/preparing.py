@@ -10,7 +10,7 @@ from workers.runtimes.base import Places, PrepareFailed
 from workers.runtimes.staging.folder import make_room
 from workers.runtimes.staging.inputs import NotThereYet, fetch_inputs
 from workers.runtimes.staging.plan import Plan
-from workers.runtimes.staging.tries import Interrupted
+from workers.runtimes.staging.tries import Interrupted, limited
 from workers.vocabulary.errors import EngineError
 from workers.vocabulary.leases import ClaimedRun
 from workers.vocabulary.specs import StagedSpec
@@ -42,7 +42,7 @@ def fetch_all(
         places.control.mkdir(mode=0o700, exist_ok=True)
         with suppress(Interrupted):
             plan = Plan.of(run.spec, run.secrets)
-            fetch_inputs(plan, places, tick, tell)
+            fetch_inputs(plan, places, limited(tick, "fetching its inputs"), tell)
             for item in plan.outputs:
                 if item.path:
                     make_room(places.work, item.path)

@@ -14,8 +14,10 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 import structlog
+from django.conf import settings
 
 from workers.storage.base import StorageFailed, Trouble
+from workers.vocabulary.errors import EngineError
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +33,25 @@ _SLICE_S: Final = 0.2
 
 class Interrupted(Exception):
     """Nobody wants it any more, or not from us."""
+
+
+class Overdue(EngineError):
+    """All of it together took too long: a storage that drips would hold the run's place for ever."""
+
+    code = "staging_overdue"
+
+
+def limited(tick: Callable[[], None], doing: str) -> Callable[[], None]:
+    """``tick`` that also raises Overdue after GANTRY_STAGING_TIMEOUT_S; ``doing`` begins its message."""
+    most = settings.GANTRY_STAGING_TIMEOUT_S
+    until = time.monotonic() + most
+
+    def both() -> None:
+        tick()
+        if time.monotonic() > until:
+            raise Overdue(f"{doing} took more than {most} s (an operator can raise GANTRY_STAGING_TIMEOUT_S)")
+
+    return both
 
 
 def patiently(

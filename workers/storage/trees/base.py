@@ -314,3 +314,11 @@ def clean(path: bytes) -> bytes:
         elif word not in (b"", b"."):
             found.append(word)
     return b"/" + b"/".join(found)
+
+
+def inside(path: bytes) -> bytes:
+    """``clean``, for what is written, removed or renamed: never the site itself (DENIED)."""
+    path = clean(path)
+    if path == b"/":
+        raise StorageFailed("/: is the site itself, which nothing is done to", Trouble.DENIED)
+    return path

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+from django.conf import settings
 
 from workers.runtimes.staging import tries
-from workers.runtimes.staging.tries import Interrupted, patiently
+from workers.runtimes.staging.tries import Interrupted, Overdue, limited, patiently
 from workers.storage.base import StorageFailed, Trouble
 
 
@@ -105,3 +106,18 @@ def test_a_cancel_ends_a_pause(clock: Clock) -> None:
     with pytest.raises(Interrupted):
         patiently(failing(Trouble.AWAY), patience_s=60, moved=lambda: 0, tick=tick, tell=lambda _: None)
     assert clock.now < 1
+
+
+def test_a_storage_that_drips_does_not_hold_a_place_for_ever(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(settings, "GANTRY_STAGING_TIMEOUT_S", 100)
+    tick = limited(lambda: None, "fetching its inputs")
+    clock.now = 99.0
+    tick()
+    clock.now = 101.0
+    with pytest.raises(Overdue) as overdue:
+        tick()
+    assert overdue.value.message == (
+        "fetching its inputs took more than 100 s (an operator can raise GANTRY_STAGING_TIMEOUT_S)"
+    )

@@ -18,8 +18,6 @@ import sys
 from django.conf import settings
 
 from workers.storage.trees.base import StorageFailed, Tree, Trouble, clean
-from workers.storage.trees.local.beneath import Root
-from workers.storage.trees.local.tree import LocalTree
 from workers.vocabulary.transfers.reach import Reach
 
 
@@ -30,6 +28,10 @@ def missing() -> str:
 def open_tree(reach: Reach, streams: int) -> Tree:
     """The folder ``reach.path``, which GANTRY_LOCAL_SITES of this node has to allow. Raises StorageFailed:
     DENIED; MISSING when it is not there."""
+    # Not above: on other systems this module still has to say what is missing.
+    from workers.storage.trees.local.beneath import Root
+    from workers.storage.trees.local.tree import LocalTree
+
     path = os.fsencode(reach.path)
     return LocalTree(Root.open(_allowed(path), path), clean(os.fsencode(reach.default_path)))
 

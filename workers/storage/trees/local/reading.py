@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from workers.storage.trees.base import ALGORITHMS, Entry, StorageFailed, Trouble, shown
+from workers.storage.trees.base import ALGORITHMS, PIECE, Entry, StorageFailed, Trouble, shown
 from workers.storage.trees.local.beneath import LOOK, Root
 from workers.storage.trees.local.errors import failed
 
-_PIECE: Final = 1 << 20
 #: A pipe must not be waited for, a terminal must not become ours.
 _READ: Final = os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -35,19 +34,24 @@ def look(root: Root, path: bytes) -> Entry:
 
 
 def checksum(root: Root, path: bytes, algorithm: str) -> str:
-    """By reading it: "" for an algorithm that is none of ALGORITHMS."""
+    """``Tree.checksum``: by reading it."""
+    with reading(root, path) as pieces:
+        return digest(pieces, algorithm)
+
+
+def digest(pieces: Iterator[bytes], algorithm: str) -> str:
+    """ "" for an algorithm that is none of ALGORITHMS."""
+    if algorithm == "adler32":
+        value = 1
+        for piece in pieces:
+            value = zlib.adler32(piece, value)
+        return f"{value:08x}"
     if algorithm not in ALGORITHMS:
         return ""
-    with reading(root, path) as pieces:
-        if algorithm == "adler32":
-            value = 1
-            for piece in pieces:
-                value = zlib.adler32(piece, value)
-            return f"{value:08x}"
-        digest = hashlib.new(algorithm, usedforsecurity=False)
-        for piece in pieces:
-            digest.update(piece)
-        return digest.hexdigest()
+    found = hashlib.new(algorithm, usedforsecurity=False)
+    for piece in pieces:
+        found.update(piece)
+    return found.hexdigest()
 
 
 @contextmanager
@@ -64,17 +68,20 @@ def reading(root: Root, path: bytes, offset: int = 0, version: str = "") -> Iter
             raise StorageFailed(f"{shown(path)}: is no file but a device, pipe or socket", Trouble.OTHER)
         if version:
             _same(path, found, version)
-        yield _pieces(file, path, offset, found.st_size, version)
+        yield pieces_of(file, path, offset, found.st_size, version)
     finally:
         os.close(file)
 
 
-def _pieces(file: int, path: bytes, at: int, size: int, version: str) -> Iterator[bytes]:
-    """Up to its end as it is then; with ``version`` it is asked again there."""
+def pieces_of(file: int, path: bytes, at: int, size: int, version: str = "") -> Iterator[bytes]:
+    """Up to ``size`` or its end; with ``version`` it is asked there whether it still is that one.
+
+    In pieces that stay in a processor's cache until they are hashed and written: 1 GiB was copied in 2.6 s by
+    256 KiB and in 3.9 s by 1 MiB.
+    """
     try:
-        while True:
-            # A whole small file in one call, and no large buffer for the empty piece that says its end.
-            piece = os.pread(file, min(_PIECE, size - at) if at < size else 4096, at)
+        while at < size:
+            piece = os.pread(file, min(PIECE, size - at), at)
             if not piece:
                 break
             at += len(piece)
@@ -94,6 +101,8 @@ def _same(path: bytes, found: os.stat_result, version: str) -> None:
 
 
 def _version(found: os.stat_result) -> str:
+    """Of two contents of one size, written in place within a tick of the kernel's clock for files (4 ms
+    before Linux 6.13), it says the same."""
     return f"{found.st_dev:x}:{found.st_ino}:{found.st_mtime_ns}:{found.st_ctime_ns}:{found.st_size}"
 
 

@@ -13,10 +13,9 @@ from workers.storage.trees.base import (
     Part,
     Plain,
     Receiving,
-    StorageFailed,
     Traits,
-    Trouble,
     clean,
+    inside,
 )
 from workers.storage.trees.filling import refuse_long
 from workers.storage.trees.local.beneath import FOLDER, LOOK, Root
@@ -62,10 +61,10 @@ class LocalTree(Plain):
         return reading(self.root, clean(path), offset, version)
 
     def receive(self, path: bytes, part: Part, size: int) -> Receiving:
-        return LocalFilling(self.root, self.traits, _no_root(path), part, size)
+        return LocalFilling(self.root, self.traits, inside(path), part, size)
 
     def discard(self, path: bytes, part: Part) -> None:
-        discard(self.root, self.traits, _no_root(path), part)
+        discard(self.root, self.traits, inside(path), part)
 
     def checksum(self, path: bytes, algorithm: str) -> str:
         return checksum(self.root, clean(path), algorithm)
@@ -120,7 +119,7 @@ class LocalTree(Plain):
     @contextmanager
     def _named(self, path: bytes) -> Iterator[tuple[int, bytes]]:
         """The folder of ``path`` and its name there; an OSError within is a refusal of ``path``."""
-        path = _no_root(path)
+        path = inside(path)
         folder = -1
         try:
             folder, name = self.root.parent(path)
@@ -130,10 +129,3 @@ class LocalTree(Plain):
         finally:
             if folder >= 0:
                 os.close(folder)
-
-
-def _no_root(path: bytes) -> bytes:
-    path = clean(path)
-    if path == b"/":
-        raise StorageFailed("/: is the site itself, which nothing is done to", Trouble.DENIED)
-    return path

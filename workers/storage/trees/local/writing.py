@@ -1,9 +1,8 @@
 """The part of a file below one folder, by descriptors; renames that replace nothing.
 
-Every file is written to disk (fdatasync) before it gets its name: else a machine that loses its power shows
-an empty file under it, although the job is done. MEASURED The rename
-itself is left to the file system's next commit (5 s with ext4): a machine that dies before it shows the old
-state, never a mixture.
+Every file is on disk (fdatasync) before it gets its name: else a machine that loses its power may show an
+empty or torn file under it, although the job is done. What that costs, and why the folder is not flushed
+after the rename: docs/decisions/0082-local-sites.md.
 """
 
 from __future__ import annotations
@@ -18,20 +17,14 @@ from workers.storage.trees.base import Entry, Keeping, Part, StorageFailed, Trai
 from workers.storage.trees.filling import Filling, discard_parts
 from workers.storage.trees.local.beneath import Root
 from workers.storage.trees.local.errors import failed
-from workers.storage.trees.local.reading import checksum, look
+from workers.storage.trees.local.reading import digest, entry_of, pieces_of
 
-#: Bytes after which the kernel is told to begin with the disk.
-_AHEAD: Final = 16 << 20
-_BEGIN: Final = 2  # SYNC_FILE_RANGE_WRITE
 _NO_REPLACE: Final = 1  # RENAME_NOREPLACE
 #: The C library, the kernel or the file system has no such rename.
 _UNKNOWN: Final = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP)
 _KEPT_MODE: Final = 0o777
 
 _libc = ctypes.CDLL(None, use_errno=True)
-_sync_file_range = getattr(_libc, "sync_file_range", None)
-if _sync_file_range is not None:
-    _sync_file_range.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
 _renameat2 = getattr(_libc, "renameat2", None)
 if _renameat2 is not None:
     _renameat2.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint)
@@ -78,6 +71,12 @@ def _is_folder(folder: int, name: bytes) -> bool:
     return modes.S_ISDIR(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
 
 
+def _ours(found: os.stat_result) -> bool:
+    """Is it a file with one name? Not a link, nor a second name of another file, which somebody has put there
+    to have that one written."""
+    return modes.S_ISREG(found.st_mode) and found.st_nlink == 1
+
+
 class LocalWriting:
     """``filling.Shelf`` and its ``Writer`` of one file: all paths are in the folder ``path`` is in."""
 
@@ -87,17 +86,20 @@ class LocalWriting:
         self._root = root
         self._path = path
         self._file = self._folder = -1
-        self._at = self._told = 0
+        self._at = 0
         self.enter()
 
     # --- shelf --------------------------------------------------------------------------------------------
 
     def open_part(self, part: bytes, offset: int) -> LocalWriting:
-        flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+        flags = os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW  # read for its checksum
         name = name_of(part)
         try:
             if offset:
                 self._file = os.open(name, flags, dir_fd=self._folder)
+                if not _ours(os.fstat(self._file)):  # it has become another since ``size_of``
+                    self.close()
+                    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
             else:
                 flags |= os.O_CREAT | os.O_EXCL
                 try:
@@ -107,19 +109,20 @@ class LocalWriting:
                     self._file = os.open(name, flags, 0o666, dir_fd=self._folder)
         except OSError as error:
             raise failed(error, self._path) from error
-        self._at = self._told = offset
+        self._at = offset
         return self
 
     def size_of(self, part: bytes) -> int | None:
-        """None also for what is no file of ours alone: a link, or a second name of another file, which
-        somebody has put there to have that one written."""
+        """None also for what is not ours alone."""
         try:
+            if self._file >= 0:
+                return os.fstat(self._file).st_size
             found = os.stat(name_of(part), dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise failed(error, self._path) from error
-        return found.st_size if modes.S_ISREG(found.st_mode) and found.st_nlink == 1 else None
+        return found.st_size if _ours(found) else None
 
     def move(self, part: bytes, target: bytes, *, overwrite: bool) -> None:
         try:
@@ -147,10 +150,11 @@ class LocalWriting:
             raise failed(error, self._path) from error
 
     def stat(self, path: bytes) -> Entry:
-        return look(self._root, path)
+        """Of what has been written."""
+        return entry_of(name_of(path), os.fstat(self._file))
 
     def checksum(self, path: bytes, algorithm: str) -> str:
-        return checksum(self._root, path, algorithm)
+        return digest(pieces_of(self._file, self._path, 0, os.fstat(self._file).st_size), algorithm)
 
     # --- writer -------------------------------------------------------------------------------------------
 
@@ -164,9 +168,6 @@ class LocalWriting:
                 self._at += more
         except OSError as error:
             raise failed(error, self._path) from error
-        if self._at - self._told >= _AHEAD and _sync_file_range is not None:
-            _sync_file_range(self._file, self._told, self._at - self._told, _BEGIN)
-            self._told = self._at
 
     def finish(self) -> None:
         try:

@@ -1,0 +1,1 @@
+"""Trees of sites, what is theirs alone: the conformance suite asks the rest."""
