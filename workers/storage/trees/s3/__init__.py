@@ -3,7 +3,7 @@
     tree      the Tree: keys for paths, what a folder is
     client    one account at one server; what its refusals are
     writing   a file as one object or as an upload of many parts; its completion makes it visible
-    marks     small objects that lead to uploads, and tell attempts of each other
+    marks     a small object that leads to an upload, and tells attempts of each other
     copying   copies by the server, and renames by them
 
 An upload of many parts is found again by a small object that holds its id, beside the target under the name

@@ -18,8 +18,6 @@ _PART: Final = 1 << 30
 def rename(tree: S3Tree, source: bytes, target: bytes, overwrite: bool) -> None:
     """A file or a folder. A folder's files are copied and removed page by page: ended in the middle, each of
     them is in one of the two places, or in both."""
-    tree.inner(source)
-    tree.inner(target)
     if target.startswith(source + b"/"):
         raise tree.failed(target, f"is within {shown(source)}", Trouble.DENIED)
     found = tree.head(source)

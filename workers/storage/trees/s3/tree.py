@@ -25,6 +25,7 @@ from workers.storage.trees.base import (
     Tree,
     Trouble,
     clean,
+    inside,
     shown,
 )
 from workers.storage.trees.s3 import copying, marks
@@ -179,25 +180,23 @@ class S3Tree(Plain):
     # --- writing ------------------------------------------------------------------------------------------
 
     def receive(self, path: bytes, part: Part, size: int) -> Receiving:
-        path = clean(path)
-        self.inner(path)
+        path = inside(path)
         return Uploading(self, path, part, size)
 
     def discard(self, path: bytes, part: Part) -> None:
-        for attempt in {part.attempt, part.attempt if part.before is None else part.before}:
-            marks.discard(self, clean(path), part.tag, attempt)
+        of = {part.attempt, part.attempt if part.before is None else part.before}
+        marks.discard(self, clean(path), part.tag, of)
 
     def remove(self, path: bytes) -> None:
-        path = clean(path)
-        if path == b"/" or self.head(path) is None:
-            if path == b"/" or self.begins(path):
+        path = inside(path)
+        if self.head(path) is None:
+            if self.begins(path):
                 raise self.failed(path, "is a folder", Trouble.IS_FOLDER)
             raise self.failed(path, "is not there", Trouble.MISSING)
         self.ask("delete_object", path, Key=self.key(path))
 
     def remove_folder(self, path: bytes) -> None:
-        path = clean(path)
-        self.inner(path)
+        path = inside(path)
         found = self.begins(path, 2)
         if not found:
             raise self.failed(path, "is not there", Trouble.MISSING)
@@ -213,7 +212,7 @@ class S3Tree(Plain):
         self.ask("put_object", path, Key=key, Body=b"")
 
     def rename(self, source: bytes, target: bytes, *, overwrite: bool = False) -> None:
-        copying.rename(self, clean(source), clean(target), overwrite)
+        copying.rename(self, inside(source), inside(target), overwrite)
 
     def copy_here(
         self,
@@ -228,10 +227,6 @@ class S3Tree(Plain):
         return isinstance(receiving, Uploading) and receiving.copied(source, clean(path), moved)
 
     # --- parts --------------------------------------------------------------------------------------------
-
-    def inner(self, path: bytes) -> None:
-        if path == b"/":
-            raise self.failed(path, "is the site itself", Trouble.DENIED)
 
     def free_for(self, path: bytes, *, overwrite: bool) -> None:
         """Raises StorageFailed EXISTS where a file of that name may not be made."""

@@ -63,21 +63,21 @@ class Uploading:
     # --- what was there before ----------------------------------------------------------------------------
 
     def _take_over(self) -> int:
-        before, attempt = self._part.before, self._part.attempt
-        if before is None:
+        """Also where nothing was left a mark of ours is: who comes later with what it had kept sees it."""
+        if self._part.before is None:
             return 0
-        upload = marks.upload(self._tree, self._path, self._part.tag, before)
-        held = self._adopted(upload) if upload and self._part.resume and self._large else 0
-        self._mark(upload if upload and held else "")
-        if upload and not held:
-            marks.abort(self._tree, self._path, upload)
-        if upload is not None and before != attempt:
-            marks.remove(self._tree, self._path, self._part.tag, before)
+        mark = self._not_of_a_later_one()
+        held = self._adopted(mark.upload) if mark and self._part.resume and self._large else 0
+        self._mark(mark.upload if mark and held else "")
+        if mark and not held:
+            marks.abort(self._tree, self._path, mark)
         return held
 
     def _adopted(self, upload: str) -> int:
         """How many bytes of the upload are good: whole parts of our size, from the first one on."""
         found: dict[int, tuple[int, str]] = {}
+        if not upload:
+            return 0
         given: dict[str, Any] = {}
         while True:
             try:
@@ -142,9 +142,8 @@ class Uploading:
 
     def _begin(self) -> None:
         """A new upload, with a mark that leads to it before anything is in it."""
-        same = marks.upload(self._tree, self._path, self._part.tag, self._part.attempt)
-        if same:
-            marks.abort(self._tree, self._path, same)
+        if mark := self._not_of_a_later_one():
+            marks.abort(self._tree, self._path, mark)
         self._upload = self._ask("create_multipart_upload")["UploadId"]
         self._mark(self._upload)
 
@@ -213,7 +212,7 @@ class Uploading:
             answer = self._made({})
         self._upload = ""
         if self._marked:
-            marks.remove(self._tree, self._path, self._part.tag, self._part.attempt)
+            marks.remove(self._tree, self._path, self._part.tag)
             self._marked = False
         etag = str(answer.get("ETag") or "").strip('"')
         return Entry(self._path.rpartition(b"/")[2], 0o100644, self._sent, version=etag)
@@ -237,18 +236,24 @@ class Uploading:
             **given,
         )
 
-    def _still_ours(self) -> None:
-        """Is no mark of a later attempt there, and our own where we have made one?"""
-        attempt = self._part.attempt
-        found = marks.attempts(self._tree, self._path, self._part.tag)
-        if any(other > attempt for other in found) or (self._marked and attempt not in found):
+    def _not_of_a_later_one(self) -> marks.Mark | None:
+        """The mark that is there."""
+        mark = marks.get(self._tree, self._path, self._part.tag)
+        if mark is not None and mark.attempt > self._part.attempt:
             raise self._gone()
-        if attempt in found and not self._marked:  # it was begun before, in the same attempt
-            marks.discard(self._tree, self._path, self._part.tag, attempt)
+        return mark
+
+    def _still_ours(self) -> None:
+        mark = self._not_of_a_later_one()
+        if self._marked and (mark is None or mark.attempt != self._part.attempt):
+            raise self._gone()
+        if mark is not None and not self._marked:  # of one before, or of this attempt, begun before
+            marks.abort(self._tree, self._path, mark)
+            marks.remove(self._tree, self._path, self._part.tag)
 
     def discard(self) -> None:
         self.close()
-        marks.discard(self._tree, self._path, self._part.tag, self._part.attempt)
+        marks.discard(self._tree, self._path, self._part.tag, {self._part.attempt})
 
     def close(self) -> None:
         self._kept = bytearray()
@@ -263,7 +268,7 @@ class Uploading:
         return self._tree.ask(operation, self._path, Key=self._tree.key(self._path), **given)
 
     def _mark(self, upload: str) -> None:
-        marks.put(self._tree, self._path, self._part.tag, self._part.attempt, upload)
+        marks.put(self._tree, self._path, self._part.tag, marks.Mark(self._part.attempt, upload))
         self._marked = True
 
     def _wrong_size(self) -> StorageFailed:

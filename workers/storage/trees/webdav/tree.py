@@ -23,6 +23,7 @@ from workers.storage.trees.base import (
     Tree,
     Trouble,
     clean,
+    inside,
     shown,
 )
 from workers.storage.trees.filling import Filling, discard_parts
@@ -179,8 +180,7 @@ class WebdavTree(Plain):
     # --- writing ------------------------------------------------------------------------------------------
 
     def receive(self, path: bytes, part: Part, size: int) -> Receiving:
-        path = clean(path)
-        self._inner(path)
+        path = inside(path)
         self._names.check(path)
         return Filling(DavShelf(self, size), path, part, size)
 
@@ -188,14 +188,13 @@ class WebdavTree(Plain):
         discard_parts(DavShelf(self), clean(path), part)
 
     def remove(self, path: bytes) -> None:
-        path = clean(path)
+        path = inside(path)
         if self.stat(path).is_folder:
             raise StorageFailed(f"{self.dav.where}: {shown(path)} is a folder", Trouble.IS_FOLDER)
         self.dav.ask("DELETE", path)
 
     def remove_folder(self, path: bytes) -> None:
-        path = clean(path)
-        self._inner(path)
+        path = inside(path)
         for entry in self.scan(path):
             raise StorageFailed(
                 f"{self.dav.where}: {shown(path)} is not empty: {shown(entry.name)} is in it",
@@ -216,17 +215,15 @@ class WebdavTree(Plain):
             raise
 
     def rename(self, source: bytes, target: bytes, *, overwrite: bool = False) -> None:
-        source, target = clean(source), clean(target)
+        source, target = inside(source), inside(target)
         self._names.check(target)
         # Where it may overwrite, it would replace a file by a folder, too.
         self.move(source, target, overwrite=overwrite and self.stat(source).is_file)
 
     def move(self, source: bytes, target: bytes, *, overwrite: bool) -> None:
         """Never onto a folder, which a MOVE that may overwrite would remove first."""
-        if b"/" in (source, target) or target.startswith(source + b"/"):
-            raise StorageFailed(
-                f"{self.dav.where}: {shown(source)} cannot become {shown(target)}", Trouble.DENIED
-            )
+        if target.startswith(source + b"/"):
+            raise StorageFailed(f"{self.dav.where}: {shown(target)} is within its source", Trouble.DENIED)
         if source == target:
             self.stat(source)
             if not overwrite:
@@ -275,10 +272,6 @@ class WebdavTree(Plain):
         return True
 
     # --- parts --------------------------------------------------------------------------------------------
-
-    def _inner(self, path: bytes) -> None:
-        if path == b"/":
-            raise StorageFailed(f"{self.dav.where}: that is the site itself", Trouble.DENIED)
 
     def _exists(self, path: bytes) -> StorageFailed:
         return StorageFailed(f"{self.dav.where}: {shown(path)} is there already", Trouble.EXISTS)
