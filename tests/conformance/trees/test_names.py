@@ -30,6 +30,7 @@ ODD = {
     "plus": b"a+b",
     "and": b"a&b=c;d",
     "colon": b"a:b",
+    "at": b"me@host:1",
     "tilde": b"~",
     "angle": b"<a>",
     "dollar": b"$HOME `x`",

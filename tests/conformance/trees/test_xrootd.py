@@ -17,6 +17,7 @@ from tests.support.waiting import limit
 from workers.storage.trees.base import Tree, Trouble
 from workers.storage.trees.opening import open_tree
 from workers.storage.trees.xrootd import listing
+from workers.vocabulary.transfers.reach import Credentials
 
 pytestmark = where(only=lambda found: found is XrootdSubject)
 
@@ -37,6 +38,12 @@ assert next(pieces) == b"content"
 def test_only_operators_sites(subject: XrootdSubject) -> None:
     with fails(Trouble.REFUSED, words="operator"):
         open_tree(replace(subject.reach(), guarded=True))
+
+
+def test_a_users_name_leads_nowhere_else(subject: XrootdSubject) -> None:
+    for name in ("me@elsewhere:1094/", "me:secret", "me/", "me?x=1"):
+        with fails(Trouble.DENIED, words="name"):
+            open_tree(replace(subject.reach(), credentials=Credentials(username=name)))
 
 
 @pytest.mark.parametrize("at_once", [1000, 1])
@@ -101,6 +108,7 @@ def test_a_name_with_a_question_mark_is_told_and_refused(
 def test_many_files_do_not_use_up_pythons_true(tree: Tree, folder: bytes) -> None:
     """The library gives it away uncounted: after some hundred files the process was dead."""
     write(tree, folder + b"/file", b"content")
+    assert read(tree, folder + b"/file") == b"content"
     before = sys.getrefcount(True)
     for _ in range(50):
         assert read(tree, folder + b"/file") == b"content"

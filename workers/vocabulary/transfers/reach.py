@@ -69,9 +69,10 @@ class Reach(_Stored):
 
     ``path`` is where the site begins at this endpoint (LOCAL: a folder; S3: bucket[/prefix]; Swift:
     container[/prefix]; WEBDAV: a path below the host). ``port`` 0 is the protocol's own. ``options`` holds
-    what a protocol needs beside: ``{"scheme": "http"}`` (WEBDAV, S3, SWIFT: https by default), ``auth_url``
-    (SWIFT), ``region`` (S3). ``guarded``: its addresses are a client's word, so the guard of addresses asks
-    about them.
+    what a protocol needs beside: ``{"scheme": "http"}`` (WEBDAV, S3, SWIFT: https by default), ``auth_url``,
+    ``auth_version``, ``tenant``, ``user_domain`` and ``project_domain`` (SWIFT, as in ``staging.Store``),
+    ``region`` (S3). ``guarded``: its addresses are a client's word, so the guard of addresses asks about
+    them.
     """
 
     protocol: str

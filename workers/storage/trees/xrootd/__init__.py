@@ -28,14 +28,17 @@ What XRootD is not, and what that means here:
 
 from __future__ import annotations
 
+import re
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from workers.storage.base import StorageFailed, Trouble
 from workers.vocabulary.transfers.reach import Reach
 
 if TYPE_CHECKING:
     from workers.storage.trees.xrootd.tree import XrootdTree
+
+_USER: Final = re.compile(r"[A-Za-z0-9._-]*")
 
 
 def missing() -> str:
@@ -46,13 +49,19 @@ def missing() -> str:
 def open_tree(reach: Reach, streams: int = 4) -> XrootdTree:
     """Nothing is connected to yet. ``streams`` does not matter: all requests share one connection.
 
-    Raises StorageFailed REFUSED for a site that no operator made.
+    Raises StorageFailed REFUSED for a site that no operator made, DENIED for a user's name that is none.
     """
     if reach.guarded:
         raise StorageFailed(
             f"{reach.shown}: only sites that an operator made may use XROOTD: its client follows redirects "
             f"by itself, wherever they lead",
             Trouble.REFUSED,
+        )
+    if not _USER.fullmatch(reach.credentials.username):
+        raise StorageFailed(
+            f"{reach.shown}: the user's name may have letters, digits and . _ - only: it is a part of the "
+            f"address",
+            Trouble.DENIED,
         )
     from workers.storage.trees.xrootd.tree import XrootdTree
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import stat as modes
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from functools import cache
 from typing import Final
 
 from workers.storage.base import StorageFailed, Trouble
@@ -42,10 +41,10 @@ class XrootdTree(Plain):
     def __init__(self, reach: Reach) -> None:
         self._base = text_of(clean(os.fsencode(reach.path))).rstrip("/")
         self.default_path = clean(os.fsencode(reach.default_path))
-        self._proxy = _kept(reach.credentials.proxy)
+        proxy = reach.credentials.proxy
         # Without a proxy of this user none is used, above all not that of the node's account.
-        proxy = f"xrd.gsiusrpxy={self._proxy or '/dev/null'}"
-        self._server = Server(reach.host, reach.port, reach.credentials.username, proxy)
+        more = f"xrd.gsiusrpxy={_kept(proxy) if proxy else '/dev/null'}"
+        self._server = Server(reach.host, reach.port, reach.credentials.username, more)
         self._traits: Traits | None = None
         #: Folder -> its version.
         self._known: dict[bytes, str] = {}
@@ -192,10 +191,6 @@ class XrootdTree(Plain):
         self._forget(source)
         self._mv(source, target)
 
-    def close(self) -> None:
-        if self._proxy:
-            Path(self._proxy).unlink(missing_ok=True)
-
     # --- parts -------------------------------------------------------------------------------------------
 
     def _text(self, path: bytes) -> str:
@@ -258,11 +253,14 @@ class XrootdTree(Plain):
                 self._known.pop(each, None)
 
 
+@cache
 def _kept(proxy: str) -> str:
-    """A file with it, which only we may read; "" for none."""
-    if not proxy:
-        return ""
-    handle, name = tempfile.mkstemp(prefix="gantry-proxy-")
-    with os.fdopen(handle, "w") as file:
-        file.write(proxy)
-    return name
+    """A file with it, which only this process can open and which is gone with it.
+
+    It is never closed: the library knows its connections by this name, and another user's proxy under the
+    same one would go on with the connection of the first.
+    """
+    file = os.memfd_create("proxy")
+    os.fchmod(file, 0o600)  # the library insists
+    os.write(file, proxy.encode())
+    return f"/proc/self/fd/{file}"
