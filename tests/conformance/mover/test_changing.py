@@ -42,11 +42,12 @@ def test_a_link_goes_and_its_target_stays(mover: Mover, subject: Subject) -> Non
     subject.link(mover.at(b"to-f"), b"f")
     subject.link(mover.at(b"to-d"), b"d")
     subject.link(mover.at(b"to-nothing"), b"nothing")
-    for name in (b"to-f", b"to-d", b"to-nothing"):
-        told = mover.run(mover.order("LIST", name, n=0), job_act="REMOVE")
-        ((_, rows),) = told.listing()
-        assert [row[0] for row in rows] == [os.fsdecode(name)], "the link alone"
-        mover.run(mover.order("REMOVE", name)).done()
+    names = (b"to-f", b"to-d", b"to-nothing")
+    told = mover.run(*(mover.order("LIST", name, n=n) for n, name in enumerate(names)), job_act="REMOVE")
+    listed = {row[0] for _, rows in told.listing() for row in rows}
+    assert (len(told.listing()), listed) == (3, {os.fsdecode(name) for name in names}), "the links alone"
+    report = mover.run(*(mover.order("REMOVE", name, n=n) for n, name in enumerate(names)))
+    assert all(end["ok"] for end in report.ends.values())
     assert mover.names() == {b"f", b"d"}
     assert mover.names(b"d") == {b"g"}
 
@@ -57,7 +58,8 @@ def test_renaming(mover: Mover) -> None:
     mover.put(b"g", b"old")
     mover.run(mover.order("RENAME", b"f", b"g")).failed(again=False)
     mover.run(mover.order("RENAME", b"f", b"f")).failed(again=False)
-    mover.run(mover.order("RENAME", b"f", b"none/h")).failed(again=False)
+    if mover.subject.tree().traits.folders:
+        mover.run(mover.order("RENAME", b"f", b"none/h")).failed(again=False)
     mover.run(mover.order("RENAME", b"f", b"deep/er/h"), options={"parent": True}).done()
     assert (mover.get(b"deep/er/h"), mover.get(b"f")) == (b"content", None)
     mover.run(mover.order("RENAME", b"deep/er/h", b"g"), options={"overwrite": True}).done()
@@ -76,7 +78,8 @@ def test_renaming_a_folder(mover: Mover) -> None:
 def test_making_folders(mover: Mover) -> None:
     mover.run(mover.order("MKDIR", b"d")).done()
     mover.run(mover.order("MKDIR", b"d")).failed(again=False)
-    mover.run(mover.order("MKDIR", b"a/b/c")).failed(again=False)
+    if mover.subject.tree().traits.folders:
+        mover.run(mover.order("MKDIR", b"a/b/c")).failed(again=False)
     mover.run(mover.order("MKDIR", b"a/b/c"), options={"parent": True}).done()
     mover.run(mover.order("MKDIR", b"a/b/c"), options={"parent": True}).done()
     assert mover.subject.is_folder(mover.at(b"a/b/c"))

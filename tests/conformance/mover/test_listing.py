@@ -75,17 +75,20 @@ def test_paths_are_told_as_they_were_asked_for(mover: Mover, subject: Subject) -
     mover.put(b"t/f", b"")
     here = os.fsdecode(mover.folder).strip("/")
 
-    def asked(path: str) -> dict[str, set[str]]:
-        return listed(mover.run(Order(n=0, act="LIST", src=path)))
-
-    for top in (f"/{here}/t", f"~/{here}/t", f"{here}/t"):
-        assert asked(top) == {top: {"a", "f"}, f"{top}/a": set()}
-        assert asked(f"{top}/") == asked(top)
-        assert asked(f"{top}/f") == {top: {"f"}}
     mover.subject.put(b"/single", b"")
-    assert asked("/single") == {"/": {"single"}}
-    assert asked("single") == {"": {"single"}}
-    assert asked("~/single") == {"~": {"single"}}
+    tops = (f"/{here}/t", f"~/{here}/t", f"{here}/t")
+    asked = [path for top in tops for path in (top, f"{top}/", f"{top}/f")]
+    asked += ["/single", "single", "~/single"]
+    report = mover.run(*(Order(n=n, act="LIST", src=path) for n, path in enumerate(asked)), streams=1)
+    found: dict[str, dict[str, set[str]]] = {path: {} for path in asked}
+    for line in (line for line in report.lines if line["r"] == "folder"):
+        found[asked[line["n"]]][line["d"]] = {row[0] for row in line["e"]}
+    for top in tops:
+        assert found[top] == found[f"{top}/"] == {top: {"a", "f"}, f"{top}/a": set()}
+        assert found[f"{top}/f"] == {top: {"f"}}
+    assert found["/single"] == {"/": {"single"}}
+    assert found["single"] == {"": {"single"}}
+    assert found["~/single"] == {"~": {"single"}}
 
 
 def test_nothing_there(mover: Mover) -> None:

@@ -130,6 +130,8 @@ def test_bad_names_are_refused(node: Node, name: str) -> None:
         {"limits": {"nproc": -1}},
         {"limits": {"colour": 1}},
         {"head_bytes": "much"},
+        {"whole": ["stdin"]},
+        {"whole": "stdout"},
         {"op": "dance"},
     ],
 )

@@ -5,6 +5,8 @@ Every test runs in each mode of isolation that this user can have.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from tests.unit.launcher.launching import Node, eventually, node
 from workers.launcher import control
 
@@ -67,3 +69,14 @@ def test_without_a_cap_everything_is_kept(node: Node) -> None:
     ended, text = node.run("head -c 3000000 /dev/zero | tr '\\0' x")
     assert ended.stdout == type(ended.stdout)(3_000_000, None)
     assert text == "x" * 3_000_000
+
+
+def test_a_file_that_is_kept_whole_beside_one_that_is_not(node: Node) -> None:
+    """Catches a report from which the middle is missing."""
+    script = "head -c 4000000 /dev/zero | tr '\\0' x; head -c 4000000 /dev/zero | tr '\\0' y >&2"
+    request = replace(node.request(script, head_bytes=100_000, tail_bytes=100_000), whole=("stdout",))
+    ended = node.finish(request)
+    assert (ended.stdout.size, ended.stdout.hole) == (4_000_000, None)
+    assert node.text(request.name) == "x" * 4_000_000
+    assert ended.stderr.size == 4_000_000
+    assert ended.stderr.hole is not None or ended.uncapped
