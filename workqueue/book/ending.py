@@ -130,7 +130,8 @@ def stamp(at: object = None) -> str:
 
 def head(host: str, code: int, told_at: str, ignored: Sequence[str] = ()) -> str:
     """The first line of an attempt's log (contract page 40). ``ignored``: unknown extra_opts."""
-    also = f", ignored extra_opts: {', '.join(ignored)}" if ignored else ""
+    names = (" ".join(name.split()) for name in ignored)
+    also = f", ignored extra_opts: {', '.join(names)}" if ignored else ""
     return f"Job run on host: {host}, returncode: {code}, timestamp: {told_at}{also}"
 
 

@@ -81,8 +81,9 @@ class Row:
         """It runs from now on."""
         size = _optional(line.get("size"))
         version = str(line.get("version") or "")
-        self.status = Status.RUNNING
-        self.transferred, self.instant, self.elapsed = 0, None, None
+        if self.status != Status.RUNNING:  # else it is told once more, with more to tell
+            self.status = Status.RUNNING
+            self.transferred, self.instant, self.elapsed = 0, None, None
         if size is not None and size >= 0 and self.type == Type.COPY:
             self.size = size
         if line.get("part"):

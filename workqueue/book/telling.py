@@ -7,17 +7,21 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+import structlog
 from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from workers import secrets
 from workers.models import Installation
+from workers.vocabulary.errors import SecretUnreadable
 from workers.vocabulary.leases import Lease
 from workers.vocabulary.transfers.orders import OPTIONS, Order, Orders
 from workers.vocabulary.transfers.reach import Credentials, Reach
 from workqueue.book import batches, ending, flow
 from workqueue.models import Batch, Credential, Job, Site
 from workqueue.models.jobs import Type
+
+log = structlog.get_logger(__name__)
 
 #: Parts of ended elements that one run sweeps away beside its work.
 SWEEPS: Final = 1000
@@ -46,8 +50,7 @@ _HOST: Final = """
 
 
 def orders(lease: Lease, spec: dict[str, Any]) -> dict[str, Any] | None:
-    """What the run has to do (``Orders``), None when nothing is left. SecretUnreadable where a credential
-    cannot be read."""
+    """What the run has to do (``Orders``); None when nothing is left, or nothing can be done now."""
     with transaction.atomic(), connection.cursor() as cursor:
         batch = Batch.objects.filter(pk=spec["batch"], run_id=lease.run_id).first()
         job = None if batch is None else ending.lock(batch.job_id)
@@ -70,6 +73,18 @@ def orders(lease: Lease, spec: dict[str, Any]) -> dict[str, Any] | None:
         cursor.execute(_HOST, [lease.run_id])
         (host,) = cursor.fetchone() or ("",)
         name = _installation(cursor)
+    try:
+        return _told(job, batch, host, name, elements, sweep).to_json()
+    except SecretUnreadable as error:
+        # It waits, as for a node: what is wrong is the installation's keys, no element.
+        log.warning("book.credentials_unreadable", job=job.pk, batch=batch.pk, error=error.message)
+        Job.objects.filter(pk=job.pk).update(waiting_for=f"its credentials: {error.message}")
+        return None
+
+
+def _told(
+    job: Job, batch: Batch, host: str, name: str, elements: tuple[Order, ...], sweep: tuple[Order, ...]
+) -> Orders:
     target = job.target if job.type == Type.COPY else None
     return Orders(
         job=job.pk,
@@ -85,7 +100,7 @@ def orders(lease: Lease, spec: dict[str, Any]) -> dict[str, Any] | None:
         rate=_rate(job.source, target, batch.streams),
         elements=elements,
         sweep=sweep,
-    ).to_json()
+    )
 
 
 def _installation(cursor: CursorWrapper) -> str:

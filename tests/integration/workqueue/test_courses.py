@@ -63,7 +63,9 @@ def test_a_copy_from_its_begin_to_its_end(scene: Scene) -> None:
     assert mover.told() == [1, 2, 3]
     mover.report(begin(1, size=3, version="v1", part=True))
     mover.report({"r": "move", "n": 1, "moved": 2, "instant": 1.0, "elapsed": 2.0})
+    mover.report(begin(1, size=3, version="v2", part=True))
     moving = elements(job)[1]
+    assert moving.source_version == "v2"
     assert (moving.status, moving.transferred, moving.part_attempt) == (Status.RUNNING, 2, 1)
     mover.report(end(1, moved=3, checksum="adler32:1"), end(2, moved=5), end(3))
     job.refresh_from_db()

@@ -247,6 +247,21 @@ def test_orders_say_who_and_how_fast(scene: Scene, settings: Any) -> None:
     assert (orders.host, orders.elements[0].act) == ("host-1", "LIST")
 
 
+def test_credentials_that_cannot_be_read_are_waited_for(scene: Scene, settings: Any) -> None:
+    settings.GANTRY_SECRET_KEYS = ["qh9Ge3vXvHnJmLkPzWqkQ4mJ3kqfB1k2pQ0q3mYx0aI="]
+    kept = secrets.store(scene.tenant.pk, "site", "s3cret")
+    Credential.objects.create(site=scene.source, user=scene.user, key_id=kept)
+    settings.GANTRY_SECRET_KEYS = ["Zm9vYmFyYmF6Zm9vYmFyYmF6Zm9vYmFyYmF6MTIzNDU="]
+    job = scene.job(Type.LIST)
+    (mover,) = scene.movers()
+    assert mover.orders() is None
+    mover.finish()
+    settle()
+    job.refresh_from_db()
+    assert "cannot be read with any key of GANTRY_SECRET_KEYS" in job.waiting_for
+    assert (elements(job)[0].status, elements(job)[0].attempts) == (Status.SUBMITTED, 0)
+
+
 def test_what_is_tried_again_waits_its_time(scene: Scene, settings: Any) -> None:
     settings.GANTRY_TRANSFER_RETRY_BASE_S = 100.0
     job = scene.job(Type.LIST)
