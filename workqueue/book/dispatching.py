@@ -30,8 +30,8 @@ LOCK: Final = 0x7771 << 48
 ELEMENTS: Final = 2000
 BYTES: Final = 8 << 30
 #: A job's elements are spread over so many batches, but none smaller than that for it.
-SPREAD: Final = 4
-WORTH: Final = 200
+SPREAD: Final = 2
+WORTH: Final = 500
 #: Open batches of one job, and made by one look.
 OPEN: Final = 8
 MADE: Final = 64

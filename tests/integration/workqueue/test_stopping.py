@@ -78,7 +78,7 @@ def test_a_listing_that_ends_after_all(scene: Scene) -> None:
 
 
 def test_while_elements_run_wait_and_have_ended(scene: Scene) -> None:
-    job = scene.opened(scene.job(), folder("/tree", *(entry(f"f{each}") for each in range(300))))
+    job = scene.opened(scene.job(), folder("/tree", *(entry(f"f{each}") for each in range(800))))
     (first, second) = scene.movers()
     first.report(end(1, moved=3), begin(2), end(3, ok=False))
     assert stopping.cancel(job)
@@ -91,9 +91,9 @@ def test_while_elements_run_wait_and_have_ended(scene: Scene) -> None:
     second.finish(State.CANCELLED)
     settle()
     job = ended(job)
-    assert (job.num_done, job.num_failed) == (3, 298)
+    assert (job.num_done, job.num_failed) == (3, 798)
     logs = ElementAttempt.objects.filter(log__contains="Cancelled by its user").count()
-    assert logs == 298
+    assert logs == 798
 
 
 def test_what_failed_is_tried_again(scene: Scene) -> None:
