@@ -96,7 +96,7 @@ class RcloneDav(Served):
             *(rclone(), "serve", "webdav", str(self.folder), "--addr", f"127.0.0.1:{self.port}"),
             # Nothing is remembered: the tests look at the folder, and change it, beside the server.
             *("--user", USER, "--pass", PASSWORD, "--dir-cache-time", "0s", "--poll-interval", "0s"),
-            *("--config", os.devnull, "--etag-hash", "MD5", "--max-header-bytes", "65536"),
+            *("--config", os.devnull, "--max-header-bytes", "65536"),
         ]
 
 

@@ -230,6 +230,7 @@ class WebdavTree(Plain):
                 raise self._exists(target)
             return
         if overwrite:
+            self.stat(source)  # some servers remove what is there before they find that nothing comes
             try:
                 if self.stat(target).is_folder:
                     raise self._exists(target)
