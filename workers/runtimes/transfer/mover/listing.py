@@ -10,6 +10,7 @@ import json
 import stat as modes
 import tempfile
 import threading
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from workers.runtimes.transfer.mover import paths
@@ -277,10 +278,7 @@ class Walk:
         if not found.is_file:
             self._say(f"{shown(path)} is a link to {_kind(found)}: not followed, skipped")
             return link
-        return Entry(
-            link.name, found.mode, found.size, found.mtime_ns, found.nlink, found.uid, found.gid, found.atime,
-            found.ctime, found.version,
-        )  # fmt: skip
+        return replace(found, name=link.name)
 
     def _say(self, line: str) -> None:
         with self._changed:
