@@ -65,9 +65,12 @@ def test_interrupted_twice_and_gone_on_with(mover: Mover) -> None:
     begun = interrupted(mover, mover.order("COPY", b"f", b"g"), 0.6)
     assert begun["size"] == _SIZE
     assert mover.get(b"g") is None
-    second = mover.order("COPY", b"f", b"g", attempt=2, part=1, version=begun["version"])
-    assert interrupted(mover, second, 0.8)["version"] == begun["version"]
-    third = mover.order("COPY", b"f", b"g", attempt=3, part=2, version=begun["version"], last=True)
+    before = 1
+    if mover.subject.id in _SEEN:
+        second = mover.order("COPY", b"f", b"g", attempt=2, part=1, version=begun["version"])
+        assert interrupted(mover, second, 0.8)["version"] == begun["version"]
+        before = 2
+    third = mover.order("COPY", b"f", b"g", attempt=3, part=before, version=begun["version"], last=True)
     log = mover.run(third).done()["log"]
     assert mover.get(b"g") == data
     assert mover.names() == {b"f", b"g"}
@@ -172,10 +175,10 @@ def test_told_to_stop(mover: Mover, last: bool) -> None:
     assert set(report.ends) == {1, 2}
     assert all(not end["ok"] and "cancelled" in end["log"] for end in report.ends.values())
     kept = {end["n"] for end in report.ends.values() if end.get("part")}
-    assert len(mover.parts()) <= len(kept), "what stays is told of"
+    assert not mover.names() & {b"g1", b"g2", b"g3"}
     if mover.subject.id == "local":
-        assert len(kept) == (0 if last else 2)
-    assert mover.names() - mover.parts() == {b"f"}
+        assert len(kept) == len(mover.parts()) == (0 if last else 2)
+        assert mover.names() - mover.parts() == {b"f"}
 
 
 def test_told_to_stop_while_a_storage_hangs(mover: Mover) -> None:

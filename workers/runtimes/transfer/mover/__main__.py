@@ -6,6 +6,7 @@ process of Python has no more than one processor's.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -142,7 +143,8 @@ def _shared(orders: Orders, number: int, hands: int) -> Orders:
 
 def _signal(children: list[int], number: int) -> None:
     for child in children:
-        os.kill(child, number)
+        with contextlib.suppress(ProcessLookupError):  # it has ended a moment ago
+            os.kill(child, number)
 
 
 def _leave(work: Any) -> None:

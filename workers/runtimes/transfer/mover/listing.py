@@ -10,6 +10,7 @@ import json
 import stat as modes
 import tempfile
 import threading
+from dataclasses import replace
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from workers.runtimes.transfer.mover import paths
@@ -186,9 +187,9 @@ class Walk:
         if self._told is not None:
             self._batch.report.pour(self._told.in_order(longest_first=self._act == Act.REMOVE))
             self._told.close()
+        self._element.names = self._names
         if self._odd > _ODD:
             self._element.say(f"and {self._odd - _ODD} more such")
-        self._element.names = self._names
 
     def _scan_all(self) -> None:
         with tempfile.SpooledTemporaryFile(_HELD, dir=self._batch.scratch) as held:
@@ -209,8 +210,8 @@ class Walk:
     def _next(self) -> Folder | None:
         with self._changed:
             while True:
-                if self._batch.stopping.is_set():
-                    self._error = self._error or Cancelled()
+                if self._error is None and self._batch.stopping.is_set():
+                    self._error = Cancelled()
                 if self._error is not None:
                     return None
                 if (folder := self._waiting.pop()) is not None:
@@ -261,8 +262,7 @@ class Walk:
         else:
             self._batch.report.pour(iter(lambda: held.read(1 << 20), b""))
         with self._changed:
-            self.folders += 1
-            self._names += lines.names
+            self.folders, self._names = self.folders + 1, self._names + lines.names
         return inside
 
     def _followed(self, path: bytes, link: Entry) -> Entry:
@@ -277,10 +277,7 @@ class Walk:
         if not found.is_file:
             self._say(f"{shown(path)} is a link to {_kind(found)}: not followed, skipped")
             return link
-        return Entry(
-            link.name, found.mode, found.size, found.mtime_ns, found.nlink, found.uid, found.gid, found.atime,
-            found.ctime, found.version,
-        )  # fmt: skip
+        return replace(found, name=link.name)
 
     def _say(self, line: str) -> None:
         with self._changed:
