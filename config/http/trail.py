@@ -1,8 +1,8 @@
 """From a changing request and its answer to a record of the audit log. Must not import views.
 
 What a record tells of the request: its route, the ids in its path and query, the run, job or site that it
-made or moved, the aggregate that it declared, the owner whose quota it changed. Nothing else of its body, no other
-parameter, no credential.
+made or moved, the aggregate that it declared, the owner whose quota it changed. Nothing else of its body, no
+other parameter, no credential.
 """
 
 from __future__ import annotations
