@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import structlog
+from django.conf import settings
 from django.db import DatabaseError, InterfaceError, OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from workers.logs import store
 from workers.logs.capture import Report, Shipment
+from workers.messages import doorbell
 from workers.runs import running, transitions
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.leases import Lease, Outcome
@@ -63,6 +65,10 @@ class Entry:
         lines = self.shipment.report.lines if self.shipment.report else ()
         return sum(len(chunk.data) for chunk in self.shipment.chunks) + sum(map(len, lines))
 
+    def reports(self) -> bool:
+        """Is something of it for the books of a family?"""
+        return self.shipment is not None and self.shipment.report is not None
+
 
 class Scribe:
     """The writing thread of one worker."""
@@ -101,6 +107,8 @@ class Scribe:
         if first is None:
             return None
         group, size = [first], first.size()
+        if first.reports():
+            return group
         while len(group) < _GROUP and size < _GROUP_BYTES:
             try:
                 entry = self._queue.get_nowait()
@@ -111,6 +119,8 @@ class Scribe:
                 break
             group.append(entry)
             size += entry.size()
+            if entry.reports():
+                break  # it locks rows of its family: two such ones together could wait for each other
         return group
 
     def _write_until_written(self, group: list[Entry]) -> None:
@@ -145,8 +155,11 @@ class Scribe:
             connection.close()
             for entry in group:
                 entry.done.set_result(entry.lease.run_id in written)
-            if any(entry.what in ("finish", "retry", "release") for entry in group):
+            ended = [entry for entry in group if entry.what in ("finish", "retry", "release")]
+            if ended:
                 self._freed()
+            if any(entry.family in settings.GANTRY_BATCHES for entry in ended):
+                doorbell.ring_duties()  # what its batch still has can be handed out again
             return
 
     @staticmethod

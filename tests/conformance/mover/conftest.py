@@ -16,6 +16,22 @@ from tests.conformance.trees.subjects import SUBJECTS, Subject
 _PARAMS: list[Any] = [pytest.param(found, id=found.id) for found in SUBJECTS if found.id == "local"]
 
 
+#: What is asked of all storages CI asks of these: with and without folders, renames and resuming.
+_OFTEN = ("local", "local-walked", "sftp", "webdav")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The others belong to `make test-long`."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        ids = set() if callspec is None else set(callspec.id.split("-"))
+        if item.path.parent == Path(__file__).parent and ids & _RARELY:
+            item.add_marker(pytest.mark.long)
+
+
+_RARELY = {found.id.partition("-")[0] for found in SUBJECTS} - {name.partition("-")[0] for name in _OFTEN}
+
+
 @pytest.fixture(scope="session", params=_PARAMS)
 def subject(request: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Subject]:
     """A server that runs; one for all tests of this worker."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,16 @@ from tests.conformance.trees.subjects import SUBJECTS, Subject
 from workers.storage.trees.base import Tree
 
 _numbers = itertools.count(1)
+#: Swift takes a tenth of a second for each request: CI asks it about names that are each odd in its own way,
+#: `make test-long` about all.
+_FEW = ("composed", "percent-escape", "question", "four-bytes", "newline", "byte-ff", "space-at-the-end")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        found = re.fullmatch(r"test_a_name\[(?P<subject>swift|swift-s3)-(?P<name>.+)\]", item.name)
+        if found and found["name"] not in _FEW:
+            item.add_marker(pytest.mark.long)
 
 
 @pytest.fixture(scope="session", params=[pytest.param(found, id=found.id) for found in SUBJECTS])

@@ -351,7 +351,7 @@ class Runner:
         self, watch: Watch, runtime: Runtime, message: str, backoff: float, reason: Reason = Reason.DROPPED
     ) -> bool:
         outcome = Outcome(watch.lease, State.FAILED, reason, message, backoff_s=backoff)
-        self._close(watch, runtime, Entry("release", watch.lease, outcome))
+        self._close(watch, runtime, Entry("release", watch.lease, outcome, family=watch.run.family))
         return False
 
     def _end(self, watch: Watch, runtime: Runtime, outcome: Outcome, rest: Shipment | None) -> None:
