@@ -25,7 +25,7 @@ class WorkqueueView(APIView):
     def who(self) -> Who:
         """Whom this request acts for; authentication has set it."""
         found = cast(Identity, self.request.auth)
-        return Who(found.tenant_id, found.user_id, found.operates)
+        return Who(found.tenant_id, found.user_id, found.operates, "pull_workers" in found.allowed)
 
     def body(self) -> dict[str, Any]:
         """What was sent: a JSON object, or nothing, which names nothing."""

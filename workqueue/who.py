@@ -11,3 +11,5 @@ class Who(NamedTuple):
     tenant_id: int
     user_id: int | None
     operates: bool = False
+    #: The tenant's jobs are for pull workers.
+    pulled: bool = False

@@ -26,6 +26,7 @@ KEYS: Final[dict[str, tuple[bool, str]]] = {
     "host_ports": (False, "publish containers on fixed ports of the host"),
     "volumes": (False, "mount folders of the host into containers"),
     "parameters": (False, "pass options to the Docker Engine as they are"),
+    "pull_workers": (False, "keep its workqueue jobs for pull workers: no node of this service takes them"),
     "exec_privileged": (False, "execute inside containers with every privilege of the host's root"),
 }
 #: Longest list, and longest entry of one.

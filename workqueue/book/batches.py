@@ -32,6 +32,15 @@ _TAKE: Final = """
 """
 
 
+#: Of these elements those whose destination another job's element is being written to.
+_CONTESTED: Final = """
+    SELECT e.number FROM workqueue_element e JOIN workqueue_element o ON o.dst_filepath = e.dst_filepath
+    JOIN workqueue_batch b ON b.id = o.batch_id
+    WHERE e.job_id = %(job)s AND e.number = ANY(%(numbers)s) AND o.type = 1 AND o.batch_id IS NOT NULL
+        AND o.job_id <> %(job)s AND b.target_id = %(target)s AND b.closed_at IS NULL
+"""
+
+
 class Waits(Exception):
     """Nothing of a job can be handed out now: why, as a sentence."""
 
@@ -98,6 +107,23 @@ def banned(site: Site) -> str:
         return ""
     until = f" until {site.ban_until:%Y-%m-%dT%H:%M:%SZ}" if site.ban_until else ""
     return f"site {site.name} is banned{until}{': ' if site.ban_message else ''}{site.ban_message}"
+
+
+def uncontested(cursor: CursorWrapper, job: Job, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Without elements to whose destination somebody else writes now: one writer for each path at a time.
+
+    The caller holds the lock of handing out. ``rows`` begin with number, status, phase. Raises Waits when
+    nothing is left.
+    """
+    if job.type != Type.COPY or job.target_id is None or not rows or not rows[0][2]:
+        return list(rows)
+    numbers = [row[0] for row in rows]
+    cursor.execute(_CONTESTED, {"job": job.pk, "numbers": numbers, "target": job.target_id})
+    contested = {number for (number,) in cursor.fetchall()}
+    left = [row for row in rows if row[0] not in contested]
+    if not left:
+        raise Waits("another job writes to the same destination now: it goes on when that one has ended")
+    return left
 
 
 def make(cursor: CursorWrapper, job: Job, rows: Sequence[tuple[Any, ...]], way: Way) -> None:

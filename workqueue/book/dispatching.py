@@ -200,6 +200,7 @@ class _Round:
                 return False
             if phase is not None and phase < rows[0][2]:
                 return False
+            rows = batches.uncontested(cursor, job, rows)
             share = max(1, min(STREAMS, room.most // max(2, self._sharers[item.pair])))
             streams = min(room.free, share, len(rows))
             if rows[0][3] in AT_ONE_SITE:

@@ -40,7 +40,7 @@ def register(who: Who, wanted: JobRequest, callback_url: str = "") -> Job:
             max_tries=wanted.max_tries,
             log_uid=uuid.uuid4().hex,
             callback_url=callback_url,
-            pull=source.pull_only or (target is not None and target.pull_only),
+            pull=who.pulled or source.pull_only or (target is not None and target.pull_only),
         )
         opening.begin(job)
     bind_contextvars(job_id=job.pk)  # for the audit log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.conf import settings
+from django.contrib.postgres.indexes import HashIndex
 from django.db import models
 from django.db.models import Q
 from django.db.models.functions import Now
@@ -145,6 +146,12 @@ class Element(models.Model):
                 name="element_swept",
             ),
             models.Index(fields=["batch"], condition=Q(batch__isnull=False), name="element_of_batch"),
+            #: What is being written, by where to. Not a tree: a path may be longer than it takes.
+            HashIndex(
+                fields=["dst_filepath"],
+                condition=Q(batch__isnull=False, type=Type.COPY),
+                name="element_writes",
+            ),
         ]
 
     def __str__(self) -> str:

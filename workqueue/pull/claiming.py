@@ -197,7 +197,10 @@ def _open(job_id: int) -> Job | None:
 
 def _ready(cursor: CursorWrapper, job: Job) -> list[tuple[Any, ...]]:
     cursor.execute(_READY, {"job": job.pk, "most": MOST})
-    return list(cursor.fetchall())
+    try:
+        return batches.uncontested(cursor, job, cursor.fetchall())
+    except batches.Waits:
+        return []
 
 
 def _hand(

@@ -13,7 +13,8 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from tests.contracts.workqueue.conftest import V10, V11, Api, body, error, member, ok, site_row
-from workers.tenants import audit
+from tests.support.containers import open_policy
+from workers.tenants import audit, identity
 from workqueue.jobs.examples import BODIES, registered
 from workqueue.models import Element, Job, Site
 
@@ -223,7 +224,10 @@ def test_jobs_for_pull_workers(api: Api, operator: Api, site: int) -> None:
     api.job(src_siteid=site)
     api.job(src_siteid=kept)
     api.job("copy", src_siteid=site, dst_siteid=kept, dst_filepath="b")
-    assert list(Job.objects.order_by("pk").values_list("pull", flat=True)) == [False, True, True]
+    open_policy(Job.objects.latest("pk").tenant_id, "pull_workers")
+    identity.forget()
+    api.job(src_siteid=site)
+    assert list(Job.objects.order_by("pk").values_list("pull", flat=True)) == [False, True, True, True]
 
 
 def test_once_per_key_and_user(api: Api, colleague: Api, site: int) -> None:

@@ -14,6 +14,7 @@ from tests.integration.workqueue.scene import (
     Scene,
     assert_books,
     batch_of,
+    begin,
     elements,
     end,
     entry,
@@ -39,7 +40,7 @@ def test_many_at_once_never_hand_an_element_out_twice(settings: Any) -> None:
     settings.GANTRY_LINK_STREAMS = 1000
     settings.GANTRY_SITE_STREAMS = 1000
     scene = Scene()
-    jobs = [scene.job(Type.COPY, f"/tree{number}") for number in range(6)]
+    jobs = [scene.job(Type.COPY, f"/tree{number}", f"/copy{number}") for number in range(6)]
     for mover in scene.movers():
         number = jobs.index(batch_of(mover).job)
         names = [entry(f"f{each}") for each in range(900)]
@@ -68,7 +69,7 @@ def test_a_batch_is_bounded_by_number_and_by_size(scene: Scene, settings: Any) -
     (first, *_) = scene.movers()
     assert len(first.told()) == 2000
     big = scene.opened(
-        scene.job(src="/big", source=scene.site("other", "/data/other")),
+        scene.job(src="/big", dst="/large", source=scene.site("other", "/data/other")),
         folder("/big", *(entry(f"f{each}", size=3 << 30) for each in range(5))),
     )
     batches = Batch.objects.filter(job=big, phase=1).order_by("pk")
@@ -112,7 +113,7 @@ def test_a_large_job_starves_nobody(scene: Scene) -> None:
     scene.opened(scene.job(src="/tree"), tree(9000))
     large = scene.movers()
     assert len(large) == 2  # half of the link each
-    small = [scene.job(Type.COPY, f"/small{number}") for number in range(3)]
+    small = [scene.job(Type.COPY, f"/small{number}", f"/there{number}") for number in range(3)]
     for mover in scene.movers():
         number = small.index(batch_of(mover).job)
         mover.report(folder(f"/small{number}", entry("f")), end(0, names=1))
@@ -296,3 +297,23 @@ def test_removals_say_what_they_wait_for(scene: Scene) -> None:
     told = explaining.explain(job)["reasons"]
     words = "1 elements wait for 2 files such as /tree/a to be removed first"
     assert words in [item["message"] for item in told]
+
+
+def test_one_writer_for_each_path_at_a_time(scene: Scene) -> None:
+    """Catches two jobs that write the same file at once: the second one's elements wait, and it says so."""
+    listing = folder("/tree", entry("same"), entry("other"))
+    scene.opened(scene.job(), listing)
+    (writer,) = scene.movers()
+    second = scene.opened(scene.job(), listing)
+    elsewhere = scene.opened(scene.job(dst="/elsewhere"), listing)
+    assert [batch_of(item).job_id for item in scene.movers()] == [elsewhere.pk]
+    second.refresh_from_db()
+    assert second.waiting_for.startswith("another job writes to the same destination")
+    assert "same destination" in str(explaining.explain(second)["reasons"])
+    writer.report(begin(1), end(1))
+    (next_one,) = scene.movers()
+    assert (batch_of(next_one).job_id, next_one.told()) == (second.pk, [1]), "what has been written is free"
+    writer.report(begin(2), end(2))
+    writer.finish()
+    (rest,) = scene.movers()
+    assert rest.told() == [2]

@@ -39,9 +39,14 @@ class Changing:
             else:
                 self._tree.remove(path)
         except StorageFailed as failed:
-            if failed.trouble is not Trouble.MISSING or not _tried(order):
+            if failed.trouble is not Trouble.MISSING:
                 raise
-            element.say(f"{shown(path)} is gone: an earlier attempt removed it")
+            if order.src.endswith("/") and not self._tree.traits.folders:
+                element.say(f"{shown(path)} went with its last file: this storage knows no folders")
+            elif _tried(order):
+                element.say(f"{shown(path)} is gone: an earlier attempt removed it")
+            else:
+                raise
         else:
             element.say(f"removed {'folder ' if order.src.endswith('/') else ''}{shown(path)}")
         step("transfer.after_remove")
