@@ -260,11 +260,11 @@ def test_a_node_that_is_cut_off(user: WorkqueueClient, cluster: Cluster, sshd: S
     cluster.env["GANTRY_NODE_LOST_AFTER_S"] = "14"
     for name in ("kept", "given up"):
         (tmp_path / name).write_bytes(content(LARGE, name.encode()))
-    here, there = user.local("here", tmp_path), user.sftp("there", sshd)
-    limits(user, here, {"max_bytes_per_s": 8 * MIB})
     with Proxy(upstream_of(test_database_url())) as wire:
         by_way = {"DATABASE_URL": url_through(test_database_url(), wire), "GANTRY_GUARD_MARGIN_S": "7"}
         victim = cluster.node("n1", settings=by_way)
+        here, there = user.local("here", tmp_path), user.sftp("there", sshd)
+        limits(user, here, {"max_bytes_per_s": 8 * MIB})
         kept = user.post("copy", here, "/kept", there, "/kept", max_tries=3)
         given_up = user.post("copy", here, "/given up", there, "/given up", max_tries=3)
         wait_moving(kept, "kept")
