@@ -64,12 +64,12 @@ def element(job: int, name: str) -> Element:
 
 
 def wait_moving(job: int, name: str, attempt: int = 1) -> Element:
-    """Wait until a file is on its way, as far as the books know: its part is known, too."""
+    """Wait until a file is on its way, in this attempt or a later one, and the books know of its part."""
 
     def moving() -> Element | None:
         hurry()
         rows = Element.objects.filter(job=job, type=Type.COPY, src_filepath__endswith=f"/{name}")
-        return rows.filter(status=Status.RUNNING, part_attempt=attempt, transferred__gt=0).first()
+        return rows.filter(status=Status.RUNNING, part_attempt__gte=attempt, transferred__gt=0).first()
 
     return wait_until(moving, 90, why=f"attempt {attempt} of {name} moves", see=lambda: rows(job))
 
