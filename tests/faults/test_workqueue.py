@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -91,7 +91,7 @@ def user(cluster: Cluster, operator: Account, tmp_path: Path) -> Iterator[Workqu
         yield client
 
 
-def limits(user: WorkqueueClient, site: int, what: dict[str, int | None]) -> None:
+def limits(user: WorkqueueClient, site: int, what: Mapping[str, int | None]) -> None:
     user.call("PUT", f"/sites/{site}/limits", what)
 
 
@@ -142,7 +142,7 @@ def test_the_mover_dies_at_each_step(user: WorkqueueClient, cluster: Cluster, tm
     mark = cluster.folder / "once"
     cluster.node(GANTRY_CRASH_AT=",".join(TRANSFER_STEPS), GANTRY_CRASH_ONCE=str(mark))
     source = tmp_path / "source"
-    grow(source, levels=2)
+    grow(source, levels=2, files=200)  # so many that several processes share them: they die together
     (source / "large").write_bytes(content(MIB, b"large"))
     here = user.local("here", tmp_path)
 
@@ -359,6 +359,18 @@ def _trees_of_a_kind(user: WorkqueueClient, here: int, there: int, sshd: Sshd, t
     assert all(f"/links/{name}" in log for name in ("up", "here", "sub")), log
 
 
+def _wait_done(user: WorkqueueClient, job: int, count: int) -> None:
+    """Wait until so many elements are done, or the job is."""
+
+    def done() -> bool:
+        hurry()
+        return (
+            Element.objects.filter(job=job, status=Status.DONE).count() >= count or user.status(job) == "DONE"
+        )
+
+    wait_until(done, 120, 0.01, "it goes on", lambda: rows(job))
+
+
 @pytest.mark.long
 @pytest.mark.timeout(1200)
 def test_killed_at_random_moments(
@@ -378,18 +390,7 @@ def test_killed_at_random_moments(
         job = user.post("copy", *given, max_tries=100)  # type: ignore[arg-type]
         for _ in range(20):
             before = Element.objects.filter(job=job, status=Status.DONE).count()
-            more = chance.randrange(1, 300)
-            wait_until(
-                lambda: (
-                    hurry()
-                    or user.status(job) == "DONE"
-                    or Element.objects.filter(job=job, status=Status.DONE).count() >= before + more  # noqa: B023
-                ),
-                120,
-                0.01,
-                "it goes on",
-                lambda: rows(job),
-            )
+            _wait_done(user, job, before + chance.randrange(1, 300))
             what = chance.choice(["worker", "mover", "machine", "server"])
             if what == "server":
                 sshd.stop()
