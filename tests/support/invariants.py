@@ -141,7 +141,13 @@ def left_over(cluster: Cluster, engines: Sequence[Engine] = ()) -> list[str]:
     The engines are the test's own, so whatever is in one was made by a node under test.
     """
     found = [f"{item['Name']} ({item['State']['Status']})" for each in engines for item in each.containers()]
-    for pattern in ("*/scratch/*", "*/launcher/runs/*", "*/containers/*"):
+    for pattern in (
+        "*/scratch/*",
+        "*/launcher/runs/*",
+        "*/containers/*",
+        "*/mover/runs/*",
+        "*/mover/scratch/*",
+    ):
         found += [str(path) for path in cluster.folder.glob(pattern)]
     return found
 

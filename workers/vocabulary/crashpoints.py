@@ -3,8 +3,9 @@
 ``step("runner.before_start")`` does nothing in production. The fault tests use it to prove that a worker may
 die before and after each commit and each external effect. Must not import the engine.
 
-  GANTRY_CRASH_AT    name of the step at which something happens
-  GANTRY_CRASH_ONCE  a file: made when it happens, and while it is there it does not happen again
+  GANTRY_CRASH_AT    name of the step at which something happens; several with commas between them
+  GANTRY_CRASH_ONCE  a file: made when it happens, and while it is there it does not happen again; of several
+                     steps each has its own, with "." and its name added
   GANTRY_CRASH_HOW   kill (the default): the process kills itself; freeze: it stops itself as SIGSTOP does;
                      hold: the thread that came by waits until the file with ".go" added to its name exists
 """
@@ -95,26 +96,27 @@ CALLBACK_STEPS = (
     "callbacks.after_record_commit",
 )
 
-_AT = os.environ.get("GANTRY_CRASH_AT", "")
+_AT = frozenset(filter(None, os.environ.get("GANTRY_CRASH_AT", "").split(",")))
 _ONCE = os.environ.get("GANTRY_CRASH_ONCE", "")
 _HOW = os.environ.get("GANTRY_CRASH_HOW", "kill")
 
 
 def step(name: str) -> None:
     """Pass a named step; die here when a test asked for it."""
-    if name == _AT:
+    if name in _AT:
         _happen(name)
 
 
 def _happen(name: str) -> None:
+    once = f"{_ONCE}.{name}" if len(_AT) > 1 else _ONCE
     if _ONCE:
         try:
-            with Path(_ONCE).open("x") as mark:
+            with Path(once).open("x") as mark:
                 mark.write(name)
         except FileExistsError:
             return
     if _HOW == "hold":
-        while not Path(f"{_ONCE}.go").exists():
+        while not Path(f"{once}.go").exists():
             time.sleep(0.01)
         return
     if _HOW == "freeze":

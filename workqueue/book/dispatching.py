@@ -61,6 +61,7 @@ _SWEEPS: Final = """
     SELECT DISTINCT e.job_id FROM workqueue_element e JOIN workqueue_job j ON j.id = e.job_id
     WHERE e.status = 2 AND e.part_attempt IS NOT NULL AND e.batch_id IS NULL
         AND (e.not_before IS NULL OR e.not_before <= now()) AND NOT j.pull AND j.finished_at IS NOT NULL
+        AND j.type = 1
     LIMIT %s
 """
 _OPEN: Final = """

@@ -73,11 +73,12 @@ _LOSE: Final = """
         SELECT %(job)s, number, attempts, 2, %(code)s, %(host)s, %(told_at)s, %(log)s, %(run)s FROM over)
     SELECT count(*) FILTER (WHERE status = 2), count(*) FILTER (WHERE status = 3) FROM over
 """
-#: And those that had not, as far as anybody heard: where it may have, a part of this attempt may lie there.
+#: And those that had not, as far as anybody heard: where they may have, a part of this attempt may lie there,
+#: or the work may be done.
 _GIVE_BACK: Final = """
     UPDATE workqueue_element e SET batch_id = NULL, changed_at = now(),
         not_before = now() + %(wait)s * interval '1 second',
-        part_attempt = CASE WHEN %(begun)s AND e.type = 1 THEN coalesce(e.part_attempt, e.attempts + 1)
+        part_attempt = CASE WHEN %(begun)s AND e.type <> 0 THEN coalesce(e.part_attempt, e.attempts + 1)
             ELSE e.part_attempt END,
         src_turn = e.src_turn + b.src_blamed::int, dst_turn = e.dst_turn + b.dst_blamed::int
     FROM workqueue_batch b

@@ -124,7 +124,8 @@ class Element(models.Model):
     transferred = models.BigIntegerField(null=True)
     instant = models.FloatField(null=True)
     elapsed = models.FloatField(null=True)
-    #: The attempt that may have left a part at the target, and the source's version then.
+    #: The attempt that may have left a part at the target (of what is no COPY: that may have done it without
+    #: anybody hearing of it), and the source's version then.
     part_attempt = models.SmallIntegerField(null=True)
     source_version = models.TextField(blank=True, db_default="")
     #: How many endpoints of the source's and of the target's site were to blame: the next try takes another.

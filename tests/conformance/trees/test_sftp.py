@@ -157,6 +157,28 @@ def test_a_server_that_stands_still(sshd: Sshd) -> None:
         tree.stat(b"/file")
 
 
+def test_a_slow_sender_hears_of_a_loss(sshd: Sshd) -> None:
+    """Catches one who goes on sending to nobody until a window of megabytes is full."""
+    with _tree(sshd) as tree:
+        writing = tree.receive(b"/target", Part("gantry-7-1"), 64 * MIB)
+        writing.send(content(MIB))
+        sshd.stop()
+        sent = 1
+
+        def heard() -> bool:
+            nonlocal sent
+            sent += 1
+            try:
+                writing.send(content(MIB))
+            except StorageFailed as failed:
+                return failed.trouble is Trouble.AWAY
+            return False
+
+        wait_until(heard, every_s=0.3, why="the loss is heard of")
+        assert sent < 7
+        writing.close()
+
+
 def test_a_session_that_ends_alone(sshd: Sshd) -> None:
     """Catches a tree that goes on asking on a connection that serves no files any more."""
     _put(sshd, "file", b"content")

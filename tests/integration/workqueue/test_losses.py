@@ -22,6 +22,7 @@ from workers.models import Run
 from workers.vocabulary.leases import Lease
 from workers.vocabulary.states import Reason, State
 from workqueue import book
+from workqueue.book import dispatching, stopping
 from workqueue.models import Batch, Element, ElementAttempt, Job, ListingPart
 from workqueue.models.jobs import Status, Type
 
@@ -76,6 +77,29 @@ def test_a_run_that_never_started_leaves_no_trace(scene: Scene) -> None:
     (item,) = elements(job)[1:]
     assert (item.status, item.attempts, item.part_attempt) == (Status.SUBMITTED, 0, None)
     assert len(scene.movers()) == 1
+
+
+@pytest.mark.parametrize("kind", [Type.RENAME, Type.REMOVE, Type.MKDIR])
+def test_what_may_be_done_already_is_told_so(scene: Scene, kind: Type) -> None:
+    """A mover that dies within half a second has told nothing. Catches a rename that fails since its source
+    is gone: its own earlier attempt has renamed it."""
+    job = scene.job(kind)
+    if kind != Type.MKDIR:
+        scene.opened(job, folder("/tree" if kind == Type.REMOVE else "/", entry("tree")))
+    (mover,) = scene.movers()
+    mover.finish(State.FAILED, Reason.LOST)
+    settle()
+    Element.objects.update(not_before=None)
+    (again,) = scene.movers()
+    orders = again.orders()
+    assert orders is not None
+    assert {(item["act"], item["attempt"], item["committed"]) for item in orders["elements"]} == {
+        (kind.name, 1, True)
+    }
+    assert stopping.cancel(job)
+    again.finish(State.CANCELLED)
+    settle()
+    assert dispatching.look()["sweeps"] == 0, "what is no COPY leaves no part"
 
 
 def test_a_run_that_is_gone(scene: Scene) -> None:

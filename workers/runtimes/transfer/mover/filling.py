@@ -181,7 +181,7 @@ class Filler:
         with contextlib.suppress(StorageFailed):
             if worth and again(error) and not spoilt and not element.order.last:
                 receiving.close()
-                element.say(f"its first {element.moved} bytes stay beside the target for the next try")
+                element.say(f"what came of {element.moved} bytes stays beside the target for the next try")
             else:
                 receiving.discard()
                 element.part = False

@@ -122,7 +122,10 @@ class Writing:
             self._next += len(piece)
 
     async def _some(self, opened: Opened) -> None:
-        """Send what is kept; wait until not too much is under way."""
+        """Send what is kept; wait until not too much is under way. What has failed is heard of now, not when
+        so much is under way: whoever sends slowly would send to nobody for long."""
+        while self._coming and self._coming[0][1].done():
+            await self._answered(opened.line)
         self._send(opened)
         most = opened.line.ahead(opened.line.sftp.limits.max_write_len)
         while len(self._coming) > most:
