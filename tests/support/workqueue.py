@@ -101,6 +101,12 @@ class WorkqueueClient:
         )
         return self.status(job)
 
+    def post_and_wait(self, kind: str, *given: Any, **more: Any) -> int:
+        """A job that has ended, well or not."""
+        job = self.post(kind, *given, **more)
+        self.ended(job)
+        return job
+
     def done(self, kind: str, *given: Any, **more: Any) -> int:
         """A job that has to end well."""
         job = self.post(kind, *given, **more)
