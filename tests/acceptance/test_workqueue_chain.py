@@ -15,7 +15,8 @@ from workers.vocabulary.transfers.reach import Reach
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-#: What every one of them can hold: no bytes beyond ASCII (GridFTP without certificates), no "?" (XRootD), no ";" (wsgidav).
+#: What every one of them can hold: no bytes beyond ASCII (GridFTP without certificates), no "?" (XRootD),
+#: no ";" (wsgidav).
 NAMES = (
     b"plain",
     b"two words",

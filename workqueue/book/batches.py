@@ -126,11 +126,12 @@ def uncontested(cursor: CursorWrapper, job: Job, rows: Sequence[tuple[Any, ...]]
     return left
 
 
-def make(cursor: CursorWrapper, job: Job, rows: Sequence[tuple[Any, ...]], way: Way) -> None:
+def make(cursor: CursorWrapper, job: Job, rows: Sequence[tuple[Any, ...]], way: Way) -> int:
     """A batch, its run, and the elements handed out, all in the caller's transaction; the job is locked.
 
     ``rows``: number, status, phase, type, size, src_turn, dst_turn, src_filepath; all of one phase and to the
-    same endpoints. Empty: only parts of ended elements are swept away. Raises Waits, LimitReached.
+    same endpoints. Empty: only parts of ended elements are swept away. Returns the batch. Raises Waits,
+    LimitReached.
     """
     phase, kind, _, src_turn, dst_turn, path = rows[0][2:] if rows else (1, Type.COPY, 0, 0, 0, "")
     source, target = way.source, way.target
@@ -170,6 +171,7 @@ def make(cursor: CursorWrapper, job: Job, rows: Sequence[tuple[Any, ...]], way: 
         ending.count(job, {(Status.NEW, Status.SUBMITTED): sum(row[1] == Status.NEW for row in rows)})
         if job.waiting_for:
             Job.objects.filter(pk=job.pk).update(waiting_for="")
+    return int(batch.pk)
 
 
 def _needs(site: Site, index: int, offered: Collection[str]) -> dict[str, list[str]]:

@@ -24,6 +24,8 @@ from workqueue.models.jobs import Type
 
 log = structlog.get_logger(__name__)
 
+#: Parts that one run sweeps away.
+SWEEPS: Final = 1000
 #: The advisory lock of handing out: "wq".
 LOCK: Final = 0x7771 << 48
 #: Most elements of a batch, and bytes (one element may have more).
@@ -56,6 +58,12 @@ _READY: Final = """
             AND e.batch_id IS NULL AND e.phase = next.phase
             AND (e.not_before IS NULL OR e.not_before <= now()))
     ORDER BY j.priority, coalesce(o.streams, 0), j.id
+"""
+_HOLD: Final = """
+    UPDATE workqueue_element SET batch_id = %s WHERE job_id = %s AND number = ANY(ARRAY(
+        SELECT number FROM workqueue_element
+        WHERE job_id = %s AND status = 2 AND part_attempt IS NOT NULL AND batch_id IS NULL
+            AND (not_before IS NULL OR not_before <= now()) ORDER BY number LIMIT %s))
 """
 _SWEEPS: Final = """
     SELECT DISTINCT e.job_id FROM workqueue_element e JOIN workqueue_job j ON j.id = e.job_id
@@ -247,7 +255,9 @@ def _sweep(job_id: int) -> bool:
             cursor.execute(_OPEN, [job.pk])
             if cursor.fetchone()[0] or batches.banned(job.target) or batches.banned(job.source):
                 return False
-            batches.make(cursor, job, [], batches.Way(job.source, job.target, 1, batches.roots()))
+            batch = batches.make(cursor, job, [], batches.Way(job.source, job.target, 1, batches.roots()))
+            # Held from now on: a run that cannot even read its orders is not followed by the next at once.
+            cursor.execute(_HOLD, [batch, job.pk, job.pk, SWEEPS])
     except (batches.Waits, LimitReached):
         return False
     return True

@@ -104,7 +104,7 @@ def close(cursor: CursorWrapper, job: Job, batch_id: int, *, by_force: bool = Fa
         wait_s=wait,
         begun=started or pulled,
     )
-    done = state == State.SUCCEEDED
+    done = state == State.SUCCEEDED and started  # one that found nothing to do has swept nothing
     cursor.execute(_SWEPT, {"job": job.pk, "batch": batch_id, "done": done, "wait": SWEEP_S})
     cursor.execute("UPDATE workqueue_batch SET closed_at = now() WHERE id = %s", [batch_id])
     if back:

@@ -33,7 +33,7 @@ from workers.node.scribe import Entry, Scribe
 from workers.runs.retries import backoff_s, may_retry
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.vocabulary.crashpoints import step
-from workers.vocabulary.errors import SecretUnreadable
+from workers.vocabulary.errors import EngineError, SecretUnreadable
 from workers.vocabulary.leases import ClaimedRun, Outcome
 from workers.vocabulary.states import Reason, State
 
@@ -45,6 +45,8 @@ _BRIEF_S = 0.03
 _SHIP_S = 0.5
 #: How often the run's message is changed while it is being prepared, in seconds.
 _TELL_S = 1.0
+#: Until orders that could not be read are read again.
+_ORDERS_S = 30.0
 #: Until a runtime that could not tell is asked again, in seconds.
 _AGAIN_S = 1.0
 
@@ -110,7 +112,12 @@ class Runner:
         """What a run that carries a batch has to do; False when it ended because nothing is left to do."""
         if "batch" not in watch.run.spec:
             return True
-        orders = self._questions.orders(watch)
+        try:
+            orders = self._questions.orders(watch)
+        except SecretUnreadable as error:
+            return self._never_started(watch, runtime, State.FAILED, Reason.CREATE, error.message)
+        except EngineError as error:
+            return self._give_back(watch, runtime, f"its orders cannot be read: {error.message}", _ORDERS_S)
         if orders is None:
             message = "Nothing of its batch was left to do"
             return self._never_started(watch, runtime, State.SUCCEEDED, Reason.NONE, message)
