@@ -48,15 +48,12 @@ __all__ = ["sshd", "user"]  # the fixtures
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-#: Where a worker may die while it has a batch, around each commit of what its mover reports and of its end.
-REPORT_STEPS = (
-    "runner.before_log_commit",
-    "runner.after_log_commit",
-    "runner.before_finish_commit",
-    "runner.after_finish_commit",
-)
+#: Where a worker may die: after a commit of what its mover reports, before that of the end.
+REPORT_STEPS = ("runner.after_log_commit", "runner.before_finish_commit")
 #: And everywhere else in the life of its run.
 OTHER_STEPS = (
+    "runner.before_log_commit",
+    "runner.after_finish_commit",
     "agent.before_claim",
     "agent.after_claim",
     "runner.before_prepare",
