@@ -50,10 +50,10 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 #: Where a worker may die: after a commit of what its mover reports, before that of the end.
 REPORT_STEPS = ("runner.after_log_commit", "runner.before_finish_commit")
+#: The other sides of both.
+COMMIT_STEPS = ("runner.before_log_commit", "runner.after_finish_commit")
 #: And everywhere else in the life of its run.
 OTHER_STEPS = (
-    "runner.before_log_commit",
-    "runner.after_finish_commit",
     "agent.before_claim",
     "agent.after_claim",
     "runner.before_prepare",
@@ -138,7 +138,13 @@ def test_the_mover_dies_at_each_step(user: WorkqueueClient, cluster: Cluster, tm
 
 
 @pytest.mark.parametrize(
-    "steps", [REPORT_STEPS, pytest.param(OTHER_STEPS, marks=pytest.mark.long)], ids=["report", "other"]
+    "steps",
+    [
+        REPORT_STEPS,
+        pytest.param(COMMIT_STEPS, marks=pytest.mark.long),
+        pytest.param(OTHER_STEPS, marks=pytest.mark.long),
+    ],
+    ids=["report", "commit", "other"],
 )
 def test_the_worker_dies_at_each_step(
     user: WorkqueueClient, cluster: Cluster, tmp_path: Path, steps: tuple[str, ...]
@@ -152,7 +158,7 @@ def test_the_worker_dies_at_each_step(
     workers = [cluster.node(settings=crash if steps is REPORT_STEPS else None)]
     here = user.local("here", tmp_path)
     limits(user, here, {"max_bytes_per_s": 6 * MIB})  # so that its report comes in several pieces
-    if steps is OTHER_STEPS:
+    if steps is not REPORT_STEPS:
         workers[0].kill()  # a worker that is to die while it starts cannot be the first one
     job = user.post("copy", here, "/source", here, "/copy", max_tries=20)
 
