@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import pytest
+
 from tests.support.cluster import Cluster, pids_under
+from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
+from tests.support.sshd import Sshd
 from tests.support.waiting import wait_until
 from tests.support.workqueue import WorkqueueClient, shape
 from workqueue.models import Batch, Element, ElementAttempt, Job
@@ -15,6 +20,31 @@ from workqueue.models.jobs import Status, Type
 #: Seconds, like the settings of the same names.
 QUICK = {"GANTRY_TRANSFER_RETRY_BASE_S": "0.1", "GANTRY_TRANSFER_LOOK_S": "0.3"}
 MIB = 1 << 20
+#: Bytes/s of a site whose large files are to be caught in the middle; a batch has its share of streams of it.
+SLOW = {"max_bytes_per_s": 12 * MIB}
+FREE = {"max_bytes_per_s": None}
+LARGE = 48 * MIB
+
+
+@pytest.fixture
+def sshd() -> Iterator[Sshd]:
+    server = Sshd()
+    server.start()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def user(cluster: Cluster, operator: Account, tmp_path: Path) -> Iterator[WorkqueueClient]:
+    """A client of a service whose nodes offer ``tmp_path``; there is no node yet."""
+    cluster.env |= {**QUICK, "GANTRY_LOCAL_SITES": str(tmp_path), "GANTRY_NODE_LOST_AFTER_S": "120"}
+    cluster.env["GANTRY_MAX_CRASHES"] = "1000"
+    with WorkqueueClient(cluster.api(), operator) as client:
+        yield client
+
+
+def limits(user: WorkqueueClient, site: int, what: Mapping[str, int | None]) -> None:
+    user.call("PUT", f"/sites/{site}/limits", what)
 
 
 def content(size: int, seed: bytes) -> bytes:
