@@ -18,8 +18,14 @@ _numbers = itertools.count(1)
 _FEW = ("composed", "percent-escape", "question", "four-bytes", "newline", "byte-ff", "space-at-the-end")
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A server starts once: all tests of a subject are one group. Some of them are left to `make test-long`."""
     for item in items:
+        given = getattr(item, "callspec", None)
+        subject = None if given is None else given.params.get("subject")
+        if isinstance(subject, type) and issubclass(subject, Subject):
+            item.add_marker(pytest.mark.xdist_group(f"tree {subject.id}"))
         found = re.fullmatch(r"test_a_name\[(?P<subject>swift|swift-s3)-(?P<name>.+)\]", item.name)
         if found and found["name"] not in _FEW:
             item.add_marker(pytest.mark.long)
