@@ -20,7 +20,7 @@ _FEW = ("composed", "percent-escape", "question", "four-bytes", "newline", "byte
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A server starts once: all tests of a subject are one group. Some of them are left to `make test-long`."""
+    """A server starts once: all tests of a subject are one group. Some are left to `make test-long`."""
     for item in items:
         given = getattr(item, "callspec", None)
         subject = None if given is None else given.params.get("subject")
