@@ -158,6 +158,7 @@ class Caller:
             examples = [each["value"] for each in content["application/json"]["examples"].values()]
             case.body = row.get("body", examples[turn % len(examples)])
             case.media_type = case.media_type or "application/json"
+        case.headers.update(row.get("headers", {}))
 
     @staticmethod
     def _mix(case: schemathesis.Case[Any], rows: list[Row], luck: random.Random) -> None:
@@ -202,6 +203,11 @@ def run(cluster: Cluster, swift: Swift, examples: int) -> Caller:
     tenancy.update_tenant("caller", opened={"runtask_cm": True})
     nodes = Nodes()
     foreign, own = things(nodes, victim, CANARY), things(nodes, who, "mine")
+    # Whoever has an element's token may report it: the other's are not known.
+    foreign = {
+        key: [{name: value for name, value in row.items() if name != "headers"} for row in rows]
+        for key, rows in foreign.items()
+    }
     command = {
         "user": "tester",
         "key": KEY,

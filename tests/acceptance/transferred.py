@@ -13,6 +13,8 @@ from workers.tenants import tenancy
 from workqueue.jobs import requests, services
 from workqueue.models import Element, ElementAttempt, Job, Link, LinkChange, ListingPart
 from workqueue.models.jobs import Status, Type
+from workqueue.pull import claiming
+from workqueue.pull import wire as pulled
 from workqueue.sites import credentials
 from workqueue.sites import requests as site_requests
 from workqueue.sites import services as sites
@@ -28,7 +30,7 @@ def transfers(account: Account, mark: str) -> dict[str, list[dict[str, Any]]]:
     listed = _job(who, site, "list", mark)
     _end(listed, Status.DONE, f"{mark}-log")
     copy = {"src_siteid": site, "src_filepath": f"{mark}-a", "dst_siteid": site, "dst_filepath": "b"}
-    found: dict[str, list[dict[str, Any]]] = {}
+    found: dict[str, list[dict[str, Any]]] = _pulled(who, mark)
     for number, at in enumerate(MOUNTS):
         spare, banned = (_site(who, f"{mark}-{name}-{number}") for name in ("spare", "banned"))
         failed, waiting = _job(who, site, "copy", mark), _job(who, site, "mkdir", mark)
@@ -48,6 +50,32 @@ def transfers(account: Account, mark: str) -> dict[str, list[dict[str, Any]]]:
             f"PUT {one}/limits": [{"site_id": banned}],
             **{f"{method} {one}/ban": [{"site_id": banned}] for method in ("PUT", "DELETE")},
         }
+    return found
+
+
+def _pulled(who: Who, mark: str) -> dict[str, list[dict[str, Any]]]:
+    """Work for pull workers, and elements that one has: their tokens come as ``headers``."""
+    body = {
+        **_body(f"{mark}-pulled"),
+        "endpoints": [{"protocol": "SSH", "host": "pull.example", "path": "/"}],
+    }
+    site = sites.create(who, site_requests.parse_site(body)).pk
+    sent = {"src_siteid": site, "src_filepath": f"{mark}-made", "dst_filepath": "b", "protocol": "SSH"}
+    found: dict[str, list[dict[str, Any]]] = {"/site/api/v1.0/endpoint/": [{"site_id": site}]}
+    # Of a type of its own for each mount: calls of one leave work for those of the other.
+    for at, kind in zip(MOUNTS, (Type.MKDIR, Type.RENAME), strict=True):
+        for _ in range(20):
+            services.register(who, requests.parse(sent, kind), "")
+        one = {"types": [kind], "algorithm": "BY_NUMBER", "algorithm.args": {"limit": 1}}
+        found[f"POST {at}/worker/jobs"] = [{"body": one}]
+        for call in ("", "/monitoring"):
+            limits = claiming.Limits(number=1)
+            (handed,) = claiming.claim([who.tenant_id], [kind], limits, f"{mark}-worker")
+            (element,) = pulled.render(handed)["elements"]
+            row = {"job_id": handed.job.pk, "element_id": 0, "headers": {"X-Token": element["token"]}}
+            if kind == Type.RENAME and not call:
+                row["body"] = {"returncode": 1, "host": "h", "log": "", "timestamp": "t"}
+            found[f"PUT {at}/worker/jobs/{{job_id}}/elements/{{element_id}}{call}"] = [row]
     return found
 
 

@@ -368,7 +368,7 @@ class Collected:
                 del held[offset]
         if (report := shipment.report) is not None:
             assert report.offset == self._run.reported + len(self.report)
-            self.report += b"".join(line + b"\n" for line in report.lines)
+            self.report += b"".join(report.lines)
         self.truncated, self.log_bytes = shipment.truncated, shipment.log_bytes
         self.output.mark(shipment)
         return shipment.more

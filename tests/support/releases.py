@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.support.cluster import ROOT
 
-_PARTS = ("config", "workers", "tasks_api", "jobs", "queues")
+_PARTS = ("config", "workers", "tasks_api", "jobs", "queues", "workqueue")
 
 
 def make_release(
