@@ -20,7 +20,7 @@ def test_every_step_is_listed_and_every_listed_step_is_passed() -> None:
     """Catches a step that no fault test walks, and one that is walked and can never be reached."""
     passed = {
         name
-        for folder in ("config", "workers", "tasks_api", "jobs")
+        for folder in ("config", "workers", "tasks_api", "jobs", "queues", "workqueue")
         for path in (ROOT / folder).rglob("*.py")
         for name in re.findall(r"(?<!\w)step\(\"([a-z]+\.[a-z_]+)\"\)", path.read_text())
     }
