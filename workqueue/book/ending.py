@@ -163,6 +163,15 @@ def counted(job: Job) -> int:
     return sum(getattr(job, name) for name in COUNTERS.values())
 
 
+def status(job: Job) -> Status:
+    """Follows from the counters: RUNNING while any element runs, SUBMITTED while work remains."""
+    if job.num_running:
+        return Status.RUNNING
+    if job.num_new or job.num_submitted or not counted(job):
+        return Status.SUBMITTED
+    return Status.FAILED if job.num_failed else Status.DONE
+
+
 def finish(cursor: CursorWrapper, job: Job) -> bool:
     """End the job if nothing of it is left to do; the callback that it owes is of the same commit."""
     if job.finished_at is not None or job.num_new + job.num_submitted + job.num_running:

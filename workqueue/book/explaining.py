@@ -15,7 +15,7 @@ from workers.scheduling.obstacles import Obstacle, as_json
 from workers.vocabulary.states import State
 from workqueue.book import batches, dispatching, ending, flow
 from workqueue.models import Batch, Job
-from workqueue.models.jobs import Status, Type
+from workqueue.models.jobs import Type
 
 #: Batches whose runs are explained.
 NAMED: Final = 3
@@ -56,21 +56,12 @@ def explain(job: Job) -> dict[str, Any]:
                 ahead = int(cursor.fetchone()[0])
             position = ahead if ahead < POSITION_LIMIT else None
     return {
-        "state": state(job).name,
+        "state": ending.status(job).name,
         "since": (job.finished_at or job.changed_at).isoformat().replace("+00:00", "Z"),
         "reasons": told,
         "position": position,
         "estimate": None,
     }
-
-
-def state(job: Job) -> Status:
-    """The documented status of a job (contract page 40), from its counters."""
-    if job.num_running:
-        return Status.RUNNING
-    if job.num_new or job.num_submitted:
-        return Status.SUBMITTED
-    return Status.FAILED if job.num_failed else Status.DONE
 
 
 def _of_open(job: Job) -> list[dict[str, Any]]:

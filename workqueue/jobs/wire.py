@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from workqueue.book.ending import status as status
 from workqueue.models import Element, Job
 from workqueue.models.jobs import Status, Type
 
@@ -26,15 +27,6 @@ def stamp(moment: datetime) -> str:
 def elements_of(job: Job) -> int:
     """How many elements it has. Others in the table belong to a listing that has not ended."""
     return sum(getattr(job, name) for name in COUNTS)
-
-
-def status(job: Job) -> Status:
-    """Follows from the counters: RUNNING while any element runs, SUBMITTED while work remains."""
-    if job.num_running:
-        return Status.RUNNING
-    if job.num_new or job.num_submitted or not elements_of(job):
-        return Status.SUBMITTED
-    return Status.FAILED if job.num_failed else Status.DONE
 
 
 def render_job(job: Job, *, later: bool, registered: bool = False) -> dict[str, Any]:
