@@ -29,14 +29,16 @@ _LOG_SHOWN: Final = 8192
 
 
 class WorkFilter(FixedFilter):
-    """Those with work left, or those that have ended."""
+    """Those with work left, those that have ended, and of these the ones with elements that failed."""
 
     title, parameter_name = "work", "work"
-    values = ("left", "ended")
+    values = ("left", "ended", "failed")
 
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         if self.value() not in self.values:
             return queryset
+        if self.value() == "failed":
+            return queryset.filter(finished_at__isnull=False, num_failed__gt=0)
         return queryset.filter(finished_at__isnull=self.value() == "left")
 
 
@@ -53,10 +55,11 @@ class JobAdmin(ReadOnly):
     search_fields = ("pk",)
     search_help_text = "A job's number"
     fields = (
-        *("id", "what", "status", "why", "tenant", "user", "source", "src_filepath", "target"),
-        *("dst_filepath", "extra_opts", "priority", "protocol", "max_tries", "pull", "log_uid", "callback"),
-        *("progress", "bytes_done", "bytes_total", "created_at", "changed_at", "finished_at"),
-        *("cancel_requested_at", "cancelled_by_operator", "running", "waiting", "failed"),
+        *("id", "what", "status", "why", "progress", "bytes_done", "bytes_total"),
+        *("running", "waiting", "failed"),
+        *("source", "src_filepath", "target", "dst_filepath", "tenant", "user", "extra_opts", "priority"),
+        *("protocol", "max_tries", "pull", "log_uid", "callback", "created_at", "changed_at"),
+        *("finished_at", "cancel_requested_at", "cancelled_by_operator"),
     )
     readonly_fields = fields
 

@@ -35,15 +35,50 @@ _LIMITS: Final = ("max_active_in", "max_active_out", "max_bytes_per_s")
 _BAN: Final = ("ban", "ban_message", "ban_until")
 _FIXED: Final = ("owner", "by_operator", "known", "links", "created_at", "deleted_at")
 _SHOWN: Final = 50
+_WIDE: Final = {"cols": 100, "rows": 4}
 
 
 class SiteForm(SiteFormBase):
     """Refuses what the API refuses, at the field that has to change."""
 
-    cas = forms.JSONField(required=False, initial=list, empty_value=[], help_text="A list of PEM texts.")
-    host_keys = forms.JSONField(
-        required=False, initial=list, empty_value=[], help_text="A list of lines as in known_hosts."
+    default_path = forms.CharField(
+        initial="/", widget=forms.TextInput(attrs={"size": 60}), help_text="Where relative paths and ~ begin."
     )
+    endpoints = forms.JSONField(
+        widget=forms.Textarea(attrs=_WIDE),
+        help_text='The preferred one first: [{"protocol": "SSH", "host": "login.example.org", "port": 22, '
+        '"path": "/"}], or [{"protocol": "LOCAL", "path": "/data"}] for a folder that a node offers.',
+    )
+    cas = forms.JSONField(
+        label="Authorities",
+        required=False,
+        initial=list,
+        empty_value=[],
+        widget=forms.Textarea(attrs=_WIDE),
+        help_text="A list of PEM texts: trusted in the place of the system's.",
+    )
+    host_keys = forms.JSONField(
+        required=False,
+        initial=list,
+        empty_value=[],
+        widget=forms.Textarea(attrs=_WIDE),
+        help_text='A list of lines as in known_hosts: ["ssh-ed25519 AAAA..."] (ssh-keyscan shows them).',
+    )
+    ban_message = forms.CharField(required=False, widget=forms.TextInput(attrs={"size": 100}))
+
+    class Meta:
+        labels: Final = {
+            "pull_only": "For pull workers only",
+            "max_active_in": "Files into it at once",
+            "max_active_out": "Files out of it at once",
+            "max_bytes_per_s": "Bytes per second",
+        }
+        help_texts: Final = {
+            **dict.fromkeys(("max_active_in", "max_active_out"), "Empty: as GANTRY_SITE_STREAMS says."),
+            "max_bytes_per_s": "In each direction. Empty: no limit.",
+            "ban": "What becomes of its jobs.",
+            "ban_until": "Empty: until it is lifted.",
+        }
 
     def clean(self) -> dict[str, Any]:
         given = self.cleaned_data

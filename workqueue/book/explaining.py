@@ -14,19 +14,21 @@ from workers import services
 from workers.scheduling.obstacles import Obstacle, as_json
 from workers.vocabulary.states import State
 from workqueue.book import batches, dispatching, ending, flow
-from workqueue.models import Batch, Job
-from workqueue.models.jobs import Type
+from workqueue.models import Batch, Element, ElementAttempt, Job
+from workqueue.models.jobs import Status, Type
 
 #: Batches whose runs are explained.
 NAMED: Final = 3
+#: Characters of an attempt's last line that are told.
+SAID: Final = 300
 #: How far back a position is counted; beyond it there is none.
 POSITION_LIMIT: Final = 1000
 
 _WAITING: Final = """
     SELECT count(*) FILTER (WHERE not_before > now()),
         extract(epoch FROM min(not_before) FILTER (WHERE not_before > now()) - now())::float8,
-        count(*), min(phase)
-    FROM (SELECT not_before, phase FROM workqueue_element
+        count(*), min(phase), min(number) FILTER (WHERE not_before > now() AND attempts > 0)
+    FROM (SELECT not_before, phase, number, attempts FROM workqueue_element
           WHERE job_id = %s AND status IN (0, 3) AND batch_id IS NULL ORDER BY phase, number LIMIT 20000) e
 """
 _HELD: Final = """
@@ -44,10 +46,13 @@ def explain(job: Job) -> dict[str, Any]:
     told: list[dict[str, Any]] = []
     position = None
     if job.finished_at is not None:
-        words = f"{job.num_done} of its {job.elements} elements are done, {job.num_failed} have failed"
-        told.append(
-            _reason("ended", words, "POST .../retry tries what failed again" if job.num_failed else "")
-        )
+        words = f"{job.num_done} of its {job.elements} elements are done, {job.num_failed} failed"
+        remedy = ""
+        if job.num_failed:
+            failed = Element.objects.filter(job=job, status=Status.FAILED).order_by("number")
+            words += _said(job, failed.values_list("number", flat=True).first())
+            remedy = "POST .../retry tries what failed again"
+        told.append(_reason("ended", words, remedy))
     else:
         told = _of_open(job)
         if not job.num_running:
@@ -108,7 +113,7 @@ def _of_waiting(job: Job) -> list[dict[str, Any]]:
             words = f"its listing has found {job.elements - 1} elements so far: they begin when it has ended"
             return [_reason("listing", words, "wait")]
         cursor.execute(_WAITING, [job.pk])
-        backing_off, due_s, waiting, phase = cursor.fetchone()
+        backing_off, due_s, waiting, phase, tried = cursor.fetchone()
         if not waiting:
             return []
         cursor.execute(_HELD, [job.pk, phase])
@@ -118,6 +123,7 @@ def _of_waiting(job: Job) -> list[dict[str, Any]]:
             told.append(_reason("order", words, "wait"))
         elif backing_off:
             words = f"{backing_off} elements are tried again, the next one in {max(0.0, due_s):.0f} s"
+            words += _said(job, tried)
             told.append(_reason("backoff", words, "wait, or cancel it"))
         if job.pull:
             return told
@@ -130,6 +136,13 @@ def _of_waiting(job: Job) -> list[dict[str, Any]]:
             )
             told.append(_reason("batches", words, "wait"))
     return told
+
+
+def _said(job: Job, number: int | None) -> str:
+    """What the last attempt of an element said at its end, to go on a sentence; "" where it said nothing."""
+    attempts = ElementAttempt.objects.filter(job=job, number=number).order_by("-attempt")
+    lines = (attempts.values_list("log", flat=True).first() or "").strip().splitlines()
+    return f"; element {number}: {lines[-1][:SAID]}" if lines else ""
 
 
 def _reason(code: str, words: str, remedy: str) -> dict[str, Any]:

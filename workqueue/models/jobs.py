@@ -82,6 +82,10 @@ class Job(models.Model):
             #: Those with work left, in the order in which they are looked at.
             models.Index(fields=["priority", "id"], condition=Q(finished_at=None), name="job_open"),
             models.Index(fields=["finished_at"], condition=Q(finished_at__isnull=False), name="job_ended"),
+            #: For operators who look for what failed.
+            models.Index(
+                fields=["id"], condition=Q(finished_at__isnull=False, num_failed__gt=0), name="job_failed"
+            ),
         ]
 
     def __str__(self) -> str:
@@ -140,6 +144,8 @@ class Element(models.Model):
                 condition=Q(status__in=[Status.NEW, Status.SUBMITTED], batch__isnull=True),
                 name="element_ready",
             ),
+            #: Failed for good: shown, and tried again when asked.
+            models.Index(fields=["job", "number"], condition=Q(status=Status.FAILED), name="element_failed"),
             #: Failed for good, and a part may lie at the target.
             models.Index(
                 fields=["job"],

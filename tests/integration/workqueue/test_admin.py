@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models.functions import Now
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from tests.contracts.workqueue.conftest import ENDPOINT, Api, Filled, _keys, member, node, ok
 from workers.tenants import identity, tenancy
-from workqueue.models import Batch, Element, Link, LinkChange, Site
+from workqueue.models import Batch, Element, Job, Link, LinkChange, Site
 from workqueue.models.jobs import Status, Type
 
 __all__ = ["_keys"]
@@ -116,6 +117,12 @@ def test_jobs_with_what_runs_waits_and_failed(api: Api, root: Client) -> None:
     assert "to0" not in shown
     assert page(root.get("/admin/workqueue/job/?work=left")).count("field-what") == 1
     assert page(root.get("/admin/workqueue/job/?work=ended")).count("field-what") == 0
+    assert page(root.get("/admin/workqueue/job/?work=failed")).count("field-what") == 0
+    Job.objects.update(finished_at=Now())
+    assert page(root.get("/admin/workqueue/job/?work=failed")).count("field-what") == 1
+    assert "1 failed; element 4: &lt;b&gt;denied" in page(
+        root.get(f"/admin/workqueue/job/{filled.job.pk}/change/")
+    )
     assert page(root.get(f"/admin/workqueue/job/?q={filled.job.pk}")).count("field-what") == 1
     assert page(root.get("/admin/workqueue/job/?q=x")).count("field-what") == 0
     assert root.post(f"/admin/workqueue/job/{filled.job.pk}/delete/", {"post": "yes"}).status_code == 403

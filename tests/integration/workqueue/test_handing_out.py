@@ -272,7 +272,9 @@ def test_what_is_tried_again_waits_its_time(scene: Scene, settings: Any) -> None
     assert statuses(job) == [Status.SUBMITTED]
     assert not scene.movers()
     job.refresh_from_db()
-    assert "tried again" in explaining.explain(job)["reasons"][0]["message"]
+    told = explaining.explain(job)["reasons"][0]["message"]
+    assert told.startswith("1 elements are tried again")
+    assert told.endswith("; element 0: connection refused")
     Element.objects.update(not_before=timezone.now() - timedelta(seconds=60))
     (mover,) = scene.movers()
     orders = mover.orders()
