@@ -45,6 +45,7 @@ class SiteForm(SiteFormBase):
         initial="/", widget=forms.TextInput(attrs={"size": 60}), help_text="Where relative paths and ~ begin."
     )
     endpoints = forms.JSONField(
+        initial=list,
         widget=forms.Textarea(attrs=_WIDE),
         help_text='The preferred one first: [{"protocol": "SSH", "host": "login.example.org", "port": 22, '
         '"path": "/"}], or [{"protocol": "LOCAL", "path": "/data"}] for a folder that a node offers.',
@@ -135,8 +136,10 @@ class SiteAdmin(ReadOnly):
                 row.source.name,
                 row.target.name,
                 row.streams,
-                row.sentence,
-                f"{last[row.pk].at:%Y-%m-%d %H:%M:%S}: {last[row.pk].sentence}" if row.pk in last else "",
+                "" if row.pk in last and last[row.pk].sentence == row.sentence else f"{row.sentence}.",
+                f"Since {last[row.pk].at:%Y-%m-%d %H:%M:%S}: {last[row.pk].sentence}."
+                if row.pk in last
+                else "",
             )
             for row in links
         )

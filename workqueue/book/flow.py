@@ -161,4 +161,7 @@ def _moved(before: int, now: int) -> str:
 
 
 def _rate(throughput: float) -> str:
-    return f"{throughput / 1e6:.1f} MB/s"
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if throughput >= size:
+            return f"{throughput / size:.1f} {unit}/s"
+    return f"{throughput:.0f} B/s"

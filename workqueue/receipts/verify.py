@@ -42,7 +42,8 @@ def keys_of(text: str) -> dict[str, bytes]:
     try:
         return {item["id"]: base64.b64decode(item["public_key"], validate=True) for item in json.loads(text)}
     except (ValueError, TypeError, KeyError, binascii.Error):
-        raise BadManifest("the keys are not what GET /api/v1/keys answers: a JSON array of keys") from None
+        told = "these are not the keys that GET /api/v1/keys answers (a JSON array), but"
+        raise BadManifest(f"{told} {text.strip()[:160] or 'nothing'}") from None
 
 
 def verify(

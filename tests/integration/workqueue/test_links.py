@@ -19,6 +19,7 @@ from workqueue.models import Link, LinkChange
         (16, 90, 10, 5e6, 5e6, 8, "10 of 100 attempts failed: 8 streams instead of 16"),
         (3, 0, 20, 0.0, 0.0, 2, "20 of 20 attempts failed: 2 streams instead of 3"),
         (16, 100, 5, 6e6, 5e6, 18, "throughput 6.0 MB/s after 5.0 MB/s: 18 streams instead of 16"),
+        (16, 100, 0, 2.5e3, 55.0, 18, "throughput 2.5 kB/s after 55 B/s: 18 streams instead of 16"),
         (16, 100, 0, 4e6, 5e6, 14, "throughput fell to 4.0 MB/s from 5.0 MB/s: 14 streams instead of 16"),
         (16, 100, 0, 5.1e6, 5e6, 16, "throughput steady at 5.1 MB/s: 16 streams, as before"),
         (64, 100, 0, 9e6, 5e6, 64, "throughput 9.0 MB/s after 5.0 MB/s: 64 streams, as before"),

@@ -150,6 +150,14 @@ def test_a_manifest_that_was_changed(receipt: Any, old: bytes, new: bytes) -> No
     assert "it was changed" in verify(file, folder, *keys)
 
 
+def test_keys_that_are_none_are_named(receipt: Any) -> None:
+    file, folder, (_option, keys) = receipt
+    Path(keys).write_text('{"error": {"code": "token_missing", "message": "no credentials"}}')
+    said = verify(file, folder, "--keys", keys)
+    assert said.startswith(f"{keys}: ")
+    assert "no credentials" in said
+
+
 def test_a_single_file_lies_in_the_folder_of_its_destination(account: Account, tmp_path: Path) -> None:
     job = a_job(account, tmp_path, root="/out/plain")
     Element.objects.filter(job=job, number__gt=1).delete()

@@ -32,6 +32,9 @@ class Command(BaseCommand):
             )
         try:
             keys = None if options["unsigned"] else keys_of(Path(options["keys"]).read_text())
+        except (BadManifest, OSError, ValueError) as error:
+            raise CommandError(f"{options['keys']}: {error}") from None
+        try:
             found = verify(Path(options["manifest"]), Path(options["folder"]), keys, self.stderr.write)
         except (BadManifest, OSError, ValueError) as error:
             raise CommandError(f"{options['manifest']}: {error}") from None
