@@ -140,6 +140,8 @@ def _of_waiting(job: Job) -> list[dict[str, Any]]:
 
 def _said(job: Job, number: int | None) -> str:
     """What the last attempt of an element said at its end, to go on a sentence; "" where it said nothing."""
+    if number is None:
+        return ""
     attempts = ElementAttempt.objects.filter(job=job, number=number).order_by("-attempt")
     lines = (attempts.values_list("log", flat=True).first() or "").strip().splitlines()
     return f"; element {number}: {lines[-1][:SAID]}" if lines else ""
