@@ -7,7 +7,6 @@ sends back what it was given). Source: contract page 20, "Job" and its rules.
 from __future__ import annotations
 
 import re
-import shlex
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any, Final
 
 from jobs.saved.errors import NoSuchExecutor, NoSuchJob
 from workers.vocabulary.errors import InvalidInput
+from workers.vocabulary.words import split_words
 
 NAME_MOST: Final = 128
 APP_MOST: Final = 255
@@ -120,7 +120,7 @@ def parse_targets(body: Any) -> list[TargetRequest] | None:
 def words(cmd: str) -> list[str]:
     """``Cmd`` split as a shell splits words; nothing is expanded and no shell is started."""
     try:
-        found = shlex.split(cmd)
+        found = split_words(cmd)
     except ValueError as error:
         raise InvalidInput(
             f"Cmd cannot be split into words: {str(error).lower()}. Close every quote, and write \\\\ for a "

@@ -8,10 +8,11 @@ import Django or the worker's side.
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
+
+from workers.vocabulary.words import split_words
 
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE)
 _UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -123,7 +124,7 @@ def _device(options: Options, value: str) -> None:
 
 def _entrypoint(options: Options, value: str) -> None:
     # An empty one takes the image's away, as docker run --entrypoint "" does.
-    options.config["Entrypoint"] = shlex.split(value) if value.strip() else [""]
+    options.config["Entrypoint"] = split_words(value) if value.strip() else [""]
 
 
 def _ipc(options: Options, value: str) -> None:
