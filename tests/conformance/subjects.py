@@ -26,9 +26,10 @@ import pytest
 
 from tests.conformance.nodes import claimed, make_runtime
 from tests.support import remains
-from tests.support.cluster import ROOT, kill_under
+from tests.support.cluster import ROOT, kill_under, pids_under
 from tests.support.engines import Engine
 from tests.support.images import BUSYBOX
+from tests.support.machine import kill
 from tests.support.session import SESSION
 from tests.support.waiting import limit, wait_until
 from workers.launcher import control
@@ -63,6 +64,8 @@ class Subject(abc.ABC):
     tells_oom = False
     #: Both streams come as one, in order.
     one_stream = False
+    #: (lost, exit code) of work that is gone and whose result nobody wrote down.
+    forgotten: tuple[bool, int | None] = (True, None)
     #: Where working folders are, on the node.
     scratch = "scratch"
 
@@ -229,6 +232,8 @@ class Execs(Subject):
 
     kind = "exec"
     one_stream = True
+    #: Whoever listens and the command are killed: its engine knows how it ended.
+    forgotten = (False, 137)
     #: How the container is made; variants are told apart by it.
     image = BUSYBOX
     options: ClassVar[dict[str, Any]] = {}
@@ -261,6 +266,7 @@ class Execs(Subject):
         return str(api.exec_start(api.exec_create(self.container, list(argv))["Id"]).decode())
 
     def forget(self, run: ClaimedRun) -> None:
+        kill(*pids_under(self.node / "listener"))
         for pid in self.engine.pids(self.container):
             # One may have ended because another was killed.
             with contextlib.suppress(ProcessLookupError, FileNotFoundError):

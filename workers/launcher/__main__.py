@@ -6,7 +6,8 @@
   --uid-base N          first uid for runs, as root (GANTRY_UID_BASE or 200000)
   --foreground          do not detach
 
-Or, as `<this file> containers FOLDER`, the guard of a node's containers (containers.py).
+Or, as `<this file> containers FOLDER`, the guard of a node's containers (containers.py), or as `<this file>
+execs FOLDER` the listener of its execs (listener.py).
 
 Returns when the launcher listens (0), or says why it cannot (75: another launcher has this folder).
 Standard library only: run by path it makes itself a package, without a look at the rest of the project.
@@ -39,5 +40,7 @@ if __name__ == "__main__":
         sys.exit(f"the launcher needs Linux, and this is {sys.platform}: run the node's worker on Linux")
     if sys.argv[1:2] == ["containers"]:
         importlib.import_module(f"{_as_package()}.containers").main(sys.argv[2:])
+    elif sys.argv[1:2] == ["execs"]:
+        importlib.import_module(f"{_as_package()}.listener").main(sys.argv[2:])
     else:
         importlib.import_module(f"{_as_package()}.process").main(sys.argv[1:])

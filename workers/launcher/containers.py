@@ -9,16 +9,15 @@ that a worker that stood still cannot start it any more. FOLDER holds `lock` (he
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from urllib.parse import quote
 
 from . import control, execs, strays
+from .engine import Refused, Unreachable, ask
 from .guard import Guard
 
 TYPE_CHECKING = False
@@ -27,38 +26,7 @@ if TYPE_CHECKING:
 
 TICK = 1.0  # seconds between looks
 _IDLE = 60.0  # seconds without a renewal that counts and without containers after which it ends
-_TIMEOUT = 10.0  # seconds that the engine may be silent
 _LOG_LIMIT = 256 * 1024
-
-
-class Unreachable(Exception):
-    """The engine does not answer."""
-
-
-class _Connection(http.client.HTTPConnection):
-    def __init__(self, engine: Record) -> None:
-        super().__init__("docker", timeout=_TIMEOUT)
-        self._engine = engine
-
-    def connect(self) -> None:
-        if self._engine.get("path"):
-            self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-            self.sock.settimeout(_TIMEOUT)
-            self.sock.connect(self._engine["path"])
-            return
-        channel = socket.create_connection((self._engine["host"], self._engine["port"]), _TIMEOUT)
-        if self._engine.get("tls"):
-            import ssl
-
-            folder = self._engine["tls"]
-            authority = os.path.join(folder, "ca.pem")
-            context = ssl.create_default_context(cafile=authority if os.path.exists(authority) else None)
-            # As the worker does it (engine/link.py): Python 3.13 refuses what Docker's instructions make.
-            context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-            if os.path.exists(os.path.join(folder, "cert.pem")):
-                context.load_cert_chain(os.path.join(folder, "cert.pem"), os.path.join(folder, "key.pem"))
-            channel = context.wrap_socket(channel, server_hostname=self._engine["host"])
-        self.sock = channel
 
 
 class ContainerGuard:
@@ -67,6 +35,8 @@ class ContainerGuard:
         self._boot_id = control.boot_id()
         self._idle_since = control.boottime()
         self._told = ""
+        #: Processes of execs that were found once, by control folder.
+        self._known: dict[str, execs.Known] = {}
 
     def look(self) -> bool:
         """One look; False when there is nothing left to guard."""
@@ -138,7 +108,7 @@ class ContainerGuard:
             place = os.path.join(folder, name)
             plan = control.read_record(os.path.join(place, "plan"))
             begun = os.path.exists(os.path.join(place, "launched"))
-            if plan is None or not plan.get("fence", True) or os.path.exists(os.path.join(place, "ended")):
+            if plan is None or not plan.get("fence", True) or os.path.exists(os.path.join(place, "exit")):
                 continue
             path = os.path.join(place, "stop")
             signal_name = self._due(path, f"{overdue}: the exec of {name} is stopped", guard, sent=begun)
@@ -147,49 +117,31 @@ class ContainerGuard:
         return left
 
     def _signal_exec(self, engine: Record, place: str, plan: Record, signal_name: str) -> int:
-        """How many processes of an exec were signalled, in its container or from here."""
-        told = control.read_record(os.path.join(place, "told")) or {}
-        if not plan.get("plain"):
-            plan = {**plan, "session": told.get("session", "")}
-            try:
-                found = execs.kill_inside(lambda *request: self._raw(engine, *request), plan, signal_name)
-            except (Unreachable, ValueError, KeyError) as error:
-                self._tell(f"{place}: not signalled in its container: {error}")
-                found = None
-            if found is not None:
-                return found
-        return execs.kill_from_host(plan["container"], plan["mark"], signal_name)
-
-    def _raw(self, engine: Record, method: str, path: str, body: Record) -> bytes:
-        """A request with a body; the answer as it is. Raises Unreachable, also when the engine refuses."""
-        connection = _Connection(engine)
+        """How many processes of an exec were signalled, from here or in its container."""
+        told = control.read_record(os.path.join(place, "started")) or {}
         try:
-            headers = {"Content-Type": "application/json"}
-            connection.request(method, engine["api"] + path, json.dumps(body), headers)
-            response = connection.getresponse()
-            data = response.read()
-        except (OSError, http.client.HTTPException) as error:
-            raise Unreachable(str(error) or type(error).__name__) from error
-        finally:
-            connection.close()
-        if response.status >= 400:
-            raise Unreachable(f"{response.status} {data[:200]!r}")
-        return data
+            found = execs.signal(
+                lambda *request: ask(engine, *request),
+                {**plan, **told},
+                signal_name,
+                self._known.setdefault(place, set()),
+            )
+        except (Refused, Unreachable, ValueError, KeyError) as error:
+            self._tell(f"{place}: not signalled in its container: {error}")
+            return 0
+        return found or 0
 
     def _ask(self, engine: Record, method: str, path: str) -> list[Record] | None:
         """An answer's JSON; None for errors that the engine tells: the next look asks again."""
-        connection = _Connection(engine)
         try:
-            connection.request(method, engine["api"] + path)
-            response = connection.getresponse()
-            data = response.read()
-            if response.status >= 500:
-                raise Unreachable(f"{response.status} {data[:200]!r}")
-            return json.loads(data) if data and response.status < 400 else None
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise Unreachable(str(error) or type(error).__name__) from error
-        finally:
-            connection.close()
+            data = ask(engine, method, path)
+            return json.loads(data) if data else None
+        except Refused as error:
+            if error.status >= 500:
+                raise Unreachable(str(error)) from error
+            return None
+        except ValueError as error:
+            raise Unreachable(str(error)) from error
 
     def _tell(self, text: str) -> None:
         if text != self._told:
@@ -203,7 +155,7 @@ def _filters(engine: Record) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Guard until there is nothing left to guard; exit code 75: another guard has this folder."""
+    """Return when a guard guards, which goes on by itself; exit code 75: another one has this folder."""
     folder = arguments[0]
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     lock = control.try_lock(os.path.join(folder, "lock"))
@@ -214,6 +166,8 @@ def main(arguments: list[str]) -> None:
     if os.fstat(file).st_size > _LOG_LIMIT:
         os.ftruncate(file, 0)
     os.dup2(file, 2)
+    if os.fork():
+        os._exit(0)  # the lock is the child's, too
     guard = ContainerGuard(folder)
     while guard.look():
         time.sleep(TICK)

@@ -67,16 +67,17 @@ def run_dir(control: str, name: str) -> str:
     return os.path.join(control, "runs", check_name(name))
 
 
-def socket_address(control: str) -> tuple[str, int | None]:
-    """The address of the launcher's socket, and a descriptor to close after use (None: nothing to close).
+def socket_address(control: str, name: str = "launcher.sock") -> tuple[str, int | None]:
+    """The address of a socket in a control folder, and a descriptor to close after use (None: nothing to
+    close).
 
     A folder whose path is too long for a socket address is reached through a descriptor.
     """
-    path = os.path.join(control, "launcher.sock")
+    path = os.path.join(control, name)
     if len(os.fsencode(path)) <= _SOCKET_PATH_LIMIT:
         return path, None
     folder = os.open(control, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    return f"/proc/self/fd/{folder}/launcher.sock", folder
+    return f"/proc/self/fd/{folder}/{name}", folder
 
 
 def boottime() -> float:

@@ -1,10 +1,10 @@
 """Ends what an exec started inside a container: shared by the worker's runtime and by the guard.
 
 The Engine has no exec kill. What belongs to an exec is known by a mark in its environment (``MARK``), by the
-session of its main process, and by descent from either. Inside the container a shell finds and signals it
-with its built-in commands only, so it works where no process can be forked any more; where there is no shell,
-the host's own view of the processes does it, each checked against the container's control group. Standard
-library only: the guard imports this.
+session of its main process, and by descent from either. Where this machine is the engine's, and this is its
+root, the host's own view of the processes finds and signals it, each checked against the container's control
+group: whatever state the container is in. Else a shell in the container does, by built-in commands only, so
+it works where no process can be forked any more. Standard library only: the guard imports this.
 """
 
 from __future__ import annotations
@@ -14,23 +14,28 @@ import json
 import os
 import signal as signals
 
+from . import strays
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .control import Record
 
+    Known = set[tuple[int, int]]
+
 #: Environment variable of everything that an exec starts: <installation>-<run>-<attempt>-<random>.
 MARK = "GANTRY_EXEC"
 
-#: Shell functions. ``_gkill SIGNAL SESSION``: signals what belongs to the exec, leaves how many in _gk. First
-#: all is looked for until nothing more is found, then signalled: a parent's end hides its children. What was
-#: found once is known again (process id and start time). ``read`` drops the NUL bytes of an environment.
+#: Shell functions. ``_gkill SIGNAL``: signals what belongs to the exec, leaves how many in _gk. First all is
+#: looked for until nothing more is found, then signalled: a parent's end hides its children. ``read`` drops
+#: the
+#: NUL bytes of an environment.
 FUNCTIONS = r"""
 _gstat() {
   IFS= read -r _gl 2>/dev/null <"/proc/$1/stat" || return 1
   set -- ${_gl##*) }
-  _gz=$1; _gp=$2; _gs=$4; _gu=${20}
+  _gz=$1; _gp=$2; _gs=$4
 }
 _gmarked() {
   [ -r "/proc/$1/environ" ] || return 1
@@ -39,7 +44,6 @@ _gmarked() {
     done <"/proc/$1/environ"; } 2>/dev/null
   return 1
 }
-_gold=' '
 _gkill() {
   _gf=' '; _gk=0; _gmore=1
   while [ "$_gmore" = 1 ]; do
@@ -50,28 +54,34 @@ _gkill() {
       [ "$_gi" = 1 ] && continue
       _gstat "$_gi" || continue
       case $_gz in Z | X) continue ;; esac
-      case $_gf in *" $_gp "*) _ghit=1 ;; *) _ghit=0 ;; esac
-      case $_gold in *" $_gi/$_gu "*) _ghit=1 ;; esac
-      [ -n "$2" ] && [ "$_gs" = "$2" ] && [ "$_gi" != "$2" ] && _ghit=1
-      [ "$_ghit" = 1 ] || { _gmarked "$_gi" && _ghit=1; }
-      [ "$_ghit" = 1 ] || continue
-      _gf="$_gf$_gi "; _gold="$_gold$_gi/$_gu "; _gk=$((_gk + 1)); _gmore=1
+      case $_gf in *" $_gp "* | *" $_gs "*) ;; *) _gmarked "$_gi" || continue ;; esac
+      _gf="$_gf$_gi "; _gk=$((_gk + 1)); _gmore=1
     done
   done
   [ "$1" = 0 ] || for _gi in $_gf; do kill -s "$1" "$_gi" 2>/dev/null; done
 }
 """
 
-#: ``sh -c KILL <mark> SIGNAL SESSION``: signals once, says how many it found.
-KILL = FUNCTIONS + '\n_gm=$0\n_gkill "$1" "$2"\nprintf "left=%s\\n" "$_gk"\n'
+#: ``sh -c KILL <mark> SIGNAL``: signals once, says how many it found.
+KILL = FUNCTIONS + '\n_gm=$0\n_gkill "$1"\nprintf "left=%s\\n" "$_gk"\n'
 
 
-def kill_inside(call: Callable[[str, str, Record], bytes], plan: Record, signal: str) -> int | None:
-    """Signal what an exec started, by a second exec with the rights of the first.
+def signal(call: Callable[[str, str, Record], bytes], plan: Record, name: str, known: Known) -> int | None:
+    """Signal what an exec started ("0": only count it). Returns how many processes there were, None when
+    nobody can tell.
 
-    ``call`` is one request to the engine: its raw answer. Returns how many processes were found, None when
-    nobody can tell this way (no shell, no free process, container not running).
+    ``call`` is one request to the engine: its raw answer. ``plan`` says container, mark, user, privileged,
+    and pid and born of its main process where they are known. ``known`` remembers what was found before: it
+    may have lost its parents since.
     """
+    if os.geteuid() == 0 and strays.left(plan["container"]):
+        return _from_host(plan, name, known)
+    return _inside(call, plan, name)
+
+
+def _inside(call: Callable[[str, str, Record], bytes], plan: Record, name: str) -> int | None:
+    """By a second exec with the rights of the first; None without a shell, a free process, a running
+    container."""
     made = json.loads(
         call(
             "POST",
@@ -81,7 +91,7 @@ def kill_inside(call: Callable[[str, str, Record], bytes], plan: Record, signal:
                 "AttachStderr": True,
                 "User": plan.get("user") or "",
                 "Privileged": bool(plan.get("privileged")),
-                "Cmd": ["/bin/sh", "-c", KILL, plan["mark"], signal, str(plan.get("session") or "")],
+                "Cmd": ["/bin/sh", "-c", KILL, plan["mark"], name],
             },
         )
     )
@@ -91,44 +101,57 @@ def kill_inside(call: Callable[[str, str, Record], bytes], plan: Record, signal:
     return int(number) if found and number.isdigit() else None
 
 
-def processes(container: str, mark: str) -> list[int]:
-    """The processes of an exec as this machine numbers them: in the container's control group, and marked or
-    descended from one that is. Empty where this machine is not the engine's, or may not look."""
-    wanted = f"{MARK}={mark}".encode()
-    parents: dict[int, int] = {}
-    found: set[int] = set()
-    for entry in os.listdir("/proc"):
-        if not entry.isdigit() or container.encode() not in _read(f"/proc/{entry}/cgroup"):
-            continue
-        state, parent = _stat(entry)
-        if state in ("Z", "X", ""):
-            continue
-        parents[int(entry)] = parent
-        if wanted in _read(f"/proc/{entry}/environ").split(b"\0"):
-            found.add(int(entry))
-    while more := {pid for pid, parent in parents.items() if parent in found} - found:
-        found |= more
-    return sorted(found)
-
-
-def kill_from_host(container: str, mark: str, signal: str) -> int:
-    """Signal what ``processes`` finds; how many."""
-    number = getattr(signals, f"SIG{signal}")
+def _from_host(plan: Record, name: str, known: Known) -> int:
+    container = plan["container"].encode()
     killed = 0
-    for pid in processes(container, mark):
+    for pid, born in _processes(plan, known):
         try:
             handle = os.pidfd_open(pid)
         except OSError:
             continue
         try:
             # The descriptor is held: the number cannot be given to another process between look and signal.
-            if container.encode() in _read(f"/proc/{pid}/cgroup"):
-                with contextlib.suppress(OSError):
-                    signals.pidfd_send_signal(handle, number)
+            if born_at(pid) == born and container in _read(f"/proc/{pid}/cgroup"):
+                if name != "0":
+                    with contextlib.suppress(OSError):
+                        signals.pidfd_send_signal(handle, getattr(signals, f"SIG{name}"))
                 killed += 1
         finally:
             os.close(handle)
     return killed
+
+
+def _processes(plan: Record, known: Known) -> Known:
+    """(number, birth) of the processes of an exec as this machine numbers them: in the container's control
+    group, and marked, of its session, found before, or descended from one of these."""
+    container, wanted = plan["container"].encode(), f"{MARK}={plan['mark']}".encode()
+    main = (plan.get("pid"), plan.get("born"))
+    there: dict[int, tuple[int, int, int]] = {}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and container in _read(f"/proc/{entry}/cgroup"):
+            state, parent, session, born = _stat(int(entry))
+            if state not in ("Z", "X", ""):
+                there[int(entry)] = (parent, session, born)
+    # A session's number is given to nobody else while one of its processes lives, also after its leader's
+    # end.
+    led = main[0] if main[0] and (main[0] not in there or there[main[0]][2] == main[1]) else None
+    found = {
+        pid
+        for pid, (_parent, session, born) in there.items()
+        if (pid, born) == main
+        or session == led
+        or (pid, born) in known
+        or wanted in _read(f"/proc/{pid}/environ").split(b"\0")
+    }
+    while more := {pid for pid, (parent, _, _) in there.items() if parent in found} - found:
+        found |= more
+    known |= {(pid, there[pid][2]) for pid in found}
+    return {(pid, there[pid][2]) for pid in found}
+
+
+def born_at(pid: int) -> int:
+    """When a process of this machine began, in ticks since the machine's start; 0 when there is none."""
+    return _stat(pid)[3]
 
 
 def _read(path: str) -> bytes:
@@ -139,6 +162,11 @@ def _read(path: str) -> bytes:
         return b""
 
 
-def _stat(pid: str) -> tuple[str, int]:
+def _stat(pid: int) -> tuple[str, int, int, int]:
+    """(state, parent, session, birth); ("", 0, 0, 0) when there is no such process."""
     words = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
-    return (words[0].decode(), int(words[1])) if len(words) > 1 else ("", 0)
+    return (
+        (words[0].decode(), int(words[1]), int(words[3]), int(words[19]))
+        if len(words) > 19
+        else ("", 0, 0, 0)
+    )

@@ -17,6 +17,8 @@ from workers.launcher.guard import Guard
 from workers.runtimes.engine.client import Engine
 
 _PROGRAM: Final = str(Path(control.__file__).with_name("__main__.py"))
+#: How long such a program may take to be there.
+_BEGIN_S: Final = 10.0
 
 
 class GuardKeeper:
@@ -32,7 +34,6 @@ class GuardKeeper:
         self._node_name = node_name
         self._guard = Guard(self._folder, control.boot_id())
         self._introduced = False
-        self._process: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
 
     def renew(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
@@ -52,13 +53,8 @@ class GuardKeeper:
         """Tell where the engine is, once it has answered: before that nothing can run on it."""
         if self._introduced or not self._engine.prefix:
             return
-        address = self._engine.address
         record = {
-            "api": self._engine.prefix,
-            "path": address.path,
-            "host": address.host,
-            "port": address.port,
-            "tls": address.tls,
+            **self._engine.record(),
             "installation": self._installation,
             "node": self._node_name,
             "runs": str(self._runs),
@@ -68,12 +64,18 @@ class GuardKeeper:
         self._introduced = True
 
     def _keep_alive(self) -> None:
-        if not self._introduced or control.lock_held(self._folder):
-            return
-        if self._process is not None and self._process.poll() is None:
-            return  # it is just beginning
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, "containers", self._folder],
+        if self._introduced and not control.lock_held(self._folder):
+            begin("containers", self._folder)
+
+
+def begin(program: str, folder: str) -> None:
+    """Start a program that outlives the worker (``launcher/__main__.py``), and return when it is there.
+
+    Raises OSError, also when it takes too long.
+    """
+    try:
+        subprocess.run(
+            [sys.executable, "-I", "-S", "-X", "utf8", _PROGRAM, program, folder],
             # An environment of its own: the worker's holds secrets.
             env={"PATH": os.defpath},
             cwd="/",
@@ -81,4 +83,8 @@ class GuardKeeper:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
+            timeout=_BEGIN_S,
+            check=False,
         )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"it does not begin within {_BEGIN_S:.0f} s") from error

@@ -169,6 +169,18 @@ class Engine:
         finally:
             connection.close()
 
+    def record(self) -> dict[str, Any]:
+        """Where it is, for the programs beside the worker (``launcher/engine.py``). Raises EngineRefused,
+        EngineAway."""
+        address = self.address
+        return {
+            "api": self.version_prefix(),
+            "path": address.path,
+            "host": address.host,
+            "port": address.port,
+            "tls": address.tls,
+        }
+
     def close(self) -> None:
         """Close what is idle."""
         self._adapter.close()

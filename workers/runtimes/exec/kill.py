@@ -1,6 +1,6 @@
-"""Ending what an exec started: the wrapper is told, else a second exec does it, else the host.
+"""Ending what an exec started. The Engine has no exec kill (``launcher/execs.py``).
 
-The Engine has no exec kill (docs/decisions/0065). Must not import the database or Celery.
+Must not import the database or Celery.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from workers.launcher import control, execs
 from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.runtimes.exec.track import ExecTrack
 
-#: How long the wrapper's answer to a signal is waited for.
-_SIGNAL_S: Final = 5.0
 #: How long an orphan is killed again and again before it is left to the next search.
 _SETTLE_S: Final = 10.0
 
@@ -35,25 +33,18 @@ class Killer:
         track.look_again(min(left, 1.0) if left > 0 else 0.2)
         if not signal:
             return
-        found = self.signal(track, signal)
-        if found:
+        if self.signal(track, signal):
             track.mark_sent()
         else:
             track.look_again(0.1)  # it is about to begin, or it has ended
 
     def signal(self, track: ExecTrack, signal: str) -> int | None:
         """Signal all that belongs to it ("0": count only); how many there were, None when nobody can tell."""
-        if not track.plain and (found := track.signal(signal, _SIGNAL_S)) is not None:
-            return found
-        plan = {**track.plan, "session": track.session}
-        if not track.plain:
-            with contextlib.suppress(EngineAway, EngineRefused):
-                found = execs.kill_inside(self._call, plan, signal)
-                if found is not None:
-                    return found
-        if signal == "0":
-            return len(execs.processes(plan["container"], plan["mark"]))
-        return execs.kill_from_host(plan["container"], plan["mark"], signal)
+        track.started()
+        plan = {**track.plan, **track.process}
+        with contextlib.suppress(EngineAway, EngineRefused):
+            return execs.signal(self._call, plan, signal, track.found)
+        return None
 
     def _call(self, method: str, path: str, body: dict[str, Any]) -> bytes:
         with self._engine.stream(method, path, body=body, timeout_s=10.0) as answer:
@@ -62,6 +53,5 @@ class Killer:
     def kill(self, track: ExecTrack) -> None:
         """KILL until nothing is left, as long as the engine answers."""
         deadline = time.monotonic() + _SETTLE_S
-        with contextlib.suppress(EngineAway, EngineRefused):
-            while self.signal(track, "KILL") and time.monotonic() < deadline:
-                time.sleep(0.05)
+        while self.signal(track, "KILL") and time.monotonic() < deadline:
+            time.sleep(0.05)

@@ -1,10 +1,10 @@
 """Commands inside running containers of the node: docker exec, made killable and durable.
 
-Names: control folder <node>/execs/<run>-<attempt>; in the container files .<mark>.* of a writable folder. A
-wrapper in the container (``scripts``) keeps output and exit code there until they are stored, so that
-the next worker finds them; where there is no shell the engine's own exec is all there is, and the host's view
-of the processes ends it (docs/decisions/0065). An exec is created in ``prepare`` and started once: the engine
-refuses to start one twice. Must not import the database or Celery.
+Names: control folder <node>/execs/<run>-<attempt>; the listener's is <node>/listener. What a job asks for is
+executed as ``docker exec`` would, nothing else enters the container, but that secret arguments come by
+standard input (``wrapper``). The node's listener (``workers.launcher.listener``) starts it and keeps its
+output and its end; it outlives the worker. An exec is created in ``prepare`` and started once: the engine
+refuses to start one twice (docs/decisions/0088). Must not import the database or Celery.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from workers.runtimes.base import Facts, Output, PrepareFailed, Presence, Result
 from workers.runtimes.container.guard import GuardKeeper
 from workers.runtimes.engine import targets
 from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
-from workers.runtimes.exec.conversation import AGAIN_S, Conversation
 from workers.runtimes.exec.kill import Killer
-from workers.runtimes.exec.pump import Pulse, Pump
-from workers.runtimes.exec.start import Starter, refused
+from workers.runtimes.exec.listening import Listening
+from workers.runtimes.exec.pulse import Pulse
+from workers.runtimes.exec.start import Starter, never_started, refused
 from workers.runtimes.exec.track import ExecTrack
 from workers.runtimes.exec.watch import Watcher
 from workers.runtimes.folders import remove_tree, runs_root
@@ -53,16 +53,14 @@ class ExecRuntime:
         self._control = runs_root(node_dir / "execs")
         self._tracks: dict[tuple[int, int], ExecTrack] = {}
         self._lock = threading.Lock()
-        self._pump = Pump(lambda: list(self._tracks.values()))
-        self._talk = Conversation(engine, self._pump.news)
+        listening = Listening(node_dir / "listener", engine)
         self._killer = Killer(engine)
-        self._watcher = Watcher(engine, self._talk, self._killer)
-        self._starter = Starter(engine, self._talk, self._pump.news)
-        self._pulse = Pulse(engine, self._wake_all, self._clean_again)
+        self._watcher = Watcher(engine, listening, self._killer)
+        self._starter = Starter(engine, listening)
+        self._pulse = Pulse(engine, self._wake_all)
         self._guard = GuardKeeper(
             node_dir / "guard", engine, node_dir / "containers", installation, node_name
         )
-        self._uncleaned: set[tuple[int, int]] = set()
         self._kill_after = float("inf")
 
     def lookups(self) -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
@@ -84,10 +82,8 @@ class ExecRuntime:
             if track is None:
                 name = f"{run_id}-{attempt}"
                 track = ExecTrack(name, self._control / name, spec)
-                track.on_news = self._pump.news
-                # A new mapping: the pump goes through the old one.
+                # A new mapping: others go through the old one.
                 self._tracks = {**self._tracks, key: track}
-        self._pump.start()
         return track
 
     def _forget(self, key: tuple[int, int]) -> None:
@@ -106,23 +102,14 @@ class ExecRuntime:
             return Presence.ABSENT
         if not track.launched:
             return Presence.PREPARED
-        if track.result is None and not track.read_end():
-            try:
-                if self._talk.never_started(track):
-                    return Presence.PREPARED
-            except (EngineAway, EngineRefused):
-                return Presence.UNKNOWN
-        deadline = time.monotonic() + 5.0
-        while self.wait(run, 0.05) is None and time.monotonic() < deadline:
-            if track.connected() and (track.alive or not track.reading):
-                break
-            if track.plain:
-                break
-            if self._pulse.trouble:
-                return Presence.UNKNOWN
-        if track.result is not None:
-            return Presence.LOST if track.result.lost else Presence.EXITED
-        return Presence.RUNNING
+        if track.has_ended():
+            return Presence.LOST if "lost" in (track.end or {}) else Presence.EXITED
+        if track.listened:
+            return Presence.RUNNING
+        try:
+            return Presence.PREPARED if never_started(self._engine, track) else Presence.RUNNING
+        except (EngineAway, EngineRefused):
+            return Presence.UNKNOWN
 
     def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
         spec, track = read_spec(ExecSpec, run), self._track(run)
@@ -139,7 +126,6 @@ class ExecRuntime:
                 privileged=spec.privileged,
                 fence=not run.never_lost,
                 program=spec.argv[0],
-                plain=self._starter.shellless(found["Image"]),
             )
             self._starter.create(track, spec, run.secrets)
         except EngineAway as error:
@@ -155,7 +141,7 @@ class ExecRuntime:
         spec, track = read_spec(ExecSpec, run), self._track(run)
         if not track.plan.get("exec"):
             raise PrepareFailed(Reason.RUNTIME, "it was not prepared", ours=True)
-        if track.result is not None or track.read_end() or track.connected():
+        if track.has_ended() or track.listened:
             return
         self._may_start(track, as_of)
         try:
@@ -165,8 +151,7 @@ class ExecRuntime:
                 track.save_plan()  # of two workers that prepared it, this one's exec is the one
             else:
                 track.plan = control.read_record(str(track.folder / "plan")) or track.plan
-                time.sleep(AGAIN_S)  # whoever asked for it before may have asked just now
-                if not self._talk.never_started(track):
+                if not never_started(self._engine, track):
                     track.wake()
                     return
             self._starter.launch(track, spec, run.secrets)
@@ -222,7 +207,7 @@ class ExecRuntime:
         known = {
             "exec_id": track.plan.get("exec"),
             "container_id": track.plan.get("container"),
-            "pid": track.engine_pid,
+            "pid": track.process.get("pid"),
         }
         return Facts({name: value for name, value in known.items() if value}, track.told)
 
@@ -246,33 +231,21 @@ class ExecRuntime:
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         track = self._track_of(run_id, attempt, {})
-        if track.launched and not track.plain and not self._talk.removed_inside(track):
-            log.warning("exec.not_cleaned", attempt=track.name, container=track.plan.get("container"))
-            self._uncleaned.add((run_id, attempt))
-            return
-        if track.spool.open:
-            self._talk.leave(track)
         step("runner.during_cleanup")
         self._forget((run_id, attempt))
         remove_tree(self._control / track.name)
-        self._uncleaned.discard((run_id, attempt))
-
-    def _clean_again(self) -> None:
-        for run_id, attempt in list(self._uncleaned):
-            self.cleanup(run_id, attempt)
 
     def attempts(self) -> list[tuple[int, int]]:
         return attempts_named(entry.name for entry in self._control.iterdir())
 
     def kill_orphan(self, run_id: int, attempt: int) -> None:
         track = self._track_of(run_id, attempt, {})
-        if not track.launched or track.read_end():
+        if not track.launched or track.has_ended():
             return
         self._killer.kill(track)
 
     def renewed(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
         self._kill_after = kill_after_s
-        self._pump.start()
         try:
             self._guard.renew(as_of, kill_after_s, lost_after_s)
         except OSError as error:
