@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jobs.saved import wire
 from workers.vocabulary.families import ENDED, CallbackFacts
-from workers.vocabulary.states import Reason, State
 
 
 def owner_id(job_id: object, executor: int) -> str:
@@ -39,8 +39,9 @@ def callback(facts: CallbackFacts, event: str) -> dict[str, Any]:
     }
     if event != ENDED:
         return body
-    by_itself = facts.state == State.SUCCEEDED or facts.reason in (Reason.EXIT_CODE, Reason.OOM)
-    if by_itself and facts.exit_code is not None:
-        return {**body, "Status": "FINISHED", "ExitCode": facts.exit_code}
-    status = "CREATE_FAILED" if facts.started_at is None else "RUNNING_FAILED"
-    return {**body, "Status": status, "E": facts.message}
+    status = wire.status_of(
+        facts.state, facts.reason, facts.exit_code, facts.started_at is not None, facts.facts
+    )
+    if status is wire.Status.FINISHED:
+        return {**body, "Status": str(status), "ExitCode": facts.exit_code or 0}
+    return {**body, "Status": str(status), "E": facts.message}

@@ -12,6 +12,7 @@ Pure: no database, no HTTP. Requests are read in ``jobs.saved.requests``, errors
 | RUNNING                               | started                  | RUNNING        |
 | SUCCEEDED                             |                          | FINISHED       |
 | FAILED, exit_code or oom with a code  |                          | FINISHED       |
+| FAILED, create                        | any: nothing of it ran   | CREATE_FAILED  |
 | FAILED otherwise, CANCELLED           | no exec                  | CREATE_FAILED  |
 | FAILED otherwise, CANCELLED           | exec created or started  | RUNNING_FAILED |
 """
@@ -105,21 +106,29 @@ class TargetFacts(NamedTuple):
 
 
 def status(target: TargetFacts) -> Status:
-    """The documented Status: see the table in the module's docstring."""
+    """The documented Status of a target, in every answer and on every page."""
     if target.state is None:
         return Status.CREATE_FAILED
-    if target.state == State.PENDING:
+    return status_of(
+        target.state, target.reason or "", target.exit_code, target.started is not None, target.facts or {}
+    )
+
+
+def status_of(
+    state: str, reason: str, exit_code: int | None, begun: bool, facts: Mapping[str, Any]
+) -> Status:
+    """The documented Status of a run, for answers and callbacks alike: the table in the docstring above."""
+    if state == State.PENDING:
         return Status.STARTING
-    begun = target.started is not None
-    created = begun or bool((target.facts or {}).get("exec_id"))
-    if target.state == State.RUNNING:
+    created = begun or bool(facts.get("exec_id"))
+    if state == State.RUNNING:
         return Status.RUNNING if begun else Status.CREATED if created else Status.STARTING
-    if target.state == State.SUCCEEDED:
+    by_itself = reason in (Reason.EXIT_CODE, Reason.OOM) and exit_code is not None
+    if state == State.SUCCEEDED or (state == State.FAILED and by_itself):
         return Status.FINISHED
-    by_itself = target.reason in (Reason.EXIT_CODE, Reason.OOM) and target.exit_code is not None
-    if target.state == State.FAILED and by_itself:
-        return Status.FINISHED
-    return Status.RUNNING_FAILED if created else Status.CREATE_FAILED
+    if not created or (state == State.FAILED and reason == Reason.CREATE):
+        return Status.CREATE_FAILED
+    return Status.RUNNING_FAILED
 
 
 def failed(target: TargetFacts) -> bool:

@@ -98,7 +98,9 @@ def test_files_may_vanish_and_places_may_fill(box: Execs) -> None:
 
 def test_words_of_shells_are_no_programs(box: Execs) -> None:
     runtime, run = box.runtime(), box.run(argv=["cd", "/tmp"])
-    with pytest.raises(PrepareFailed, match=r"cd is a word of shells and no program: write sh -c 'cd \.\.\.'"):
+    with pytest.raises(
+        PrepareFailed, match=r"cd is a word of shells and no program: write sh -c 'cd \.\.\.'"
+    ):
         start(runtime, run)
 
 

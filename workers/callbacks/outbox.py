@@ -37,7 +37,7 @@ _FACTS: Final = """
     SELECT r.id, r.tenant_id, t.name, r.family, r.kind, r.name, r.owner_id, r.callback_url, r.state, r.reason,
         r.message, r.exit_code, r.attempt, r.retries_left, r.created_at, a.started_at, r.finished_at,
         r.cancelled_by_operator, r.spec ->> 'image', n.name, n.attributes ->> 'hostname',
-        coalesce(c.last, 0), coalesce(c.waits, false)
+        coalesce(a.facts, '{}'::jsonb), coalesce(c.last, 0), coalesce(c.waits, false)
     FROM workers_run r JOIN workers_tenant t ON t.id = r.tenant_id
     LEFT JOIN workers_attempt a ON a.run_id = r.id AND a.number = r.attempt
     LEFT JOIN workers_node n ON n.id = a.node_id
@@ -130,6 +130,7 @@ def _facts(row: tuple[Any, ...], event: str, sequence: int, by: str) -> Callback
         image=row[18],
         node=row[19],
         host=row[20],
+        facts=json.loads(row[21]) if isinstance(row[21], str) else row[21],
         by=by,
         sequence=sequence,
         signed_log=signed_urls.log_url,

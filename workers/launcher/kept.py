@@ -138,9 +138,9 @@ class Kept:
                 self.conclude({"away": "nothing was started"})
                 return None
             return {"never": stream.words(_NEVER_MOST) or f"the engine says {said}"}
-        self._learn(told)
         if stream.missing_program:
             return {"never": ""}
+        self._learn(told)
         if told.get("Running") and code is None:
             self._ends.wait(self._id, _LOOK[1])
             return None

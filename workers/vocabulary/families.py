@@ -6,7 +6,7 @@ that are no runs also offers ``owner_paths``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -47,6 +47,8 @@ class CallbackFacts:
     node: str | None
     #: The node's hostname attribute.
     host: str | None
+    #: What the runtime found out about the attempt (``runtimes.base.Facts``).
+    facts: Mapping[str, Any]
     #: Who told: a node's name, "reconciler", "client" or "operator".
     by: str
     #: Of this callback among those of its object, from 1 on.

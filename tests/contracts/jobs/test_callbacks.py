@@ -59,6 +59,7 @@ def facts(**more: Any) -> CallbackFacts:
         "image": None,
         "node": "n1",
         "host": "h",
+        "facts": {},
         "by": "n1",
         "sequence": 1,
         "signed_log": lambda path, stream: path,
@@ -96,6 +97,11 @@ COMMON = {
             {"state": State.FAILED, "reason": Reason.CREATE, "message": "none", "started_at": None},
             ENDED,
             {"Status": "CREATE_FAILED", "E": "none"},
+        ),
+        (
+            {"state": State.CANCELLED, "message": "killed", "started_at": None, "facts": {"exec_id": "e"}},
+            ENDED,
+            {"Status": "RUNNING_FAILED", "E": "killed"},
         ),
     ],
 )

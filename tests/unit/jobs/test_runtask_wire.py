@@ -306,6 +306,7 @@ def told(**more: Any) -> CallbackFacts:
         "attempt": 1,
         "retries_left": 0, "created_at": NOW, "started_at": NOW, "finished_at": None, "by_operator": False,
         "image": None, "node": "n1", "host": "h", "by": "n1", "sequence": 1,
+        "facts": {},
         "signed_log": lambda path, stream: path, **more,
     }  # fmt: skip
     return CallbackFacts(**given)

@@ -66,10 +66,11 @@ def test_the_state_table(facts: TargetFacts, wanted: Status) -> None:
 @pytest.mark.parametrize("state", [State.FAILED, State.CANCELLED])
 @pytest.mark.parametrize("reason", [reason for reason in Reason if reason != Reason.EXIT_CODE])
 def test_every_other_end_depends_on_the_exec_and_says_why(state: State, reason: Reason) -> None:
+    never = state == State.FAILED and reason == Reason.CREATE
     for facts, wanted in (
         ({}, Status.CREATE_FAILED),
-        (CREATED, Status.RUNNING_FAILED),
-        (STARTED, Status.RUNNING_FAILED),
+        (CREATED, Status.CREATE_FAILED if never else Status.RUNNING_FAILED),
+        (STARTED, Status.CREATE_FAILED if never else Status.RUNNING_FAILED),
     ):
         found = target(state, reason=reason, **facts)
         result = wire.render_result(EXECUTOR, found, b"")
