@@ -57,11 +57,14 @@ class Facts:
     """What is known about an attempt beside its result.
 
     ``told`` is a small JSON object that is kept with the attempt (``Attempt.facts``): the "image_digest" of a
-    container, "exec_id", "container_id" and "pid" of an exec. ``note`` belongs into the run's message.
+    container, "exec_id", "container_id" and "pid" of an exec. ``note`` belongs into the run's message at
+    its end. ``waits`` is what a stop that was asked for waits for beyond its grace period; empty when for
+    nothing.
     """
 
     told: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    waits: str = ""
 
 
 @dataclass(frozen=True)

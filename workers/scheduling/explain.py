@@ -22,7 +22,7 @@ from workers.scheduling.claiming import binding_quotas
 from workers.scheduling.obstacles import NodeView, Obstacle, as_json, quota_obstacle
 from workers.scheduling.reasons import reasons
 from workers.scheduling.shapes import shape_view
-from workers.vocabulary.states import State
+from workers.vocabulary.states import STOPPING, State
 
 #: How far back a queue position is counted; beyond it the answer says "more than".
 _POSITION_LIMIT = 1000
@@ -205,6 +205,11 @@ def _running(run: Run) -> Obstacle:
             + (f"the attempt is given up in {left:.0f} s" if left > 0 else "the attempt is being given up"),
             "look at the worker on that machine: what runs there goes on meanwhile",
             True,
+        )
+    if run.message.startswith(STOPPING):
+        waits = run.message.removeprefix(STOPPING)
+        return Obstacle(
+            "cancelling", f"node {node.name} is stopping it: {waits}", "as the message says", True
         )
     if run.cancel_requested_at is not None:
         return Obstacle("cancelling", f"node {node.name} is stopping it", "wait for the grace period", True)

@@ -104,6 +104,9 @@ EDGES: Final = (
     Edge("reject", State.PENDING, State.FAILED, "a policy that changed after submission refuses it"),
 )
 
+#: How a run's message begins while its stop waits for something; then it says for what.
+STOPPING: Final = "Stopping: "
+
 LEGAL: Final = frozenset((edge.source, edge.target) for edge in EDGES)
 
 

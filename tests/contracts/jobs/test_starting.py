@@ -171,7 +171,8 @@ def test_failures_say_why(
     stage.finish(run, state, reason, message)
     found = result(api, job, executor)
     assert set(found) == PLAIN | {"E"} | ({"ID"} if created else set())
-    assert (found["Status"], found["E"]) == ("RUNNING_FAILED" if created else "CREATE_FAILED", message)
+    ran = created and reason != Reason.CREATE
+    assert (found["Status"], found["E"]) == ("RUNNING_FAILED" if ran else "CREATE_FAILED", message)
     log = api.log(job, executor, "ContainerId=web")
     assert (log.status_code, log.getvalue().decode()) == (200, message)
 

@@ -35,7 +35,7 @@ from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runti
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import EngineError, SecretUnreadable
 from workers.vocabulary.leases import ClaimedRun, Outcome
-from workers.vocabulary.states import Reason, State
+from workers.vocabulary.states import STOPPING, Reason, State
 
 log = structlog.get_logger(__name__)
 
@@ -243,7 +243,7 @@ class Runner:
                 Entry("started", run.lease, since=started_at, message=message, facts=facts.told)
             )
         deadline = started_at + run.timeout_s if run.timeout_s else None
-        stopped = ""
+        stopped = waits = ""
         while result is None:
             if watch.fenced.is_set() or self._detaching.is_set():
                 raise Detached
@@ -254,6 +254,10 @@ class Runner:
                 runtime.stop(run, why, run.grace_s)
                 step("runner.after_stop")
                 stopped = stopped or why
+            if stopped and (now := runtime.facts(run).waits) != waits:
+                waits = now
+                words = f"{STOPPING}{waits}" if waits else f"{runtime.noun} is being stopped"
+                self._scribe.write(Entry("storing", watch.lease, message=words))
             self._ship(watch, output)
             wait = (
                 _SHIP_S

@@ -266,7 +266,7 @@ class ContainerRuntime:
 
     def facts(self, run: ClaimedRun) -> Facts:
         track = self._track(run)
-        return Facts({"image_digest": track.digest} if track.digest else {}, track.told)
+        return Facts({"image_digest": track.digest} if track.digest else {}, track.told, track.waits)
 
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output:
         track = self._track(run)

@@ -58,6 +58,8 @@ class Track:
         self.image: Image | None = None
         self.digest = ""
         self.told = ""
+        #: What its stop waits for, for its owner; empty when for nothing.
+        self.waits = ""
         self.spool = Spool(folder, *spool_caps(spec))
         #: All output has been read after the container's end.
         self.output_complete = False

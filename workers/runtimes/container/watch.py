@@ -7,7 +7,7 @@ when to ask. Must not import the database or Celery.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import structlog
@@ -32,6 +32,14 @@ _NEVER: Final = "0001-"
 _GHOST_S: Final = 5.0
 #: How long the rest of its output is tried to be stored after the container's end.
 _SPOOL_S: Final = 10.0
+
+
+def hindrance(container: Mapping[str, Any] | None) -> str:
+    """What a kill of something in this container waits for; empty when for nothing."""
+    if container is None or not container["State"].get("Paused"):
+        return ""
+    name = str(container.get("Name") or container["Id"]).lstrip("/")
+    return f"its container is paused: the kill takes effect when it is unpaused (docker unpause {name})"
 
 
 class Watcher:
@@ -91,9 +99,11 @@ class Watcher:
             self.enforce(track)
         try:
             found = self._engine.inspect(track.name, timeout_s=10.0)
-        except (EngineAway, EngineRefused):
+        except (EngineAway, EngineRefused) as error:
+            track.waits = str(error)
             track.look_again(AGAIN_S)
             return None
+        track.waits = hindrance(found)
         if found is None:
             return Result(lost=True) if track.end_strays() else None
         state = found["State"]

@@ -209,7 +209,7 @@ class ExecRuntime:
             "container_id": track.plan.get("container"),
             "pid": track.process.get("pid"),
         }
-        return Facts({name: value for name, value in known.items() if value}, track.told)
+        return Facts({name: value for name, value in known.items() if value}, track.told, track.waits)
 
     def places(self, run: ClaimedRun) -> None:
         return None

@@ -13,6 +13,7 @@ import structlog
 
 from workers.launcher import control
 from workers.runtimes.base import PrepareFailed, Result
+from workers.runtimes.container.watch import hindrance
 from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.runtimes.exec.kill import Killer
 from workers.runtimes.exec.listening import Listening, NotHeardError
@@ -45,6 +46,7 @@ class Watcher:
             return self._over(track)
         if (request := track.stop_request()) is not None:
             self._killer.enforce(track)
+            track.waits = self._hindrance(track) if request.sent else ""
             silent = control.boottime() - request.deadline > _SILENT_S
             if request.sent and silent and self._killer.signal(track, "0") == 0 and not track.has_ended():
                 return Result(killed=request.why)  # nothing of it lives, and the engine does not say so
@@ -87,6 +89,12 @@ class Watcher:
             return Result(killed=request.why)
         track.note(self._container(track) or why)
         return Result(lost=True)
+
+    def _hindrance(self, track: ExecTrack) -> str:
+        try:
+            return hindrance(self._engine.inspect(track.plan["container"], timeout_s=10.0))
+        except (EngineAway, EngineRefused) as error:
+            return str(error)
 
     def _container(self, track: ExecTrack) -> str:
         """What became of its container, where that explains its end."""
