@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,8 @@ def test_a_cancel_in_a_paused_container_says_so(engine: Engine, cluster: Cluster
     wait_until(
         lambda: "is paused" in run(run_id).message, why="its message says so", see=lambda: run(run_id).message
     )
-    (reason,) = services.explain(account.tenant_id, run_id)["reasons"]
+    told: Any = services.explain(account.tenant_id, run_id)
+    (reason,) = told["reasons"]
     assert "takes effect when it is unpaused (docker unpause box)" in reason["message"]
     assert run(run_id).state == State.RUNNING
     engine.client.api.unpause(where)

@@ -66,7 +66,7 @@ class Stream:
             link.settimeout(None)
             self._answer(link)
             if self._order.get("words") is not None:
-                link.sendall(_introduction(self._order["word"], self._order["words"]))
+                link.sendall(introduction(self._order["word"], self._order["words"]))
                 if not isinstance(link, ssl.SSLSocket):  # nor would it be read from any more
                     link.shutdown(socket.SHUT_WR)
         except OSError as error:
@@ -241,7 +241,7 @@ class _File:
         os.close(self._file)
 
 
-def _introduction(word: str, words: list[str]) -> bytes:
+def introduction(word: str, words: list[str]) -> bytes:
     """What the wrapper reads first (``runtimes/exec/wrapper.py``): its first word, then each word by its
     lines."""
     parts = [word, str(len(words))]
