@@ -20,9 +20,10 @@ from pathlib import Path
 
 from django.db import connection
 
+from tests.support import warm
 from tests.support.waiting import limit, wait_until
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+ROOT = warm.ROOT
 
 #: A machine that stands still for seconds loses no node: losing one is for the tests that say so.
 PATIENT = {"GANTRY_NODE_LOST_AFTER_S": "90", "GANTRY_GUARD_MARGIN_S": "10"}
@@ -41,8 +42,7 @@ QUICK = {
     "GANTRY_CALLBACK_TIMEOUT_S": "15",
     "GANTRY_LOG_FORMAT": "text",
     "GANTRY_MIN_FREE_MB": "16",
-    "PYTHONUNBUFFERED": "1",
-    "PYTHONPATH": str(ROOT / "tests/support/as_installed"),
+    **warm.AS_INSTALLED,
 }
 
 
@@ -89,7 +89,7 @@ class Process:
     """A started program with its log."""
 
     name: str
-    popen: subprocess.Popen[bytes]
+    popen: warm.Started
     log: Path
 
     @property
@@ -145,6 +145,8 @@ class Cluster:
     base_env: dict[str, str]
     env: dict[str, str] = field(default_factory=dict)
     processes: list[Process] = field(default_factory=list)
+    #: Programs come from a process that has loaded their libraries (tests.support.warm).
+    warm: bool = False
     _count: int = 0
 
     def node(
@@ -259,16 +261,21 @@ class Cluster:
     def _start(self, name: str, command: list[str], env: dict[str, str], cwd: Path) -> Process:
         self._count += 1
         log = self.folder / f"{name}.{self._count}.log"
+        env = {**self.base_env, **QUICK, "DATABASE_URL": test_database_url(), **self.env, **env}
+        popen: warm.Started
         with log.open("wb") as out:
-            popen = subprocess.Popen(
-                command,
-                cwd=cwd,
-                env={**self.base_env, **QUICK, "DATABASE_URL": test_database_url(), **self.env, **env},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            if self.warm and warm.can_start(command, env, cwd):
+                popen = warm.here().start(command, env, cwd, out.fileno())
+            else:
+                popen = subprocess.Popen(
+                    command,
+                    cwd=cwd,
+                    env=env,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
         process = Process(name, popen, log)
         self.processes.append(process)
         return process

@@ -17,6 +17,9 @@ from tests.support.cluster import Cluster
 from tests.support.receivers import Receivers
 from tests.support.session import SESSION
 
+#: Folders of tests whose nodes and APIs nobody warms.
+AS_STARTED = {"acceptance", "deployment", "security"}
+
 
 @dataclass(frozen=True)
 class Account:
@@ -77,11 +80,15 @@ def operator(db: None) -> Account:
 
 
 @pytest.fixture
-def cluster(transactional_db: None) -> Iterator[Cluster]:
-    """Nodes and API processes of one test; everything is stopped and checked to be gone afterwards."""
+def cluster(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[Cluster]:
+    """Nodes and API processes of one test; everything is stopped and checked to be gone afterwards.
+
+    Where the subject is the service as one starts it, or what its processes show of themselves, they are
+    started as the operating system does; elsewhere from a process that has loaded their libraries.
+    """
     folder = remains.also(SESSION, Path(tempfile.mkdtemp(prefix="gc-", dir="/tmp")))
     folder.chmod(0o711)
-    running = Cluster(folder, dict(os.environ))
+    running = Cluster(folder, dict(os.environ), warm=not AS_STARTED & set(request.path.parts))
     try:
         yield running
     finally:
