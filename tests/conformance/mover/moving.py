@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -82,7 +81,7 @@ class Running:
     """A mover that has been started."""
 
     def __init__(self, folder: Path, orders: Orders, env: dict[str, str]) -> None:
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self._orders = folder / "orders"
         told = {
@@ -122,13 +121,15 @@ class Running:
 class Mover:
     """Batches between folders of one subject's site."""
 
-    _numbers = itertools.count(1)
-
     def __init__(self, home: Path, subject: Subject, folder: bytes) -> None:
         self.home = home
         self.subject = subject
         self.folder = folder
         self._running: list[Running] = []
+
+    def next_folder(self) -> Path:
+        """Where the next mover that is started has its files."""
+        return self.home / f"mover-{len(self._running) + 1}"
 
     def close(self) -> None:
         """End what a test that failed has left."""
@@ -161,7 +162,7 @@ class Mover:
             "source": reach, "target": there,
         }  # fmt: skip
         orders = Orders(**{**given, "elements": elements, **more})
-        running = Running(self.home / f"mover-{next(self._numbers)}", orders, env or {})
+        running = Running(self.next_folder(), orders, env or {})
         self._running.append(running)
         return running
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import signal
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -224,40 +223,3 @@ def test_more_than_fits(mover: Mover, subject: Subject, tmp_path: Path) -> None:
     end = mover.copy(b"f", b"g").failed(again=True)
     assert "do not fit" in end["log"]
     assert mover.names() == {b"f"}
-
-
-@where(only=lambda subject: subject.id == "local")
-def test_one_of_several_processes_is_killed(mover: Mover) -> None:
-    """Catches a mover that ends well without its other half; elements without an end, or with two."""
-    mover.subject.folder(mover.at(b"from"))
-    for number in range(240):
-        mover.put(b"from/%d" % number, b"%d" % number)
-    names = [(b"from/%d" % number, b"to/%d" % number) for number in range(240)]
-    orders = [mover.order("COPY", *pair, n=number, size=3) for number, pair in enumerate(names)]
-    env = {"GANTRY_CRASH_AT": "transfer.after_commit", "GANTRY_CRASH_ONCE": str(mover.home / "once")}
-    first = mover.start(*orders, env=env)
-    assert first.process.wait(60) == -signal.SIGKILL
-    ended = {line["n"] for line in first.told() if line["r"] == "end"}
-    rest = [replace(order, attempt=2, part=1, committed=True) for order in orders if order.n not in ended]
-    assert rest
-    report = mover.run(*rest)
-    assert (report.code, [end["log"] for end in report.ends.values() if not end["ok"]]) == (0, [])
-    assert set(report.ends) == {order.n for order in rest}
-    assert mover.names(b"to") == {b"%d" % number for number in range(240)}
-    assert all(mover.get(dst) == src[5:] for src, dst in names)
-
-
-@where(only=lambda subject: subject.id == "local")
-def test_several_processes_stop(mover: Mover) -> None:
-    mover.subject.folder(mover.at(b"from"))
-    mover.put(b"from/f", content(100_000))
-    orders = [mover.order("COPY", b"from/f", b"to/%d" % number, n=number, size=3) for number in range(240)]
-    running = mover.start(*orders, rate=1_000_000)
-    wait_until(lambda: len(running.told()) > 4, why="some have ended", see=running.told)
-    running.process.send_signal(signal.SIGTERM)
-    report = running.ended()
-    assert report.code == 143
-    assert 0 < len(report.ends) < 240
-    assert mover.names(b"to") - mover.parts(b"to") == {
-        b"%d" % number for number, end in report.ends.items() if end["ok"]
-    }
