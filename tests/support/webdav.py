@@ -38,6 +38,8 @@ class Served:
         self.folder = folder
         self.port = free_port()
         self._log = log
+        #: What comes before its command.
+        self.under: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -45,7 +47,7 @@ class Served:
 
     def start(self) -> None:
         """Returns when it listens."""
-        command = [*(_PLAIN_ROOT if os.geteuid() == 0 else ()), *self.command()]
+        command = [*self.under, *(_PLAIN_ROOT if os.geteuid() == 0 else ()), *self.command()]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True

@@ -21,8 +21,8 @@ _COPY_STEPS = TRANSFER_STEPS[:7]
 _SIZE = 5 * MIB
 #: A storage that tells times in seconds knows no version of what is newer than that.
 _OLD = 1_000_000_000
-#: Subjects at which a part is seen to grow.
-_SEEN = ("local", "sftp")
+#: Subjects at which a part is seen to grow; an interrupted one is gone on with.
+_SEEN = ("local", "sftp", "gridftp", "xrootd")
 
 
 def held(mover: Mover, order: Order, step: str = "transfer.in_content", **more: Any) -> tuple[Running, Line]:
@@ -64,12 +64,10 @@ def test_interrupted_twice_and_gone_on_with(mover: Mover) -> None:
     begun = interrupted(mover, mover.order("COPY", b"f", b"g"), 0.6)
     assert begun["size"] == _SIZE
     assert mover.get(b"g") is None
-    before = 1
-    if mover.subject.id in _SEEN:
-        second = mover.order("COPY", b"f", b"g", attempt=2, part=1, version=begun["version"])
-        assert interrupted(mover, second, 0.8)["version"] == begun["version"]
-        before = 2
-    third = mover.order("COPY", b"f", b"g", attempt=3, part=before, version=begun["version"], last=True)
+    second = mover.order("COPY", b"f", b"g", attempt=2, part=1, version=begun["version"])
+    assert interrupted(mover, second, 0.8)["version"] == begun["version"]
+    assert mover.get(b"g") is None
+    third = mover.order("COPY", b"f", b"g", attempt=3, part=2, version=begun["version"], last=True)
     log = mover.run(third).done()["log"]
     assert mover.get(b"g") == data
     assert mover.names() == {b"f", b"g"}
@@ -93,11 +91,13 @@ def test_another_source_of_the_same_size(mover: Mover) -> None:
     assert mover.names() == {b"f", b"g"}
 
 
-def test_a_source_that_changes_while_it_is_read(mover: Mover) -> None:
-    """Catches a mixture that is called done, and a part of it that is gone on with."""
+@where(only=ALL)
+@pytest.mark.parametrize("size", [_SIZE, _SIZE // 2], ids=["another", "shorter"])
+def test_a_source_that_changes_while_it_is_read(mover: Mover, size: int) -> None:
+    """Catches a mixture that is called done, half a file, and a part of it that is gone on with."""
     mover.put(b"f", content(_SIZE), mtime=_OLD)
-    running, _ = held(mover, mover.order("COPY", b"f", b"g"))
-    other = content(_SIZE, seed=2)
+    running, _ = held(mover, mover.order("COPY", b"f", b"g"), rate=1 << 30)
+    other = content(size, seed=2)
     mover.put(b"f", other, mtime=_OLD + 7)
     (mover.home / "hold-1-transfer.in_content.go").touch()
     running.ended().failed(again=True)
