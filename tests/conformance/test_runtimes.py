@@ -6,11 +6,9 @@ import threading
 
 import pytest
 
-from tests.conformance.subjects import (
+from tests.conformance.driving import (
     PATIENCE,
     Collected,
-    Containers,
-    Subject,
     adopted,
     code,
     ended,
@@ -18,8 +16,8 @@ from tests.conformance.subjects import (
     gone,
     refused,
     start,
-    subject,
 )
+from tests.conformance.subjects import Containers, Subject, subject
 from tests.support.waiting import wait_until
 from tests.unit.launcher.launching import mark, napping, sleepers
 from workers.launcher import control

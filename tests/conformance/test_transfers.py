@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.subjects import PATIENCE, SECRET, Collected, Transfers, adopted, ended, start
+from tests.conformance.driving import PATIENCE, Collected, adopted, ended, start
+from tests.conformance.subjects import SECRET, Transfers
 from tests.support.waiting import wait_until
 from workers.logs.capture import STDOUT
 from workers.runtimes.transfer import output

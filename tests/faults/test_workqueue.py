@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.cluster import Cluster, Process, kill_under
-from tests.support.machine import kill, signal_all
+from tests.support.cluster import Cluster, Process, kill_under, pids_under
+from tests.support.machine import alive, kill, signal_all
 from tests.support.sshd import Sshd
 from tests.support.transfers import (
     FREE,
@@ -100,8 +100,11 @@ def test_killed_in_the_middle(user: WorkqueueClient, cluster: Cluster, sshd: Ssh
     large = wait_moving(job, "large", attempt=2)
     assert "Lost with run" in log_of(job, large.number, 1)
 
-    worker.kill()
-    kill_under(home)
+    with sshd.frozen():  # a mover that waits for the network, and nobody who could tell it to stop
+        worker.kill()
+        (mover,) = movers(home)
+        kill(*(pid for pid in pids_under(home) if pid != mover))
+        wait_until(lambda: not alive(mover), why="the mover ends with its shim")
     assert not (sshd.files / "tree" / "large").exists()
     limits(user, here, FREE)
     cluster.node()

@@ -1,4 +1,4 @@
-"""A small disk of its own for one node: a tmpfs that only this node and what it starts can see.
+"""A small disk of its own for one node or server: a tmpfs that only this one and what it starts can see.
 
 As root in a mount namespace, as an ordinary user in a user namespace besides, in which the account stays what
 it was. The disk goes with the last process that sees it.
@@ -11,6 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.cluster import Cluster, Process
+
+
+def apart(folder: Path, size_mb: int, owner: tuple[int, int] | None = None) -> list[str]:
+    """What comes before a command that is to see ``folder`` as a disk of ``size_mb`` MiB; nobody else does.
+
+    ``owner``: uid and gid, good where we are root.
+    """
+    root = os.geteuid() == 0
+    owned = f",uid={owner[0]},gid={owner[1]}" if owner and root else ""
+    mount = f"mount -t tmpfs -o size={size_mb}m{owned} gantry-test '{folder}'"
+    # Mounting needs root of a user namespace; the command is to run as the account that it is.
+    ids = [f"--map-user={os.geteuid()}", f"--map-group={os.getegid()}"]
+    back = [] if root else ["unshare", *ids, "--"]
+    inner = ["sh", "-c", f'{mount} && exec "$@"', "sh", *back]
+    return ["unshare", "--mount", *([] if root else ["--map-root-user"]), *inner]
 
 
 @dataclass

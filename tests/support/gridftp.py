@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -22,6 +24,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from tests.support.cluster import free_port
+from tests.support.proxy import Proxy, Upstream
 from tests.support.waiting import limit, wait_until
 
 Name = list[tuple[str, str]]
@@ -40,6 +43,8 @@ class GridFtp:
     def __init__(self, folder: Path, authority: Authority | None = None) -> None:
         self.folder = folder
         self.port = free_port()
+        #: What comes before its command.
+        self.under: list[str] = []
         self._authority = authority
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -47,7 +52,7 @@ class GridFtp:
         """Returns when it answers; at the same port again after ``kill``."""
         program = shutil.which("globus-gridftp-server", path=f"{os.environ['PATH']}:/usr/sbin")
         assert program, "apt install globus-gridftp-server-progs"
-        command = [program, "-p", str(self.port), "-home-dir", "/", "-daemon"]
+        command = [*self.under, program, "-p", str(self.port), "-home-dir", "/", "-daemon"]
         command += ["-control-interface", "127.0.0.1", "-data-interface", "127.0.0.1"]
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.folder)}
         if self._authority is None:
@@ -82,6 +87,46 @@ class GridFtp:
                 return peer.recv(4) == b"220 "
         except OSError:
             return False
+
+
+class DataWire(Proxy):
+    """A network before a server without certificates, data's connections included: their ports the server
+    tells in its replies (RFC 959, 227; RFC 2428, 229). Bits are turned over in data only."""
+
+    def __init__(self, upstream: Upstream) -> None:
+        super().__init__(upstream)
+        self._wires = ExitStack()
+
+    def __exit__(self, *about: Any) -> None:
+        super().__exit__(*about)
+        self._wires.close()
+
+    def passed_on(self, data: bytes, outward: bool) -> bytes:
+        if outward:
+            return data
+        data = re.sub(rb"(227 [^(]*\(127,0,0,1),([0-9]+),([0-9]+)\)", self._passive, data)
+        return re.sub(rb"(229 [^(]*\(\|\|\|)([0-9]+)\|\)", self._extended, data)
+
+    def _passive(self, found: re.Match[bytes]) -> bytes:
+        port = self._wire(int(found[2]) * 256 + int(found[3]))
+        return b"%s,%d,%d)" % (found[1], port // 256, port % 256)
+
+    def _extended(self, found: re.Match[bytes]) -> bytes:
+        return b"%s%d|)" % (found[1], self._wire(int(found[2])))
+
+    def _wire(self, port: int) -> int:
+        """A wire to a port of the server's; ours, instead of it."""
+        wire = self._wires.enter_context(_Content(("127.0.0.1", port)))
+        wire._flips = self._flips
+        return wire.port
+
+
+class _Content(Proxy):
+    """Where a connection's end is the file's: it is handed on, once the rest has arrived."""
+
+    def ended(self, source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
 
 
 def open_folder() -> Path:

@@ -88,6 +88,11 @@ class Proxy:
         from it, counted over all connections. A head of an answer or request is some 300 to 800 bytes."""
         self._flips[outward] = after
 
+    @property
+    def flipped(self) -> bool:
+        """Every bit that was to be turned over has been."""
+        return not self._flips
+
     # --- the wires -----------------------------------------------------------------------------------
 
     def _accept(self) -> None:
@@ -132,13 +137,18 @@ class Proxy:
                         break
                     if self._delay_s:
                         time.sleep(self._delay_s)  # pace: a slow network
-                target.sendall(self._flipped(data, outward))
+                target.sendall(self.passed_on(data, outward))
+        self.ended(source, target)
+
+    def ended(self, source: socket.socket, target: socket.socket) -> None:
+        """One side has said all, or is gone."""
         with self._lock:
             self._sockets -= {source, target}
         _reset(source)
         _reset(target)
 
-    def _flipped(self, data: bytes, outward: bool) -> bytes:
+    def passed_on(self, data: bytes, outward: bool) -> bytes:
+        """What the other side gets of it."""
         with self._lock:
             after = self._flips.get(outward)
             if after is None:

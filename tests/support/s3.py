@@ -1,14 +1,11 @@
-"""S3 of the tests' own: Swift's s3api (swift.py) and rclone; buckets looked at without our code."""
+"""S3 of the tests' own: Swift's s3api (swift.py); buckets looked at without our code."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import boto3
 from botocore.config import Config
-
-from tests.support.webdav import Served, rclone
 
 KEY = "test:tester"
 SECRET = "testing"
@@ -55,16 +52,3 @@ class Bucket:
         """Keys of unfinished uploads."""
         found = self._client.list_multipart_uploads(Bucket=self.name, Prefix=prefix).get("Uploads", ())
         return [item["Key"] for item in found]
-
-
-class RcloneS3(Served):
-    """Serves the folders in a folder as buckets."""
-
-    name = "rclone serve s3"
-
-    def command(self) -> list[str]:
-        return [
-            *(rclone(), "serve", "s3", str(self.folder), "--addr", f"127.0.0.1:{self.port}"),
-            *("--auth-key", f"{KEY},{SECRET}", "--config", os.devnull),
-            *("--dir-cache-time", "0s", "--poll-interval", "0s"),
-        ]

@@ -22,6 +22,7 @@ from typing import Any
 
 import psutil
 
+from tests.support.disk import apart
 from tests.support.proxy import Proxy
 from tests.support.waiting import limit, wait_until
 from workers.vocabulary.transfers.reach import Credentials, Reach
@@ -74,17 +75,11 @@ class Sshd:
         text = _CONFIG.format(port=self.port, folder=self.folder, home=self.home, host_keys=keys, more=more)
         (self.folder / "config").write_text(text)
         command = [_SERVER, "-D", "-e", "-f", str(self.folder / "config")]
-        root = os.geteuid() == 0
-        if root:
+        if os.geteuid() == 0:
             becoming = ["setpriv", f"--reuid={self._uid}", f"--regid={self._gid}", "--clear-groups"]
             command = [*becoming, "--inh-caps=-all", *command]
         if disk_mb:
-            owner = f",uid={self._uid},gid={self._gid}" if root else ""
-            mount = f"mount -t tmpfs -o size={disk_mb}m{owner} gantry-test '{self.files}'"
-            # Mounting needs root of a user namespace; the server is to run as the account that it is.
-            back = [] if root else ["unshare", f"--map-user={self._uid}", f"--map-group={self._gid}", "--"]
-            apart = ["unshare", "--mount", *([] if root else ["--map-root-user"])]
-            command = [*apart, "sh", "-c", f'{mount} && exec "$@"', "sh", *back, *command]
+            command = [*apart(self.files, disk_mb, (self._uid, self._gid)), *command]
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         wait_until(self._listens, every_s=0.01, why="sshd listens", see=self.log)

@@ -67,7 +67,7 @@ def movers(home: Path) -> list[int]:
 
 
 def hurry() -> None:
-    """Whatever waits for its next try has waited long enough: after a failed run that is half a minute."""
+    """Whatever waits for its next try has waited long enough."""
     Element.objects.filter(not_before__isnull=False).update(not_before=None)
 
 

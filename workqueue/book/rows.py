@@ -46,6 +46,11 @@ _CHANGE: Final = f"""
         AS u({", ".join(_WRITTEN)})
     WHERE e.job_id = %(job)s AND e.number = u.number
 """  # noqa: S608  constants
+#: Where files go that keep their name inside of a folder, as the storage told.
+_ELSEWHERE: Final = """
+    UPDATE workqueue_element e SET dst_filepath = u.dst FROM unnest(%s::int[], %s::text[]) AS u(number, dst)
+    WHERE e.job_id = %s AND e.number = u.number AND e.type = 1
+"""
 #: Longest texts that are kept.
 _CHECKSUM_MOST: Final = 80
 
@@ -71,6 +76,8 @@ class Row:
     dst_turn: int
     before: int = field(init=False)
     held: bool = True
+    #: It goes there, and not where it was told to.
+    dst: str | None = None
     #: Until its next try, in seconds.
     wait_s: float | None = None
 
@@ -88,6 +95,7 @@ class Row:
             self.size = size
         if line.get("part"):
             self.part_attempt, self.source_version = self.attempts + 1, version
+        self._goes(line)
 
     def move(self, line: dict[str, Any]) -> None:
         """How far it has come."""
@@ -103,6 +111,7 @@ class Row:
         """Its attempt is over; it has ended for good, or comes again in ``wait_s`` seconds."""
         size, mtime, moved = (_optional(line.get(name)) for name in ("size", "mtime", "moved"))
         elapsed = _number(line.get("elapsed"))
+        self._goes(line)
         self.attempts += 1
         self.held = False
         if moved is not None:
@@ -126,6 +135,10 @@ class Row:
         self.status = Status.FAILED if final else Status.SUBMITTED
         self.wait_s = None if final else wait_s
 
+    def _goes(self, line: dict[str, Any]) -> None:
+        if line.get("dst"):
+            self.dst = str(line["dst"])
+
 
 def read(cursor: CursorWrapper, job_id: int, batch_id: int, numbers: Sequence[int]) -> dict[int, Row]:
     """Those of these elements that the batch has, by number."""
@@ -140,6 +153,10 @@ def change(cursor: CursorWrapper, job_id: int, rows: Iterable[Row]) -> None:
     if changed:
         columns = {name: [getattr(row, name) for row in changed] for name in _WRITTEN}
         cursor.execute(_CHANGE, {**columns, "job": job_id})
+    elsewhere = [row for row in changed if row.dst is not None]
+    if elsewhere:
+        numbers, paths = [row.number for row in elsewhere], [row.dst for row in elsewhere]
+        cursor.execute(_ELSEWHERE, [numbers, paths, job_id])
 
 
 def whole(value: Any) -> int:

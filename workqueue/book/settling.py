@@ -23,8 +23,9 @@ log = structlog.get_logger(__name__)
 MOST: Final = 500
 PIECE: Final = stopping.PIECE
 PIECES: Final = 20
-#: Elements wait that long when their run failed before it began them, in seconds; parts to sweep, too.
+#: Elements wait that long when their run failed and had begun none of them, in seconds (``ending.give_up``).
 PAUSE_S: Final = 30.0
+#: Parts that could not be swept wait so long.
 SWEEP_S: Final = 3600.0
 
 _OVER: Final = """

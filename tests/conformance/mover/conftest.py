@@ -17,7 +17,7 @@ _PARAMS: list[Any] = [pytest.param(found, id=found.id) for found in SUBJECTS if 
 
 
 #: What is asked of all storages CI asks of these: with and without folders, renames and resuming.
-_OFTEN = ("local", "local-walked", "sftp", "webdav")
+_OFTEN = ("local", "sftp", "wsgidav")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

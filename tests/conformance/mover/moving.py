@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import signal
@@ -27,8 +26,9 @@ Line = dict[str, Any]
 
 
 def ALL(subject: type[Subject]) -> bool:  # noqa: N802 (as a constant: where(only=ALL))
-    """Every storage: for what differs between them."""
-    return True
+    """Every storage: for what differs between them. What the kernel lacks in a test's own process no mover
+    lacks."""
+    return subject.id != "local-walked"
 
 
 @dataclass
@@ -81,8 +81,9 @@ class Report:
 class Running:
     """A mover that has been started."""
 
-    def __init__(self, folder: Path, orders: Orders, env: dict[str, str]) -> None:
-        folder.mkdir()
+    def __init__(self, folder: Path, orders: Orders, env: dict[str, str], under: list[str]) -> None:
+        """``under``: what comes before its command."""
+        folder.mkdir(exist_ok=True)
         self.folder = folder
         self._orders = folder / "orders"
         told = {
@@ -92,7 +93,7 @@ class Running:
         self._orders.write_text(json.dumps(told))
         with (folder / "stdout").open("ab") as out, (folder / "stderr").open("ab") as words:
             self.process = subprocess.Popen(
-                [*MOVER, str(self._orders)],
+                [*under, *MOVER, str(self._orders)],
                 cwd=folder,
                 env={**os.environ, "PYTHONPATH": str(ROOT), **env},
                 stdin=subprocess.DEVNULL,
@@ -105,9 +106,9 @@ class Running:
         data = (self.folder / "stdout").read_bytes()
         return [json.loads(line) for line in data[: data.rfind(b"\n") + 1].splitlines()]
 
-    def ended(self) -> Report:
+    def ended(self, timeout_s: float = 60) -> Report:
         """Wait for its end."""
-        code = self.process.wait(limit(60))
+        code = self.process.wait(limit(timeout_s))
         assert not self._orders.exists(), "orders hold secrets"
         words = (self.folder / "stderr").read_text()
         assert "Traceback" not in words, words
@@ -122,13 +123,15 @@ class Running:
 class Mover:
     """Batches between folders of one subject's site."""
 
-    _numbers = itertools.count(1)
-
     def __init__(self, home: Path, subject: Subject, folder: bytes) -> None:
         self.home = home
         self.subject = subject
         self.folder = folder
         self._running: list[Running] = []
+
+    def next_folder(self) -> Path:
+        """Where the next mover that is started has its files."""
+        return self.home / f"mover-{len(self._running) + 1}"
 
     def close(self) -> None:
         """End what a test that failed has left."""
@@ -152,7 +155,13 @@ class Mover:
             )
         return Order(n=n, act=act, src=source, dst=target, escaped=escaped, **more)
 
-    def start(self, *elements: Order, env: dict[str, str] | None = None, **more: Any) -> Running:
+    def start(
+        self,
+        *elements: Order,
+        env: dict[str, str] | None = None,
+        under: list[str] | None = None,
+        **more: Any,
+    ) -> Running:
         reach: Reach = self.subject.reach()
         # Another one by its name: what is copied passes through the mover's hands.
         there = replace(reach, site="there")
@@ -161,7 +170,7 @@ class Mover:
             "source": reach, "target": there,
         }  # fmt: skip
         orders = Orders(**{**given, "elements": elements, **more})
-        running = Running(self.home / f"mover-{next(self._numbers)}", orders, env or {})
+        running = Running(self.next_folder(), orders, env or {}, under or [])
         self._running.append(running)
         return running
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import zlib
+from dataclasses import replace
 
 import pytest
 
 from tests.conformance.mover.moving import ALL, Mover
 from tests.conformance.trees.handling import MIB, content
 from tests.conformance.trees.subjects import Subject, where
+from tests.support.waiting import wait_until
 from workers.storage.trees.base import ALGORITHMS
 
 _ODD = [
@@ -115,14 +117,39 @@ def test_onto_a_folder(mover: Mover) -> None:
     single = mover.run(mover.order("COPY", b"f", b"tree"), dst=mover.at(b"tree").decode())
     single.failed(again=False)  # tree/f is a folder, too
     mover.subject.folder(mover.at(b"other"))
-    mover.run(mover.order("COPY", b"f", b"other"), dst=mover.at(b"other").decode()).done()
+    end = mover.run(mover.order("COPY", b"f", b"other"), dst=mover.at(b"other").decode()).done()
     assert mover.get(b"other/f") == b"new"
+    assert end["dst"] == mover.at(b"other/f").decode(), "the books are told where it is"
 
 
 def test_a_trailing_slash_keeps_the_name(mover: Mover) -> None:
     mover.put(b"f", b"new")
-    mover.run(mover.order("COPY", b"f", b"to/here/"), dst=mover.at(b"to/here/").decode()).done()
+    end = mover.run(mover.order("COPY", b"f", b"to/here/"), dst=mover.at(b"to/here/").decode()).done()
     assert mover.get(b"to/here/f") == b"new"
+    assert end["dst"] == mover.at(b"to/here/f").decode()
+
+
+@where(only=lambda subject: subject.id == "local")
+def test_the_real_path_is_told_before_its_bytes(mover: Mover) -> None:
+    """And is what the next attempt and the sweep are told: there the part is, not beside the folder."""
+    mover.put(b"f\xff", content(3 * MIB), mtime=1_000_000_000)
+    mover.subject.folder(mover.at(b"to"))
+    top = mover.at(b"to").decode()
+    order = mover.order("COPY", b"f\xff", b"to")
+    running = mover.start(order, dst=top, rate=MIB)
+    begun = wait_until(
+        lambda: next((line for line in running.told() if line["r"] == "begin" and line["part"]), None),
+        why="it has begun",
+        see=running.told,
+    )
+    running.kill()
+    assert begun["dst"] == f"{top}/f\\xff"
+    assert len(mover.parts(b"to")) == 1
+    next_one = replace(order, dst=begun["dst"], attempt=2, part=1, version=begun["version"])
+    mover.run(sweep=(replace(next_one, attempt=1),), dst=top)
+    assert mover.names(b"to") == set()
+    assert "dst" not in mover.run(next_one, dst=top).done()
+    assert mover.names(b"to") == {b"f\xff"}
 
 
 def test_onto_itself(mover: Mover) -> None:

@@ -25,6 +25,7 @@ class LocalSubject(FolderSubject):
     mortal = False
     asks = False
     links = True
+    fills = False
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)

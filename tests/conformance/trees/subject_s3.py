@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -58,6 +60,14 @@ class SwiftS3Subject(Subject):
 
     def stranger(self) -> Reach:
         return replace(self.reach(), credentials=Credentials(username=KEY, password=SECRET))
+
+    @contextmanager
+    def small(self, size_mb: int) -> Iterator[Reach]:
+        """By a quota of the bucket, which is a container of Swift's."""
+        Bucket(self.port, "small").make()
+        quota = {"X-Container-Meta-Quota-Bytes": str(size_mb << 20)}
+        assert self._swift.api("POST", "/small", headers=quota).status_code == 204
+        yield replace(self.reach(), path="small")
 
     def holds(self, name: bytes) -> bool:
         try:

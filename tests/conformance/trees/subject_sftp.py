@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tests.conformance.trees.subjects import SECRET, SITE, FolderSubject
@@ -13,6 +15,7 @@ class SftpSubject(FolderSubject):
     id = "sftp"
     protocol = Protocol.SFTP
     links = True
+    sealed = True
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
@@ -37,6 +40,15 @@ class SftpSubject(FolderSubject):
 
     def stranger(self) -> Reach:
         return self.sshd.reach(credentials=Credentials(username=self.sshd.user, password=SECRET))
+
+    @contextmanager
+    def small(self, size_mb: int) -> Iterator[Reach]:
+        other = Sshd()
+        try:
+            other.start(disk_mb=size_mb)
+            yield other.reach()
+        finally:
+            other.remove()
 
     def put(self, path: bytes, content: bytes, *, mtime: int | None = None) -> None:
         super().put(path, content, mtime=mtime)

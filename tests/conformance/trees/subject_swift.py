@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import httpx
 from django.test import override_settings
 
 from tests.conformance.trees.subjects import SECRET, Subject
+from tests.support.proxy import Proxy
 from tests.support.swift import KEY, Swift, started
 from tests.support.waiting import limit
 from workers.vocabulary.transfers.reach import Credentials, Protocol, Reach
@@ -69,8 +72,22 @@ class SwiftSubject(Subject):
             credentials=Credentials(username="test:tester", password=KEY),
         )
 
+    def by_way_of(self, wire: Proxy) -> Reach:
+        """Where what is kept is, the answer to a login tells, by the name that it was asked under."""
+        options = {"auth_url": f"http://127.0.0.1:{wire.port}/auth/v1.0"}
+        return replace(super().by_way_of(wire), options=options)
+
     def stranger(self) -> Reach:
         return replace(self.reach(), credentials=Credentials(username="test:tester", password=SECRET))
+
+    @contextmanager
+    def small(self, size_mb: int) -> Iterator[Reach]:
+        """By quotas of its containers; for segments one that holds none: how much there is already Swift asks
+        its memory, which here forgets nothing."""
+        for name, most in (("small", size_mb << 20), ("small_segments", 1 << 19)):
+            quota = {"X-Container-Meta-Quota-Bytes": str(most)}
+            assert self._ask("PUT", f"/{name}", headers=quota).status_code in (201, 202)
+        yield replace(self.reach(), path="/small")
 
     def holds(self, name: bytes) -> bool:
         try:

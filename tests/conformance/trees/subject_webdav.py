@@ -11,6 +11,7 @@ from typing import ClassVar
 from django.test import override_settings
 
 from tests.conformance.trees.subjects import SECRET, SITE, FolderSubject
+from tests.support.disk import apart
 from tests.support.kubernetes import certificate
 from tests.support.webdav import PASSWORD, USER, Served, Wsgidav
 from workers.vocabulary.transfers.reach import Credentials, Protocol, Reach
@@ -67,6 +68,9 @@ class WsgidavSubject(_DavSubject):
     """It reads a Destination as a URL after it has decoded it."""
 
     id = "wsgidav"
+    #: It answers 500.
+    says_full = False
+    sealed = True
     stumbles = b"?;\n\r\t"
 
     def made(self) -> Served:
@@ -86,3 +90,16 @@ class WsgidavSubject(_DavSubject):
 
     def reach(self) -> Reach:
         return replace(super().reach(), options={}, cas=(self._authority,))
+
+    @contextmanager
+    def small(self, size_mb: int) -> Iterator[Reach]:
+        """In the clear."""
+        folder = self.home / "small"
+        folder.mkdir()
+        other = Wsgidav(folder, self.home / "small.log", self._closed)
+        other.under = apart(folder, size_mb)
+        try:
+            other.start()
+            yield replace(super().reach(), port=other.port, path="/")
+        finally:
+            other.stop()

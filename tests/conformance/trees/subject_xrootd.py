@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.conformance.trees.subjects import SITE, FolderSubject
+from tests.support.disk import apart
 from tests.support.xrootd import Xrootd
 from workers.vocabulary.transfers.reach import Protocol, Reach
 
@@ -32,6 +34,17 @@ class XrootdSubject(FolderSubject):
 
     def reach(self) -> Reach:
         return self.server.reach(f"/{SITE}")
+
+    @contextmanager
+    def small(self, size_mb: int) -> Iterator[Reach]:
+        files = self.home / "small"
+        other = Xrootd(self.home / "other", files)
+        other.under = apart(files, size_mb)
+        try:
+            other.start()
+            yield other.reach()
+        finally:
+            other.kill()
 
     def holds(self, name: bytes) -> bool:
         try:

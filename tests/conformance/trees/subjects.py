@@ -13,12 +13,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 
+from tests.support.proxy import Proxy
 from workers.storage.trees.base import Tree
 from workers.storage.trees.opening import open_tree
 from workers.vocabulary.transfers.reach import Protocol, Reach
@@ -38,6 +40,8 @@ class Subject:
     mortal: ClassVar[bool] = True
     #: It asks who we are: there is a ``stranger``.
     asks: ClassVar[bool] = True
+    #: The transport itself sees to it that no byte changes on the way.
+    sealed: ClassVar[bool] = False
     #: There is a ``forbidden``.
     forbids: ClassVar[bool] = True
     #: There are symbolic links: ``link`` works.
@@ -46,6 +50,10 @@ class Subject:
     locks: ClassVar[bool] = False
     #: ``read`` sees to the version that it is asked for.
     versions: ClassVar[bool] = True
+    #: There is a ``small``.
+    fills: ClassVar[bool] = True
+    #: And the server says, each time, that this is why it takes no more.
+    says_full: ClassVar[bool] = True
     #: Names in the folder whose list must be complete: more than a page, where they are cheap.
     many: ClassVar[int] = 30
     #: The longest name of a file that it can hold, in bytes of UTF-8.
@@ -74,6 +82,14 @@ class Subject:
     def reach(self) -> Reach:
         """With good credentials; its base path is the site."""
         raise NotImplementedError
+
+    def wire(self) -> Proxy:
+        """A network before the server, not entered yet."""
+        reach = self.reach()
+        return Proxy(("127.0.0.1", reach.port))
+
+    def by_way_of(self, wire: Proxy) -> Reach:
+        return replace(self.reach(), port=wire.port)
 
     def stranger(self) -> Reach:
         """With credentials that are wrong; ``SECRET`` is in them where it can be."""
@@ -123,6 +139,10 @@ class Subject:
 
     def forbidden(self, path: bytes) -> AbstractContextManager[None]:
         """Within it our account may neither list nor write the folder ``path`` (or read anything in it)."""
+        raise NotImplementedError
+
+    def small(self, size_mb: int) -> AbstractContextManager[Reach]:
+        """Within it there is another site of this kind, empty, into which no more than that fits."""
         raise NotImplementedError
 
 

@@ -7,8 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conformance.trees.handling import MIB, begin, content, fails, fill, read, write
-from tests.conformance.trees.subjects import Subject
+from tests.conformance.trees.subjects import Subject, where
 from workers.storage.trees.base import Tree, Trouble
+from workers.storage.trees.opening import open_tree
 
 
 @pytest.mark.parametrize("size", [0, 1, MIB, 3 * MIB + 17])
@@ -142,3 +143,25 @@ def test_many_threads_at_once(tree: Tree, subject: Subject, folder: bytes) -> No
         list(threads.map(lambda name: write(tree, folder + name, files[name]), files))
     assert subject.names(folder) == {name[1:] for name in files}
     assert {name: subject.get(folder + name) for name in files} == files
+
+
+@where(only=lambda found: found.fills)
+def test_a_full_storage(subject: Subject) -> None:
+    """Catches half a file under its name, a part that fills what is full, a tree that is of no use later."""
+    data = content(8 * MIB)
+    with subject.small(4) as reach:
+        tree = open_tree(reach)
+        try:
+            receiving = begin(tree, b"/file", len(data))
+            with fails(Trouble.FULL, *([] if subject.says_full else [Trouble.AWAY]), words="file"):
+                fill(receiving, data)
+                receiving.commit(overwrite=False)
+            with fails(Trouble.MISSING):
+                tree.stat(b"/file")
+            receiving.discard()
+            receiving.close()
+            assert list(tree.scan(b"/")) == []
+            write(tree, b"/small", data[:MIB])
+            assert read(tree, b"/small") == data[:MIB]
+        finally:
+            tree.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import timedelta
 from typing import Any
 
@@ -25,10 +26,12 @@ from tests.integration.workqueue.scene import (
 from workers import secrets
 from workers.models import Run, Shape, Tenant
 from workers.tenants import limits
+from workers.vocabulary.states import Reason, State
 from workers.vocabulary.transfers.orders import Orders
-from workqueue.book import dispatching, explaining
+from workqueue.book import dispatching, explaining, stopping
 from workqueue.models import Batch, Credential, Element, Job, Link, Site
 from workqueue.models.jobs import Status, Type
+from workqueue.receipts.manifest import manifest
 
 
 def tree(count: int, size: int = 3) -> dict[str, Any]:
@@ -319,3 +322,34 @@ def test_one_writer_for_each_path_at_a_time(scene: Scene) -> None:
     writer.finish()
     (rest,) = scene.movers()
     assert rest.told() == [2]
+
+
+def test_one_writer_where_a_folder_keeps_the_name(scene: Scene) -> None:
+    """From the mover's first word on everybody goes by the path that is written: another job's element, the
+    next try, the sweep. Catches two writers, and a part that nobody finds."""
+    single = folder("/", entry("file"))
+    first = scene.opened(scene.job(src="/file", dst="/folder", max_tries=2), single)
+    (writer,) = scene.movers()
+    writer.report(begin(1, part=True, version="v", dst="/folder/file"))
+    second = scene.opened(scene.job(src="/file", dst="/folder/file"), single)
+    assert scene.movers() == []
+    second.refresh_from_db()
+    assert second.waiting_for.startswith("another job writes to the same destination")
+    stopping.cancel(second)
+    writer.finish(State.FAILED, Reason.UNREACHABLE)
+    settle()
+    (again,) = scene.movers()
+    orders = again.orders()
+    assert orders is not None
+    assert [(item["dst"], item["part"]) for item in orders["elements"]] == [("/folder/file", 1)]
+    again.report(begin(1, 2, part=True, version="v"))
+    again.finish(State.FAILED, Reason.TIMEOUT)
+    settle()
+    assert elements(first)[1].status == Status.FAILED
+    (sweeper,) = scene.movers()
+    orders = sweeper.orders()
+    assert orders is not None
+    assert [(item["dst"], item["part"]) for item in orders["sweep"]] == [("/folder/file", 2)]
+    first.refresh_from_db()
+    head, _, line = map(json.loads, b"".join(manifest(first)).splitlines())
+    assert (head["root"], line["path"]) == ("/folder", "/folder/file")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.utils import timezone
@@ -22,7 +23,7 @@ from workers.models import Run
 from workers.vocabulary.leases import Lease
 from workers.vocabulary.states import Reason, State
 from workqueue import book
-from workqueue.book import dispatching, stopping
+from workqueue.book import dispatching, settling, stopping
 from workqueue.models import Batch, Element, ElementAttempt, Job, ListingPart
 from workqueue.models.jobs import Status, Type
 
@@ -65,6 +66,40 @@ def test_what_had_begun_has_one_attempt_more(scene: Scene, state: State, reason:
     again.report(end(2, 2, moved=3), end(3, moved=3))
     job.refresh_from_db()
     assert job.finished_at is not None
+
+
+def _waits(job: Job) -> list[float]:
+    """Until the next try of each element but the listing, in s."""
+    now = timezone.now()
+    return [(item.not_before - now).total_seconds() if item.not_before else 0.0 for item in elements(job)[1:]]
+
+
+def test_after_a_killed_mover_the_usual_time_is_waited(scene: Scene, settings: Any) -> None:
+    """Longer with each try where one was counted; the others wait as after a first. Catches half a minute
+    for everybody, however short the operator's retries are, and no longer one for what kills its mover."""
+    settings.GANTRY_TRANSFER_RETRY_BASE_S = 8.0
+    job = scene.opened(scene.job(max_tries=9), folder("/tree", entry("a"), entry("b")))
+    for attempt in (1, 2, 3):
+        Element.objects.update(not_before=None)
+        (mover,) = scene.movers()
+        mover.report(begin(1, attempt))
+        mover.finish(State.FAILED, Reason.EXIT_CODE, "killed")
+        settle()
+        begun, untouched = _waits(job)
+        due = 8.0 * 2 ** (attempt - 1)
+        assert 0.6 * due < begun <= due
+        assert 7.0 < untouched <= 8.0
+
+
+def test_where_no_try_was_counted_the_pause_is_longer(scene: Scene, settings: Any) -> None:
+    """Nothing but time bounds it: a mover that dies of its orders would come again at once, for ever."""
+    settings.GANTRY_TRANSFER_RETRY_BASE_S = 1.0
+    job = scene.opened(scene.job(), folder("/tree", entry("a")))
+    (mover,) = scene.movers()
+    mover.finish(State.FAILED, Reason.OOM)
+    settle()
+    (untouched,) = _waits(job)
+    assert settling.PAUSE_S - 2 < untouched <= settling.PAUSE_S
 
 
 def test_a_run_that_never_started_leaves_no_trace(scene: Scene) -> None:

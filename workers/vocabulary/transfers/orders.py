@@ -2,8 +2,10 @@
 
 The report is a file of lines, one JSON object each (ASCII, ended by a newline), that only grows:
 
-    {"r": "begin", "n": 3, "attempt": 2, "at": s, "version": "...", "size": bytes, "part": true|false}
-        it has begun; ``version`` is the source's, ``part``: from here on it may leave a part at the target.
+    {"r": "begin", "n": 3, "attempt": 2, "at": s, "version": "...", "size": bytes, "part": true|false,
+        "dst": "..."}
+        it has begun; ``version`` is the source's, ``part``: from here on it may leave a part at the target;
+        ``dst``, here and in its end: it goes elsewhere than it was told, into a folder of the order's dst.
         Left out for elements that have ended within the same half second.
     {"r": "move", "n": 3, "moved": bytes, "instant": bytes/s, "elapsed": s}      progress, once a second at
     most {"r": "folder", "n": 0, "d": folder, "e": [[name, mode, size, mtime, nlink, uid, gid, atime,

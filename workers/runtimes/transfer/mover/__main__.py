@@ -2,6 +2,9 @@
 
 Many small local files are done by several processes: what a file costs is then our own time, of which one
 process of Python has no more than one processor's.
+
+A mover ends with its shim. Where that is killed, and the launcher with it, nobody is left who could stop a
+mover, while its elements are handed out again: it must not be there any more then.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ from typing import Any, Final
 
 from django.conf import settings
 
+from workers.launcher import control, kernel
 from workers.runtimes.transfer.mover.batch import Batch
 from workers.runtimes.transfer.mover.element import Cancelled, code_of, words_of
 from workers.runtimes.transfer.mover.reporting import Reporter
@@ -39,10 +43,19 @@ _MOST_HANDS: Final = 4
 
 def main(path: str) -> int:
     """The exit code."""
+    kernel.die_with_parent()
+    if _is_orphan(path):
+        return _STOPPED
     os.environ.pop("PYTHONPATH", None)  # a tool that a tree starts has its own
     orders = _read(path)
     hands = _hands(orders)
     return _lead(orders, hands) if hands > 1 else _work(orders)
+
+
+def _is_orphan(path: str) -> bool:
+    """Has the shim gone before it could take us along? It holds this lock for life (``launcher.control``)."""
+    folder = str(Path(path).parent)
+    return Path(folder, "lock").exists() and not control.lock_held(folder)
 
 
 def _read(path: str) -> Orders:
@@ -109,12 +122,13 @@ def _hands(orders: Orders) -> int:
 def _lead(orders: Orders, hands: int) -> int:
     """The batch in ``hands`` processes. One that dies takes the others along: they are one mover."""
     children: list[int] = []
+    lead = os.getpid()
     signal.signal(signal.SIGTERM, lambda _number, _frame: _signal(children, signal.SIGTERM))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     for number in range(hands):
         child = os.fork()
         if child == 0:
-            _leave(lambda: _work(_shared(orders, number, hands), shared=True))  # noqa: B023 (left before the next)
+            _leave(lambda: _hand(_shared(orders, number, hands), lead))  # noqa: B023 (left before the next)
         children.append(child)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
     codes = []
@@ -129,6 +143,12 @@ def _lead(orders: Orders, hands: int) -> int:
     if died:
         os.kill(os.getpid(), -died[0])  # as if there were but one process
     return max(codes)
+
+
+def _hand(orders: Orders, lead: int) -> int:
+    """One of several processes; none outlives the first."""
+    kernel.die_with_parent()
+    return _work(orders, shared=True) if os.getppid() == lead else _STOPPED
 
 
 def _shared(orders: Orders, number: int, hands: int) -> Orders:

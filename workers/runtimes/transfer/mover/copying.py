@@ -100,14 +100,21 @@ class Copying:
         if dst != self._top:
             return dst
         if element.order.dst.endswith("/"):
-            return paths.below(dst, paths.last(src))
+            return self._kept(element, src, dst)
         try:
             inside = self._target.stat(dst).is_folder
         except StorageFailed as failed:
             if failed.trouble not in (Trouble.MISSING, Trouble.NOT_FOLDER):
                 raise
             return dst
-        return paths.below(dst, paths.last(src)) if inside else dst
+        return self._kept(element, src, dst) if inside else dst
+
+    def _kept(self, element: Element, src: bytes, dst: bytes) -> bytes:
+        """The file by its own name in ``dst``, and the same in the words of the order, for the books."""
+        order = element.order
+        name = order.src.rstrip("/").rpartition("/")[2]
+        element.dst = f"{order.dst.rstrip('/')}/{name}"
+        return paths.below(dst, paths.last(src))
 
     def _is_there(self, element: Element, file: File) -> bool:
         """Is it there already, whole? Makes its folders. Raises when it may not be replaced."""

@@ -45,8 +45,8 @@ class Element:
     """Worked on by one thread; the reporter's thread looks at ``moved``, ``size``, ``part``, ``version``."""
 
     __slots__ = (
-        "began", "checksum", "committing", "ended", "log", "moved", "mtime", "names", "order", "part", "side",
-        "size", "told_at", "told_begin", "told_moved", "version",
+        "began", "checksum", "committing", "dst", "ended", "log", "moved", "mtime", "names", "order", "part",
+        "side", "size", "told_at", "told_begin", "told_moved", "version",
     )  # fmt: skip
 
     def __init__(self, order: Order) -> None:
@@ -59,11 +59,13 @@ class Element:
         self.moved = self.told_moved = 0
         self.version = ""
         self.checksum = ""
+        #: Where it goes, in the order's own words; another than the order's where a folder keeps its name.
+        self.dst = order.dst
         self.mtime: int | None = None
         self.names: int | None = None
         #: A part is at the target, or may be.
         self.part = False
-        self.told_begin: tuple[bool, str] | None = None
+        self.told_begin: tuple[bool, str, str] | None = None
         self.ended = self.committing = False
 
     def say(self, line: str) -> None:

@@ -70,6 +70,8 @@ class Reporter:
             line["mtime"] = element.mtime
         if element.checksum:
             line["checksum"] = element.checksum
+        if element.dst != order.dst:
+            line["dst"] = element.dst
         if element.names is not None:
             line["names"] = element.names
         if element.part:
@@ -160,8 +162,9 @@ class Reporter:
     def _look(self, element: Element, now: float) -> None:
         order = element.order
         elapsed = now - element.began
-        state = (element.part, element.version)
-        if element.told_begin != state and elapsed >= _BEGIN_S:
+        state = (element.part, element.version, element.dst)
+        # Whoever writes to another path than the books know says so at once: nobody else is to write there.
+        if element.told_begin != state and (elapsed >= _BEGIN_S or element.dst != order.dst):
             element.told_begin = state  # once more when it has got as far as leaving a part
             begun = {
                 "r": "begin", "n": order.n, "attempt": order.attempt, "at": round(time.time() - elapsed, 3),
@@ -169,6 +172,8 @@ class Reporter:
             }  # fmt: skip
             if element.size >= 0:
                 begun["size"] = element.size
+            if element.dst != order.dst:
+                begun["dst"] = element.dst
             self._add(json.dumps(begun))
         if now - element.told_at >= _MOVE_S:
             moved, before = element.moved, element.told_moved
