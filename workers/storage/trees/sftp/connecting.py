@@ -17,7 +17,8 @@ from workers.addresses import AddressFailed, Deadline, permitted, system_resolve
 from workers.addresses.http import CONNECT_S, MAX_ADDRESSES, look_up
 from workers.storage.trees.base import StorageFailed, Trouble
 from workers.storage.trees.sftp.hosts import Host, Trusted, algorithms, trusted
-from workers.storage.trees.sftp.session import Session, Way
+from workers.storage.trees.sftp.packets import Way
+from workers.storage.trees.sftp.session import Session
 from workers.vocabulary.errors import AddressRefused
 from workers.vocabulary.transfers.reach import Reach
 
@@ -57,7 +58,7 @@ async def connected(reach: Reach, stall_s: float) -> tuple[asyncssh.SSHClientCon
             lambda: host, reach.host, reach.port or 22, tunnel=Way(sock), **options
         )
         try:
-            return connection, await Session.begun(connection)
+            return connection, await Session.begun(connection, reach.shown)
         except BaseException:
             connection.abort()
             raise

@@ -17,6 +17,7 @@ from workers.storage.trees.sftp.errors import told
 from workers.storage.trees.sftp.line import Line
 from workers.storage.trees.sftp.lines import Lines
 from workers.storage.trees.sftp.places import Places
+from workers.storage.trees.sftp.words import Attributes
 
 #: Most bytes that are handed over at once.
 _MOST: Final = 1 << 20
@@ -25,11 +26,9 @@ _NAMES_AHEAD: Final = 4
 #: SFTP 3 tells times in whole seconds: what was changed this short a time ago may be changed again within the
 #: same second, so that nobody could tell.
 _SETTLED_S: Final = 2.0
-#: For requests that set none.
-UNCHANGED: Final = asyncssh.SFTPAttrs()
 
 
-def entry(name: bytes, found: asyncssh.SFTPAttrs) -> Entry:
+def entry(name: bytes, found: Attributes) -> Entry:
     """What a server tells; ``version`` is "" while it would not change with the content."""
     mode = found.permissions or 0o644
     if not modes.S_IFMT(mode):
@@ -38,21 +37,19 @@ def entry(name: bytes, found: asyncssh.SFTPAttrs) -> Entry:
         name=name,
         mode=mode,
         size=found.size or 0,
-        mtime_ns=(found.mtime or 0) * 1_000_000_000 + (found.mtime_ns or 0),
-        nlink=found.nlink or 1,
+        mtime_ns=(found.mtime or 0) * 1_000_000_000,
         uid=found.uid or 0,
         gid=found.gid or 0,
         atime=found.atime or 0,
-        ctime=found.ctime or 0,
         version=version_of(found) if _settled(found) else "",
     )
 
 
-def version_of(found: asyncssh.SFTPAttrs) -> str:
+def version_of(found: Attributes) -> str:
     return f"{found.size or 0}-{found.mtime or 0}"
 
 
-def _settled(found: asyncssh.SFTPAttrs) -> bool:
+def _settled(found: Attributes) -> bool:
     return time.time() - (found.mtime or 0) > _SETTLED_S
 
 
@@ -68,7 +65,7 @@ class Reading:
         self._handle = handle
         self._next = begin
         self._end = end
-        self._piece = min(line.sftp.limits.max_read_len, _MOST)
+        self._piece = min(line.sftp.most_read, _MOST)
         self._coming: deque[tuple[int, asyncio.Task[bytes]]] = deque()
         self._first: list[bytes] = []
         self.over = False
@@ -80,10 +77,10 @@ class Reading:
         real, found = await places.looked_at(line, path)
         refuse_others(path, found)
         with told(path):
-            handle = await line.ask(line.sftp.open(real, FXF_READ, UNCHANGED))
+            handle = await line.sftp.open(real, FXF_READ)
         reading = cls(line, path, handle, offset, max(found.size or 0, offset + 1))
         try:
-            looking = line.send(line.sftp.fstat(handle, 0))
+            looking = line.sftp.fstat(handle)
             reading._send_more()
             with told(path):
                 found = await looking
@@ -149,7 +146,7 @@ class Reading:
         found = b""
         try:
             while len(found) < size:
-                more, _ = await self._line.sftp.read(self._handle, offset + len(found), size - len(found))
+                more = await self._line.sftp.read(self._handle, offset + len(found), size - len(found))
                 found = found + more if found else more
         except asyncssh.SFTPEOFError:
             pass
@@ -172,12 +169,12 @@ class Listing:
         real = await places.folder(line, path)
         try:
             with told(path):
-                listing = cls(line, path, await line.ask(line.sftp.opendir(real)))
+                listing = cls(line, path, await line.sftp.opendir(real))
         except StorageFailed as failed:
             # OpenSSH says so of a file, too.
             if failed.trouble in (Trouble.MISSING, Trouble.OTHER):
                 with told(path):
-                    found = await line.ask(line.sftp.stat(real, 0))
+                    found = await line.sftp.stat(real)
                 if not is_folder(found):
                     raise StorageFailed(f"{shown(path)} is not a folder", Trouble.NOT_FOLDER) from failed
             raise
@@ -211,28 +208,23 @@ class Listing:
 
     async def _names(self) -> list[Entry]:
         try:
-            names, _ = await self._line.sftp.readdir(self._handle)
+            names = await self._line.sftp.readdir(self._handle)
         except asyncssh.SFTPEOFError:
             self._ended = True
             return []
-        return [_named(name) for name in names if name.filename not in (b".", b"..")]
+        return [entry(name, found) for name, found in names if name not in (b".", b"..")]
 
 
-def _named(name: asyncssh.SFTPName) -> Entry:
-    raw = name.filename
-    return entry(raw if isinstance(raw, bytes) else raw.encode(), name.attrs)
-
-
-def is_file(found: asyncssh.SFTPAttrs) -> bool:
+def is_file(found: Attributes) -> bool:
     """As far as it is told: not each server tells modes."""
     return modes.S_IFMT(found.permissions or 0) in (0, modes.S_IFREG)
 
 
-def is_folder(found: asyncssh.SFTPAttrs) -> bool:
+def is_folder(found: Attributes) -> bool:
     return modes.S_ISDIR(found.permissions or 0)
 
 
-def refuse_others(path: bytes, found: asyncssh.SFTPAttrs) -> None:
+def refuse_others(path: bytes, found: Attributes) -> None:
     """Only regular files are opened: a pipe would keep the server's process waiting for its other end."""
     if is_folder(found):
         raise StorageFailed(f"{shown(path)} is a folder", Trouble.IS_FOLDER)
