@@ -67,7 +67,8 @@ class TasksView(TaskView):
         def create() -> tuple[int, dict[str, Any]]:
             return 200, wire.render_ok({"taskId": services.submit(identity.tenant_id, task)})
 
-        status, body, _ = idempotency.for_request(request._request, identity.tenant_id, create)
+        once = idempotency.for_request
+        status, body, _ = once(request._request, identity.tenant_id, identity.user_id, create)
         return answer(body, status)
 
     @extend_schema(**schema.QUERY)

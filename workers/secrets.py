@@ -84,21 +84,6 @@ def _text(secret_id: int, stored: bytes | memoryview | None) -> str:
         ) from None
 
 
-def seal(text: str) -> str:
-    """``text`` encrypted, for a row of another table that is pruned soon; it is not rotated."""
-    return _keys()[0].encrypt(text.encode()).decode()
-
-
-def unseal(sealed: str) -> str:
-    """What was sealed. SecretUnreadable when no configured key fits any more."""
-    try:
-        return MultiFernet(_keys()).decrypt(sealed.encode()).decode()
-    except InvalidToken:
-        raise SecretUnreadable(
-            "no key of GANTRY_SECRET_KEYS fits: add the key that was used before"
-        ) from None
-
-
 def wipe(secret_ids: Iterable[int]) -> int:
     """Delete secrets that are no longer needed; returns how many there were."""
     return Secret.objects.filter(pk__in=list(secret_ids)).delete()[0]

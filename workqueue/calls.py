@@ -34,5 +34,5 @@ class WorkqueueView(APIView):
     def once(self, request: Request, make: Callable[[], tuple[int, dict[str, Any]]]) -> HttpResponse:
         """What ``make`` answers; made once per Idempotency-Key of a user if the request has one."""
         who = self.who()
-        status, body, _ = idempotency.for_request(request._request, who.tenant_id, make, user_id=who.user_id)
+        status, body, _ = idempotency.for_request(request._request, who.tenant_id, who.user_id, make)
         return answer(body, status)

@@ -49,7 +49,7 @@ class RuntaskView(RuntaskBase):
         def create() -> tuple[int, dict[str, Any]]:
             return 200, wire.render_submitted(services.submit(who.tenant_id, plan(), url))
 
-        status, body, _ = idempotency.for_request(request._request, who.tenant_id, create)
+        status, body, _ = idempotency.for_request(request._request, who.tenant_id, who.user_id, create)
         return answer(body, status)
 
 

@@ -42,7 +42,8 @@ class JobsView(APIView):
         def create() -> tuple[int, dict[str, Any]]:
             return 200, wire.render_job(make())
 
-        status, body, _ = idempotency.for_request(request._request, self.who().tenant_id, create)
+        who = self.who()
+        status, body, _ = idempotency.for_request(request._request, who.tenant_id, who.user_id, create)
         return answer(body, status)
 
 

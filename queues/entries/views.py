@@ -62,15 +62,12 @@ class QueueView(QueuesView):
     @extend_schema(**schema.CREATE)
     def post(self, request: Request, **names: str) -> HttpResponseBase:
         """Queue a request for resources."""
-        wanted, tenant_id = (
-            wire.parse_entry(self.kind, cast(dict[str, Any], request.data)),
-            self.who().tenant_id,
-        )
+        who, wanted = self.who(), wire.parse_entry(self.kind, cast(dict[str, Any], request.data))
 
         def create() -> tuple[int, dict[str, Any]]:
-            return 200, wire.render_ok(wire.render_entry(services.create(tenant_id, self.kind, wanted)))
+            return 200, wire.render_ok(wire.render_entry(services.create(who.tenant_id, self.kind, wanted)))
 
-        status, body, _ = idempotency.for_request(request._request, tenant_id, create)
+        status, body, _ = idempotency.for_request(request._request, who.tenant_id, who.user_id, create)
         return answer(body, status)
 
 

@@ -55,10 +55,19 @@ def answer(body: object, status: int = 200, headers: Mapping[str, str] | None = 
 
 
 def created(
-    request: Request, identity: Identity, create: Callable[[], tuple[int, dict[str, Any]]]
+    request: Request,
+    identity: Identity,
+    create: Callable[[], tuple[int, dict[str, Any]]],
+    *,
+    secret: bool = False,
 ) -> tuple[int, dict[str, Any]]:
-    """What ``create`` answers, once per Idempotency-Key if the request has one."""
-    status, body, _ = idempotency.for_request(request._request, identity.tenant_id, create)
+    """What ``create`` answers, once per Idempotency-Key if the request has one.
+
+    ``secret``: it shows a value that is shown once; then the repetition is a 409 with the thing's id.
+    """
+    status, body, _ = idempotency.for_request(
+        request._request, identity.tenant_id, identity.user_id, create, secret=secret
+    )
     return status, body
 
 

@@ -21,7 +21,10 @@ KEY: Final = OpenApiParameter(
     "Idempotency-Key",
     str,
     OpenApiParameter.HEADER,
-    description="The same key and body within 24 hours create one thing and get one answer.",
+    description=(
+        "The same user's same key and body within 24 hours create one thing and get one answer; one that "
+        "showed a secret is not kept: then the repetition is 409 and names the id of what was made."
+    ),
 )
 
 

@@ -9,7 +9,7 @@ from workers.models.tenancy import Tenant
 
 
 class IdempotencyKey(models.Model):
-    """Scoped to tenant, method and path; committed together with what the request created."""
+    """A tenant's, for a method and a path with the user at its end; committed with what was created."""
 
     tenant = models.ForeignKey(Tenant, on_delete=models.CASCADE)
     method = models.CharField(max_length=8)

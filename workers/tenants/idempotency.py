@@ -1,7 +1,8 @@
 """Idempotency keys: a creating request that is sent twice creates one thing and gets one answer.
 
-The key's row and what the request creates are committed together. Must not import services or HTTP beyond
-the few facts of a request that ``for_request`` reads.
+A key is its user's own: nobody gets the answer to another's request. The key's row and what the request
+creates are committed together. Must not import services or HTTP beyond the few facts of a request that
+``for_request`` reads.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from django.db import OperationalError, connection, transaction
 from psycopg2 import errors as database_errors
 
 from workers.models import IdempotencyKey
-from workers.vocabulary.errors import IdempotencyConflict, InvalidInput, Unavailable
+from workers.vocabulary.errors import IdempotencyConflict, InvalidInput, ShownOnce, Unavailable
 
 Answer = dict[str, Any]
 Create = Callable[[], tuple[int, Answer]]
@@ -22,21 +23,34 @@ Create = Callable[[], tuple[int, Answer]]
 LONGEST: Final = 255
 #: How long a key is remembered. Older rows are pruned by the reconciler and taken over here.
 KEPT_H: Final = 24
+#: The status that is kept of an answer that showed a secret: what a repetition gets.
+_SHOWN: Final = 409
 
 
 def once(
-    tenant_id: int, method: str, path: str, key: str, body: bytes, create: Create
+    tenant_id: int,
+    user_id: int | None,
+    method: str,
+    path: str,
+    key: str,
+    body: bytes,
+    create: Create,
+    *,
+    secret: bool = False,
 ) -> tuple[int, Answer, bool]:
     """Run ``create`` unless this key has done so already; returns (status, answer, was it a repetition).
 
     ``create`` runs inside the transaction that stores the key; only a 2xx answer is stored. A second request
-    with the key waits for the first one's commit and gets its answer. Raises IdempotencyConflict when the
-    first request's body was another one.
+    with the key waits for the first one's commit and gets its answer. ``user_id``: whose key it is; None for
+    a request without credentials. ``secret``: the answer shows a value that is shown once; of it only the
+    "id" is stored. Raises IdempotencyConflict when the first request's body was another one, ShownOnce for a
+    repetition of what showed a secret.
     """
     if not 1 <= len(key) <= LONGEST:
         raise InvalidInput(f"Idempotency-Key has {len(key)} characters: it must have 1 to {LONGEST}")
     digest = hashlib.sha256(body).hexdigest()
-    path = path.rstrip("/")
+    # Always with a user at its end, so that no path can be spelt like another user's.
+    path = f"{path.rstrip('/')} (user {user_id or 0})"
     if len(path) > 255:
         path = f"sha256:{hashlib.sha256(path.encode()).hexdigest()}"
     try:
@@ -47,7 +61,10 @@ def once(
             status, answer = create()
             mine = IdempotencyKey.objects.filter(pk=row_id)
             if 200 <= status < 300:
-                mine.update(status=status, answer=answer)
+                if secret:
+                    mine.update(status=_SHOWN, answer={"id": answer["id"]})
+                else:
+                    mine.update(status=status, answer=answer)
             else:
                 mine.delete()
             return status, answer, False
@@ -86,8 +103,13 @@ def _stored(tenant_id: int, method: str, path: str, key: str, digest: str) -> tu
         raise Unavailable("the first request with this Idempotency-Key has just been pruned: send it again")
     if row.body_digest != digest:
         raise IdempotencyConflict(
-            f"the Idempotency-Key {key!r} was used for {method} {path} with another body: use a new key "
+            f"the Idempotency-Key {key!r} was used here with another body: use a new key "
             "(the bytes count: other blanks or another order of keys make another body)"
+        )
+    if row.status == _SHOWN:
+        raise ShownOnce(
+            f"made before with this Idempotency-Key, id {row.answer['id']}; its value was shown once: if it "
+            "is lost, end that one and make another with a new key"
         )
     return row.status, row.answer, True
 
@@ -102,12 +124,11 @@ class Asked(Protocol):
 
 
 def for_request(
-    request: Asked, tenant_id: int, create: Create, *, user_id: int | None = None
+    request: Asked, tenant_id: int, user_id: int | None, create: Create, *, secret: bool = False
 ) -> tuple[int, Answer, bool]:
     """``create()``, once per Idempotency-Key if the request has one; returns (status, answer, repetition?).
 
-    The query string counts as part of the body: it belongs to what is asked. ``user_id``: the key is this
-    user's alone, as what it makes is.
+    The query string counts as part of the body: it belongs to what is asked. ``secret``: see ``once``.
     """
     key = request.META.get("HTTP_IDEMPOTENCY_KEY")
     if key is None:
@@ -115,7 +136,5 @@ def for_request(
         return status, answer, False
     query = request.META.get("QUERY_STRING", "")
     body = request.body + (b"?" + query.encode() if query else b"")
-    path = request.META["PATH_INFO"]
-    if user_id is not None:
-        path = f"{path.rstrip('/')} (user {user_id})"
-    return once(tenant_id, request.META["REQUEST_METHOD"], path, key, body, create)
+    method, path = request.META["REQUEST_METHOD"], request.META["PATH_INFO"]
+    return once(tenant_id, user_id, method, path, key, body, create, secret=secret)

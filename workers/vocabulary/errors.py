@@ -53,6 +53,12 @@ class IdempotencyConflict(Conflict):
     code = "idempotency_key_reused"
 
 
+class ShownOnce(Conflict):
+    """The Idempotency-Key made it before, and its value was shown then; the text has its id."""
+
+    code = "shown_once"
+
+
 class Unavailable(EngineError):
     """Cannot be done now; try again later. ``retry_after`` is in seconds."""
 

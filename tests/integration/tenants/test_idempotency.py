@@ -19,7 +19,7 @@ from tests.support.engine import submit
 from tests.support.fixtures import Account, make_account
 from tests.support.session import POSTGRES
 from tests.support.waiting import limit, wait_until
-from workers.models import IdempotencyKey, Run, Tenant, Token
+from workers.models import IdempotencyKey, Run, Tenant
 from workers.tenants import idempotency
 from workers.vocabulary.errors import Conflict, IdempotencyConflict, InvalidInput, Unavailable
 from workers.vocabulary.states import State
@@ -92,20 +92,6 @@ def test_a_key_is_forgotten_after_a_day(api: Api, account: Account) -> None:
     assert IdempotencyKey.objects.count() == 1
 
 
-def test_a_repeated_token_request_gives_the_same_token_and_stores_none(api: Api, account: Account) -> None:
-    body = {"name": "x", "scopes": ["read"]}
-    first = api(account, "POST", "/api/v1/tokens", body, Idempotency_Key="t")
-    second = api(account, "POST", "/api/v1/tokens", body, Idempotency_Key="t")
-    assert first[:2] == second[:2]
-    assert first[0] == 201
-    assert Token.objects.filter(name="x").count() == 1
-    value = first[1]["token"]
-    assert value.startswith("gnt_")
-    assert value not in json.dumps(IdempotencyKey.objects.get().answer)
-    child = Account(account.tenant_id, "default", account.user, value)
-    assert api(child, "GET", "/api/v1/me")[0] == 200
-
-
 def test_operators_creating_requests_are_once_only_too(api: Api, operator: Account) -> None:
     for path, body in (("tenants", {"name": "lab"}), ("users", {"name": "ann"})):
         first = api(operator, "POST", f"/api/v1/{path}", body, Idempotency_Key="o")
@@ -125,9 +111,9 @@ def test_a_failing_creation_takes_its_key_with_it(account: Account) -> None:
     for create in (fails, refuses):
         if create is fails:
             with pytest.raises(Conflict):
-                idempotency.once(account.tenant_id, "POST", "/x", "k", b"", create)
+                idempotency.once(account.tenant_id, None, "POST", "/x", "k", b"", create)
         else:
-            assert idempotency.once(account.tenant_id, "POST", "/x", "k", b"", create) == (
+            assert idempotency.once(account.tenant_id, None, "POST", "/x", "k", b"", create) == (
                 400,
                 {"no": True},
                 False,
@@ -141,21 +127,22 @@ def test_a_long_path_is_kept_apart_from_another(account: Account) -> None:
     for number, path in enumerate(paths):
         assert idempotency.once(
             account.tenant_id,
+            None,
             "POST",
             path,
             "k",
             b"",
             lambda n=number: (200, {"n": n}),  # type: ignore[misc]
         ) == (200, {"n": number}, False)
-    assert idempotency.once(account.tenant_id, "POST", paths[0] + "/", "k", b"", lambda: (200, {})) == (
+    assert idempotency.once(account.tenant_id, None, "POST", paths[0] + "/", "k", b"", lambda: (200, {})) == (
         200,
         {"n": 0},
         True,
     )
     with pytest.raises(InvalidInput):
-        idempotency.once(account.tenant_id, "POST", "/x", "", b"", lambda: (200, {}))
+        idempotency.once(account.tenant_id, None, "POST", "/x", "", b"", lambda: (200, {}))
     with pytest.raises(IdempotencyConflict):
-        idempotency.once(account.tenant_id, "POST", paths[0], "k", b"other", lambda: (200, {}))
+        idempotency.once(account.tenant_id, None, "POST", paths[0], "k", b"other", lambda: (200, {}))
 
 
 # --- At the same time ----------------------------------------------------------------------------------
@@ -232,7 +219,7 @@ def test_the_second_goes_on_when_the_first_fails() -> None:
         if number == 1:
             begun.wait(limit(60))
         try:
-            return idempotency.once(account.tenant_id, "POST", "/x", "k", b"", create)
+            return idempotency.once(account.tenant_id, None, "POST", "/x", "k", b"", create)
         except Conflict as error:
             return error.message
 
@@ -252,13 +239,13 @@ def test_one_that_waits_too_long_is_told_to_come_back() -> None:
             return 200, {"by": number}
 
         if number == 0:
-            return idempotency.once(account.tenant_id, "POST", "/x", "k", b"", create)
+            return idempotency.once(account.tenant_id, None, "POST", "/x", "k", b"", create)
         begun.wait(limit(60))
         try:
             with transaction.atomic():
                 with connection.cursor() as cursor:
                     cursor.execute("SET LOCAL lock_timeout = '200ms'")
-                return idempotency.once(account.tenant_id, "POST", "/x", "k", b"", create)
+                return idempotency.once(account.tenant_id, None, "POST", "/x", "k", b"", create)
         except Unavailable as error:
             return error.message
         finally:

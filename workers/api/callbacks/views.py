@@ -11,7 +11,6 @@ from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
-from workers import secrets
 from workers.api.answers import ApiView, Page, answer, created, known_parameters, moment, root_of
 from workers.api.answers import checked as checked_body
 from workers.api.callback_header import checked
@@ -222,13 +221,9 @@ class CallbackSecretsView(ApiView):
 
         def create() -> tuple[int, dict[str, Any]]:
             row, value = signing.make(who.tenant_id)
-            # An answer that is kept for a repetition must not hold the value in the clear.
-            kept = secrets.seal(value) if "HTTP_IDEMPOTENCY_KEY" in request.META else None
-            return 201, {**shapes.secret(row), "secret": kept or value}
+            return 201, {**shapes.secret(row), "secret": value}
 
-        status, body = created(request, who, create)
-        if "HTTP_IDEMPOTENCY_KEY" in request.META:
-            body["secret"] = secrets.unseal(body["secret"])
+        status, body = created(request, who, create, secret=True)
         return answer(body, status)
 
 
