@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.subjects import Collected, Execs, ended, start
+from tests.conformance.driving import Collected, ended, start
+from tests.conformance.subjects import Execs
 from tests.support.engines import Engine
 from tests.support.images import BARE, load_bare
 from workers.logs.capture import STDOUT

@@ -24,7 +24,10 @@ print(json.dumps({
     "argv": sys.argv[1:], "name": __name__, "environment": dict(os.environ), "cwd": os.getcwd(),
     "leads": os.getsid(0) == os.getpid() == os.getpgid(0), "input": sys.stdin.read(), "gc": gc.isenabled(),
     "threads": threading.active_count(), "files": sorted(os.listdir("/proc/self/fd")), "path": sys.path,
-    "ours": sorted(set(m.partition(".")[0] for m in sys.modules) & {"config", "workers", "tasks_api", "jobs", "queues", "workqueue"}),
+    "ours": sorted(
+        {m.partition(".")[0] for m in sys.modules}
+        & {"config", "workers", "tasks_api", "jobs", "queues", "workqueue"}
+    ),
     "signals": [str(signal.getsignal(n)) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGPIPE)],
     "blocked": len(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
 }))
