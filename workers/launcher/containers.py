@@ -22,10 +22,13 @@ from .guard import Guard
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .control import Record
 
 TICK = 1.0  # seconds between looks
 _IDLE = 60.0  # seconds without a renewal that counts and without containers after which it ends
+_STOPPED = 30.0  # seconds without a renewal after which no worker is thought to be there
 _LOG_LIMIT = 256 * 1024
 
 
@@ -46,7 +49,10 @@ class ContainerGuard:
         guard = Guard(self.folder, self._boot_id)
         overdue = guard.overdue()
         if overdue is None:
-            return self._is_needed(busy=guard.age() is not None)
+            age = guard.age()
+            # Long before it is overdue a worker that ended in good order has nothing left to guard.
+            busy = age is not None and (age < _STOPPED or self._has_work(engine))
+            return self._is_needed(busy=busy)
         try:
             left = self._end_all(engine, guard, overdue)
             left = self._end_execs(engine, guard, overdue) or left
@@ -54,6 +60,15 @@ class ContainerGuard:
             self._tell(f"{overdue}, and the engine does not answer: {error}")
             left = True
         return self._is_needed(busy=left)
+
+    def _has_work(self, engine: Record) -> bool:
+        """Is there anything of this installation on this node, alive or about to be?"""
+        try:
+            if self._ask(engine, "GET", "/containers/json?all=1&filters=" + _filters(engine)):
+                return True
+        except Unreachable:
+            return True
+        return any(self._open_execs(engine))
 
     def _is_needed(self, *, busy: bool) -> bool:
         now = control.boottime()
@@ -103,18 +118,26 @@ class ContainerGuard:
     def _end_execs(self, engine: Record, guard: Guard, overdue: str) -> bool:
         """Stop what was started by exec in containers that are not ours; True while something is left."""
         left = False
-        folder = engine.get("execs") or ""
-        for name in os.listdir(folder) if os.path.isdir(folder) else ():
-            place = os.path.join(folder, name)
-            plan = control.read_record(os.path.join(place, "plan"))
+        for name, place, plan in self._open_execs(engine):
             begun = os.path.exists(os.path.join(place, "launched"))
-            if plan is None or not plan.get("fence", True) or os.path.exists(os.path.join(place, "exit")):
-                continue
             path = os.path.join(place, "stop")
             signal_name = self._due(path, f"{overdue}: the exec of {name} is stopped", guard, sent=begun)
             if begun:
                 left = not signal_name or self._signal_exec(engine, place, plan, signal_name) > 0 or left
         return left
+
+    def _open_execs(self, engine: Record) -> Iterator[tuple[str, str, Record]]:
+        """(name, control folder, plan) of what may be given up and has not ended."""
+        folder = engine.get("execs") or ""
+        for name in os.listdir(folder) if os.path.isdir(folder) else ():
+            place = os.path.join(folder, name)
+            plan = control.read_record(os.path.join(place, "plan"))
+            if (
+                plan is not None
+                and plan.get("fence", True)
+                and not os.path.exists(os.path.join(place, "exit"))
+            ):
+                yield name, place, plan
 
     def _signal_exec(self, engine: Record, place: str, plan: Record, signal_name: str) -> int:
         """How many processes of an exec were signalled, from here or in its container."""
