@@ -115,7 +115,9 @@ def _database(url: str) -> dict[str, object]:
         "DISABLE_SERVER_SIDE_CURSORS": False,
         "OPTIONS": {
             "pool_size": env.int("GANTRY_DB_POOL", default=12 if GANTRY_ROLE == "worker" else 64),
-            "connect_timeout": 5,
+            # A worker waits for its database as long as it takes; a client of the API does not.
+            "mind_silence": GANTRY_ROLE == "web",
+            "connect_timeout": 3 if GANTRY_ROLE == "web" else 5,
             "application_name": f"gantry-{GANTRY_ROLE}",
             # A server that falls silent (cut cable, frozen host) is noticed in seconds, not in hours.
             "keepalives_idle": 5,

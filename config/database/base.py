@@ -22,9 +22,12 @@ from django.db.utils import DatabaseErrorWrapper
 from django.utils.functional import cached_property
 from psycopg2 import extensions
 
+from config.database.silence import Watch
+
 _idle: dict[str, deque[Any]] = {}
 _lock = threading.Lock()
 _slots: dict[str, threading.BoundedSemaphore] = {}
+_watch = Watch()
 
 
 def _alive(connection: Any) -> bool:
@@ -63,7 +66,10 @@ class ErrorWrapper(DatabaseErrorWrapper):
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
-    """Borrows connections from a per-process pool of OPTIONS["pool_size"] (default 12)."""
+    """Borrows connections from a per-process pool of OPTIONS["pool_size"] (default 12).
+
+    OPTIONS["mind_silence"]: a server that does not answer at all holds nobody up (``silence``).
+    """
 
     @cached_property
     def wrap_database_errors(self) -> ErrorWrapper:
@@ -72,6 +78,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
     def get_connection_params(self) -> dict[str, Any]:
         params: dict[str, Any] = super().get_connection_params()
         self._pool_size = int(params.pop("pool_size", 12))
+        self._mind_silence = bool(params.pop("mind_silence", False))
         return params
 
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
@@ -88,19 +95,36 @@ class DatabaseWrapper(base.DatabaseWrapper):
                 try:
                     candidate = idle.pop()
                 except IndexError:
-                    return super().get_new_connection(conn_params)
+                    return self._minded(self._connected(conn_params), conn_params)
                 if _alive(candidate):
                     self.isolation_level = extensions.ISOLATION_LEVEL_READ_COMMITTED
-                    return candidate
+                    return self._minded(candidate, conn_params)
                 candidate.close()
         except BaseException:
             slots.release()
             raise
 
+    def _connected(self, conn_params: dict[str, Any]) -> Any:
+        if not self._mind_silence:
+            return super().get_new_connection(conn_params)
+        if _watch.silent():
+            raise psycopg2.OperationalError("the database does not answer, as was found a moment ago")
+        try:
+            return super().get_new_connection(conn_params)
+        except psycopg2.OperationalError as error:
+            _watch.failed(error, conn_params)
+            raise
+
+    def _minded(self, connection: Any, conn_params: dict[str, Any]) -> Any:
+        if self._mind_silence:
+            _watch.borrowed(connection, conn_params)
+        return connection
+
     def _close(self) -> None:
         connection = self.connection
         if connection is None:
             return
+        _watch.returned(connection)
         key = self._pool_key
         if not connection.closed and connection.info.transaction_status != extensions.TRANSACTION_STATUS_IDLE:
             # An open or broken transaction is never handed to the next borrower.

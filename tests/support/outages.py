@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import redis
@@ -133,3 +134,23 @@ def wait_broker_trusted(node: str = "n1", timeout_s: float = 90.0) -> None:
         why=f"node {node} hears the broker after {since}",
         see=lambda: list(Node.objects.values_list("name", "broker_ok_at", "heartbeat_at")),
     )
+
+
+@contextlib.contextmanager
+def postgres_silent() -> Iterator[None]:
+    """Postgres keeps its connections, takes new ones and never answers: a frozen machine."""
+    connection.close()
+    postmaster = POSTGRES.pid
+    assert postmaster is not None
+    freeze(postmaster)  # first: it makes no more of them
+    frozen = [int(pid) for pid in Path(f"/proc/{postmaster}/task/{postmaster}/children").read_text().split()]
+    for pid in frozen:
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):
+            freeze(pid)
+    try:
+        yield
+    finally:
+        for pid in (*frozen, postmaster):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+        connection.close()
