@@ -22,7 +22,7 @@ import stat as modes
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from workers.storage.base import PIECE as PIECE
 from workers.storage.base import StorageFailed as StorageFailed
@@ -35,13 +35,12 @@ STALL_S: Final = 60.0
 ALGORITHMS: Final = ("adler32", "md5", "sha256")
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """A file, folder, link or other thing. ``mode`` is st_mode with the type bits (made up where unknown:
     0o100644, 0o040755); ``size`` in bytes; ``mtime_ns`` in ns since 1970, 0 where it is not told.
 
     ``version`` changes whenever the content does (ETag; device, inode, mtime and size...); "" in ``scan``
-    where it would cost a question.
+    where it would cost a question. A tuple: a listing makes a million of them.
     """
 
     name: bytes

@@ -6,26 +6,23 @@ Links are followed for files and never for folders, so there are no loops; for a
 from __future__ import annotations
 
 import errno
-import json
 import stat as modes
 import tempfile
 import threading
-from dataclasses import replace
+import time
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from workers.runtimes.transfer.mover import paths
 from workers.runtimes.transfer.mover.element import Cancelled, Element, Refused
+from workers.runtimes.transfer.mover.reporting import NAMES, Lines
 from workers.runtimes.transfer.mover.spool import Told, Waiting
 from workers.storage.trees.base import Entry, StorageFailed, Trouble, shown
 from workers.storage.trees.parts import is_part
-from workers.vocabulary.transfers.names import escape
 from workers.vocabulary.transfers.reach import Act, Protocol
 
 if TYPE_CHECKING:
     from workers.runtimes.transfer.mover.batch import Batch
 
-#: Most names in a line of the report.
-_NAMES: Final = 1000
 #: Lines of one folder that are held in memory.
 _HELD: Final = 4 << 20
 #: Odd things that the log names one by one.
@@ -33,6 +30,9 @@ _ODD: Final = 100
 #: Where a link can be seen at all.
 _LINKS: Final = (Protocol.LOCAL, Protocol.SFTP, Protocol.GRIDFTP)
 _LOOK_S: Final = 0.2
+#: Between two looks whether more threads would help, and from which share of a processor on they would not.
+_LOOK_MORE_S: Final = 0.05
+_BUSY: Final = 0.6
 
 Folder = tuple[bytes, bytes, int]  # as asked, in the tree, level (1 is the top)
 
@@ -86,72 +86,6 @@ class Listing:
         return batch.source.stat(path)
 
 
-class Lines:
-    """The lines of one folder, written to a file."""
-
-    def __init__(self, file: IO[bytes], number: int, folder: bytes) -> None:
-        self._number = number
-        self.folder = folder
-        self.names = 0
-        self._file = file
-        self._first = True
-        self._rows: list[list[Any]] = []
-        #: Names that are no UTF-8, and all of a folder whose path is none.
-        self._odd: list[list[Any]] = []
-        try:
-            self._text: str | None = folder.decode()
-        except UnicodeDecodeError:
-            self._text = None
-
-    def add(self, name: bytes, entry: Entry) -> None:
-        row: list[Any] = [
-            "", entry.mode, entry.size, entry.mtime_ns // 1_000_000_000, entry.nlink, entry.uid, entry.gid,
-            entry.atime, entry.ctime,
-        ]  # fmt: skip
-        self.names += 1
-        if self._text is not None:
-            try:
-                row[0] = name.decode()
-            except UnicodeDecodeError:
-                pass
-            else:
-                rows = self._rows
-                rows.append(row)
-                if len(rows) > _NAMES:
-                    self._put(rows[:_NAMES], escaped=False, last=False)
-                    del rows[:_NAMES]
-                return
-        row[0] = escape(name)
-        self._odd.append(row)
-        if len(self._odd) > _NAMES:
-            self._put(self._odd[:_NAMES], escaped=True, last=False)
-            del self._odd[:_NAMES]
-
-    def end(self) -> None:
-        if self._odd:
-            if self._rows:
-                self._put(self._rows, escaped=False, last=False)
-            self._put(self._odd, escaped=True, last=True)
-        else:
-            self._put(self._rows, escaped=self._text is None, last=True)
-
-    def _put(self, rows: list[list[Any]], *, escaped: bool, last: bool) -> None:
-        line: dict[str, Any] = {
-            "r": "folder",
-            "n": self._number,
-            "d": escape(self.folder) if escaped else self._text,
-        }
-        line["e"] = rows
-        if self._first:
-            line["first"] = True
-            self._first = False
-        if last:
-            line["last"] = True
-        if escaped:
-            line["x"] = True
-        self._file.write(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")
-
-
 class Walk:
     """One walk through a tree. Raises what the first of its threads met."""
 
@@ -173,14 +107,7 @@ class Walk:
         """``depth`` levels; 0: all."""
         self._depth = depth
         self._waiting.push((asked, path, 1))
-        threads = [
-            threading.Thread(target=self._scan_all, name=f"walk-{number}", daemon=True)
-            for number in range(max(1, self._batch.orders.streams))
-        ]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        self._walk(max(1, self._batch.orders.streams))
         self._waiting.close()
         if self._error is not None:
             raise self._error
@@ -190,6 +117,32 @@ class Walk:
         self._element.names = self._names
         if self._odd > _ODD:
             self._element.say(f"and {self._odd - _ODD} more such")
+
+    def _walk(self, most: int) -> None:
+        """By one thread, and by more while they spend their time waiting for the storage.
+
+        Where it answers at once more threads only wait for each other: 200,000 names of a local disk took
+        1.0 s by one, 1.2 to 1.6 by two, 3.1 by sixteen.
+        """
+        threads = list[threading.Thread]()
+        began, used = time.monotonic(), time.process_time()
+        wanted = 1
+        while True:
+            while len(threads) < wanted:
+                thread = threading.Thread(target=self._scan_all, name=f"walk-{len(threads)}", daemon=True)
+                threads.append(thread)
+                thread.start()
+            threads[0].join(_LOOK_MORE_S)
+            if not threads[0].is_alive():
+                break
+            now, cpu = time.monotonic(), time.process_time()
+            with self._changed:
+                waits = cpu - used < _BUSY * (now - began) and self._waiting
+            if waits:
+                wanted = min(most, 2 * len(threads))
+            began, used = now, cpu
+        for thread in threads:
+            thread.join()
 
     def _scan_all(self) -> None:
         with tempfile.SpooledTemporaryFile(_HELD, dir=self._batch.scratch) as held:
@@ -247,7 +200,7 @@ class Walk:
                 elif links:
                     self._say(f"{shown(paths.below(path, entry.name))} is {_kind(entry)}: skipped")
                 lines.add(entry.name, entry)
-                if not lines.names % _NAMES:
+                if not lines.names % NAMES:
                     self._batch.check()
         except StorageFailed as failed:
             if level == 1 or failed.trouble not in (Trouble.MISSING, Trouble.NOT_FOLDER):
@@ -277,7 +230,7 @@ class Walk:
         if not found.is_file:
             self._say(f"{shown(path)} is a link to {_kind(found)}: not followed, skipped")
             return link
-        return replace(found, name=link.name)
+        return found._replace(name=link.name)
 
     def _say(self, line: str) -> None:
         with self._changed:

@@ -9,9 +9,11 @@ import os
 import threading
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from workers.runtimes.transfer.mover.element import Element
+from workers.storage.trees.base import Entry
+from workers.vocabulary.transfers.names import escape
 
 #: Lines wait for at most so long, and until there are so many bytes of them.
 _FLUSH_S: Final = 0.2
@@ -22,6 +24,8 @@ _MOVE_S: Final = 1.0
 #: Until a full disk is tried again.
 _FULL_S: Final = 0.5
 _MASK: Final = "***"
+#: Most names in a line of the report.
+NAMES: Final = 1000
 
 
 class Reporter:
@@ -181,3 +185,69 @@ class Reporter:
             element.told_at, element.told_moved = now, moved
             line = {"r": "move", "n": order.n, "moved": moved, "instant": round(rate, 1)}
             self._add(json.dumps({**line, "elapsed": round(elapsed, 3)}))
+
+
+class Lines:
+    """The lines of one folder, written to a file."""
+
+    def __init__(self, file: IO[bytes], number: int, folder: bytes) -> None:
+        self._number = number
+        self.folder = folder
+        self.names = 0
+        self._file = file
+        self._first = True
+        self._rows: list[list[Any]] = []
+        #: Names that are no UTF-8, and all of a folder whose path is none.
+        self._odd: list[list[Any]] = []
+        try:
+            self._text: str | None = folder.decode()
+        except UnicodeDecodeError:
+            self._text = None
+
+    def add(self, name: bytes, entry: Entry) -> None:
+        row: list[Any] = [
+            "", entry.mode, entry.size, entry.mtime_ns // 1_000_000_000, entry.nlink, entry.uid, entry.gid,
+            entry.atime, entry.ctime,
+        ]  # fmt: skip
+        self.names += 1
+        if self._text is not None:
+            try:
+                row[0] = name.decode()
+            except UnicodeDecodeError:
+                pass
+            else:
+                rows = self._rows
+                rows.append(row)
+                if len(rows) > NAMES:
+                    self._put(rows[:NAMES], escaped=False, last=False)
+                    del rows[:NAMES]
+                return
+        row[0] = escape(name)
+        self._odd.append(row)
+        if len(self._odd) > NAMES:
+            self._put(self._odd[:NAMES], escaped=True, last=False)
+            del self._odd[:NAMES]
+
+    def end(self) -> None:
+        if self._odd:
+            if self._rows:
+                self._put(self._rows, escaped=False, last=False)
+            self._put(self._odd, escaped=True, last=True)
+        else:
+            self._put(self._rows, escaped=self._text is None, last=True)
+
+    def _put(self, rows: list[list[Any]], *, escaped: bool, last: bool) -> None:
+        line: dict[str, Any] = {
+            "r": "folder",
+            "n": self._number,
+            "d": escape(self.folder) if escaped else self._text,
+        }
+        line["e"] = rows
+        if self._first:
+            line["first"] = True
+            self._first = False
+        if last:
+            line["last"] = True
+        if escaped:
+            line["x"] = True
+        self._file.write(json.dumps(line, separators=(",", ":")).encode("ascii") + b"\n")

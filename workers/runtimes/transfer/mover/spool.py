@@ -28,6 +28,9 @@ class Waiting:
         #: (offset, length) of what is on disk.
         self._chunks: list[tuple[int, int]] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._here or self._chunks)
+
     def push(self, item: tuple[bytes, bytes, int]) -> None:
         self._here.append(item)
         if len(self._here) > self._most:

@@ -115,15 +115,11 @@ def _version(found: os.stat_result) -> str:
 
 
 def entry_of(name: bytes, found: os.stat_result) -> Entry:
-    return Entry(
-        name=name,
-        mode=found.st_mode,
-        size=found.st_size,
-        mtime_ns=found.st_mtime_ns,
-        nlink=found.st_nlink,
-        uid=found.st_uid,
-        gid=found.st_gid,
-        atime=int(found.st_atime),
-        ctime=int(found.st_ctime),
-        version=_version(found),
-    )
+    return listed(name, found)._replace(version=_version(found))
+
+
+def listed(name: bytes, found: os.stat_result) -> Entry:
+    """Without its version, which nobody asks of a listing."""
+    whole: tuple[int, ...] = tuple(found)[:10]  # type: ignore[assignment]  # these are whole seconds
+    mode, _inode, _device, nlink, uid, gid, size, atime, _mtime, ctime = whole
+    return Entry(name, mode, size, found.st_mtime_ns, nlink, uid, gid, atime, ctime)

@@ -20,7 +20,7 @@ from workers.storage.trees.base import (
 from workers.storage.trees.filling import refuse_long
 from workers.storage.trees.local.beneath import FOLDER, LOOK, Root
 from workers.storage.trees.local.errors import failed
-from workers.storage.trees.local.reading import checksum, entry_of, look, reading
+from workers.storage.trees.local.reading import checksum, listed, look, reading
 from workers.storage.trees.local.writing import LocalFilling, discard, rename
 
 
@@ -48,7 +48,7 @@ class LocalTree(Plain):
                         found = name.stat(follow_symlinks=False)
                     except FileNotFoundError:
                         continue  # removed since
-                    yield entry_of(os.fsencode(name.name), found)
+                    yield listed(os.fsencode(name.name), found)
         except OSError as error:
             raise failed(error, path) from error
         finally:

@@ -78,7 +78,7 @@ class XrootdTree(Plain):
         for entry in listed(self._server, path, self._text(path)):
             if entry.is_folder and entry.version in around:
                 # A link to a folder around it, which the server does not tell from a folder.
-                yield replace(entry, mode=modes.S_IFLNK | 0o777)
+                yield entry._replace(mode=modes.S_IFLNK | 0o777)
                 continue
             if entry.is_folder:
                 self._remember(path.rstrip(b"/") + b"/" + entry.name, entry.version)
