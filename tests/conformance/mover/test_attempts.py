@@ -136,6 +136,19 @@ def test_killed_at(mover: Mover, step: str) -> None:
     assert ("found complete" in end["log"]) is (step == "transfer.after_commit")
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["at first", "once more"])
+def test_what_movers_die_of_is_told_before_it_is_tried_again(mover: Mover, known: bool) -> None:
+    """They die of it before anything is told as a rule. Catches tries that nobody counts, and never end."""
+    mover.put(b"f", b"content")
+    env = {"GANTRY_CRASH_AT": "transfer.before_part", "GANTRY_CRASH_ONCE": str(mover.home / "once")}
+    orders = [
+        mover.order("COPY", b"f", b"g%d" % n, n=n, part=1 if known else None, committed=known) for n in (1, 2)
+    ]
+    running = mover.start(*orders, streams=1, env=env)
+    assert running.process.wait(60) == -signal.SIGKILL
+    assert [(line["r"], line["n"]) for line in running.told()] == ([("begin", 1)] if known else [])
+
+
 @pytest.mark.parametrize("step", TRANSFER_STEPS[7:], ids=lambda step: step.partition(".")[2])
 def test_killed_while_changing(mover: Mover, step: str) -> None:
     """Catches an element that fails since its own earlier attempt has done it."""
@@ -157,6 +170,26 @@ def test_what_is_left_is_swept(mover: Mover) -> None:
     report = mover.run(sweep=(mover.order("COPY", b"f", b"g", part=1),))
     assert (report.code, report.lines) == (0, [])
     assert mover.names() == {b"f", b".g.part"}
+
+
+@where(only=lambda subject: subject.id in ("local", "swift", "swift-s3"))
+@pytest.mark.parametrize("swept", [False, True], ids=["next try", "sweep"])
+def test_an_attempt_that_told_nothing_has_taken_a_part_over(mover: Mover, swept: bool) -> None:
+    """The second of three was killed before anybody heard how far it was. Catches its part, for ever beside
+    the target: it bears neither the name of the one that is known nor the next one's."""
+    data = content(_SIZE)
+    mover.put(b"f", data, mtime=_OLD)
+    order = mover.order("COPY", b"f", b"g")
+    for attempt in (1, 2):
+        running, _ = held(mover, replace(order, attempt=attempt, part=1 if attempt > 1 else None))
+        running.kill()
+    third = replace(order, attempt=3, part=1)
+    if swept:
+        mover.run(sweep=(third,))
+    else:
+        mover.run(third).done()
+        assert mover.get(b"g") == data
+    assert mover.names() == ({b"f"} if swept else {b"f", b"g"})
 
 
 def test_a_last_try_leaves_nothing(mover: Mover) -> None:
