@@ -86,8 +86,8 @@ def test_redis_away(user: WorkqueueClient, cluster: Cluster, sshd: Sshd, tmp_pat
     """
     cluster.node()
     source = tmp_path / "source"
-    grow(source, levels=1, files=100)
-    (source / "large").write_bytes(content(16 * MIB, b"large"))
+    grow(source, levels=1, files=30)
+    (source / "large").write_bytes(content(8 * MIB, b"large"))
     here, there = user.local("here", tmp_path), user.sftp("there", sshd)
     limits(user, here, SLOW)
     first = user.post("copy", here, "/source", there, "/first")

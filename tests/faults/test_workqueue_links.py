@@ -25,6 +25,7 @@ def _files(folder: Path, count: int, size: int) -> None:
         (folder / f"{number}").write_bytes(b"%04d" % number * (size // 4))
 
 
+@pytest.mark.long
 def test_a_server_that_refuses_more_connections(
     user: WorkqueueClient, cluster: Cluster, tmp_path: Path
 ) -> None:
