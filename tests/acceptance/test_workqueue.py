@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.utils import timezone
 
-from tests.integration.workqueue.test_pull import Puller, listing
+from tests.integration.workqueue.test_pull import listing
 from tests.support.cluster import Cluster
 from tests.support.fixtures import Account, make_account
 from tests.support.sshd import Sshd
@@ -22,6 +23,9 @@ from workers.models import Run, Secret
 from workqueue.models import Batch, Element, ElementAttempt, Job
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+#: Bytes of each file that is shared with other workers.
+_SHARED = 64 << 20
 
 
 @pytest.fixture
@@ -185,56 +189,83 @@ def test_cancel_in_the_middle(user: WorkqueueClient, tmp_path: Path) -> None:
 def test_pull_workers_and_ours_share_a_job(
     user: WorkqueueClient, cluster: Cluster, sshd: Sshd, tmp_path: Path
 ) -> None:
-    """Two workers that speak only HTTP and a node of ours: each element done once."""
+    """Two workers that speak only HTTP, one that dies with what it had, and a node of ours: each element done
+    once, and whoever comes too late is told so."""
     for number in range(500):
-        (sshd.files / f"f{number}").write_bytes(b"x")
+        with (sshd.files / f"f{number}").open("wb") as file:
+            file.truncate(_SHARED)  # so that 8 GiB, the most of one batch of ours, are but a part of them
     site = user.sftp("there", sshd, path="/")
-    folder = str(sshd.files)
-    job = user.post("remove", site, folder + "/", protocol="SSH")
-    pullers = [Puller(make_account("default", scopes=("worker",))) for _ in range(2)]
+    user.call("PUT", f"/sites/{site}/limits", {"max_active_out": 8})  # one batch of ours at a time
+    job = user.post("remove", site, str(sshd.files) + "/", protocol="SSH")
+    tokens = [make_account("default", scopes=("worker",)).token for _ in range(3)]
     done: list[int] = []
 
-    def pull(puller: Puller) -> None:
-        """The original's loop: one job after the other."""
-        http = user.http
-        while user.status(job) not in ("DONE", "FAILED"):
-            answer = http.post(
-                f"{ROOT}/worker/jobs", json={"types": [2]}, headers={"X-Token": puller.who.token}
-            )
-            if answer.status_code == 404:
-                continue
-            assert answer.status_code == 200, answer.text
-            for given in answer.json():
-                for element in given["elements"]:
-                    _do(http, given, element, done)
+    def take(token: str) -> list[Any]:
+        body = {"types": [2]}
+        answer = user.http.post(f"{ROOT}/worker/jobs", json=body, headers={"X-Token": token})
+        assert answer.status_code in (200, 404), answer.text
+        return list(answer.json()) if answer.status_code == 200 else []
 
-    threads = [threading.Thread(target=pull, args=(puller,)) for puller in pullers]
+    def dying() -> list[dict[str, Any]]:
+        """Does what is a listing, and dies with the rest."""
+        kept = []
+        for given in take(tokens[2]):
+            for element in given["elements"]:
+                if element["type"] == 0:
+                    _do(user.http, given, element, done)
+                else:
+                    kept.append(element)
+        return kept
+
+    def pull(token: str) -> None:
+        """The original's loop: one job after the other."""
+        while user.status(job) not in ("DONE", "FAILED"):
+            for given in take(token):
+                for element in given["elements"]:
+                    _do(user.http, given, element, done)
+
+    lost = wait_until(dying, why="one has elements")
+    held = Element.objects.get(job=job, number=lost[0]["id"]).batch_id
+    assert held is not None
+    Batch.objects.filter(pk=held).update(lease_until=timezone.now())
+    threads = [threading.Thread(target=pull, args=(token,)) for token in tokens[:2]]
     for thread in threads:
         thread.start()
     assert user.ended(job) == "DONE", user.logs(job)
     for thread in threads:
         thread.join()
     assert not sshd.files.exists() or list(sshd.files.iterdir()) == []
-    assert len(done) == len(set(done))
-    assert ElementAttempt.objects.filter(job_id=job).count() == Element.objects.filter(job_id=job).count()
+    ended = ElementAttempt.objects.filter(job_id=job, status=1)
+    assert sorted(ended.values_list("number", flat=True)) == list(range(502)), "each is done once"
+    assert len(done) == len(set(done)) == ended.filter(run_id=None).count()
+    assert 0 < len(done) < 502, "theirs, and ours"
+    assert {_report(user.http, element)[0].status_code for element in lost} == {409}
     counters_add_up()
 
 
 def _do(http: Any, given: dict[str, Any], element: dict[str, Any], done: list[int]) -> None:
+    """As the original's scripts do: it happens, how far it is is told, and then its end."""
     path: str = element["src_filepath"]
-    body: dict[str, Any] = {"returncode": 0, "host": [["a", "b"]], "log": "", "timestamp": "now"}
+    more: dict[str, Any] = {}
     if element["type"] == 0:
         names = [item.name for item in Path(path).iterdir()]
-        body["listing"] = {path.rstrip("/"): listing(*names, size=1)}
+        more["listing"] = {path.rstrip("/"): listing(*names, size=_SHARED)}
     elif path.endswith("/"):
         Path(path).rmdir()
     else:
         Path(path).unlink()
-    where = f"{ROOT}/worker/jobs/{given['id']}/elements/{element['id']}"
-    headers = {"X-Token": element["token"]}
+    assert given["id"] == element["job_id"]
     monitoring = {"transferred": -1, "elapsed": 0, "instant": -0.0, "average": 0}
-    assert http.put(f"{where}/monitoring", json=monitoring, headers=headers).status_code == 200
-    answer = http.put(where, json=body, headers=headers)
-    assert (answer.status_code, answer.content) == (200, b""), answer.text
-    assert http.put(where, json=body, headers=headers).status_code == 200
+    where = f"{ROOT}/worker/jobs/{element['job_id']}/elements/{element['id']}/monitoring"
+    answer = http.put(where, json=monitoring, headers={"X-Token": element["token"]})
+    assert answer.status_code == 200, answer.text
+    for answer in _report(http, element, times=2, **more):
+        assert (answer.status_code, answer.content) == (200, b""), answer.text
     done.append(element["id"])
+
+
+def _report(http: Any, element: dict[str, Any], times: int = 1, **more: Any) -> list[Any]:
+    """The same report, so many times."""
+    body = {"returncode": 0, "host": [["a", "b"]], "log": "", "timestamp": "now", **more}
+    where = f"{ROOT}/worker/jobs/{element['job_id']}/elements/{element['id']}"
+    return [http.put(where, json=body, headers={"X-Token": element["token"]}) for _ in range(times)]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.cluster import Cluster, test_database_url
 from tests.support.machine import alive
-from tests.support.outages import patiently, postgres_down
+from tests.support.outages import patiently, postgres_down, redis_down
 from tests.support.proxy import Proxy, upstream_of, url_through
 from tests.support.sshd import Sshd
 from tests.support.transfers import (
@@ -76,6 +76,31 @@ def test_postgres_away(user: WorkqueueClient, cluster: Cluster, sshd: Sshd, tmp_
     assert set(attempts(endless).values()) == {1}
     assert_parts_gone(tmp_path / "out", sshd.files)
     assert not (tmp_path / "out" / "endless").exists()
+    assert_books(cluster)
+
+
+def test_redis_away(user: WorkqueueClient, cluster: Cluster, sshd: Sshd, tmp_path: Path) -> None:
+    """One job is in the middle, another is registered meanwhile: both end, a third once it is back.
+
+    Catches a transfer whose only trace was a message, an attempt more than there were, a report that is lost.
+    """
+    cluster.node()
+    source = tmp_path / "source"
+    grow(source, levels=1, files=30)
+    (source / "large").write_bytes(content(8 * MIB, b"large"))
+    here, there = user.local("here", tmp_path), user.sftp("there", sshd)
+    limits(user, here, SLOW)
+    first = user.post("copy", here, "/source", there, "/first")
+    wait_moving(first, "large")
+    with redis_down():
+        second = user.post("copy", there, "/first/plain", here, "/second")
+        for job in (first, second):
+            assert ended(user, job) == "DONE", user.logs(job)
+    third = user.post("remove", there, "/first")
+    assert ended(user, third) == "DONE", user.logs(third)
+    assert all(set(attempts(job).values()) == {1} for job in (first, second, third))
+    assert (tmp_path / "second").read_bytes() == (source / "plain").read_bytes()
+    assert list(sshd.files.iterdir()) == []
     assert_books(cluster)
 
 

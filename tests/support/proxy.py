@@ -33,6 +33,8 @@ class Proxy:
         self._open.set()
         self._flowing.set()
         self._delay_s = 0.0
+        #: Connections at once; those beyond are refused. None: as many as come.
+        self.most: int | None = None
         self._drop_after: tuple[bytes, bytes] | None = None
         self._flips: dict[bool, int] = {}
         self._freeze_after: int | None = None
@@ -101,7 +103,7 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if not self._open.is_set():
+            if not self._open.is_set() or (self.most is not None and len(self._sockets) >= 2 * self.most):
                 _reset(client)
                 continue
             try:

@@ -64,6 +64,8 @@ _ATTEMPTS: Final = """
 #: Elements of a batch that had begun: this attempt is over.
 _LOSE: Final = """
     WITH over AS (UPDATE workqueue_element SET attempts = attempts + 1, batch_id = NULL, changed_at = now(),
+            part_attempt = CASE WHEN type = 1 AND NOT %(pulled)s THEN coalesce(part_attempt, attempts + 1)
+                ELSE part_attempt END,
             status = CASE WHEN %(final)s OR attempts + 1 >= max_tries THEN 2 ELSE 3 END,
             not_before = CASE WHEN %(final)s OR attempts + 1 >= max_tries THEN NULL
                 ELSE now() + least(%(cap)s, %(base)s * power(2, least(attempts, 40)))
@@ -226,6 +228,7 @@ def give_up(
         "cap": settings.GANTRY_TRANSFER_RETRY_CAP_S,
         "backs_off": int(wait_s > 0),
         "begun": begun,
+        "pulled": holder.run_id is None,
         "code": code,
         "host": holder.host,
         "run": holder.run_id,

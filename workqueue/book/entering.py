@@ -317,7 +317,7 @@ def _open(cursor: CursorWrapper, job: Job, inserted: int, moved: Counter[tuple[i
 def _close(cursor: CursorWrapper, batch_id: int) -> bool:
     """Its streams are free as soon as each of its elements has ended, whatever its run still does."""
     cursor.execute(
-        """UPDATE workqueue_batch b SET closed_at = now() WHERE id = %s AND closed_at IS NULL
+        """UPDATE workqueue_batch b SET closed_at = clock_timestamp() WHERE id = %s AND closed_at IS NULL
                AND NOT EXISTS (SELECT 1 FROM workqueue_element e WHERE e.batch_id = b.id)""",
         [batch_id],
     )

@@ -107,7 +107,7 @@ def close(cursor: CursorWrapper, job: Job, batch_id: int, *, by_force: bool = Fa
     )
     done = state == State.SUCCEEDED and started  # one that found nothing to do has swept nothing
     cursor.execute(_SWEPT, {"job": job.pk, "batch": batch_id, "done": done, "wait": SWEEP_S})
-    cursor.execute("UPDATE workqueue_batch SET closed_at = now() WHERE id = %s", [batch_id])
+    cursor.execute("UPDATE workqueue_batch SET closed_at = clock_timestamp() WHERE id = %s", [batch_id])
     if back:
         log.info("book.came_back", job=job.pk, batch=batch_id, run=run_id, elements=back, why=words)
         if state == State.FAILED:

@@ -35,6 +35,7 @@ class Batch(models.Model):
     reported = models.BigIntegerField(db_default=0)
     reported_attempt = models.IntegerField(db_default=0)
     created_at = models.DateTimeField(db_default=Now())
+    #: By the clock at that moment: whatever ended under it did so before, and after it what others had next.
     closed_at = models.DateTimeField(null=True)
 
     class Meta:

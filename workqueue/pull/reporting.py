@@ -11,7 +11,7 @@ from workers.models import Tenant
 from workers.vocabulary.errors import Conflict, InvalidInput
 from workqueue.book import ending, entering
 from workqueue.errors import NoSuchElement, NoSuchJob
-from workqueue.models import Element, ElementAttempt, Job
+from workqueue.models import Batch, Element, ElementAttempt, Job
 from workqueue.models.jobs import Status, Type
 from workqueue.pull.bodies import Report
 from workqueue.pull.claiming import LEASE_COPY_S, LEASE_S
@@ -117,7 +117,7 @@ def _held(cursor: CursorWrapper, claim: Claim, element: Element) -> entering.Pla
 
 
 def _late(claim: Claim, element: Element, told: Report) -> None:
-    """Was it reported just so before? Then all is well."""
+    """Was it reported just so before, under this very lease? Then all is well."""
     before = ElementAttempt.objects.filter(
         job_id=claim.job, number=claim.number, attempt=claim.attempt, run_id=None
     ).first()
@@ -126,7 +126,10 @@ def _late(claim: Claim, element: Element, told: Report) -> None:
         told.host,
         told.timestamp,
     ):
-        return
+        # Of whoever was given the element next nothing ended before this one's batch was closed.
+        batch = Batch.objects.filter(pk=claim.batch).first()
+        if batch is not None and (batch.closed_at is None or before.ended_at <= batch.closed_at):
+            return
     if element.attempts >= element.max_tries and element.status == Status.FAILED:
         raise InvalidInput(
             f"element {claim.number} of job {claim.job} has no try left: it has failed for good"

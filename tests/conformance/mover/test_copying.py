@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import zlib
 from dataclasses import replace
@@ -13,6 +14,7 @@ from tests.conformance.trees.handling import MIB, content
 from tests.conformance.trees.subjects import Subject, where
 from tests.support.waiting import wait_until
 from workers.storage.trees.base import ALGORITHMS
+from workers.vocabulary.transfers.reach import Protocol
 
 _ODD = [
     b"a b",
@@ -174,6 +176,20 @@ def test_a_missing_source(mover: Mover) -> None:
     end = mover.copy(b"nothing", b"g").failed(again=False)
     assert end["code"] == 2
     assert mover.names() == set()
+
+
+@where(only=lambda subject: subject.forbids and subject.protocol is not Protocol.LOCAL)
+def test_no_permission(mover: Mover, subject: Subject) -> None:
+    """Catches a second try that cannot help, and a part that is left where nobody may remove it."""
+    mover.put(b"f", b"new")
+    subject.folder(mover.at(b"closed"))
+    mover.put(b"closed/g", b"old")
+    with subject.forbidden(mover.at(b"closed")):
+        for src, dst in ((b"f", b"closed/f"), (b"closed/g", b"g")):
+            end = mover.copy(src, dst).failed(again=False)
+            assert end["code"] == errno.EACCES, end["log"]
+    assert mover.names() == {b"f", b"closed"}
+    assert mover.names(b"closed") == {b"g"}
 
 
 def test_a_folder_onto_a_file(mover: Mover) -> None:

@@ -16,6 +16,7 @@ from django.test import override_settings
 from tests.conformance.trees.handling import MIB, TAG, content, fails, read, write
 from tests.conformance.trees.subjects import SECRET
 from tests.support.gridftp import Authority, GridFtp, hand_over, open_folder
+from tests.support.proxy import Proxy
 from workers.storage.trees import gridftp
 from workers.storage.trees.base import Keeping, Part, TransferOptions, Tree, Trouble
 from workers.storage.trees.opening import open_tree
@@ -250,6 +251,22 @@ def _refusal(reach: Reach, words: str, trouble: Trouble = Trouble.DENIED) -> Non
             made.stat(b"/")
         finally:
             made.close()
+
+
+def test_a_bit_that_is_turned_over_in_what_we_say_to_each_other(place: _Place, folder: Path) -> None:
+    """With certificates it is signed: the server does not do what nobody has said. (Content goes beside that,
+    on connections of its own, and is compared by checksums: tests/conformance/mover/test_damage.py.)"""
+    with Proxy(("127.0.0.1", place.servers[0].port)) as wire:
+        tree = open_tree(replace(place.reach(), port=wire.port))
+        assert tree.stat(_path(folder)).is_folder
+        wire.flip(20, outward=True)
+        with fails(Trouble.AWAY, Trouble.DENIED, Trouble.OTHER):
+            tree.mkdir(_path(folder, b"made"))
+        assert wire.flipped
+        assert list(folder.iterdir()) == []
+        tree.mkdir(_path(folder, b"made"))
+        tree.close()
+    assert [found.name for found in folder.iterdir()] == ["made"]
 
 
 def test_a_user_whom_the_server_does_not_know(place: _Place) -> None:

@@ -71,6 +71,29 @@ def test_a_walk_ends_where_a_link_leads_back(tree: Tree, subject: XrootdSubject,
     assert [entry.is_link for entry in tree.scan(folder + b"/inner")] == [True, True]
 
 
+def test_a_link_to_another_folder_is_no_folder(tree: Tree, subject: XrootdSubject, folder: bytes) -> None:
+    """Catches a REMOVE that goes on through it: what is there is somebody else's."""
+    for name in (b"/here/real/deep", b"/there/precious"):
+        subject.folder(folder + name)
+    subject.link(folder + b"/here/relative", b"../there/precious")
+    subject.link(folder + b"/here/absolute", subject.real(folder + b"/there/precious"))
+    subject.link(folder + b"/here/above", b"../there")
+    told = {entry.name: (entry.is_folder, entry.is_link) for entry in tree.scan(folder + b"/here")}
+    assert told.pop(b"real") == (True, False)
+    assert told == dict.fromkeys((b"relative", b"absolute", b"above"), (False, True))
+    assert [entry.name for entry in tree.scan(folder + b"/here/real")] == [b"deep"]
+    tree.remove(folder + b"/here/relative")
+    assert subject.names(folder + b"/here") == {b"real", b"absolute", b"above"}
+    for name in (b"absolute", b"real"):
+        with fails(Trouble.IS_FOLDER):
+            tree.remove(folder + b"/here/" + name)
+    assert subject.is_folder(folder + b"/there/precious")
+    many = {b"%03d" % number for number in range(300)}
+    for name in many:
+        subject.folder(folder + b"/many/" + name)
+    assert {entry.name for entry in tree.scan(folder + b"/many") if entry.is_folder} == many
+
+
 @pytest.mark.parametrize("at_once", [1000, 1])
 @pytest.mark.parametrize("name", [b"a\xffb", b"a\nb"])
 def test_a_name_that_it_cannot_tell(

@@ -252,18 +252,38 @@ def test_orders_say_who_and_how_fast(scene: Scene, settings: Any) -> None:
 
 
 def test_credentials_that_cannot_be_read_are_waited_for(scene: Scene, settings: Any) -> None:
-    settings.GANTRY_SECRET_KEYS = ["qh9Ge3vXvHnJmLkPzWqkQ4mJ3kqfB1k2pQ0q3mYx0aI="]
+    """The key that they were stored with is gone: the job says which secret it is and what to do, no try is
+    used up, it can be cancelled, others go on; and it goes on by itself when the key is back."""
+    keys = ["qh9Ge3vXvHnJmLkPzWqkQ4mJ3kqfB1k2pQ0q3mYx0aI=", "Zm9vYmFyYmF6Zm9vYmFyYmF6Zm9vYmFyYmF6MTIzNDU="]
+    settings.GANTRY_SECRET_KEYS = keys[:1]
     kept = secrets.store(scene.tenant.pk, "site", "s3cret")
     Credential.objects.create(site=scene.source, user=scene.user, key_id=kept)
-    settings.GANTRY_SECRET_KEYS = ["Zm9vYmFyYmF6Zm9vYmFyYmF6Zm9vYmFyYmF6MTIzNDU="]
-    job = scene.job(Type.LIST)
-    (mover,) = scene.movers()
-    assert mover.orders() is None
-    mover.finish()
+    settings.GANTRY_SECRET_KEYS = keys[1:]
+    job, given_up = scene.job(Type.LIST), scene.job(Type.LIST)
+    other = scene.job(Type.LIST, source=scene.target)
+    for mover in scene.movers():
+        orders = mover.orders()
+        assert (orders is None) is (batch_of(mover).job_id != other.pk)
+        if orders is not None:
+            mover.report(end(0, names=0))
+        mover.finish()
     settle()
     job.refresh_from_db()
-    assert "cannot be read with any key of GANTRY_SECRET_KEYS" in job.waiting_for
+    why = f"its credentials: secret {kept} cannot be read with any key of GANTRY_SECRET_KEYS"
+    assert job.waiting_for.startswith(why)
+    assert explaining.explain(job)["reasons"][0]["message"] == job.waiting_for
     assert (elements(job)[0].status, elements(job)[0].attempts) == (Status.SUBMITTED, 0)
+    assert scene.movers() == [], "not at once"
+    assert stopping.cancel(given_up)
+    assert statuses(given_up) == [Status.FAILED]
+    settings.GANTRY_SECRET_KEYS = keys[::-1]
+    Element.objects.update(not_before=None)
+    (mover,) = scene.movers()
+    assert Orders.from_json(mover.orders() or {}).source.credentials.key == "s3cret"
+    job.refresh_from_db()
+    assert job.waiting_for == ""
+    mover.report(end(0, names=0))
+    assert statuses(job) == [Status.DONE]
 
 
 def test_what_is_tried_again_waits_its_time(scene: Scene, settings: Any) -> None:

@@ -222,6 +222,8 @@ def test_a_dead_ones_elements_come_back_and_its_late_report_is_refused(
     assert puller.report(new, listing={"~/in": listing("a", "b")}) == 200
     counted(job)
     assert job.num_new == 2
+    assert puller.report(new, listing={"~/in": listing("a", "b")}) == 200, "the same once more"
+    assert puller.report(old, listing={"~/in": listing("a", "b")}) == 409, "the same words, another's lease"
 
 
 def test_only_the_elements_token_reports(account: Account, worker: Account) -> None:

@@ -2,6 +2,7 @@
 
 watch     what agent, keeper and runner tell each other of it
 runner    prepare, start, watch, store, finish
+telling   what is told of it under its lease: output, ends
 storing   its outputs, before its end is told
 outcomes  a runtime's result as a state, a reason and a sentence
 """

@@ -8,29 +8,24 @@ Must not import services, families or Celery.
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import structlog
 
-from workers.logs.capture import Shipment
 from workers.node.attempt.outcomes import (
     interpret,
     lost_message,
-    masked,
     noted,
     unprepared_message,
     with_facts,
 )
 from workers.node.attempt.questions import Questions
 from workers.node.attempt.storing import Storing, Unstored
+from workers.node.attempt.telling import Telling
 from workers.node.attempt.watch import Detached, Watch
 from workers.node.scribe import Entry, Scribe
-from workers.runs.retries import backoff_s, may_retry
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import EngineError, SecretUnreadable
@@ -43,8 +38,6 @@ log = structlog.get_logger(__name__)
 _BRIEF_S = 0.03
 #: How often output of a running attempt is shipped, in seconds.
 _SHIP_S = 0.5
-#: How often the run's message is changed while it is being prepared, in seconds.
-_TELL_S = 1.0
 #: Until orders that could not be read are read again.
 _ORDERS_S = 30.0
 #: Until a runtime that could not tell is asked again, in seconds.
@@ -57,6 +50,7 @@ class Runner:
     def __init__(self, runtimes: dict[str, Runtime], scribe: Scribe, detaching: threading.Event) -> None:
         self._runtimes = runtimes
         self._scribe = scribe
+        self._telling = Telling(scribe, detaching)
         self._detaching = detaching
         self._questions = Questions(detaching)
 
@@ -104,7 +98,7 @@ class Runner:
         except SecretUnreadable as error:
             if watch.run.adopted:
                 raise
-            return self._never_started(watch, runtime, State.FAILED, Reason.CREATE, error.message)
+            return self._telling.never_started(watch, runtime, State.FAILED, Reason.CREATE, error.message)
         watch.run = replace(watch.run, secrets=texts)
         return True
 
@@ -115,12 +109,14 @@ class Runner:
         try:
             orders = self._questions.orders(watch)
         except SecretUnreadable as error:
-            return self._never_started(watch, runtime, State.FAILED, Reason.CREATE, error.message)
+            return self._telling.never_started(watch, runtime, State.FAILED, Reason.CREATE, error.message)
         except EngineError as error:
-            return self._give_back(watch, runtime, f"its orders cannot be read: {error.message}", _ORDERS_S)
+            return self._telling.give_back(
+                watch, runtime, f"its orders cannot be read: {error.message}", _ORDERS_S
+            )
         if orders is None:
             message = "Nothing of its batch was left to do"
-            return self._never_started(watch, runtime, State.SUCCEEDED, Reason.NONE, message)
+            return self._telling.never_started(watch, runtime, State.SUCCEEDED, Reason.NONE, message)
         watch.run = replace(watch.run, orders=orders)
         return True
 
@@ -143,16 +139,16 @@ class Runner:
         """Prepare and start; False when the run ended or went back to the queue before anything ran."""
         run = watch.run
         if watch.cancel.is_set() or run.cancel_requested:
-            return self._never_started(
+            return self._telling.never_started(
                 watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
             )
         if self._detaching.is_set() or watch.fenced.is_set():
-            return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+            return self._telling.give_back(watch, runtime, "the worker stopped before it was started", 0.0)
         if watch.stop_why == "crashes":
             message = unprepared_message(runtime.noun)
-            return self._never_started(watch, runtime, State.FAILED, Reason.LOST, message)
+            return self._telling.never_started(watch, runtime, State.FAILED, Reason.LOST, message)
         if watch.stop_why == "node_gone":
-            return self._give_back(watch, runtime, "its node was removed before it was started", 0.0)
+            return self._telling.give_back(watch, runtime, "its node was removed before it was started", 0.0)
         if not self._read_orders(watch, runtime):
             return False
         run = watch.run
@@ -162,7 +158,7 @@ class Runner:
                 self._scribe.write(
                     Entry("phase", watch.lease, message=f"fetching {_counted(count, 'input')}")
                 )
-            runtime.prepare(run, lambda: self._unwanted(watch), self._teller(watch))
+            runtime.prepare(run, lambda: self._telling.unwanted(watch), self._telling.teller(watch))
             step("runner.after_prepare")
             if not self._may_start(watch, runtime):
                 return False
@@ -177,9 +173,9 @@ class Runner:
             if failure.ours or left:
                 log.warning("run.given_back", message=failure.message)
                 reason = failure.reason if failure.reason is Reason.INPUT else Reason.DROPPED
-                return self._give_back(watch, runtime, failure.message, failure.wait_s, reason)
+                return self._telling.give_back(watch, runtime, failure.message, failure.wait_s, reason)
             state = State.CANCELLED if watch.cancel.is_set() else State.FAILED
-            return self._never_started(watch, runtime, state, failure.reason, failure.message)
+            return self._telling.never_started(watch, runtime, state, failure.reason, failure.message)
         return True
 
     def _may_start(self, watch: Watch, runtime: Runtime) -> bool:
@@ -190,47 +186,13 @@ class Runner:
         """
         if told := runtime.facts(watch.run).told:
             self._scribe.write(Entry("facts", watch.lease, facts=told))
-        if not self._still_wanted(watch):
-            return self._never_started(
+        if not self._telling.still_wanted(watch):
+            return self._telling.never_started(
                 watch, runtime, State.CANCELLED, Reason.NONE, "Cancelled before it started"
             )
         if self._detaching.is_set():
-            return self._give_back(watch, runtime, "the worker stopped before it was started", 0.0)
+            return self._telling.give_back(watch, runtime, "the worker stopped before it was started", 0.0)
         return True
-
-    def _still_wanted(self, watch: Watch) -> bool:
-        """Ask the database, however long it is away: False when a cancel was accepted. Raises Detached."""
-        question = Entry("may_start", watch.lease)
-        answer = self._scribe.write(question)
-        while not self._unwanted(watch):
-            with contextlib.suppress(TimeoutError):  # while the database is away
-                if not answer.result(timeout=0.5):
-                    watch.fenced.set()
-                elif question.cancel:
-                    watch.operator = watch.operator or question.cancel == "operator"
-                    watch.cancel.set()
-                    log.info("run.cancel_heard", by="runner", operator=watch.operator)
-                break
-        if watch.fenced.is_set():
-            raise Detached
-        return not watch.cancel.is_set()
-
-    def _unwanted(self, watch: Watch) -> bool:
-        """Nobody waits for the end of its preparation any more."""
-        return watch.cancel.is_set() or watch.fenced.is_set() or self._detaching.is_set()
-
-    def _teller(self, watch: Watch, what: Literal["told", "storing"] = "told") -> Callable[[str], None]:
-        """Writes what is being done to the run's message, at most once a second, waiting for nothing."""
-        told_at = float("-inf")
-
-        def tell(message: str) -> None:
-            nonlocal told_at
-            now = time.monotonic()
-            if now - told_at >= _TELL_S:
-                told_at = now
-                self._scribe.write(Entry(what, watch.lease, message=message))
-
-        return tell
 
     def _watch(self, watch: Watch, runtime: Runtime, output: Output, started_at: float) -> Result:
         """Wait for the end; ship output, honour cancels and the time limit meanwhile."""
@@ -278,49 +240,22 @@ class Runner:
 
     def _ship(self, watch: Watch, output: Output) -> None:
         shipment = output.pending()
-        if (shipment.chunks or shipment.stale or shipment.report) and self._stored(watch, shipment):
+        if (shipment.chunks or shipment.stale or shipment.report) and self._telling.stored(watch, shipment):
             output.mark(shipment)
-
-    def _stored(self, watch: Watch, shipment: Shipment) -> bool:
-        """Store output while it runs. Waits for it: output is read no faster than it can be stored."""
-        return self._written(Entry("log", watch.lease, shipment=shipment, family=watch.run.family))
-
-    def _written(self, entry: Entry) -> bool:
-        """Wait for the commit, however long the database is away; False when the lease was not ours."""
-        done = self._scribe.write(entry)
-        while True:
-            try:
-                return done.result(timeout=0.5)
-            except TimeoutError:
-                if self._detaching.is_set():
-                    raise Detached from None
-
-    def _rest(self, watch: Watch, output: Output) -> Shipment:
-        """What is left of the output after the end; all but the last part is stored at once."""
-        shipment = output.pending(final=True)
-        while shipment.more:
-            self._keep(watch, output, shipment)
-            shipment = output.pending(final=True)
-        return shipment
-
-    def _keep(self, watch: Watch, output: Output, shipment: Shipment) -> None:
-        """Store output after the end, at once. Raises Detached when the lease was not ours."""
-        if not self._stored(watch, shipment):
-            watch.fenced.set()
-            raise Detached
-        output.mark(shipment)
 
     def _store(self, watch: Watch, runtime: Runtime, output: Output, result: Result) -> Unstored | None:
         """Store what a run that has succeeded made; None when all of it is where it belongs."""
         places = runtime.places(watch.run) if watch.run.spec.get("outputs") else None
         if places is None or self._outcome(watch, runtime, result).state is not State.SUCCEEDED:
             return None
-        self._keep(watch, output, self._rest(watch, output))
+        self._telling.keep(watch, output, self._telling.rest(watch, output))
         count = _counted(len(watch.run.spec["outputs"]), "output")
         self._scribe.write(Entry("phase", watch.lease, message=f"storing {count}"))
-        tell = self._teller(watch, "storing")
+        tell = self._telling.teller(watch, "storing")
         installation = self._questions.installation(watch)
-        unstored = Storing(watch, places, installation, self._detaching, self._still_wanted, tell).store()
+        unstored = Storing(
+            watch, places, installation, self._detaching, self._telling.still_wanted, tell
+        ).store()
         if unstored is None:
             self._scribe.write(Entry("phase", watch.lease, message=f"stored {count}"))
         return unstored
@@ -333,12 +268,12 @@ class Runner:
         self, watch: Watch, runtime: Runtime, output: Output, result: Result, unstored: Unstored | None
     ) -> None:
         """Store the rest of the output and the end in one commit, then clean up."""
-        shipment = self._rest(watch, output)
+        shipment = self._telling.rest(watch, output)
         outcome = self._outcome(watch, runtime, result)
         if unstored is not None:
             outcome = replace(outcome, state=unstored.state, reason=unstored.reason, message=unstored.message)
         outcome = replace(outcome, message=noted(outcome.message, runtime.facts(watch.run)))
-        self._end(
+        self._telling.end(
             watch, runtime, with_facts(outcome, shipment, None if result.error else result.ran_s), shipment
         )
 
@@ -346,60 +281,9 @@ class Runner:
         run = watch.run
         state = State.CANCELLED if run.cancel_requested else State.FAILED
         output = self._output(watch, runtime)
-        shipment = self._rest(watch, output)
+        shipment = self._telling.rest(watch, output)
         outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun))
-        self._end(watch, runtime, with_facts(outcome, shipment, None), shipment)
-
-    def _never_started(
-        self, watch: Watch, runtime: Runtime, state: State, reason: Reason, message: str
-    ) -> bool:
-        if state is State.CANCELLED and (watch.operator or watch.run.operator_cancel):
-            reason = Reason.OPERATOR
-        self._end(watch, runtime, Outcome(watch.lease, state, reason, message), None)
-        return False
-
-    def _give_back(
-        self, watch: Watch, runtime: Runtime, message: str, backoff: float, reason: Reason = Reason.DROPPED
-    ) -> bool:
-        outcome = Outcome(watch.lease, State.FAILED, reason, message, backoff_s=backoff)
-        self._close(watch, runtime, Entry("release", watch.lease, outcome, family=watch.run.family))
-        return False
-
-    def _end(self, watch: Watch, runtime: Runtime, outcome: Outcome, rest: Shipment | None) -> None:
-        """Finish, or queue the next try when one is left and another try may mend the failure."""
-        run = watch.run
-        again = (
-            outcome.state is State.FAILED
-            and may_retry(outcome.reason, losses_only=run.losses_only)
-            and run.retries_left > 0
-            and not watch.cancel.is_set()
-        )
-        if again:
-            outcome = replace(outcome, backoff_s=backoff_s(outcome.reason, run.lease.attempt))
-        self._close(
-            watch,
-            runtime,
-            Entry("retry" if again else "finish", watch.lease, outcome, shipment=rest, family=run.family),
-        )
-
-    def _close(self, watch: Watch, runtime: Runtime, entry: Entry) -> None:
-        watch.closing = True
-        if entry.outcome is not None:
-            message = masked(entry.outcome.message, watch.run.secrets)
-            told = runtime.facts(watch.run).told
-            entry.outcome = replace(entry.outcome, message=message, facts=told)
-        if not self._written(entry):
-            watch.fenced.set()
-            raise Detached
-        if (outcome := entry.outcome) is not None:
-            log.info(
-                "run.ended" if entry.what == "finish" else f"run.{entry.what}",
-                state=str(outcome.state),
-                reason=str(outcome.reason),
-                exit_code=outcome.exit_code,
-            )
-        runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
-        step("runner.after_cleanup")
+        self._telling.end(watch, runtime, with_facts(outcome, shipment, None), shipment)
 
 
 def _counted(count: int, what: str) -> str:

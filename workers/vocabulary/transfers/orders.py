@@ -51,12 +51,11 @@ class Order:
     """One element. Paths as the client wrote them, or joined to what it wrote: they begin with ``/`` or
     ``~`` or are relative, in the form of ``names.name_to_wire`` where ``escaped``.
 
-    ``attempt`` counts from 1. ``part``: the attempt that may have left a part; ``version``: the source's
-    when that part was begun ("" = unknown: begin anew). ``committed``: an earlier attempt may have made the
-    file visible without anybody hearing of it. ``last``: no try is left, nothing may stay behind. ``size``
-    is the listing's,
-    -1 where unknown. A REMOVE of a folder has a ``src`` that ends in "/"; a COPY of one makes the empty
-    folder.
+    ``attempt`` counts from 1. ``part``: the attempt that may have left a part, or one after it may, if it
+    was over before it told anything; ``version``: the source's when that part was begun ("" = unknown: begin
+    anew). ``committed``: an earlier attempt may have made the file visible without anybody hearing of it.
+    ``last``: no try is left, nothing may stay behind. ``size`` is the listing's, -1 where unknown. A REMOVE
+    of a folder has a ``src`` that ends in "/"; a COPY of one makes the empty folder.
     """
 
     n: int

@@ -125,9 +125,10 @@ class Batch:
         """What an element that has ended for good has left."""
         try:
             self._open(Act.COPY)
-            attempt = order.attempt if order.part is None else order.part
+            first = order.attempt if order.part is None else order.part
             path = self.located_target(order.dst, order.escaped)
-            self.target.discard(path, Part(self.tag_of(order), attempt))
+            for attempt in (first, *range(first + 1, order.attempt)):
+                self.target.discard(path, Part(self.tag_of(order), attempt))
         except (StorageFailed, ValueError) as failed:
             self.report.note(f"what is left of element {order.n} could not be removed: {failed}")
 

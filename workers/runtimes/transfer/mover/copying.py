@@ -15,9 +15,16 @@ from workers.runtimes.transfer.mover.element import Element, Refused, again
 from workers.runtimes.transfer.mover.filling import File, Filler, version_of
 from workers.runtimes.transfer.mover.verifying import content_checksum
 from workers.storage.trees.base import Part, StorageFailed, Trouble, shown
+from workers.vocabulary.transfers.orders import Order
 
 if TYPE_CHECKING:
     from workers.runtimes.transfer.mover.batch import Batch
+
+
+def untold(order: Order) -> range:
+    """Attempts after the one that is known to have left a part, which nobody has heard of since they began:
+    they may have taken it over, or not."""
+    return range((order.attempt if order.part is None else order.part) + 1, order.attempt)
 
 
 class Copying:
@@ -62,6 +69,8 @@ class Copying:
         file = File(src, dst, before, Part(batch.tag_of(order), order.attempt, order.part, resume))
         element.part = order.part is not None
         try:
+            for attempt in untold(order):
+                self._target.discard(dst, Part(file.part.tag, attempt))
             if self._is_there(element, file):
                 self._discard(element, file)
                 return

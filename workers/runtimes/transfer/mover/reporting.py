@@ -14,6 +14,7 @@ from typing import IO, Any, Final
 from workers.runtimes.transfer.mover.element import Element
 from workers.storage.trees.base import Entry
 from workers.vocabulary.transfers.names import escape
+from workers.vocabulary.transfers.reach import Act
 
 #: Lines wait for at most so long, and until there are so many bytes of them.
 _FLUSH_S: Final = 0.2
@@ -49,9 +50,19 @@ class Reporter:
     # --- elements ------------------------------------------------------------------------------------
 
     def begin(self, element: Element) -> None:
-        """It is being worked on from now."""
+        """It is being worked on from now.
+
+        What a run was given before that is over, and nobody knows how far it was, is told at once: if it is
+        what movers die of, its tries must be counted, or it would be tried for ever.
+        """
+        order = element.order
+        suspect = order.act == Act.LIST or order.committed
         with self._lock:
             self._running.add(element)
+            if suspect:
+                self._begun(element, time.monotonic())
+        if suspect:
+            self.flush()
 
     def commit(self, element: Element) -> bool:
         """It is about to be made visible: from here on nobody else ends it. False when somebody has."""
@@ -169,22 +180,27 @@ class Reporter:
         state = (element.part, element.version, element.dst)
         # Whoever writes to another path than the books know says so at once: nobody else is to write there.
         if element.told_begin != state and (elapsed >= _BEGIN_S or element.dst != order.dst):
-            element.told_begin = state  # once more when it has got as far as leaving a part
-            begun = {
-                "r": "begin", "n": order.n, "attempt": order.attempt, "at": round(time.time() - elapsed, 3),
-                "version": element.version, "part": element.part,
-            }  # fmt: skip
-            if element.size >= 0:
-                begun["size"] = element.size
-            if element.dst != order.dst:
-                begun["dst"] = element.dst
-            self._add(json.dumps(begun))
+            self._begun(element, now)  # once more when it has got as far as leaving a part
         if now - element.told_at >= _MOVE_S:
             moved, before = element.moved, element.told_moved
             rate = (moved - before) / (now - element.told_at)
             element.told_at, element.told_moved = now, moved
             line = {"r": "move", "n": order.n, "moved": moved, "instant": round(rate, 1)}
             self._add(json.dumps({**line, "elapsed": round(elapsed, 3)}))
+
+    def _begun(self, element: Element, now: float) -> None:
+        order = element.order
+        element.told_begin = (element.part, element.version, element.dst)
+        line = {
+            "r": "begin", "n": order.n, "attempt": order.attempt,
+            "at": round(time.time() - (now - element.began), 3), "version": element.version,
+            "part": element.part,
+        }  # fmt: skip
+        if element.size >= 0:
+            line["size"] = element.size
+        if element.dst != order.dst:
+            line["dst"] = element.dst
+        self._add(json.dumps(line))
 
 
 class Lines:

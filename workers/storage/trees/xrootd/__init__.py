@@ -12,8 +12,9 @@ What XRootD is not, and what that means here:
 - Names are UTF-8 without "?" (begins what is no part of a path) and without newlines (separate the names of a
   listing); any other name is refused by name, and a folder in which the server's own people have made one is
   not listed rather than listed wrongly.
-- It tells links from nothing else. A link to a file is a file, one to a folder is a folder; one to a folder
-  around it is told by the folder's id, so that a walk ends; one that leads nowhere is told as a link.
+- It tells links from nothing else. A link to a file is a file; one that leads nowhere is told as a link; one
+  to a folder is known by what is above it (``listing.links_told``), where the server has the files itself.
+  Behind a redirector it is a folder, but to one around it: that is told by the folder's id, so a walk ends.
 - Its rename replaces what is there. Without ``overwrite`` the target is looked at first: who makes a file
   there in the same moment is overwritten. Opening with NEW would reserve the name, but as an empty file that
   everybody sees under its final name.

@@ -41,7 +41,7 @@ xrootd: Any = import_module("XRootD.client")
 _bare: Any = import_module("pyxrootd.client")
 _flags: Any = import_module("XRootD.client.flags")
 DirListFlags, OpenFlags, QueryCode = _flags.DirListFlags, _flags.OpenFlags, _flags.QueryCode
-StatInfoFlags = _flags.StatInfoFlags
+StatInfoFlags, HostTypes = _flags.StatInfoFlags, _flags.HostTypes
 _Status: Any = import_module("XRootD.client.responses").XRootDStatus
 _finalize: Any = import_module("XRootD.client.finalize").finalize
 
@@ -115,11 +115,20 @@ class Server:
 
     def result(self, what: bytes, asked: Asked) -> Any:
         """Wait for what was asked. Raises StorageFailed."""
+        return self.told(what, self.answered(what, asked))
+
+    def answered(self, what: bytes, asked: Asked) -> tuple[Any, Any]:
+        """The same, whatever the answer is: status and response. Raises StorageFailed where none comes."""
         try:
-            answer = asked.result(REQUEST_S + _GRACE_S)
+            return asked.result(REQUEST_S + _GRACE_S)
         except TimeoutError:
             raise StorageFailed(f"{self.shown}: {shown(what)}: no answer", Trouble.AWAY) from None
-        return self.told(what, answer)
+
+    def is_alone(self) -> bool:
+        """It has the files itself: each question is answered by the same machine. Of others (a redirector)
+        each may be answered by another one, to which other numbers are the same folder."""
+        status, told = self.files.protocol(timeout=REQUEST_S)
+        return bool(status.ok and told.hostinfo & HostTypes.IS_SERVER)
 
 
 #: The answer to a request that is under way: status and response.

@@ -17,6 +17,7 @@ import stat as modes
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain
 from typing import Any, Final
 
@@ -66,6 +67,35 @@ def listed(server: Server, path: bytes, text: str) -> Iterator[Entry]:
             yield from _together(server, path, text, spool, rows)
         else:
             yield from _one_by_one(server, path, text, spool)
+
+
+def links_told(server: Server, text: str, version: str, found: Iterable[Entry]) -> Iterator[Entry]:
+    """Entries of the folder ``text``, and of those that are called folders the links as links.
+
+    A server follows every link, and says of nothing that it is one. But what is above a folder (``..``, which
+    it takes at the end of a path only) is the folder that it is in, and what is above a link's is not. A link
+    to a folder beside it stays a folder: what is in that is in this one, too. Where a server does not tell,
+    all stay what they were. ``version`` is the folder's own.
+    """
+    own = _identity(version)
+    under_way: deque[tuple[Entry, Asked | None]] = deque()
+    for entry in chain(found, [None] * _UNDER_WAY):
+        if entry is not None:
+            above = f"{_below(text, entry.name.decode())}/.."
+            under_way.append((entry, asked(server.files.stat, above) if entry.is_folder else None))
+        if not under_way or (entry is not None and len(under_way) < _UNDER_WAY):
+            continue
+        first, answer = under_way.popleft()
+        if answer is not None:
+            status, told = server.answered(first.name, answer)
+            if status.ok and _identity(entry_of("", vars(told)).version) != own:
+                first = replace(first, mode=modes.S_IFLNK | 0o777)
+        yield first
+
+
+def _identity(version: str) -> str:
+    """Of a version what does not change with the content."""
+    return version.rsplit("-", 2)[0]
 
 
 def _names(server: Server, path: bytes, text: str) -> Iterator[str]:

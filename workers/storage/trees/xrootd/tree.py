@@ -27,7 +27,7 @@ from workers.storage.trees.filling import Filling, discard_parts, unlink_quietly
 from workers.storage.trees.xrootd import errors
 from workers.storage.trees.xrootd.client import LONG_S, REQUEST_S, OpenFlags, QueryCode, Server, text_of
 from workers.storage.trees.xrootd.content import Writing, opened, pieces
-from workers.storage.trees.xrootd.listing import entry_of, listed
+from workers.storage.trees.xrootd.listing import entry_of, links_told, listed
 from workers.vocabulary.transfers.reach import Reach
 
 #: Folders that are remembered: that they are there, and what they are.
@@ -46,6 +46,7 @@ class XrootdTree(Plain):
         more = f"xrd.gsiusrpxy={_kept(proxy) if proxy else '/dev/null'}"
         self._server = Server(reach.host, reach.port, reach.credentials.username, more)
         self._traits: Traits | None = None
+        self._alone: bool | None = None
         #: Folder -> its version.
         self._known: dict[bytes, str] = {}
 
@@ -75,7 +76,11 @@ class XrootdTree(Plain):
     def scan(self, path: bytes) -> Iterator[Entry]:
         path = clean(path)
         around = self._around(path)
-        for entry in listed(self._server, path, self._text(path)):
+        text = self._text(path)
+        found = listed(self._server, path, text)
+        if self._is_alone():
+            found = links_told(self._server, text, self._known.get(path) or self.stat(path).version, found)
+        for entry in found:
             if entry.is_folder and entry.version in around:
                 # A link to a folder around it, which the server does not tell from a folder.
                 yield entry._replace(mode=modes.S_IFLNK | 0o777)
@@ -165,9 +170,9 @@ class XrootdTree(Plain):
 
     def remove(self, path: bytes) -> None:
         path = inside(path)
-        if self._is_folder(path):  # it would remove an empty one
+        if self._is_folder(path) and not self._is_link(path):  # it would remove an empty one
             raise StorageFailed(f"{shown(path)} is a folder", Trouble.IS_FOLDER)
-        self.unlink(path)  # also a link that leads nowhere
+        self.unlink(path)  # also a link; to a folder by its whole path some servers refuse that
 
     # --- folders, names ----------------------------------------------------------------------------------
 
@@ -208,6 +213,20 @@ class XrootdTree(Plain):
             if error.trouble is not Trouble.MISSING:
                 raise
             return False
+
+    def _is_link(self, folder: bytes) -> bool:
+        """What is called a folder, as far as the server lets us see (``listing.links_told``)."""
+        entry = self.stat(folder)
+        above = folder.rpartition(b"/")[0] or b"/"
+        if not self._is_alone():
+            return False
+        (told,) = links_told(self._server, self._text(above), self.stat(above).version, [entry])
+        return told.is_link
+
+    def _is_alone(self) -> bool:
+        if self._alone is None:
+            self._alone = self._server.is_alone()
+        return self._alone
 
     def _refuse(self, target: bytes, overwrite: bool) -> None:
         """Raises StorageFailed EXISTS where something is that may not be replaced."""
