@@ -105,10 +105,9 @@ def parse(
     match = _PLACE.fullmatch(place)
     if match is None:
         # Not quoted: it may be a password, before a slash, ? or # of its own or a host that was forgotten.
-        raise wrong(
-            "what stands before the path is not a host, or a host with a port (percent-encode / ? # in a "
-            "user name or password)"
-        )
+        hidden = "@" in parts.path + parts.query + parts.fragment
+        hint = " (percent-encode / ? # in a user name or password)" if hidden else ", or a host with a port"
+        raise wrong(f"what stands before the path is not a host{hint}")
     host = _named(match[2], wrong) if match[1] is None else _bracketed(match[1], wrong)
     port = int(match[3]) if match[3] else DEFAULT_PORTS.get(scheme, 0)
     if not 0 < port < 65536:
