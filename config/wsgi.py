@@ -31,6 +31,9 @@ class ApiHandler(WSGIHandler):
     request_class = ApiRequest
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
+        # Only headers named with an underscore make these two.
+        for name in ("HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE"):
+            environ.pop(name, None)
         bodies.gated(environ)
         return super().__call__(environ, start_response)
 

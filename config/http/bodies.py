@@ -36,6 +36,10 @@ class TooManyBodies(OSError):
     """Too many clients are slow to send their bodies. An OSError, as every failure to read a body is."""
 
 
+class CutBody(OSError):
+    """The body ended before its Content-Length: what came is not what was meant, whoever parses it."""
+
+
 class Gate:
     """Counts the reads that are under way."""
 
@@ -71,22 +75,34 @@ _gate: Final = Gate()
 
 
 class GatedBody:
-    """In the place of ``wsgi.input``: the same reads, through the gate."""
+    """In the place of ``wsgi.input``: the same reads, through the gate.
 
-    def __init__(self, body: Any) -> None:
+    The server ends a body whose connection broke like one that is whole: here it is a ``CutBody`` when
+    ``length`` bytes were announced and fewer came. None: it came in chunks (``negotiation.take_chunked``).
+    """
+
+    def __init__(self, body: Any, length: int | None = None) -> None:
         self._body = body
+        self._missing = length
         #: Whose turn it takes; authentication sets the tenant.
         self.key = ""
 
-    def _read(self, work: Callable[..., Any], size: int) -> Any:
+    def _read(self, work: Callable[..., Any], size: int, *, line: bool = False) -> bytes:
+        if self._missing is not None:
+            size = self._missing if size < 0 else min(size, self._missing)
         with _gate.through(self.key):
-            return work() if size < 0 else work(size)
+            data = bytes(work() if size < 0 else work(size))
+        if self._missing is not None:
+            self._missing -= len(data)
+            if len(data) < size and not (line and data.endswith(b"\n")):
+                raise CutBody("the body ended before its Content-Length: the connection was cut")
+        return data
 
     def read(self, size: int = -1) -> bytes:
-        return bytes(self._read(self._body.read, size))
+        return self._read(self._body.read, size)
 
     def readline(self, size: int = -1) -> bytes:
-        return bytes(self._read(self._body.readline, size))
+        return self._read(self._body.readline, size, line=True)
 
     def readlines(self, hint: int = -1) -> list[bytes]:
         return self.read().splitlines(keepends=True)
@@ -99,7 +115,9 @@ class GatedBody:
 def gated(environ: dict[str, Any]) -> None:
     """Put the gate before the body of this request, if it may have one."""
     if environ.get("CONTENT_LENGTH", "") not in ("", "0") or "HTTP_TRANSFER_ENCODING" in environ:
-        environ["wsgi.input"] = GatedBody(environ["wsgi.input"])
+        length = environ.get("CONTENT_LENGTH", "")
+        known = int(length) if length.isascii() and length.isdigit() and len(length) < 16 else None
+        environ["wsgi.input"] = GatedBody(environ["wsgi.input"], known)
 
 
 def belongs_to(environ: dict[str, Any], tenant: str) -> None:

@@ -263,7 +263,8 @@ def page_404(request: HttpRequest, exception: Exception | None = None) -> HttpRe
     """Django's handler404. The exception of an unknown path lists every route: it is not shown."""
     if isinstance(exception, Http404) and exception.args and isinstance(exception.args[0], str):
         return answer(request, Problem(404, "not_found", exception.args[0]))
-    text = f"there is no path {request.path_info}: the paths are described at /api/docs/"
+    path = engine.without_user_info(request.path_info)
+    text = f"there is no path {path}: the paths are described at /api/docs/"
     return answer(request, Problem(404, "not_found", text))
 
 

@@ -6,6 +6,7 @@ Must not import models.
 from __future__ import annotations
 
 import math
+import unicodedata
 from typing import Final
 
 from django.contrib import admin
@@ -27,7 +28,8 @@ def login(request: HttpRequest) -> HttpResponseBase:
     if request.method != "POST":
         return admin.site.login(request)
     address = peers.peer(request.META)
-    name = request.POST.get("username", "")[:150].strip().lower()
+    # As Django reads a name: otherwise each of its Unicode spellings is a bucket of its own.
+    name = unicodedata.normalize("NFKC", request.POST.get("username", "")).strip().lower()[:150]
     if wait := _attempts.take(address) or _names.take(name):
         seconds = math.ceil(wait)
         return HttpResponse(

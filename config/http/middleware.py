@@ -27,6 +27,7 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from config.checks import warn_at_start
 from config.http import bodies, errors, metrics, trail
 from config.http.authentication import refuse_accomplice
+from workers.vocabulary.errors import without_user_info
 
 log = structlog.get_logger("gantry.http")
 
@@ -44,6 +45,12 @@ _DECIDING: Final = {
     for name in ("X-Callback-Url", "Idempotency-Key", "Last-Event-ID", "Range")
 }
 _READABLE: Final = re.compile(r"[\t -~]+")
+#: A header that is given twice arrives as one, joined by a comma: what two of them mean nobody knows. In
+#: credentials and X-Tenant-Id a comma fits nothing; several ranges are one header with one "bytes=".
+_TWICE: Final = {
+    **dict.fromkeys(("HTTP_X_CALLBACK_URL", "HTTP_IDEMPOTENCY_KEY", "HTTP_LAST_EVENT_ID"), re.compile(",")),
+    "HTTP_RANGE": re.compile(r",\s*(bytes=|$)|^,"),
+}
 #: Host headers that have passed Django's check; bounded.
 _hosts: set[str] = set()
 #: Pages load nothing from elsewhere, and nobody frames them. Swagger and the admin set styles inline.
@@ -75,16 +82,26 @@ class GuardMiddleware:
         response = self.get_response(request) if problem is None else errors.answer(request, problem)
         # Django would log every 4xx once more.
         response._has_been_logged = True  # type: ignore[attr-defined]
-        _headers(response, request_id)
-        metrics.count(family, response.status_code)
-        rate = getattr(request, "rate", None)
-        if rate is not None and "X-RateLimit-Limit" not in response.headers:
-            response.headers["X-RateLimit-Limit"], response.headers["X-RateLimit-Remaining"] = map(str, rate)
-        if request.method not in _QUIET or response.status_code >= 500:
-            _log(request, response, started)
-        if request.method not in _QUIET:
-            trail.note(request, response.status_code, request_id)
+        try:
+            _afterwards(request, response, request_id, family, started)
+        except Exception:  # what the view has done is done: its answer is the one that is given
+            log.exception("request.afterwards", meaning="it is answered; counters, log or audit may lack it")
         return response
+
+
+def _afterwards(
+    request: HttpRequest, response: HttpResponseBase, request_id: str, family: str, started: float
+) -> None:
+    """Headers of every answer; counted, logged, and a change recorded: first, whatever fails after it."""
+    if request.method not in _QUIET:
+        trail.note(request, response.status_code, request_id)
+    _headers(response, request_id)
+    metrics.count(family, response.status_code)
+    rate = getattr(request, "rate", None)
+    if rate is not None and "X-RateLimit-Limit" not in response.headers:
+        response.headers["X-RateLimit-Limit"], response.headers["X-RateLimit-Remaining"] = map(str, rate)
+    if request.method not in _QUIET or response.status_code >= 500:
+        _log(request, response, started)
 
 
 def _request_id(meta: dict[str, Any]) -> str:
@@ -108,6 +125,36 @@ def _one_spelling(request: HttpRequest) -> None:
         request.encoding = None  # type: ignore[assignment]  # Django's own default
 
 
+def _unclear(meta: dict[str, Any], path: str) -> errors.Problem | None:
+    """What headers and address say must be readable, and said once; None when it is."""
+    if unreadable := [name for key, name in _DECIDING.items() if not _READABLE.fullmatch(meta.get(key, "-"))]:
+        return errors.Problem(
+            400,
+            "invalid",
+            f"the header {unreadable[0]} is empty, or has other characters than printable ASCII: write it in "
+            "ASCII (a URL percent-encoded), or leave it out",
+        )
+    for key, twice in _TWICE.items():
+        if key in meta and twice.search(meta[key]):
+            return errors.Problem(
+                400,
+                "invalid",
+                f"the header {_DECIDING[key]} was sent twice, or has a comma, where a second begins: send it "
+                "once (a comma of a URL is %2C)",
+            )
+    query = meta.get("QUERY_STRING", "")
+    if query.count("&") >= (settings.DATA_UPLOAD_MAX_NUMBER_FIELDS or 0):
+        # Django refuses to read them: that must not come up after the view, when the trail reads its ids.
+        return errors.Problem(
+            400, "invalid", f"the address has more than {settings.DATA_UPLOAD_MAX_NUMBER_FIELDS} parameters"
+        )
+    if "%00" in query or "\x00" in path:
+        return errors.Problem(
+            400, "invalid", "the address has the character NUL (%00), which nothing here is called"
+        )
+    return None
+
+
 def _objection(request: HttpRequest) -> errors.Problem | None:
     """Why the request goes no further; None when it does."""
     meta = request.META
@@ -119,17 +166,8 @@ def _objection(request: HttpRequest) -> errors.Problem | None:
             return errors.problem_of(error)
         if len(_hosts) < 1000:
             _hosts.add(host)
-    if unreadable := [name for key, name in _DECIDING.items() if not _READABLE.fullmatch(meta.get(key, "-"))]:
-        return errors.Problem(
-            400,
-            "invalid",
-            f"the header {unreadable[0]} is empty, or has other characters than printable ASCII: write it in "
-            "ASCII (a URL percent-encoded), or leave it out",
-        )
-    if "%00" in meta.get("QUERY_STRING", "") or "\x00" in request.path_info:
-        return errors.Problem(
-            400, "invalid", "the address has the character NUL (%00), which nothing here is called"
-        )
+    if (problem := _unclear(meta, request.path_info)) is not None:
+        return problem
     if "*" in meta.get("CONTENT_TYPE", ""):
         # RFC 2231's spelling of parameters: no client needs it, and libraries stumble over it.
         return errors.Problem(
@@ -173,7 +211,7 @@ def _log(request: HttpRequest, response: HttpResponseBase, started: float) -> No
     tell(
         "request",
         method=request.method,
-        path=request.path_info,
+        path=without_user_info(request.path_info),
         status=response.status_code,
         ms=round((time.perf_counter() - started) * 1000, 1),
         user=identity.user_name if identity is not None else None,

@@ -15,7 +15,7 @@ from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
 from django.http import HttpRequest
-from rest_framework.exceptions import ParseError, UnsupportedMediaType
+from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType
 from rest_framework.metadata import BaseMetadata
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -36,6 +36,8 @@ _PLAUSIBLE: Final = frozenset(
         "application/x-www-form-urlencoded",
     )
 )
+#: Bodies that do not say by themselves where they end.
+_FORMS: Final = frozenset(("application/x-www-form-urlencoded", "multipart/form-data"))
 _CHARSET = re.compile(r';\s*charset\s*=\s*"?([^\s";]+)', re.IGNORECASE)
 #: Declared charsets that are believed, by Python's names for them. A few others are slow or no text at all.
 _CHARSETS: Final = frozenset(
@@ -114,8 +116,19 @@ class JSONBody(BaseParser):
         return data
 
 
+class LengthRequired(APIException):
+    """411: the body cannot be told from one that was cut."""
+
+    status_code = 411
+    default_code = "length_required"
+
+
 def take_chunked(http: HttpRequest) -> None:
-    """Read a body that comes in chunks, without a length: Django would take it for an empty one."""
+    """Read a body that comes in chunks, without a length: Django would take it for an empty one.
+
+    The server does not tell whether the last chunk came. A JSON object says by itself where it ends; a form
+    that was cut names something else, and nothing is no body at all: those need a length.
+    """
     limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
     stream = http.META["wsgi.input"]
     parts, size = [], 0
@@ -127,8 +140,13 @@ def take_chunked(http: HttpRequest) -> None:
         size += len(part)
     if size > limit:
         raise RequestDataTooBig
+    whole = b"".join(parts)
+    if not whole.lstrip().startswith(b"{") and (not whole.strip() or http.content_type in _FORMS):
+        raise LengthRequired(
+            "in chunks a form, or nothing, looks the same when the connection was cut: send a Content-Length"
+        )
     http.META["CONTENT_LENGTH"] = str(size)
-    http._stream = BytesIO(b"".join(parts))
+    http._stream = BytesIO(whole)
 
 
 def _no_constant(name: str) -> NoReturn:

@@ -16,6 +16,7 @@ from structlog.contextvars import get_contextvars
 
 from config.http import errors, peers
 from workers.tenants import audit
+from workers.vocabulary.errors import without_user_info
 
 #: Parameters that name things by number.
 _IDS: Final = ("taskId", "taskIds", "job_id")
@@ -65,15 +66,25 @@ def _at_once(request: HttpRequest, status: int) -> bool:
     return status < 400 and errors.family_of(request.path_info) == "api"
 
 
+def _named(name: str, value: str) -> str:
+    """A thing's name in a path; a registry's without the user name and password that somebody wrote there."""
+    return (
+        without_user_info(f"registries/{value}").partition("/")[2]
+        if name == "registry"
+        else without_user_info(value)
+    )
+
+
 def _about(request: HttpRequest) -> dict[str, Any]:
     found: dict[str, Any] = {}
     match = request.resolver_match
     if match is not None:
         for name, value in match.kwargs.items():
             if isinstance(value, int | str):
-                found[name] = value if isinstance(value, int) else value[:_LONGEST]
+                found[name] = value if isinstance(value, int) else _named(name, value)[:_LONGEST]
     for name in _IDS:
-        given = request.GET.get(name, "")
+        # Not of a query that was refused for its length: Django would refuse to read it here.
+        given = request.GET.get(name, "") if match is not None else ""
         if _NUMBERS.fullmatch(given):
             found[name] = given
     bound = get_contextvars()

@@ -141,16 +141,17 @@ def keep(sent: Sequence[str], lengths: Sequence[int]) -> list[int | None]:
     """For each secret sent: the place of the stored one that it stands for, None where it is a new one.
 
     ``lengths`` are those of the stored secrets. An entry of asterisks only, as long as the stored secret at
-    its place, keeps that. A list of nothing but asterisks that does not fit what is stored is refused: nobody
+    its place, keeps that. One that does not fit what is stored is refused, beside clear ones, too: nobody
     means asterisks as a secret, they come from a form that shows another job or an older state.
     """
     kept = [
         place if place < len(lengths) and text == "*" * lengths[place] else None
         for place, text in enumerate(sent)
     ]
-    if sent and not any(text.strip("*") for text in sent) and None in kept:
+    unfit = [place for place, text in enumerate(sent) if text and not text.strip("*") and kept[place] is None]
+    if unfit:
         raise InvalidInput(
-            f"SecretArgs[{kept.index(None)}] is only asterisks and not as long as the secret stored there: "
+            f"SecretArgs[{unfit[0]}] is only asterisks and not as long as the secret stored there: "
             "read the job again, or send the secrets in clear",
             field="SecretArgs",
         )

@@ -104,13 +104,10 @@ def parse(
         raise wrong("leave the user name and password out of it")
     match = _PLACE.fullmatch(place)
     if match is None:
-        # With an @ further on, this may be a password that has a slash, ? or # in it: it is not quoted.
+        # Not quoted: it may be a password, before a slash, ? or # of its own or a host that was forgotten.
         hidden = "@" in parts.path + parts.query + parts.fragment
-        raise wrong(
-            "what stands before the path is not a host (percent-encode / ? # in a user name or password)"
-            if hidden
-            else f"{place[:60]!r} is not a host, or a host with a port"
-        )
+        hint = " (percent-encode / ? # in a user name or password)" if hidden else ", or a host with a port"
+        raise wrong(f"what stands before the path is not a host{hint}")
     host = _named(match[2], wrong) if match[1] is None else _bracketed(match[1], wrong)
     port = int(match[3]) if match[3] else DEFAULT_PORTS.get(scheme, 0)
     if not 0 < port < 65536:
@@ -130,7 +127,7 @@ def _bracketed(host: str, wrong: Callable[[str], InvalidInput]) -> str:
     try:
         return str(IPv6Address(host))
     except ValueError:
-        raise wrong(f"[{host[:60]}] is not an IPv6 address") from None
+        raise wrong("what stands in brackets is not an IPv6 address") from None
 
 
 def _named(host: str, wrong: Callable[[str], InvalidInput]) -> str:

@@ -10,11 +10,11 @@ from __future__ import annotations
 from django.contrib import admin
 from django.contrib.auth.models import Group
 
-from workers.admin import callbacks, nodes, records, tenants
+from workers.admin import callbacks, nodes, records, tenants, users
 from workers.admin.pages import ReadOnly, shown_url
 from workers.admin.runs import RunAdmin
 
-__all__ = ["ReadOnly", "RunAdmin", "callbacks", "nodes", "records", "shown_url", "tenants"]
+__all__ = ["ReadOnly", "RunAdmin", "callbacks", "nodes", "records", "shown_url", "tenants", "users"]
 
 admin.site.site_header = admin.site.site_title = "Gantry"
 admin.site.index_title = "Operators' pages"

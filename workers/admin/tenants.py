@@ -18,7 +18,7 @@ from django.utils import timezone
 from django.utils.html import format_html_join
 from django.utils.safestring import SafeString
 
-from workers.admin.pages import AnyAdmin, ReadOnly
+from workers.admin.pages import OnlyDeclared, ReadOnly, superuser
 from workers.models import Membership, Registry, Tenant
 from workers.tenants import identity, limits, policy, retention_policy, usage
 from workers.vocabulary.errors import EngineError
@@ -53,11 +53,20 @@ class PolicyForm(TenantForm):
 
 
 class MemberTable(MembershipTable):
-    """The tenant's users."""
+    """The tenant's users. Superusers put them in and out: a membership may be a superuser's."""
 
     model = Membership
     extra = 0
     autocomplete_fields = ("user",)
+
+    def has_add_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return superuser(request)
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return superuser(request)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return superuser(request)
 
 
 #: What the fields of a tenant that are JSON may hold.
@@ -72,7 +81,7 @@ _HELP = {
 
 
 @admin.register(Tenant)
-class TenantAdmin(AnyAdmin):
+class TenantAdmin(OnlyDeclared):
     """Who owns work. A tenant is switched off, not deleted: its runs belong to it."""
 
     form = PolicyForm

@@ -11,7 +11,6 @@ import base64
 import hashlib
 import hmac
 import os
-import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -25,10 +24,9 @@ from workers.vocabulary.errors import Conflict, NotFound, SecretUnreadable
 
 PREFIX: Final = "whsec_"
 MOST: Final = 2
-#: How long a process keeps a tenant's secrets, in seconds: a revoked one may sign for as long.
-_KEPT_S: Final = 5.0
-
-_known: dict[int, tuple[float, tuple[str, ...]]] = {}
+#: Values that this process has read, by the ids of their secrets. Which ones sign is asked each time, so
+#: that a new one signs from its answer on, and a revoked one no more.
+_known: dict[tuple[int, ...], tuple[str, ...]] = {}
 _KNOWN_MAX: Final = 10_000
 
 
@@ -50,20 +48,20 @@ def sign(message_id: str, stamp: str, body: bytes, value: str) -> str:
 
 
 def valid(tenant_id: int) -> tuple[str, ...]:
-    """The values that sign now, at most 5 s old; one is made where there is none. SecretUnreadable."""
-    kept = _known.get(tenant_id)
-    if kept is not None and kept[0] > time.monotonic():
-        return kept[1]
-    values = _read(tenant_id)
-    if not values:
+    """The values that sign now; one is made where there is none. SecretUnreadable."""
+    ids = _ids(tenant_id)
+    if not ids:
         with transaction.atomic():
             Tenant.objects.select_for_update(no_key=True).get(pk=tenant_id)
             if not _active(tenant_id).exists():
                 _make(tenant_id, shown=False)
-        values = _read(tenant_id)
-    if len(_known) >= _KNOWN_MAX:
-        _known.clear()
-    _known[tenant_id] = (time.monotonic() + _KEPT_S, values)
+        ids = _ids(tenant_id)
+    values = _known.get(ids)
+    if values is None:
+        values = _read(ids)
+        if len(_known) >= _KNOWN_MAX:
+            _known.clear()
+        _known[ids] = values
     return values
 
 
@@ -102,10 +100,14 @@ def _active(tenant_id: int) -> QuerySet[CallbackSecret]:
     return CallbackSecret.objects.filter(tenant_id=tenant_id, revoked_at=None)
 
 
-def _read(tenant_id: int) -> tuple[str, ...]:
-    ids = [item for item in _active(tenant_id).order_by("-pk").values_list("secret_id", flat=True) if item]
-    if not ids:
-        return ()
+def _ids(tenant_id: int) -> tuple[int, ...]:
+    """The secrets that sign now, the newest first."""
+    return tuple(
+        item for item in _active(tenant_id).order_by("-pk").values_list("secret_id", flat=True) if item
+    )
+
+
+def _read(ids: Sequence[int]) -> tuple[str, ...]:
     found = []
     problem: SecretUnreadable | None = None
     for secret_id in ids:

@@ -13,16 +13,30 @@ from typing import Final
 #: Contract, "Secrets": shorter ones would hide half of any text.
 SHORTEST: Final = 4
 MASK: Final = b"***"
+#: Contract, "Secrets": of a secret of several lines.
+SHORTEST_LINE: Final = 8
+
+
+def _length(text: bytes) -> int:
+    """In characters."""
+    return len(text.decode(errors="replace"))
 
 
 class Redactor:
-    """Finds every secret of at least 4 characters, the longest first where several begin at one place.
+    """Finds every secret of at least 4 characters, the longest first where several begin at one place, and
+    each line of at least 8 characters of a secret of several lines: a key is seldom printed as a whole.
 
     False when there is nothing to look for: then leave it out, it costs nothing.
     """
 
     def __init__(self, secrets: Iterable[bytes]) -> None:
-        wanted = {secret for secret in secrets if len(secret.decode(errors="replace")) >= SHORTEST}
+        wanted = set()
+        for secret in secrets:
+            if _length(secret) >= SHORTEST:
+                wanted.add(secret)
+            lines = secret.splitlines()
+            if len(lines) > 1:
+                wanted |= {line for line in lines if _length(line) >= SHORTEST_LINE}
         self._secrets = sorted(wanted, key=lambda secret: (-len(secret), secret))
         self._pattern = re.compile(b"|".join(re.escape(secret) for secret in self._secrets))
         #: Length of the longest secret in bytes; 0 without any.

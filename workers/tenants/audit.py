@@ -20,7 +20,7 @@ from datetime import datetime
 from typing import Any, Final
 
 import structlog
-from django.db import DatabaseError, InterfaceError, connection, transaction
+from django.db import DatabaseError, DataError, IntegrityError, InterfaceError, connection, transaction
 
 log = structlog.get_logger(__name__)
 
@@ -54,11 +54,17 @@ class Record:
     def row(self) -> tuple[Any, ...]:
         """In the order of ``_COLUMNS``, cut to what the columns hold."""
         values = asdict(self)
-        values["about"] = json.dumps(self.about)
+        about = {_stored(name): _stored(value) for name, value in self.about.items()}
+        values["about"] = json.dumps(about)
         limits = {"user_name": 150, "token_prefix": 12, "peer": 64, "method": 16, "route": 255}
         for name, longest in limits.items():
-            values[name] = values[name][:longest].replace("\0", "")
-        return tuple(values[name] for name in _COLUMNS)
+            values[name] = values[name][:longest]
+        return tuple(_stored(values[name]) for name in _COLUMNS)
+
+
+def _stored(value: Any) -> Any:
+    """A value without what no column can hold: NUL, and halves of characters."""
+    return value.replace("\0", "").encode(errors="replace").decode() if isinstance(value, str) else value
 
 
 _waiting: deque[Record] = deque()
@@ -101,6 +107,8 @@ def flush() -> bool:
             batch = [_waiting[number] for number in range(min(len(_waiting), _BATCH))]
             try:
                 _insert(batch)
+            except (DataError, IntegrityError, ValueError):
+                _insert_each(batch)
             except (DatabaseError, InterfaceError) as error:
                 log.warning("audit.waits", error=str(error).strip(), waiting=len(_waiting))
                 if not connection.in_atomic_block:
@@ -122,6 +130,15 @@ def _insert(batch: list[Record]) -> None:
             f"INSERT INTO workers_auditentry ({', '.join(_COLUMNS)}) VALUES {rows}",  # noqa: S608  our own
             values,
         )
+
+
+def _insert_each(batch: list[Record]) -> None:
+    """One that the database refuses for what it says is left out, and told: it holds up no other."""
+    for record in batch:
+        try:
+            _insert([record])
+        except (DataError, IntegrityError, ValueError):
+            log.exception("audit.refused", route=record.route, request_id=record.request_id)
 
 
 def _write_forever() -> None:

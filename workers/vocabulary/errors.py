@@ -5,6 +5,17 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
+#: user:password@ in a text that names a place, and whatever stands before the @ of a registry's name.
+_USER_INFO: Final = re.compile(r"(?:(?<=registries/)[^/]*|[^/\s@:]*:[^/\s]*)@(?!sha[0-9]+:)")
+
+
+def without_user_info(text: str) -> str:
+    """A text as messages, logs and the audit log quote it: what may be a password before an @ is ``***``."""
+    return _USER_INFO.sub("***@", text) if "@" in text else text
+
 
 class EngineError(Exception):
     """Base of all errors that a caller of the engine may see."""

@@ -21,6 +21,8 @@ _HUB_ALIASES: Final = frozenset({"index.docker.io", "registry-1.docker.io", "reg
 #: Longest name that the engine takes, registry and repository together.
 LONGEST: Final = 255
 
+#: A user name and a password in the place of a name, by mistake; not the name before a digest.
+_USER_INFO: Final = re.compile(r".*@(?!sha[0-9]+:)", re.DOTALL)
 _LABEL: Final = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 _HOST: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::([0-9]{{1,5}}))?")
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
@@ -185,5 +187,6 @@ def _glob(text: str, star: str) -> re.Pattern[str]:
 
 
 def _show(text: str) -> str:
-    shown = repr(text)
+    """Quoted, but for what stands before an @ that begins no digest: a name and a password, by mistake."""
+    shown = repr(_USER_INFO.sub("***@", text))
     return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -30,6 +30,9 @@ def in_pieces(redactor: Redactor, data: bytes, cuts: list[int]) -> bytes:
     return out + clean
 
 
+ONE_LINE = st.binary(min_size=4, max_size=40).filter(lambda secret: len(secret.splitlines()) == 1)
+
+
 @given(data=few_letters, secrets=secrets, cuts=st.lists(st.integers(0, 60), max_size=8))
 def test_pieces_give_what_the_whole_gives(data: bytes, secrets: list[bytes], cuts: list[int]) -> None:
     whole = re.sub(
@@ -39,7 +42,7 @@ def test_pieces_give_what_the_whole_gives(data: bytes, secrets: list[bytes], cut
     assert in_pieces(Redactor(secrets), data, [min(cut, len(data)) for cut in cuts]) == whole
 
 
-@given(secret=st.binary(min_size=4, max_size=40), before=st.binary(max_size=40), after=st.binary(max_size=40))
+@given(secret=ONE_LINE, before=st.binary(max_size=40), after=st.binary(max_size=40))
 def test_any_bytes_are_found(secret: bytes, before: bytes, after: bytes) -> None:
     redactor = Redactor([secret])
     if not redactor:
@@ -60,6 +63,15 @@ def test_short_secrets_are_left_alone(secret: bytes) -> None:
 
 def test_a_secret_of_four_characters_is_masked() -> None:
     assert Redactor([b"1234"]).replace(b"<1234>", last=True) == (b"<***>", 6)
+
+
+def test_each_long_line_of_a_secret_of_several_is_masked_too() -> None:
+    """Catches `sed "s/^/> /"` over a key: line by line it was nowhere whole."""
+    key = b"-----BEGIN KEY-----\r\nMIIEpAIBAAKC\nshort\nAQIDBAUGBwgJ\n-----END KEY-----\n"
+    redactor = Redactor([key])
+    shown = b"".join(b"> " + line + b"\n" for line in key.splitlines())
+    assert redactor.replace(shown, last=True)[0] == b"> ***\n> ***\n> short\n> ***\n> ***\n"
+    assert redactor.replace(b"<" + key + b">", last=True)[0] == b"<***>"
 
 
 def test_the_longer_of_two_at_one_place_wins() -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any, ClassVar, Final
-from urllib.parse import urlsplit
 
 from django.db.models import Q, QuerySet
 from django.http import HttpResponse
 from drf_spectacular.utils import extend_schema
 from rest_framework.request import Request
 
+from workers import addresses
 from workers.api.answers import ApiView, Page, answer, created, known_parameters, moment, root_of
 from workers.api.answers import checked as checked_body
 from workers.api.callback_header import checked
 from workers.api.callbacks import schema, serializers, shapes
-from workers.callbacks import operations, signing
+from workers.callbacks import operations, outbox, signing
 from workers.models import Callback, CallbackAttempt, CallbackSecret, DisabledUrl
 from workers.vocabulary import families
 from workers.vocabulary.errors import InvalidInput
@@ -53,12 +53,8 @@ def chosen(request: Request, rows: QuerySet[Callback]) -> QuerySet[Callback]:
 def _of_receiver(text: str) -> Q:
     """scheme://host:port, or host:port, or a host."""
     if "://" in text:
-        parts = urlsplit(text)
-        try:
-            port = parts.port or {"http": 80, "https": 443}.get(parts.scheme, 0)
-        except ValueError:
-            port = 0
-        return Q(receiver=f"{parts.scheme}://{parts.netloc.rpartition('@')[2].partition(':')[0]}:{port}")
+        addresses.parse(text, field="receiver", credentials=True)
+        return Q(receiver=outbox.receiver(text))
     exact = [f"{scheme}://{text}" for scheme in ("http", "https")]
     default = [f"http://{text}:80", f"https://{text}:443"]
     return Q(receiver__in=[*exact, *default])

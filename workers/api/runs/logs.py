@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from django.http import StreamingHttpResponse
 from rest_framework.authentication import BaseAuthentication
+from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.request import Request
 
 from workers.logs import signed_urls, store
@@ -75,6 +76,8 @@ class SignedLogUrl(BaseAuthentication):
         given = request.query_params
         if "signature" not in given:
             return None
+        if request.method not in ("GET", "HEAD", "OPTIONS"):
+            raise MethodNotAllowed(str(request.method), "a signed URL is for reading (GET, HEAD)")
         problem = signed_urls.check(
             request.path, given.get("stream", ""), given.get("expires", ""), given["signature"]
         )

@@ -16,6 +16,7 @@ from workers.api.answers import ApiView, Page, answer, checked, created, known_p
 from workers.api.tenancy import schema, serializers, shapes
 from workers.models import Membership, Tenant
 from workers.tenants import tenancy
+from workers.tenants.identity import Identity
 from workers.vocabulary.errors import NotFound
 
 
@@ -102,6 +103,12 @@ class MembersView(ApiView):
         return page.answer(request, found, _member, lambda row: row.user.get_username())
 
 
+def _guard(who: Identity, user: str, what: str) -> None:
+    """Nobody but a superuser changes a superuser, or for which tenants one acts."""
+    if tenancy.find_user(user).is_superuser and not who.superuser:
+        raise PermissionDenied(f"only a superuser can {what}")
+
+
 class MemberView(ApiView):
     """/api/v1/tenants/{name}/members/{user}"""
 
@@ -111,12 +118,14 @@ class MemberView(ApiView):
     def put(self, request: Request, name: str, user: str) -> HttpResponse:
         """Put a user into the tenant."""
         wanted = checked(serializers.MemberChangeSerializer(data=request.data))
+        _guard(self.who(), user, "put another one into a tenant")
         row = tenancy.add_member(name, user, default=wanted.get("default", False))
         return answer({"user": user, "default": row.is_default})
 
     @extend_schema(**schema.MEMBER_REMOVE)
     def delete(self, request: Request, name: str, user: str) -> HttpResponse:
         """Take a user out of the tenant."""
+        _guard(self.who(), user, "take another one out of a tenant")
         tenancy.remove_member(name, user)
         return answer({"user": user, "default": False})
 
@@ -184,8 +193,7 @@ class UserView(ApiView):
     def patch(self, request: Request, user: str) -> HttpResponse:
         """Switch a user off or on."""
         wanted = checked(serializers.UserChangeSerializer(data=request.data))
-        if tenancy.find_user(user).is_superuser and not self.who().superuser:
-            raise PermissionDenied("only a superuser can change another one")
+        _guard(self.who(), user, "change another one")
         if "active" in wanted:
             tenancy.set_user_active(user, wanted["active"])
         return answer(_user(_users().get(username=user)))

@@ -17,7 +17,6 @@ import stat as modes
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from itertools import chain
 from typing import Any, Final
 
@@ -89,7 +88,7 @@ def links_told(server: Server, text: str, version: str, found: Iterable[Entry]) 
         if answer is not None:
             status, told = server.answered(first.name, answer)
             if status.ok and _identity(entry_of("", vars(told)).version) != own:
-                first = replace(first, mode=modes.S_IFLNK | 0o777)
+                first = first._replace(mode=modes.S_IFLNK | 0o777)
         yield first
 
 

@@ -1,0 +1,56 @@
+"""Headers and addresses that say two things, or nothing that can be read: 400 before anything is done."""
+
+from __future__ import annotations
+
+from tests.security.wire import exchange
+from tests.support.cluster import Cluster
+from tests.support.fixtures import make_account
+from workers.models import Run
+
+BODY = b'{"taskName": "wire", "commands": "true"}'
+POST = f"POST /v1/tasks HTTP/1.1\r\nContent-Length: {len(BODY)}"
+
+
+def test_headers_and_addresses_that_say_two_things(cluster: Cluster) -> None:
+    """Catches two URLs that the server joins into one, and a key that is neither of the two."""
+    api, account = cluster.api(threads=2), make_account("default")
+
+    def refused(*headers: str, status: int = 400) -> None:
+        told, text = exchange(api, account, "\r\n".join([POST, *headers]), BODY)
+        assert told == status, (headers, text)
+        if status == 400:
+            assert headers[0].partition(":")[0] in text.decode(), (headers, text)
+
+    for name, first, second in (
+        ("X-Callback-Url", "http://one.example/", "http://two.example/"),
+        ("X-Callback-Url", "http://one.example/", ""),
+        ("Idempotency-Key", "a", "b"),
+        ("Idempotency-Key", "", "b"),
+        ("Last-Event-ID", "1:0:0", "1:9:9"),
+        ("Range", "bytes=0-1", "bytes=5-6"),
+    ):
+        refused(f"{name}: {first}", f"{name}: {second}")
+    refused("X-Tenant-Id: default", "X-Tenant-Id: default", status=403)
+    refused(f"Authorization: Bearer {account.token}", status=401)  # beside the one that is always sent
+    for more in ("Content-Length: 7", "Host: two.example"):
+        told, _ = exchange(api, account, f"{POST}\r\n{more}", BODY)
+        assert told in (0, 400), more
+    assert not Run.objects.exists()
+    told, text = exchange(api, account, f"{POST}\r\nRange: bytes=0-1,5-6", BODY)
+    assert told == 200, text
+
+    def an_underscore_gives_a_body_no_other_length_or_type() -> None:
+        told, text = exchange(api, account, f"{POST}\r\nContent_Length: 3\r\nContent_Type: text/html", BODY)
+        assert told == 200, text
+
+    def too_many_parameters_are_refused_before_anything_is_done() -> None:
+        """Catches a change that is carried out, answered 400 and not audited."""
+        made = Run.objects.count()
+        for count, wanted in ((1000, 200), (1001, 400), (5000, 400)):
+            query = "&".join(f"p{number}=1" for number in range(count))
+            told, text = exchange(api, account, POST.replace("/v1/tasks", f"/v1/tasks?{query}"), BODY)
+            assert told == wanted, text
+        assert Run.objects.count() == made + 1
+
+    an_underscore_gives_a_body_no_other_length_or_type()
+    too_many_parameters_are_refused_before_anything_is_done()
