@@ -348,11 +348,9 @@ GANTRY_TENANT_REQUESTS_PER_S = env.int("GANTRY_TENANT_REQUESTS_PER_S", default=2
 GANTRY_KEEP_AUDIT_D = env.int("GANTRY_KEEP_AUDIT_D", default=400)
 #: Days that the usage report reaches back; 0 = for ever.
 GANTRY_KEEP_USAGE_D = env.int("GANTRY_KEEP_USAGE_D", default=800)
-#: Networks (CIDR) that uris and callbacks may reach although they are private.
+#: Networks (CIDR) that callbacks, and uris, may reach although they are private: neither opens the other.
 GANTRY_CALLBACK_ALLOW_NETWORKS: list[str] = env.list("GANTRY_CALLBACK_ALLOW_NETWORKS", default=[])
-GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list(
-    "GANTRY_URI_ALLOW_NETWORKS", default=GANTRY_CALLBACK_ALLOW_NETWORKS
-)
+GANTRY_URI_ALLOW_NETWORKS: list[str] = env.list("GANTRY_URI_ALLOW_NETWORKS", default=[])
 #: What is kept of one exec's output, in MiB: half from its start, half from its end.
 GANTRY_EXEC_LOG_MB = env.int("GANTRY_EXEC_LOG_MB", default=1024)
 #: runtask: the folder of job definitions, one folder each; the container of jobs that name none.

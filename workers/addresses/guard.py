@@ -1,7 +1,9 @@
-"""Which resolved addresses may be reached. Resolves nothing, connects nowhere; pure but for the settings."""
+"""Which resolved addresses may be reached. Resolves nothing, sends nothing; asks the settings, and the kernel
+which addresses are this machine's own."""
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
@@ -119,6 +121,20 @@ def refusal(address: Address) -> str | None:
     return None
 
 
+def own(address: Address) -> bool:
+    """Is it one of this machine's own? Sends nothing: towards itself a machine speaks from that very address.
+
+    Not asked by binding to it, which net.ipv4.ip_nonlocal_bind permits for any.
+    """
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((str(address), 9))
+            return unwrapped(ip_address(probe.getsockname()[0])) == address
+    except OSError:
+        return False  # no way leads there
+
+
 @lru_cache(maxsize=16)
 def _networks(setting: str, texts: tuple[str, ...]) -> tuple[Network, ...]:
     networks = []
@@ -161,7 +177,7 @@ def permitted(host: str, found: Iterable[str], purpose: str) -> list[Address]:
     vouched, denied = False, ""
     for address in (unwrapped(ip_address(text)) for text in found):
         allowed = _allowed(address, networks)
-        why = None if allowed else refusal(address)
+        why = None if allowed else refusal(address) or ("this machine" if own(address) else None)
         if why is None:
             good.append(address)
             vouched = vouched or allowed

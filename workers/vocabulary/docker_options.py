@@ -1,6 +1,7 @@
 """``parameters`` of a container: options of ``docker run`` as {key, value}, as in Mesos. Pure.
 
-Checked at submission and again where the container is made. What the engine itself decides (names, limits,
+Checked at submission and again where the container is made. A value is stripped of blanks first, then
+compared with what is permitted, never with what is not. What the engine itself decides (names, limits,
 logs, restarts) and what has a field and a policy of its own is refused with the way to ask for it. Must not
 import Django or the worker's side.
 """
@@ -18,6 +19,32 @@ _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([bkmgt]?)(?:i?b)?", re.IGNORECASE
 _UNITS: Final = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 #: Labels that begin so are the engine's own.
 LABEL_PREFIX: Final = "gantry."
+
+
+#: A network that somebody made and named. Only digits and a to f would do for a network's id, too, and the
+#: engine takes the beginning of one for the whole: the host's own network has an id.
+_NETWORK: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
+_NETWORK_ID: Final = re.compile(r"[0-9a-f]+")
+#: Networks that the engine, or this service, has made.
+_NOT_THEIRS: Final = frozenset({"host", "none", "bridge", "default", "nat", "ingress", "gantry"})
+#: The capabilities that the engine gives by itself; more of them is what the policy ``privileged`` is for.
+_CAPABILITIES: Final = frozenset(
+    (
+        *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE"),
+        *("NET_RAW", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+    )
+)
+#: Devices that hold nobody else's data and give no way to the host's memory, disks or kernel.
+_DEVICE: Final = re.compile(
+    r"/dev/(?:null|zero|full|random|urandom|fuse|kvm|net/tun|kfd|nvidia[0-9a-z-]*"
+    r"|dri/(?:card|renderD)[0-9]+|infiniband/[a-z]+[0-9]*)"
+)
+#: Those of a container's own namespaces.
+_SYSCTL: Final = re.compile(r"(?:net\.[a-z0-9_.-]+|fs\.mqueue\.[a-z_]+|kernel\.(?:msg|sem|shm)[a-z_]*)")
+_SECURITY: Final = re.compile(
+    r"no-new-privileges(?:[=:](?:true|false))?|(?:apparmor|label)[=:][A-Za-z0-9_.:=-]+|seccomp[=:].+",
+    re.DOTALL,
+)
 
 
 class BadParameter(ValueError):
@@ -74,6 +101,16 @@ def _whole(value: str) -> int:
         raise ValueError("write a whole number") from None
 
 
+def _between(least: int, most: int) -> Callable[[str], int]:
+    def read(value: str) -> int:
+        number = _whole(value)
+        if not least <= number <= most:
+            raise ValueError(f"write a whole number from {least} to {most}")
+        return number
+
+    return read
+
+
 def _text(value: str) -> str:
     if not value.strip():
         raise ValueError("it is blank")
@@ -87,7 +124,7 @@ def _env(options: Options, value: str) -> None:
 
 def _label(options: Options, value: str) -> None:
     name, _, text = value.partition("=")
-    if not name or name.startswith(LABEL_PREFIX):
+    if not name.strip() or name.strip().casefold().startswith(LABEL_PREFIX):
         raise ValueError(f"a label needs a name that does not begin with {LABEL_PREFIX}")
     options.labels[name] = text
 
@@ -108,14 +145,20 @@ def _tmpfs(options: Options, value: str) -> None:
 
 def _sysctl(options: Options, value: str) -> None:
     name, text = _pair(value)
+    if not _SYSCTL.fullmatch(name):
+        raise ValueError("use one of the container's own: net., fs.mqueue., kernel.msg, .sem or .shm")
     options.host.setdefault("Sysctls", {})[name] = text
 
 
 def _device(options: Options, value: str) -> None:
     outside, _, rest = value.partition(":")
     inside, _, how = rest.partition(":")
+    if not _DEVICE.fullmatch(outside):
+        raise ValueError("it is no device for containers; for all of them use container.docker.privileged")
+    if not set(how) <= set("rwm"):
+        raise ValueError("after the second colon write r, w, m")
     mapping = {
-        "PathOnHost": _text(outside),
+        "PathOnHost": outside,
         "PathInContainer": inside or outside,
         "CgroupPermissions": how or "rwm",
     }
@@ -134,15 +177,33 @@ def _ipc(options: Options, value: str) -> None:
 
 
 def _security(options: Options, value: str) -> None:
-    if value.partition("=")[0].partition(":")[0] not in ("apparmor", "seccomp", "label", "no-new-privileges"):
+    if not _SECURITY.fullmatch(value):
         raise ValueError("use apparmor=, seccomp=, label= or no-new-privileges")
     options.add(options.host, "SecurityOpt", value)
 
 
 def _network(options: Options, value: str) -> None:
-    if value in ("host", "none", "bridge", "default") or value.startswith("container:"):
-        raise ValueError("it names a user-defined network; for others use container.docker.net")
-    options.network = _text(value)
+    if (
+        not _NETWORK.fullmatch(_text(value))
+        or value.casefold() in _NOT_THEIRS
+        or _NETWORK_ID.fullmatch(value.casefold())
+    ):
+        raise ValueError(
+            "it names a user-defined network by its name (letters, digits, _ . -; not 0 to 9, a to f only, "
+            "as an id has); for others use container.docker.net"
+        )
+    options.network = value
+
+
+def _capability(part: str) -> Callable[[Options, str], None]:
+    def apply(options: Options, value: str) -> None:
+        name = _text(value).upper().removeprefix("CAP_")
+        if name not in _CAPABILITIES:
+            known = ", ".join(sorted(_CAPABILITIES))
+            raise ValueError(f"use one of {known}; for all of them container.docker.privileged")
+        options.add(options.host, part, name)
+
+    return apply
 
 
 def _alias(options: Options, value: str) -> None:
@@ -175,7 +236,7 @@ _KNOWN: Final[Mapping[str, Callable[[Options, str], None]]] = {
     "dns-search": _append("host", "DnsSearch"),
     "dns-option": _append("host", "DnsOptions"),
     "add-host": _append("host", "ExtraHosts"),
-    "cap-add": _append("host", "CapAdd"),
+    "cap-add": _capability("CapAdd"),
     "cap-drop": _append("host", "CapDrop"),
     "group-add": _append("host", "GroupAdd"),
     "security-opt": _security,
@@ -190,14 +251,16 @@ _KNOWN: Final[Mapping[str, Callable[[Options, str], None]]] = {
     "memory-swap": _set("host", "MemorySwap", _size_or_unlimited),
     "memory-swappiness": _set("host", "MemorySwappiness", _whole),
     "memory-reservation": _set("host", "MemoryReservation", _size),
-    "pids-limit": _set("host", "PidsLimit", _whole),
+    "pids-limit": _set("host", "PidsLimit", _between(1, 4096)),
     "cpu-shares": _set("host", "CpuShares", _whole),
     "cpuset-cpus": _set("host", "CpusetCpus", _text),
     "cpuset-mems": _set("host", "CpusetMems", _text),
-    "oom-score-adj": _set("host", "OomScoreAdj", _whole),
+    "oom-score-adj": _set("host", "OomScoreAdj", _between(0, 1000)),
     "network": _network,
     "network-alias": _alias,
 }
+#: Text of the client's own, in which a blank may be meant.
+_VERBATIM: Final = frozenset({"env", "label", "entrypoint"})
 _SHORT: Final = {"e": "env", "l": "label", "h": "hostname", "u": "user", "w": "workdir", "net": "network"}
 _ELSEWHERE: Final = {
     "volume": "use container.volumes",
@@ -245,7 +308,8 @@ def parse(parameters: Sequence[Mapping[str, str]]) -> Options:
                 f"parameter {item['key']!r} is not supported: known are {', '.join(sorted(_KNOWN))}"
             )
         try:
-            apply(options, item.get("value", ""))
+            value = item.get("value", "")
+            apply(options, value if key in _VERBATIM else value.strip())
         except ValueError as error:
             raise BadParameter(
                 f"parameter {item['key']!r} has a value that cannot be used: {error}"

@@ -24,7 +24,8 @@ LONGEST: Final = 255
 #: A user name and a password in the place of a name, by mistake; not the name before a digest.
 _USER_INFO: Final = re.compile(r".*@(?!sha[0-9]+:)", re.DOTALL)
 _LABEL: Final = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
-_HOST: Final = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::([0-9]{{1,5}}))?")
+#: Without [IPv6]: the engine (20.10) calls such a name malformed.
+_HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::([0-9]{{1,5}}))?")
 _PART: Final = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _REPOSITORY: Final = re.compile(rf"{_PART}(?:/{_PART})*")
 _TAG: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")

@@ -24,7 +24,7 @@ from workers.runtimes.engine.pulling import Cause
 from workers.vocabulary.references import Credentials
 from workers.vocabulary.states import Reason
 
-MINE = Credentials(holder="1/127.0.0.1:5000/puller", username=USER, password=PASSWORD)
+MINE = Credentials(holder="1/127.0.0.1:5001/puller", username=USER, password=PASSWORD)
 
 
 @pytest.fixture(autouse=True)

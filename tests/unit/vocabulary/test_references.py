@@ -21,7 +21,6 @@ ZEROS = "sha256:" + "0" * 64
         ("localhost/app", "localhost/app:latest"),
         ("localhost:5000/a/b:x", "localhost:5000/a/b:x"),
         ("Registry.Example/app", "Registry.Example/app:latest"),
-        ("[::1]:5000/app", "[::1]:5000/app:latest"),
         (f"app@{ZEROS}", f"docker.io/library/app@{ZEROS}"),
         (f"app:1@{ZEROS}", f"docker.io/library/app@{ZEROS}"),
         # Looks like an image's id, and is none once it is written in full.
@@ -56,6 +55,7 @@ def test_a_registry_has_one_name() -> None:
         ("0" * 64, "is an image's id"),
         (ZEROS, "is an image's id"),
         ("registry.example:99999/app", "is no registry"),
+        ("[::1]:5000/app", "is no registry"),
         ("a" * 256, "is too long"),
     ],
 )

@@ -1,8 +1,8 @@
 """The firewall rules of the guarded network, in the engine's own network namespace (docs/decisions/0027).
 
 Nothing from its bridge reaches an address of the machine itself, nor the networks of
-GANTRY_CONTAINER_DENY_NETWORKS. Whose bridge that is, and when to look, ``networks`` decides. Must not import
-models or the database.
+GANTRY_CONTAINER_DENY_NETWORKS and the guard's metadata services. Whose bridge that is, and when to look,
+``networks`` decides. Must not import models or the database.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 from django.conf import settings
 
+from workers.addresses.guard import METADATA
 from workers.runtimes.engine.client import Engine, EngineAway
 
 log = structlog.get_logger(__name__)
@@ -28,6 +29,8 @@ _BRIDGE: Final = re.compile(r"gantry[0-9a-f]{8}")
 _TO_HOST, _THROUGH = "GANTRY-HOST", "GANTRY-OUT"
 _REJECT: Final = "-j REJECT --reject-with icmp-port-unreachable"
 _ANSWERS: Final = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
+#: Where clouds answer questions about names, beside their metadata: port 53 only.
+_RESOLVERS: Final = ("169.254.0.0/16", "168.63.129.16/32")
 _HOOKS: Final = (("INPUT", _TO_HOST), ("DOCKER-USER", _THROUGH))
 #: The engine's own rule, without which DOCKER-USER is never asked.
 _THROUGH_HOOK: Final = "-A FORWARD -j DOCKER-USER"
@@ -85,8 +88,14 @@ class Firewall:
 def _chains(bridge: str) -> str:
     """Our two chains for iptables-restore: replaced as a whole or not at all."""
     # A cloud's resolver may live beside its metadata: names must be found, nothing else.
-    names = [f"-d 169.254.0.0/16 -p {kind} -m {kind} --dport 53 -j RETURN" for kind in ("udp", "tcp")]
-    denied = [f"-d {network} {_REJECT}" for network in settings.GANTRY_CONTAINER_DENY_NETWORKS]
+    names = [
+        f"-d {where} -p {kind} -m {kind} --dport 53 -j RETURN"
+        for where in _RESOLVERS
+        for kind in ("udp", "tcp")
+    ]
+    metadata = sorted(f"{address}/32" for address in METADATA if address.version == 4)
+    networks = dict.fromkeys([*settings.GANTRY_CONTAINER_DENY_NETWORKS, *metadata])
+    denied = [f"-d {network} {_REJECT}" for network in networks]
     rules = [
         *(f"-A {_TO_HOST} {rule}" for rule in (_ANSWERS, _REJECT)),
         *(f"-A {_THROUGH} {rule}" for rule in (_ANSWERS, f"-o {bridge} {_REJECT}", *names, *denied)),

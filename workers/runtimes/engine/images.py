@@ -4,8 +4,10 @@
 at once when the run is cancelled, and holds no database connection. A container is created from ``Image.id``,
 never from the name: the name may mean something else a moment later.
 
-An image that came with somebody's credentials is used by others only after a pull of their own: a node's
-store must not hand one tenant what a registry shows another one only.
+An image that came with somebody's credentials is used by others only after the same registry has shown them
+its manifest: a node's store must not hand one tenant what a registry shows another one only. A pull that went
+well does not say that: by digest, or when any registry names an image that is there already, the engine takes
+it from its own store.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from django.conf import settings
 from workers.runtimes.base import PrepareFailed
 from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.runtimes.engine.image import Image
-from workers.runtimes.engine.pulling import Cause, Failure, shared
+from workers.runtimes.engine.pulling import Cause, Failure, classified, shared
 from workers.vocabulary.references import BadReference, Credentials, Reference, parse
 from workers.vocabulary.states import Reason
 
@@ -34,6 +36,8 @@ log = structlog.get_logger(__name__)
 #: How often a waiting run looks whether it was cancelled, and how often it tells of progress, in seconds.
 _LOOK_S: Final = 0.1
 _TELL_S: Final = 1.0
+#: Longest wait for a registry that is asked for a manifest, in seconds.
+_ASK_S: Final = 30.0
 
 PullPolicy = Literal["always", "missing", "never"]
 
@@ -79,6 +83,8 @@ def ensure(
         return _described(at_hand, reference, "")
     failure = _pulled(engine, reference, credentials, tell, cancelled, deadline_s, patient=not mine)
     found = _inspect(engine, reference)
+    if failure is None and found is not None:
+        failure = _unproven(engine, reference, credentials, str(found["Id"]))
     if failure is None:
         if found is None:
             raise PrepareFailed(
@@ -92,6 +98,26 @@ def ensure(
         log.warning("image.local", image=str(reference), cause=failure.cause.value)
         return _described(found, reference, note)
     raise _refusal(reference, failure, credentials, hidden=found is not None)
+
+
+def _unproven(
+    engine: Engine, image: Reference, credentials: Credentials | None, image_id: str
+) -> Failure | None:
+    """Why a pull that went well does not say that whoever asked may have this image; None when it does."""
+    holders = _ledger().holders(image_id)
+    known = holders is None or (credentials is not None and credentials.holder in holders)
+    if known and not image.digest:
+        return None  # a tag is always asked of the registry
+    if not known and image.registry not in {holder.split("/")[1] for holder in holders or ()}:
+        return Failure(Cause.DENIED, "it is another registry's private image")
+    headers = {} if credentials is None else {"X-Registry-Auth": credentials.header(image.registry)}
+    try:
+        engine.ask("GET", f"/distribution/{image}/json", headers=headers, timeout_s=_ASK_S)
+    except EngineRefused as error:
+        return classified(error.message)
+    except EngineAway as error:
+        return Failure(Cause.NODE, str(error))
+    return None
 
 
 def _pulled(
@@ -181,6 +207,8 @@ def _inspect(engine: Engine, image: Reference) -> dict[str, Any] | None:
     except EngineRefused as error:
         if error.status == 404:
             return None
+        if error.status == 400:  # it will say so for ever
+            raise PrepareFailed(Reason.IMAGE, f"Image {image} is no name for this engine") from error
         raise PrepareFailed(Reason.RUNTIME, f"Image {image}: {error}", ours=True) from error
     except EngineAway as error:
         raise PrepareFailed(Reason.RUNTIME, f"Image {image}: {error}", ours=True) from error
@@ -218,8 +246,12 @@ class Ledger:
 
     def may_use(self, image_id: str, credentials: Credentials | None) -> bool:
         """May it be used without asking the registry?"""
-        holders = self._read().get(image_id)
+        holders = self.holders(image_id)
         return holders is None or (credentials is not None and credentials.holder in holders)
+
+    def holders(self, image_id: str) -> list[str] | None:
+        """With whose credentials it came; None when anybody may have it."""
+        return self._read().get(image_id)
 
     def came(self, image_id: str, credentials: Credentials | None) -> None:
         """The registry has given it to the holder of these credentials, or to somebody without any."""

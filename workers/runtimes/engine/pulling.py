@@ -172,6 +172,8 @@ class Pull:
         with self._engine.interruptible(
             "POST", f"/images/create?{query}", headers=headers, taken=self._take
         ) as response:
+            if response.status == 400:
+                return Failure(Cause.BROKEN, "the Docker Engine takes it for no image's name")
             if response.status != 200:
                 return classified(_message(response))
             finished = False

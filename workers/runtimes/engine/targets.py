@@ -6,6 +6,7 @@ are targets: the containers of runs, and those of the service itself. Must not i
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final
 
@@ -14,6 +15,8 @@ from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.vocabulary.specs import ALL_CONTAINERS
 from workers.vocabulary.states import Reason
 
+#: What an id or a name looks like: anything else ("..", "a/b") would be another call of the engine.
+_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 #: Whoever carries one of these is Gantry's own: containers of runs, containers of the service.
 _OURS: Final = ("gantry.installation", "gantry.service")
 #: Longest wait for an answer to a question of the API, in seconds; the agent waits meanwhile.
@@ -27,7 +30,7 @@ def find(engine: Engine, asked: str, selectors: Collection[str]) -> dict[str, st
     """
     found: Mapping[str, Any] | None
     try:
-        found = engine.inspect(asked) if asked and "/" not in asked else None
+        found = engine.inspect(asked) if _NAME.fullmatch(asked) else None
     except EngineRefused as error:
         if error.status >= 500 and "multiple" not in error.message.lower():
             raise
