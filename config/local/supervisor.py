@@ -65,11 +65,12 @@ class Supervisor:
             "data folder {data} is in use by another `make up` (process {pid}): stop that one, "
             "or set GANTRY_DATA_DIR to another folder",
         )
+        check_port_is_free("GANTRY_PORT", port)
         check_port_is_free("GANTRY_FLOWER_PORT", flower_port)
-        # Open while this lives: no command takes the port, and with it tokens, while the API is away.
-        held = hold_port("GANTRY_PORT", port)
         node = os.environ.get("GANTRY_NODE_NAME") or socket.gethostname()
         self.data.hold_node(node)
+        # Open while this lives: no command takes the port, and with it tokens, while the API is away.
+        held = hold_port("GANTRY_PORT", port)
         tell(f"{paint('Gantry', 'strong')}, data in {self.data.path}")
         with held, self._signals(), self._everything_ends():
             self._start_servers()
