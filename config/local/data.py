@@ -153,3 +153,24 @@ def check_port_is_free(name: str, port: int) -> None:
                 f"port {port} is taken by another program: stop it (ss -ltnp shows which), or choose another "
                 f"port, for instance {name}={port + 1 if port < 65_535 else 8000}"
             ) from None
+
+
+def hold_port(name: str, port: int) -> socket.socket:
+    """127.0.0.1:port, bound for as long as the caller keeps the socket open; LocalError when it is taken.
+
+    It never listens, so it gets no connection. Linux lets another socket bind beside it only where both ask
+    for SO_REUSEPORT and belong to one uid (socket(7)): granian does, a command of another account cannot,
+    also while the API restarts. With SO_REUSEADDR, too, anybody could.
+    """
+    check_port_is_free(name, port)
+    held = socket.socket()
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        held.bind(("127.0.0.1", port))
+    except OSError as error:
+        held.close()
+        raise LocalError(
+            f"{name}={port} cannot be held for the API ({error.strerror}): stop who uses that port "
+            "(ss -tanp shows it), or choose another one"
+        ) from None
+    return held

@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 from config.local.children import Child, rotate_when_long
-from config.local.data import DataFolder, check_port_is_free, port_from
+from config.local.data import DataFolder, check_port_is_free, hold_port, port_from
 from config.local.embedded import EmbeddedServer
 from config.local.errors import LocalError
 from config.local.processes import tail
@@ -69,8 +69,10 @@ class Supervisor:
         check_port_is_free("GANTRY_FLOWER_PORT", flower_port)
         node = os.environ.get("GANTRY_NODE_NAME") or socket.gethostname()
         self.data.hold_node(node)
+        # Open while this lives: no command takes the port, and with it tokens, while the API is away.
+        held = hold_port("GANTRY_PORT", port)
         tell(f"{paint('Gantry', 'strong')}, data in {self.data.path}")
-        with self._signals(), self._everything_ends():
+        with held, self._signals(), self._everything_ends():
             self._start_servers()
             environment = {
                 "GANTRY_PUBLIC_URL": f"http://127.0.0.1:{port}",  # unless the caller knows better

@@ -18,9 +18,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from config.local.children import LOG_LIMIT, Child, rotate_when_long
-from config.local.data import REPOSITORY, DataFolder
+from config.local.data import REPOSITORY, DataFolder, hold_port
 from config.local.errors import LocalError
 from config.local.supervisor import Supervisor
+from config.local.temporary import free_ports
 from tests.support.cluster import free_port
 from tests.support.waiting import holds_for, limit, wait_until
 
@@ -305,3 +306,49 @@ def test_a_worker_without_a_service_says_what_it_misses(folder: Path) -> None:
     done = run_local("worker", GANTRY_DATA_DIR=str(folder / "data"), GANTRY_SECRET_KEYS="given")
     assert done.returncode == 1
     assert "start `make up` first" in done.stderr
+
+
+#: Takes a port as a command would: argument 1 the port, 2 the uid, the others the options of its socket.
+TAKER = """
+import os, socket, sys
+port, uid, *options = map(int, sys.argv[1:])
+if uid != os.getuid():
+    os.setuid(uid)
+taker = socket.socket()
+for option in options:
+    taker.setsockopt(socket.SOL_SOCKET, option, 1)
+taker.bind(("127.0.0.1", port))
+taker.listen()
+"""
+
+
+def taken_by(port: int, uid: int, *options: int) -> bool:
+    words = [str(int(word)) for word in (port, uid, *options)]
+    done = subprocess.run(
+        [sys.executable, "-c", TAKER, *words], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert done.returncode == 0 or "Address already in use" in done.stderr, done.stderr
+    return done.returncode == 0
+
+
+def test_no_command_takes_the_port_that_is_held_for_the_api() -> None:
+    address, port_shared = socket.SO_REUSEADDR, socket.SO_REUSEPORT
+    [port], own = free_ports(1), os.getuid()
+    # A command of another account where this one may start such; an ordinary user's commands are that user.
+    others = 4242 if own == 0 else own
+    with hold_port("GANTRY_PORT", port):
+        tried: list[tuple[int, ...]] = [(), (address,)]
+        if others != own:
+            tried += [(port_shared,), (address, port_shared)]
+        assert [options for options in tried if taken_by(port, others, *options)] == []
+        # What granian does: it serves beside the held socket.
+        assert taken_by(port, own, port_shared)
+    assert taken_by(port, others)
+
+
+def test_a_port_that_somebody_holds_is_told_at_the_start() -> None:
+    with socket.socket() as stranger:
+        stranger.bind(("127.0.0.1", 0))  # not even listening: a look at who answers would not see it
+        port = stranger.getsockname()[1]
+        with pytest.raises(LocalError, match=f"port {port} is taken by another program"):
+            hold_port("GANTRY_PORT", port)
