@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -95,6 +96,9 @@ def _small(bench: Bench, rounds: int) -> None:
     with _sshd(bench) as (site, remote, sshd):
         found = _to(bench, "many", site, sshd.files, _rclone(many, remote), rounds, FILES)
         _show("7 the same to SFTP [files/s]", 1.0, found)
+        flushed = _flushing(_rclone(many, remote), sshd.files)
+        found = _to(bench, "many", site, sshd.files, flushed, rounds, FILES)
+        _show("7 the same beside rclone, then each file flushed as ours are [files/s]", 0.0, found)
     few = bench.folder / "few"
     for number in range(1000):
         (few / f"{number // 250}").mkdir(parents=True, exist_ok=True)
@@ -118,9 +122,15 @@ def _large(bench: Bench, rounds: int) -> None:
     with _sshd(bench) as (site, remote, sshd):
         found = _to(bench, "big", site, sshd.files, _rclone(big, remote), rounds, mib)
         _show("8 the same to SFTP [MiB/s]", 1.0, found)
+        flushed = _flushing(_rclone(big, remote), sshd.files)
+        found = _to(bench, "big", site, sshd.files, flushed, rounds, mib)
+        _show("8 the same beside rclone, then its file flushed as ours is [MiB/s]", 0.0, found)
     with _gridftp(bench) as (site, place, url):
         found = _to(bench, "big", site, place, _globus(big, url), rounds, mib)
         _show("8 the same to GridFTP, beside globus-url-copy [MiB/s]", 1.0, found)
+        compared = _comparing(_globus(big, url), f"file://{big}/file", f"{url}/theirs/file")
+        found = _to(bench, "big", site, place, compared, rounds, mib)
+        _show("8 the same beside globus-url-copy, then gfal-sum of both ends at once [MiB/s]", 0.0, found)
     shutil.rmtree(big)
 
 
@@ -185,11 +195,24 @@ def _rclone(source: Path, remote: str) -> list[str]:
 
 
 def _gfal(source: Path, url: str) -> list[str]:
-    return ["gfal-copy", "-r", "-q", "--abort-on-failure", f"file://{source}", f"{url}/theirs"]
+    return ["gfal-copy", "-r", "--abort-on-failure", f"file://{source}", f"{url}/theirs"]
 
 
 def _globus(source: Path, url: str) -> list[str]:
     return ["globus-url-copy", "-cc", "4", "-pp", "-cd", "-r", f"file://{source}/", f"{url}/theirs/"]
+
+
+def _flushing(command: list[str], place: Path) -> list[str]:
+    """Then what it has copied is brought to the disk, as each file of ours is before its rename."""
+    after = f"find {shlex.quote(str(place / 'theirs'))} -type f -exec sync {{}} +"
+    return ["sh", "-c", f"{shlex.join(command)} && {after}"]
+
+
+def _comparing(command: list[str], *both: str) -> list[str]:
+    """Then the checksums of both ends, asked at the same time, as ours are."""
+    one, other = (f"gfal-sum {shlex.quote(url)} ADLER32 | cut -d' ' -f2" for url in both)
+    asked = f'a=$({one} & {other}; wait); test "$(echo "$a" | sort -u | wc -l)" = 1'
+    return ["sh", "-c", f"{shlex.join(command)} && {asked}"]
 
 
 def _timed(command: list[str]) -> float:
