@@ -103,17 +103,14 @@ def plant(stage: Stage) -> None:
     plant_runtask(stage)
     plant_site(stage)
     stage.run_ids = list(Run.objects.values_list("pk", flat=True))
-    # Idempotent answers hold the token that was made; it is sealed.
-    for _ in range(2):
-        made = ask(
-            stage,
-            "POST",
-            "/api/v1/tokens",
-            {"name": MARK, "scopes": ["read"]},
-            headers={"Idempotency-Key": "k"},
-        )
-        stage.answers.pop()  # the one answer that shows it
-        stage.planted["idempotent token"] = made.json()["token"]
+    # The first answer holds the token that was made, its repetition does not.
+    token = {"name": MARK, "scopes": ["read"]}
+    made, again = (
+        ask(stage, "POST", "/api/v1/tokens", token, headers={"Idempotency-Key": "k"}) for _ in range(2)
+    )
+    del stage.answers[-2]  # the one answer that shows it
+    stage.planted["idempotent token"] = made.json()["token"]
+    assert again.status_code == 409
     secrets.store(stage.account.tenant_id, MARK, "canary-stored")
     # Refused ones.
     for bad in (
