@@ -54,8 +54,8 @@ class Filler:
         self._source, self._target = batch.source, batch.target
         orders = batch.orders
         options, self._rate = orders.options, batch.bucket.rate
-        self.choice = Choice(options.get("checksum"), self._source, self._target)
         self._from_local = orders.source.protocol == Protocol.LOCAL
+        self.choice = Choice(options.get("checksum"), self._source, self._target, local=self._from_local)
         self.both_local = self._from_local and batch.reach.protocol == Protocol.LOCAL
         self._overwrite = bool(options.get("overwrite"))
         self._preserve = bool(options.get("preserve"))
@@ -145,7 +145,8 @@ class Filler:
     def _stream(self, element: Element, file: File, receiving: Receiving) -> str | None:
         """Through our hands; the checksum of all of it, None where we have not seen all of it."""
         held = receiving.held
-        seen: Digest | None = digest(self.choice.algorithm) if self.choice.algorithm and not held else None
+        compared = self.choice.compared and not held
+        seen: Digest | None = digest(self.choice.algorithm) if compared else None
         moved = self._moving(element)
         element.side = "src"
         with self._source.read(file.src, offset=held, version=file.before.version) as pieces:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 import zlib
 from collections.abc import Callable
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Final
 from typing import Protocol as Shape
 
@@ -51,8 +53,9 @@ class Choice:
     ``at_target``, ``at_source``: who can say it. ``asked``: by the client, so what nobody says is read again.
     """
 
-    def __init__(self, option: Any, source: Tree, target: Tree) -> None:
-        """``option`` is extra_opts.checksum. Raises Refused for an algorithm that nobody knows here."""
+    def __init__(self, option: Any, source: Tree, target: Tree, *, local: bool) -> None:
+        """``option`` is extra_opts.checksum, ``local``: the source is a folder of this node. Raises Refused
+        for an algorithm that nobody knows here."""
         wanted = "" if option is None else str(option).lower()
         here, there = source.traits.checksums, target.traits.checksums
         if wanted in _OFF or wanted in _ANY:
@@ -69,6 +72,8 @@ class Choice:
         self.at_source = self.algorithm in here
         self.at_target = self.algorithm in there
         self.asked = wanted not in _OFF
+        #: Is there anybody whose word is compared? A local source's is what we read ourselves.
+        self.compared = self.at_target or self.asked or (self.at_source and not local)
 
 
 def content_checksum(
@@ -107,8 +112,10 @@ class Proof:
         algorithm = choice.algorithm
         if not algorithm:
             return "by size, since no checksum is known of both ends"
+        if not choice.compared:
+            return f"by size, since the target tells no {algorithm}"
+        own, said = self._told_by_both(element, receiving)
         element.side = "src"
-        own = self._own()
         if self._sent and own:
             _compare(file.src, algorithm, self._sent, own, "as the source says it")
         self._known = self._sent or own
@@ -116,7 +123,8 @@ class Proof:
             return f"by size, since not all of it passed here for its {algorithm}"
         element.side = "dst"
         whose = "at the target"
-        said = receiving.checksum(algorithm) if choice.at_target else ""
+        if not said and choice.at_target:
+            said = receiving.checksum(algorithm)
         if not said and choice.asked:
             if not target.traits.renames:
                 return ""
@@ -141,6 +149,19 @@ class Proof:
         element.checksum = f"{algorithm}:{self._known}"
         return f"{algorithm} {self._known} of the source and at the target, read back"
 
+    def _told_by_both(self, element: Element, receiving: Receiving) -> tuple[str, str]:
+        """(the source's, the target's), each "" where it is not told or comes later. What has not passed
+        through our hands is read at both ends, at the same time."""
+        element.side = "src"
+        if self._sent or not (self._choice.at_target and self._choice.at_source):
+            return self._own(), ""
+        own: Future[str] = Future()
+        threading.Thread(target=_answer, args=(own, self._own), name="checksum", daemon=True).start()
+        element.side = "dst"
+        said = receiving.checksum(self._choice.algorithm)
+        element.side = "src"
+        return own.result(), said
+
     def _own(self) -> str:
         """The source's checksum as its storage says it; "" where it cannot, or reading was the way to it."""
         choice, source = self._choice, self._batch.source
@@ -154,6 +175,13 @@ class Proof:
     def _read_again(self, path: bytes) -> str:
         batch = self._batch
         return content_checksum(batch.target, path, self._choice.algorithm, batch.check, asking=False)
+
+
+def _answer(future: Future[str], asked: Callable[[], str]) -> None:
+    try:
+        future.set_result(asked())
+    except BaseException as error:  # noqa: BLE001 (whoever waits hears of it)
+        future.set_exception(error)
 
 
 def _compare(path: bytes, algorithm: str, sent: str, said: str, whose: str) -> None:
