@@ -45,10 +45,12 @@ _DECIDING: Final = {
     for name in ("X-Callback-Url", "Idempotency-Key", "Last-Event-ID", "Range")
 }
 _READABLE: Final = re.compile(r"[\t -~]+")
-#: A header that is given twice arrives as one, joined by a comma: what two of them mean nobody knows. In
-#: credentials and X-Tenant-Id a comma fits nothing; several ranges are one header with one "bytes=".
+#: A header that is given twice arrives as one, joined by a comma: what two of them mean nobody knows. A URL
+#: may have commas, a second one begins with its scheme. In credentials and X-Tenant-Id a comma fits nothing;
+#: several ranges are one header with one "bytes=". Two keys are one key, the same each time they are sent.
 _TWICE: Final = {
-    **dict.fromkeys(("HTTP_X_CALLBACK_URL", "HTTP_IDEMPOTENCY_KEY", "HTTP_LAST_EVENT_ID"), re.compile(",")),
+    "HTTP_X_CALLBACK_URL": re.compile(r",\s*(https?:|$)|^,", re.IGNORECASE),
+    "HTTP_LAST_EVENT_ID": re.compile(","),
     "HTTP_RANGE": re.compile(r",\s*(bytes=|$)|^,"),
 }
 #: Host headers that have passed Django's check; bounded.
@@ -139,8 +141,7 @@ def _unclear(meta: dict[str, Any], path: str) -> errors.Problem | None:
             return errors.Problem(
                 400,
                 "invalid",
-                f"the header {_DECIDING[key]} was sent twice, or has a comma, where a second begins: send it "
-                "once (a comma of a URL is %2C)",
+                f"the header {_DECIDING[key]} was sent twice: send it once",
             )
     query = meta.get("QUERY_STRING", "")
     if query.count("&") >= (settings.DATA_UPLOAD_MAX_NUMBER_FIELDS or 0):
