@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 from django.utils import timezone
 
@@ -10,6 +12,7 @@ from tests.integration.conftest import Api
 from tests.support.fixtures import Account
 from workers.models import AuditEntry, Run
 from workers.tenants import audit
+from workers.tenants.identity import Via
 
 TASK = {"taskName": "once", "commands": "true"}
 
@@ -47,6 +50,13 @@ def test_one_entry_that_cannot_be_stored_holds_up_no_other(db: None) -> None:
     told = entries()
     assert len(told) == 6
     assert told[-1].request_id == "last"
+
+
+@pytest.mark.parametrize("via", get_args(Via))
+def test_every_way_in_is_stored_as_it_is(db: None, via: str) -> None:
+    """Catches a way whose name no column holds: reports of pull workers were in no audit log."""
+    audit.note(audit.Record(timezone.now(), "PUT", "x", 200, "r", via=via))
+    assert entries()[-1].via == via
 
 
 def test_a_password_in_an_address_is_in_no_error_log_line_or_entry(

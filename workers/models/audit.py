@@ -18,7 +18,7 @@ class AuditEntry(models.Model):
     #: Empty for a call that was refused before anybody was known.
     user_name = models.CharField(max_length=150, blank=True)
     token_prefix = models.CharField(max_length=12, blank=True)
-    #: "token", "basic", "session" or "network".
+    #: "token", "basic", "session", "network", or "signed" (what is asked carries its own authority).
     via = models.CharField(max_length=8, blank=True)
     peer = models.CharField(max_length=64, blank=True)
     tenant_id = models.BigIntegerField(null=True)

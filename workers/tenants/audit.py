@@ -56,7 +56,7 @@ class Record:
         values = asdict(self)
         about = {_stored(name): _stored(value) for name, value in self.about.items()}
         values["about"] = json.dumps(about)
-        limits = {"user_name": 150, "token_prefix": 12, "peer": 64, "method": 16, "route": 255}
+        limits = {"user_name": 150, "token_prefix": 12, "via": 8, "peer": 64, "method": 16, "route": 255}
         for name, longest in limits.items():
             values[name] = values[name][:longest]
         return tuple(_stored(values[name]) for name in _COLUMNS)

@@ -21,7 +21,7 @@ from workers.tenants import limits, policy
 from workers.tenants.bounds import NO_BOUNDS, Bounds
 from workers.vocabulary.errors import EngineError
 
-Via = Literal["token", "basic", "session", "network", "signature"]
+Via = Literal["token", "basic", "session", "network", "signed"]
 
 #: What a token may be for; contract page 00, "Identity".
 SCOPES: Final = ("read", "submit", "operate", "worker")

@@ -52,7 +52,7 @@ class ByElementToken(BaseAuthentication):
         if claim is None:
             raise PermissionDenied("X-Token must be the token of the element, as it was handed out")
         tenant = reporting.tenant_of(claim)
-        found = Identity(tenant.pk, tenant.name, None, "pull worker", frozenset(), "signature")
+        found = Identity(tenant.pk, tenant.name, None, "pull worker", frozenset(), "signed")
         request._request.identity = found  # type: ignore[attr-defined]  # for the access log
         return found, found
 

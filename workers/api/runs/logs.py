@@ -92,7 +92,7 @@ class SignedLogUrl(BaseAuthentication):
         owner = Run.objects.filter(pk=run_id).values_list("tenant_id", "tenant__name").first()
         if owner is None:
             raise NotFound(f"there is no run {run_id}")
-        found = Identity(owner[0], owner[1], None, "signed-url", frozenset(("read",)), "signature")
+        found = Identity(owner[0], owner[1], None, "signed-url", frozenset(("read",)), "signed")
         return found, found
 
     def authenticate_header(self, request: Request) -> str:
