@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from django.db import connection
 
 from tests.support.cluster import Api, Cluster, Process
 from tests.support.fixtures import Account
+from tests.support.transfers import movers
 from tests.support.waiting import limit
 from tests.support.workqueue import ROOT, WorkqueueClient
 from workqueue.models import Element, Job
@@ -28,8 +30,9 @@ _NAME = b'"file-'
 class Watch:
     """Samples while work goes on: memory of each process, how long the job list takes, do counters add up."""
 
-    def __init__(self, user: WorkqueueClient, processes: dict[str, int]) -> None:
+    def __init__(self, user: WorkqueueClient, processes: dict[str, int], home: Path) -> None:
         self._user = user
+        self._home = home
         self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
         self.first: dict[str, float] = {}
         self.most: dict[str, float] = {}
@@ -51,7 +54,8 @@ class Watch:
         try:
             while not self._stop.wait(0.2):
                 for name, root in self._processes.items():
-                    self._remember(name, root)
+                    self._remember(name, (root, *root.children(recursive=True)))
+                self._remember("mover", map(psutil.Process, movers(self._home)))
                 began = time.perf_counter()
                 rows = self._user.http.get(f"{ROOT}/jobs").json()
                 self.lists.append(time.perf_counter() - began)
@@ -59,17 +63,14 @@ class Watch:
         except Exception as error:
             self.wrong.append(f"the watch ended: {error!r}")
 
-    def _remember(self, name: str, root: psutil.Process) -> None:
-        for process in (root, *root.children(recursive=True)):
-            try:
-                words = process.cmdline()
-                part = "mover" if "workers.runtimes.transfer.mover" in words else name
+    def _remember(self, name: str, processes: Iterable[psutil.Process]) -> None:
+        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            for process in processes:
                 used = process.memory_full_info().pss / MIB
-            except (psutil.NoSuchProcess, psutil.AccessDenied):
-                continue
-            key = f"{part} {process.pid}"
-            self.first.setdefault(key, used)
-            self.most[key] = max(self.most.get(key, 0.0), used)
+                # Movers come and go: the largest of them all.
+                key = name if name == "mover" else f"{name} {process.pid}"
+                self.first.setdefault(key, used)
+                self.most[key] = max(self.most.get(key, 0.0), used)
 
     def report(self) -> str:
         lists = sorted(self.lists)
@@ -132,7 +133,7 @@ def test_a_listing_of_a_million_names(
     plant(tmp_path / "tree", names)
     with service(cluster, operator, tmp_path) as (user, node, api):
         here = user.local("here", tmp_path)
-        with Watch(user, {"worker": node.pid, "api": api.pid}) as watch:
+        with Watch(user, {"worker": node.pid, "api": api.pid}, cluster.folder / "n1") as watch:
             began = time.monotonic()
             job = user.post("list", here, "/tree")
             assert user.ended(job, 600) == "DONE"
@@ -157,7 +158,7 @@ def test_a_copy_of_a_hundred_thousand_files(
     plant(tmp_path / "tree", files, "some text\n")
     with service(cluster, operator, tmp_path) as (user, node, api):
         here = user.local("here", tmp_path)
-        with Watch(user, {"worker": node.pid, "api": api.pid}) as watch:
+        with Watch(user, {"worker": node.pid, "api": api.pid}, cluster.folder / "n1") as watch:
             began = time.monotonic()
             job = user.post("copy", here, "/tree", here, "/copy")
             assert user.ended(job, 1200) == "DONE"
@@ -184,7 +185,7 @@ def test_a_copy_of_five_gib(cluster: Cluster, operator: Account, tmp_path: Path,
         file.truncate(size)
     with service(cluster, operator, tmp_path) as (user, node, api):
         here = user.local("here", tmp_path)
-        with Watch(user, {"worker": node.pid, "api": api.pid}) as watch:
+        with Watch(user, {"worker": node.pid, "api": api.pid}, cluster.folder / "n1") as watch:
             began = time.monotonic()
             job = user.post("copy", here, "/big", here, "/copy")
             assert user.ended(job, 1200) == "DONE"
