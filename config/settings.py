@@ -31,7 +31,6 @@ GANTRY_DATA_DIR = Path(env.str("GANTRY_DATA_DIR", default=str(BASE_DIR / "var"))
 
 ALLOWED_HOSTS: list[str] = env.list("GANTRY_ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 ROOT_URLCONF = "config.urls"
-WSGI_APPLICATION = "config.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 USE_TZ = True
 TIME_ZONE = "UTC"
@@ -225,11 +224,19 @@ SPECTACULAR_SETTINGS = {
 }
 #: Most entries of a family's list that is asked for without a limit; beyond it a Link leads on.
 GANTRY_LIST_CAP = env.int("GANTRY_LIST_CAP", default=100_000)
-#: How many bodies one API process reads at once, half of them for one tenant; beyond it 503. Fewer than the
-#: process has threads: slow clients must leave some to others.
-GANTRY_BODIES_AT_ONCE = env.int("GANTRY_BODIES_AT_ONCE", default=8)
-#: How many log followers one API process serves at once; the next one gets 503 with Retry-After.
-GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=8)
+#: Requests that one API process answers at once. The others wait in line; what is long needs none of them.
+GANTRY_API_THREADS = env.int("GANTRY_API_THREADS", default=16)
+#: So long a body may be on its way, in seconds; a long one: each piece of it.
+GANTRY_BODY_S = env.float("GANTRY_BODY_S", default=30.0)
+#: A connection whose client takes nothing of its answer for so long is closed, in seconds.
+GANTRY_SILENCE_S = env.float("GANTRY_SILENCE_S", default=30.0)
+#: Long answers (logs, long lists, followers, clients that wait) of one API process at once: in all, to one
+#: tenant, by one signed URL.
+GANTRY_LONG_ANSWERS = env.int("GANTRY_LONG_ANSWERS", default=64)
+GANTRY_LONG_ANSWERS_TENANT = env.int("GANTRY_LONG_ANSWERS_TENANT", default=16)
+GANTRY_LONG_ANSWERS_URL = env.int("GANTRY_LONG_ANSWERS_URL", default=4)
+#: How many of them may follow logs or wait for something; the next one gets 503 with Retry-After.
+GANTRY_FOLLOW_LIMIT = env.int("GANTRY_FOLLOW_LIMIT", default=48)
 
 # --- Families: name -> module with the hooks that the engine calls (workers.vocabulary.families) -------
 

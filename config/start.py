@@ -57,13 +57,21 @@ class CannotStart(Exception):
 # --- command lines --------------------------------------------------------------------------------
 
 
-def api_command(host: str, port: int, *, workers: int = 2, threads: int = 16) -> list[str]:
-    """The API server: `workers` processes of `threads` threads each."""
-    command = [sys.executable, "-m", "granian", "--interface", "wsgi", "config.wsgi:application"]
+def api_command(host: str, port: int, *, workers: int = 2, connections: int = 4096) -> list[str]:
+    """The API server: `workers` processes with at most `connections` open connections each."""
+    command = [sys.executable, "-m", "granian", "--interface", "asginl", "config.asgi:application"]
     options = ["--host", host, "--port", str(port)]
-    size = ["--workers", str(workers), "--blocking-threads", str(threads)]
-    # Requests beyond the threads wait in line, not on a closed door.
-    limits = ["--backlog", "2048", "--backpressure", "512", "--http", "1", "--no-ws"]
+    # What granian calls backpressure are connections: idle ones count, until they have said nothing for so
+    # many ms.
+    size = [
+        "--workers",
+        str(workers),
+        "--backpressure",
+        str(connections),
+        "--http1-header-read-timeout",
+        "15000",
+    ]
+    limits = ["--backlog", "2048", "--http", "1", "--no-ws"]
     ends = ["--respawn-failed-workers", "--respawn-interval", "0.5", "--workers-kill-timeout", "8"]
     return [*command, *options, *size, *limits, *ends, "--no-access-log", "--log-level", "warning"]
 
@@ -193,8 +201,10 @@ def command_for(what: str, arguments: Sequence[str], environment: Mapping[str, s
     host = environment.get("GANTRY_BIND") or "127.0.0.1"
     if what == "api":
         workers = number(environment, "GANTRY_API_WORKERS", 2)
-        threads = number(environment, "GANTRY_API_THREADS", 16)
-        return api_command(host, number(environment, "GANTRY_PORT", 8000), workers=workers, threads=threads)
+        connections = number(environment, "GANTRY_API_CONNECTIONS", 4096)
+        return api_command(
+            host, number(environment, "GANTRY_PORT", 8000), workers=workers, connections=connections
+        )
     if what == "flower":
         return flower_command(host, number(environment, "GANTRY_FLOWER_PORT", 5555))
     if what == "manage":

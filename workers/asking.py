@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from workers.messages import doorbell
 from workers.models import NodeRequest
+from workers.vocabulary.aside import step_aside
 
 #: How long a client's request may wait for nodes, in seconds.
 WAIT_S: Final = 5.0
@@ -32,6 +33,7 @@ def ask(kind: str, payloads: Mapping[int, dict[str, Any]], wait_s: float = WAIT_
     answers: dict[int, Any] = {}
     if waiting:
         doorbell.ring()
+        step_aside()  # a node may be gone
     deadline = time.monotonic() + wait_s
     while waiting:
         done = NodeRequest.objects.filter(pk__in=list(waiting), answered_at__isnull=False)

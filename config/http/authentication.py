@@ -20,8 +20,7 @@ from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 from structlog.contextvars import bind_contextvars
 
-from config.http import bodies, peers, throttles
-from config.http.negotiation import take_chunked
+from config.http import peers, throttles
 from workers.tenants import identity
 from workers.tenants.identity import SCOPES, CredentialRefused, Identity, TenantRefused, Via
 
@@ -53,10 +52,6 @@ class GantryAuthentication(BaseAuthentication):
         bind_contextvars(tenant=found.tenant_name)
         if found.requests_per_s:
             _spend(http, found)
-        bodies.belongs_to(http.META, found.tenant_name)
-        if "HTTP_TRANSFER_ENCODING" in http.META and "CONTENT_LENGTH" not in http.META:
-            # Only now: whoever is nobody must not make a thread wait for a body.
-            take_chunked(http)
         return found, found
 
     def authenticate_header(self, request: Request) -> str:

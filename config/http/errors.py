@@ -30,7 +30,7 @@ from django.http import Http404, HttpRequest, HttpResponse, RawPostDataException
 from django.utils.module_loading import import_string
 from rest_framework import exceptions as drf
 
-from config.http.bodies import TooManyBodies
+from config.http.bodies import CutBody, SlowBody
 from workers.tenants.identity import CredentialRefused, TenantRefused
 from workers.vocabulary import errors as engine
 
@@ -167,12 +167,12 @@ def _of_django(exc: BaseException | None) -> Problem | None:
         )
     if isinstance(exc, RawPostDataException):
         return Problem(415, "unsupported_media_type", "a form is not understood here: send JSON")
-    if isinstance(exc, UnreadablePostError | TooManyBodies):
+    if isinstance(exc, UnreadablePostError | SlowBody | CutBody):
         why: BaseException = exc
         while why.__cause__ is not None:  # Django wraps it more than once
             why = why.__cause__
-        if isinstance(why, TooManyBodies):
-            return Problem(503, "unavailable", str(why), headers={"Retry-After": str(RETRY_S)})
+        if isinstance(why, SlowBody):
+            return Problem(408, "too_slow", str(why))
         return Problem(400, "malformed", "the request's body ended early")
     if isinstance(exc, DataError):
         log.warning("database.refused_value", error=str(exc).strip())

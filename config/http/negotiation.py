@@ -9,13 +9,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from io import BytesIO
 from typing import IO, TYPE_CHECKING, Any, Final, NoReturn
 
 from django.conf import settings
 from django.core.exceptions import RequestDataTooBig
-from django.http import HttpRequest
-from rest_framework.exceptions import APIException, ParseError, UnsupportedMediaType
+from rest_framework.exceptions import ParseError, UnsupportedMediaType
 from rest_framework.metadata import BaseMetadata
 from rest_framework.negotiation import BaseContentNegotiation
 from rest_framework.parsers import BaseParser
@@ -114,39 +112,6 @@ class JSONBody(BaseParser):
             raise ParseError("the body must be a JSON object, in braces")
         _check_text(text, data)
         return data
-
-
-class LengthRequired(APIException):
-    """411: the body cannot be told from one that was cut."""
-
-    status_code = 411
-    default_code = "length_required"
-
-
-def take_chunked(http: HttpRequest) -> None:
-    """Read a body that comes in chunks, without a length: Django would take it for an empty one.
-
-    The server does not tell whether the last chunk came. A JSON object says by itself where it ends; a form
-    that was cut names something else, and nothing is no body at all: those need a length.
-    """
-    limit = settings.DATA_UPLOAD_MAX_MEMORY_SIZE
-    stream = http.META["wsgi.input"]
-    parts, size = [], 0
-    while size <= limit:
-        part = stream.read(min(65_536, limit + 1 - size))
-        if not part:
-            break
-        parts.append(part)
-        size += len(part)
-    if size > limit:
-        raise RequestDataTooBig
-    whole = b"".join(parts)
-    if not whole.lstrip().startswith(b"{") and (not whole.strip() or http.content_type in _FORMS):
-        raise LengthRequired(
-            "in chunks a form, or nothing, looks the same when the connection was cut: send a Content-Length"
-        )
-    http.META["CONTENT_LENGTH"] = str(size)
-    http._stream = BytesIO(whole)
 
 
 def _no_constant(name: str) -> NoReturn:

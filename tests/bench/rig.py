@@ -50,10 +50,12 @@ class Rig:
         """A granian server with these settings; returns its URL."""
         port = free_port()
         granian = str(Path(sys.executable).parent / "granian")
-        options = ["--interface", "wsgi", "--host", "127.0.0.1", "--port", str(port), "--no-log"]
-        sizes = ["--workers", str(workers), "--blocking-threads", str(threads)]
-        command = [granian, "config.wsgi:application", *options, *sizes]
-        process = self.spawn(name, command, DJANGO_SETTINGS_MODULE=settings, **env)
+        options = ["--interface", "asginl", "--host", "127.0.0.1", "--port", str(port), "--no-log"]
+        sizes = ["--workers", str(workers), "--backpressure", "4096"]
+        command = [granian, "config.asgi:application", *options, *sizes]
+        process = self.spawn(
+            name, command, DJANGO_SETTINGS_MODULE=settings, GANTRY_API_THREADS=str(threads), **env
+        )
         wait_until(lambda: answers(port) or not process.alive, 30, why=f"{name} answers")
         return f"http://127.0.0.1:{port}"
 

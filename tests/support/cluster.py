@@ -205,18 +205,18 @@ class Cluster:
                 *(sys.executable, "-m", "granian"),
                 *(
                     "--interface",
-                    "wsgi",
-                    "config.wsgi:application",
+                    "asginl",
+                    "config.asgi:application",
                     "--host",
                     "127.0.0.1",
                     "--port",
                     str(port),
                 ),
-                *("--workers", str(workers), "--blocking-threads", str(threads), "--no-log"),
+                *("--workers", str(workers), "--no-log"),
                 # As in service: a TERM that comes while a worker of granian starts is lost on that worker.
                 *("--workers-kill-timeout", "20"),
             ],
-            env,
+            {"GANTRY_API_THREADS": str(threads), **env},
             ROOT,
         )
         api = Api(process.name, process.popen, process.log, f"http://127.0.0.1:{port}")

@@ -17,6 +17,7 @@ from django.conf import settings
 from django.db import connection
 
 from workers.logs import store
+from workers.vocabulary.aside import step_aside
 from workers.vocabulary.errors import Unavailable
 from workers.vocabulary.states import is_final
 
@@ -190,7 +191,7 @@ def wait_for(run_id: int, attempt: int, stream: int, offset: int, seconds: float
 
 
 class Budget:
-    """How many may wait at once in this process: each occupies a thread of the server."""
+    """How many may wait at once in this process: each occupies a thread."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -198,6 +199,7 @@ class Budget:
 
     def take(self) -> None:
         """Unavailable when all places are taken; pair it with ``give_back``."""
+        step_aside()
         with self._lock:
             if self._taken >= settings.GANTRY_FOLLOW_LIMIT:
                 raise Unavailable(

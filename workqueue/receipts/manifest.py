@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator
 from typing import Any, Final
 
+from workers.logs.store import release
 from workers.tenants import signing_keys
 from workers.vocabulary.errors import Conflict
 from workqueue.models import Element, Job
@@ -57,21 +58,32 @@ def _streamed(head: bytes, job: Job) -> Iterator[bytes]:
 
 
 def _lines(job: Job) -> Iterator[bytes]:
-    rows = Element.objects.filter(job_id=job.pk).order_by("number").values_list(*_COLUMNS)
-    for number, kind, src, dst, escaped, size, mtime, checksum, status, attempts in rows.iterator(_AT_ONCE):
-        fields: dict[str, Any] = {
-            "path": dst if dst is not None and kind in (Type.COPY, Type.RENAME) else src,
-            "size": size,
-            "checksum": checksum or None,
-            "mtime": mtime,
-            "type": Type(kind).name,
-            "status": Status(status).name,
-            "element": number,
-            "attempt": attempts,
-        }
-        if escaped:
-            fields["escaped"] = True
-        yield line(fields)
+    last = -1
+    while rows := list(
+        Element.objects.filter(job_id=job.pk, number__gt=last)
+        .order_by("number")
+        .values_list(*_COLUMNS)[:_AT_ONCE]
+    ):
+        release()  # whoever waits for a client holds no connection
+        last = rows[-1][0]
+        yield from map(_line, rows)
+
+
+def _line(row: tuple[Any, ...]) -> bytes:
+    number, kind, src, dst, escaped, size, mtime, checksum, status, attempts = row
+    fields: dict[str, Any] = {
+        "path": dst if dst is not None and kind in (Type.COPY, Type.RENAME) else src,
+        "size": size,
+        "checksum": checksum or None,
+        "mtime": mtime,
+        "type": Type(kind).name,
+        "status": Status(status).name,
+        "element": number,
+        "attempt": attempts,
+    }
+    if escaped:
+        fields["escaped"] = True
+    return line(fields)
 
 
 def _root(job: Job) -> str:

@@ -93,6 +93,7 @@ class SignedLogUrl(BaseAuthentication):
         if owner is None:
             raise NotFound(f"there is no run {run_id}")
         found = Identity(owner[0], owner[1], None, "signed-url", frozenset(("read",)), "signed")
+        request._request.identity = found  # type: ignore[attr-defined]  # for the access log, and its share of places
         return found, found
 
     def authenticate_header(self, request: Request) -> str:

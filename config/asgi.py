@@ -1,4 +1,4 @@
-"""WSGI entry point of the API (granian serves it)."""
+"""Entry point of the API (granian serves it)."""
 
 import gc
 import os
@@ -8,11 +8,13 @@ from typing import Any
 import django
 from django.conf import settings
 from django.core.handlers.wsgi import WSGIHandler, WSGIRequest
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup(set_prefix=False)
 
-from config.http import bodies  # noqa: E402  after Django's setup
+from config.serving.application import Application  # noqa: E402  after Django's setup
 from workers.tenants import audit  # noqa: E402
 
 
@@ -26,19 +28,16 @@ class ApiRequest(WSGIRequest):
 
 
 class ApiHandler(WSGIHandler):
-    """Django's handler, with a gate before bodies."""
+    """Django's handler; it tells the request's turn which request it is."""
 
     request_class = ApiRequest
 
-    def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
-        # Only headers named with an underscore make these two.
-        for name in ("HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE"):
-            environ.pop(name, None)
-        bodies.gated(environ)
-        return super().__call__(environ, start_response)
+    def get_response(self, request: HttpRequest) -> HttpResponseBase:
+        request.META["gantry.turn"].request = request
+        return super().get_response(request)
 
 
-application = ApiHandler()
+application = Application(ApiHandler())
 audit.start()
 # What is loaded stays: a full collection, every hundred requests or so, would look at all of it, for 50 ms.
 import_module(settings.ROOT_URLCONF)
