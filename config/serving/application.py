@@ -98,7 +98,7 @@ class Application:
             return io.BytesIO(), length  # nothing is read of what the gate refuses
         if length > settings.DATA_UPLOAD_MAX_MEMORY_SIZE:
             return io.BufferedReader(LongBody(receive, length)), length
-        return await self._arrivals.whole(receive, length)
+        return await self._arrivals.whole(receive, length, length)
 
     def _answer(self, environ: dict[str, Any], turn: Turn) -> Answer:
         """In a thread."""

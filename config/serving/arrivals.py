@@ -12,7 +12,7 @@ import asyncio
 import io
 from collections.abc import Awaitable, Callable
 from concurrent.futures import TimeoutError as TookTooLong
-from typing import IO, Any, Final
+from typing import Any, Final
 
 from django.conf import settings
 
@@ -35,9 +35,13 @@ class Arrivals:
         self._held: dict[asyncio.Timeout, int] = {}
         self._all = 0
 
-    async def whole(self, receive: Receive, most: int) -> tuple[IO[bytes] | FailedBody, int]:
-        """The body and its length in bytes; more than ``most`` when it is too long, what came then is not
-        kept."""
+    async def whole(
+        self, receive: Receive, most: int, length: int | None = None
+    ) -> tuple[io.BytesIO | FailedBody, int]:
+        """The body and its length in bytes: ``length`` of them, else as many as come.
+
+        More than ``most`` when it is too long: then what came is not kept.
+        """
         parts: list[bytes] = []
         size = 0
         try:
@@ -48,12 +52,11 @@ class Arrivals:
                         if message["type"] != "http.request":
                             return FailedBody(CutBody()), size + 1
                         part = message.get("body", b"")
-                        if part:
-                            parts.append(part)
-                            size += len(part)
-                            if size > most:
-                                return io.BytesIO(), size
-                        if not message.get("more_body", False):
+                        parts.append(part)
+                        size += len(part)
+                        if size > most:
+                            return io.BytesIO(), size
+                        if size == length or not message.get("more_body", False):
                             return io.BytesIO(b"".join(parts)), size
                         self._hold(deadline, len(part))
                 finally:

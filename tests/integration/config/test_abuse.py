@@ -15,7 +15,7 @@ from django.test import Client
 from django.utils import timezone
 from pytest_django import Settings
 
-from config.http import bodies, login
+from config.http import login
 from config.http.throttles import SharedBuckets
 from tests.integration.config.test_browsers import basic
 from tests.support.cluster import Api, Cluster
@@ -172,72 +172,8 @@ def test_behind_tls_cookies_travel_over_tls_only(cluster: Cluster) -> None:
 # --- Slow and huge requests ---------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def slow_client(api: Api, account: Account, head: str, sent: bytes) -> Iterator[socket.socket]:
-    """A client that announces a body and stops after ``sent``."""
-    host, _, port = api.url.removeprefix("http://").partition(":")
-    with socket.create_connection((host, int(port)), timeout=limit(60)) as wire:
-        lines = [
-            "POST /v1/tasks HTTP/1.1", f"Host: {host}:{port}", f"Authorization: Bearer {account.token}", head,
-        ]  # fmt: skip
-        wire.sendall("\r\n".join([*lines, "", ""]).encode() + sent)
-        yield wire
-
-
 def post(api: Api, account: Account) -> httpx.Response:
     return httpx.post(f"{api.url}/v1/tasks", content=BODY, headers=account.headers, timeout=limit(60))
-
-
-def test_clients_that_stop_sending_harm_their_own_tenant_only(cluster: Cluster) -> None:
-    account, other = make_account("default"), make_account("other")
-    api = cluster.api(threads=6, GANTRY_BODIES_AT_ONCE="4")
-    with contextlib.ExitStack() as held:
-        for head, sent in (
-            ("Content-Length: 100", b'{"task'),
-            ("Transfer-Encoding: chunked", b"5\r\nab"),
-            ("Content-Length: 100", b""),
-            ("Content-Length: 100", b""),
-        ):
-            held.enter_context(slow_client(api, account, head, sent))
-        wait_until(lambda: post(api, account).status_code == 503, every_s=0.1, why="its places are taken")
-        refused = post(api, account)
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
-        assert "slow to send" in refused.json()["message"]
-        assert post(api, other).status_code == 200
-        assert (
-            httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers, timeout=limit(60)).status_code
-            == 200
-        )
-        # A second tenant that does the same leaves threads for what has no body.
-        for _ in range(3):
-            held.enter_context(slow_client(api, other, "Content-Length: 100", b"{"))
-        wait_until(lambda: post(api, other).status_code == 503, every_s=0.1, why="its places are taken")
-        assert httpx.get(f"{api.url}/healthz", timeout=limit(60)).status_code == 200
-        assert (
-            httpx.get(f"{api.url}/v1/tasks?taskIds=1", headers=account.headers, timeout=limit(60)).status_code
-            == 200
-        )
-    # They have hung up.
-    wait_until(
-        lambda: post(api, account).status_code == post(api, other).status_code == 200, why="places are free"
-    )
-
-
-def test_the_gate_counts_by_tenant_and_in_all(settings: Settings) -> None:
-    settings.GANTRY_BODIES_AT_ONCE = 3
-    gate = bodies.Gate()
-    with gate.through("a"), gate.through("b"):
-        with pytest.raises(bodies.TooManyBodies), gate.through("a", 0.01):
-            pass
-        with gate.through("c"), pytest.raises(bodies.TooManyBodies), gate.through("d", 0.01):
-            pass
-        with gate.through("d"):
-            pass
-    assert (gate._all, gate._of) == (0, {})
-    with pytest.raises(KeyError), gate.through("a"):
-        raise KeyError
-    with gate.through("a", 0.01):
-        assert gate._of == {"a": 1}
 
 
 @pytest.mark.parametrize(
@@ -256,34 +192,3 @@ def test_huge_headers_are_refused_and_harm_nobody(cluster: Cluster, lines: list[
             data = wire.recv(4096)
     assert not data or data.split(b" ")[1].startswith(b"4"), data[:100]
     assert post(api, account).status_code == 200
-
-
-def _login(api: Api) -> httpx.Response:
-    """A stranger's whole form, with the right token."""
-    token = "c" * 32
-    return httpx.post(
-        f"{api.url}/admin/login/",
-        data={"csrfmiddlewaretoken": token, "username": "x", "password": "y"},
-        headers={"Cookie": f"csrftoken={token}"},
-        timeout=limit(60),
-    )
-
-
-def test_the_admins_login_is_no_way_around_it(cluster: Cluster) -> None:
-    """Its form is read before anybody is known: strangers have a turn of their own, and not all of them."""
-    account = make_account("default")
-    api = cluster.api(threads=4, GANTRY_BODIES_AT_ONCE="2")
-    assert _login(api).status_code == 200, "it is read, and refused for its password"
-    host, _, port = api.url.removeprefix("http://").partition(":")
-    with contextlib.ExitStack() as held:
-        for _ in range(2):
-            wire = held.enter_context(socket.create_connection((host, int(port)), timeout=limit(60)))
-            wire.sendall(
-                f"POST /admin/login/ HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 50\r\n"
-                "Content-Type: application/x-www-form-urlencoded\r\n"
-                f"Cookie: csrftoken={'c' * 32}\r\n\r\n".encode()
-            )
-        # Django finds no CSRF token in a form that it did not get.
-        wait_until(lambda: _login(api).status_code == 403, why="no other stranger's form is read any more")
-        assert httpx.get(f"{api.url}/healthz", timeout=limit(60)).status_code == 200
-        assert post(api, account).status_code == 200

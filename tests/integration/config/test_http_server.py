@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import time
 from collections.abc import Iterable
 
 import pytest
+from django.db import connection, transaction
 
+from tests.integration.logs.log_runs import STDOUT, running
 from tests.support.cluster import Api, Cluster
 from tests.support.fixtures import Account, make_account
 from tests.support.waiting import limit, wait_until
+from workers.logs import store
 from workers.models import Run
 
 BODY = b'{"taskName": "wire", "commands": "true"}'
@@ -162,19 +166,56 @@ def test_changes_are_logged_with_who_and_the_query_is_not(served: tuple[Api, Acc
     assert account.token not in api.text()
 
 
-def test_nobody_makes_a_thread_wait_for_a_body(served: tuple[Api, Account]) -> None:
-    """Two threads serve; two strangers announce bodies that never come."""
-    api, _ = served
+def test_nobody_makes_a_thread_wait_for_a_body(cluster: Cluster) -> None:
+    """Two threads serve; four clients, strangers among them, announce bodies that never come."""
+    api, account = cluster.api(threads=2, GANTRY_BODY_S="2"), make_account("default")
     host, _, port = api.url.removeprefix("http://").partition(":")
-    heads = ("Transfer-Encoding: chunked", "Content-Length: 100")
     wires = []
     try:
-        for head in heads:
-            wire = socket.create_connection((host, int(port)), timeout=limit(60))
-            wires.append(wire)
-            wire.sendall(f"POST /v1/tasks HTTP/1.1\r\nHost: {host}:{port}\r\n{head}\r\n\r\n".encode())
-            assert wire.recv(100).startswith(b"HTTP/1.1 401")
-        assert exchange(served, "GET /healthz HTTP/1.1")[0] == "HTTP/1.1 200 OK"
+        for head in ("Transfer-Encoding: chunked", "Content-Length: 100"):
+            for who in ("X-Nobody: x", f"X-Token: {account.token}"):
+                wire = socket.create_connection((host, int(port)), timeout=limit(60))
+                wires.append(wire)
+                lines = ["POST /v1/tasks HTTP/1.1", f"Host: {host}:{port}", head, who]
+                wire.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert exchange((api, account), "GET /healthz HTTP/1.1")[0] == "HTTP/1.1 200 OK"
+        assert exchange((api, account), post(len(BODY)), [BODY])[0] == "HTTP/1.1 200 OK"
+        told = [wire.recv(12) for wire in wires]
+        assert told == [b"HTTP/1.1 401", b"HTTP/1.1 408"] * 2
     finally:
         for wire in wires:
             wire.close()
+    assert Run.objects.count() == 1
+
+
+def test_an_answer_that_fails_in_the_middle_does_not_look_whole(cluster: Cluster) -> None:
+    """Catches what the server does by itself: it ends such an answer like one that is whole."""
+    account, run = make_account("log-tests"), running()
+    with transaction.atomic(), connection.cursor() as cursor:
+        for number in range(8):
+            store.insert(cursor, [(run.id, run.attempt, STDOUT, number * 2**20, b"x" * 2**20)])
+    api = cluster.api(threads=2)
+    host, _, port = api.url.removeprefix("http://").partition(":")
+    with socket.socket() as wire:
+        wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        wire.settimeout(limit(60))
+        wire.connect((host, int(port)))
+        lines = [
+            f"GET /api/v1/runs/{run.id}/logs HTTP/1.1",
+            f"Host: {host}:{port}",
+            f"X-Token: {account.token}",
+        ]
+        wire.sendall("\r\n".join([*lines, "", ""]).encode())
+        assert wire.recv(12) == b"HTTP/1.1 200"
+        with connection.cursor() as cursor:
+            cursor.execute("ALTER TABLE workers_logchunk RENAME TO away")
+        try:
+            received = b""
+            with contextlib.suppress(ConnectionError):
+                while data := wire.recv(65_536):
+                    received = (received + data)[-100:]
+        finally:
+            with connection.cursor() as cursor:
+                cursor.execute("ALTER TABLE away RENAME TO workers_logchunk")
+    assert not received.endswith(b"0\r\n\r\n")
+    assert "serving.cut" in api.text()
