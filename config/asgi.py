@@ -14,7 +14,8 @@ from django.http.response import HttpResponseBase
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "config.settings")
 django.setup(set_prefix=False)
 
-from config.serving.application import Application  # noqa: E402  after Django's setup
+from config.serving import sockets  # noqa: E402  after Django's setup
+from config.serving.application import Application  # noqa: E402
 from workers.tenants import audit  # noqa: E402
 
 
@@ -37,6 +38,7 @@ class ApiHandler(WSGIHandler):
         return super().get_response(request)
 
 
+sockets.allow_many()
 application = Application(ApiHandler())
 audit.start()
 # What is loaded stays: a full collection, every hundred requests or so, would look at all of it, for 50 ms.

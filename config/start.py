@@ -46,6 +46,8 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
 _PULSES: Final = {"callbacks": "GANTRY_CALLBACKS_PULSE", "network": "GANTRY_NETWORK_GUARD"}
 #: Exit code (EX_CONFIG): a supervisor need not try again.
 _CONFIG: Final = 78
+#: Open connections of one API process; more wait for one to end.
+_CONNECTIONS: Final = 2048
 #: Seconds; a node whose last heartbeat is older counts as silent.
 _SILENT_S: Final = 30.0
 
@@ -57,7 +59,7 @@ class CannotStart(Exception):
 # --- command lines --------------------------------------------------------------------------------
 
 
-def api_command(host: str, port: int, *, workers: int = 2, connections: int = 4096) -> list[str]:
+def api_command(host: str, port: int, *, workers: int = 2, connections: int = _CONNECTIONS) -> list[str]:
     """The API server: `workers` processes with at most `connections` open connections each."""
     command = [sys.executable, "-m", "granian", "--interface", "asginl", "config.asgi:application"]
     options = ["--host", host, "--port", str(port)]
@@ -201,7 +203,7 @@ def command_for(what: str, arguments: Sequence[str], environment: Mapping[str, s
     host = environment.get("GANTRY_BIND") or "127.0.0.1"
     if what == "api":
         workers = number(environment, "GANTRY_API_WORKERS", 2)
-        connections = number(environment, "GANTRY_API_CONNECTIONS", 4096)
+        connections = number(environment, "GANTRY_API_CONNECTIONS", _CONNECTIONS)
         return api_command(
             host, number(environment, "GANTRY_PORT", 8000), workers=workers, connections=connections
         )

@@ -10,9 +10,9 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
+from workers.logs.aside import step_aside
 from workers.messages import doorbell
 from workers.models import NodeRequest
-from workers.vocabulary.aside import step_aside
 
 #: How long a client's request may wait for nodes, in seconds.
 WAIT_S: Final = 5.0

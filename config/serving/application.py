@@ -20,7 +20,7 @@ from config.serving.arrivals import Arrivals, LongBody, Receive
 from config.serving.environ import environ_of, headers_of, path_of
 from config.serving.places import Places
 from config.serving.turns import Turn, Turns
-from workers.vocabulary import aside
+from workers.logs import aside
 from workers.vocabulary.errors import Unavailable
 
 log = structlog.get_logger("gantry.serving")
@@ -158,7 +158,8 @@ class Application:
 async def _send_long(
     turns: Turns, scope: dict[str, Any], receive: Receive, send: Send, answer: Answer
 ) -> None:
-    """Piece by piece, as the client takes them; until it has gone, or has stood still for too long."""
+    """Piece by piece, as the client takes them; until it has gone (``sockets``: or has taken nothing for
+    long)."""
     gone = asyncio.ensure_future(_gone(receive))
     rest = answer.rest or iter(())
     piece: bytes | None = answer.body
@@ -173,11 +174,8 @@ async def _send_long(
             piece = await turns.run(lambda: next(rest, None))
         if piece is None:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-    except Exception:
-        log.exception(
-            "serving.cut", path=scope["path"], meaning="its client sees that the answer is not whole"
-        )
-        sockets.cut(scope["client"][0], int(scope["client"][1]))
+    except Exception:  # the server cuts the connection of an answer that has no end
+        log.exception("serving.cut", path=scope["path"], meaning="its client sees that it is not whole")
     finally:
         gone.cancel()
         with suppress(Exception):

@@ -17,7 +17,7 @@ from typing import Any, Final
 from django.conf import settings
 
 from config.http.bodies import CutBody, FailedBody, SlowBody
-from workers.vocabulary.aside import step_aside
+from workers.logs.aside import step_aside
 
 Receive = Callable[[], Awaitable[Any]]
 

@@ -1,20 +1,22 @@
-"""This process' own sockets, where the server gives no hand to them: its clients' silence, and cutting one
-off.
+"""What the server has no hand for: the silence of clients that do not take what they asked for.
 
-granian has no time limit for what a client does not take, and ends an answer that failed in the middle like
-one that is whole. Both are the kernel's: TCP_USER_TIMEOUT, which accepted connections inherit from the
-listening one (tcp(7)), and shutdown(2). Linux only, as all of this service.
+granian has time limits for headers, and none for what a client does not read. The kernel has one:
+TCP_USER_TIMEOUT, which accepted connections inherit from the listening one (tcp(7)); so this process looks
+for its own sockets. Linux only, as all of this service.
 """
 
 from __future__ import annotations
 
 import os
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+#: More are not needed.
+FILES: Final = 65_536
 #: Seconds after which a peer is asked whether it is still there, and between two more questions.
 _ASKED_S: Final = 15
 _ASKED_AGAIN_S: Final = 5
@@ -29,6 +31,14 @@ def _own() -> Iterator[socket.socket]:
                 with socket.socket(fileno=os.dup(int(name.name))) as link:
                     if link.type == socket.SOCK_STREAM and link.family in (socket.AF_INET, socket.AF_INET6):
                         yield link
+
+
+def allow_many() -> None:
+    """Let this process open as many files as it may: a shell's 1,024 are fewer than its connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = FILES if hard == resource.RLIM_INFINITY else min(FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def limit_silence(seconds: float) -> bool:
@@ -48,11 +58,3 @@ def limit_silence(seconds: float) -> bool:
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _ASKED_S)
             link.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, _ASKED_AGAIN_S)
     return bool(listening)
-
-
-def cut(host: str, port: int) -> None:
-    """End the connection with this peer: it sees that the answer is not whole."""
-    for link in _own():
-        with suppress(OSError):
-            if link.getpeername()[:2] == (host, port):
-                link.shutdown(socket.SHUT_RDWR)

@@ -1,7 +1,7 @@
 """Turns and threads: how many requests are answered at once, and by whom.
 
 A request has a turn from the moment when a thread begins with it until it is answered, or steps aside
-(``workers.vocabulary.aside``). Turns are counted, threads are not: a new one begins when none is idle, the
+(``workers.logs.aside``). Turns are counted, threads are not: a new one begins when none is idle, the
 one that was busy last comes first, and one that is idle for a minute ends. So there are as many as turns
 and long answers that are being made need, each with a database connection of its own while it is used.
 """

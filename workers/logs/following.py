@@ -17,7 +17,7 @@ from django.conf import settings
 from django.db import connection
 
 from workers.logs import store
-from workers.vocabulary.aside import step_aside
+from workers.logs.aside import step_aside
 from workers.vocabulary.errors import Unavailable
 from workers.vocabulary.states import is_final
 

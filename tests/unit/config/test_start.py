@@ -71,7 +71,7 @@ def test_a_secret_may_be_in_a_file(tmp_path: Path) -> None:
 def test_the_command_lines() -> None:
     """Catches an API that listens elsewhere than asked, and a Flower that may change things."""
     api = start.command_for("api", [], {"GANTRY_BIND": "0.0.0.0", "GANTRY_API_WORKERS": "4"})
-    assert " --host 0.0.0.0 --port 8000 --workers 4 --blocking-threads 16 " in " ".join(api)
+    assert " --host 0.0.0.0 --port 8000 --workers 4 --backpressure 2048 " in " ".join(api)
     flower = start.command_for("flower", [], {"GANTRY_FLOWER_PORT": "5999"})
     assert {"--read-only", "--address=127.0.0.1", "--port=5999"} <= set(flower)
     assert start.command_for("worker", [], {})[1:] == ["manage.py", "node"]
