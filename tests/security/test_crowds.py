@@ -43,7 +43,12 @@ def _answers(api: Api, account: Account) -> Iterator[tuple[str, int]]:
 def _held(api: Api) -> set[int]:
     """The ports of clients with which the API's processes hold a connection."""
     family = [psutil.Process(api.pid), *psutil.Process(api.pid).children(recursive=True)]
-    return {link.raddr.port for process in family for link in process.net_connections("tcp") if link.raddr}
+    return {
+        link.raddr.port
+        for process in family
+        for link in process.net_connections("tcp")
+        if link.status == psutil.CONN_ESTABLISHED
+    }
 
 
 @pytest.mark.invariant
