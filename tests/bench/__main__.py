@@ -1,4 +1,4 @@
-"""``python -m tests.bench [--long] [MARK ...]``: marks 1 to 11, 13 to 18; a table.
+"""``python -m tests.bench [--long] [MARK ...]``: marks 1 to 11, 13 to 19; a table.
 
 Servers are the embedded ones with their usual durability (fsync on).
 """
@@ -27,7 +27,7 @@ def _forget_the_callers_service() -> None:
 def main() -> int:
     """Start the servers, set the environment, measure, stop."""
     options = argparse.ArgumentParser(description=__doc__)
-    options.add_argument("marks", nargs="*", help="1 to 11 and 13 to 18; all but 14 by default")
+    options.add_argument("marks", nargs="*", help="1 to 11 and 13 to 19; all but 14 by default")
     options.add_argument("--long", action="store_true", help="more and longer rounds")
     given = options.parse_args()
     _forget_the_callers_service()
@@ -53,7 +53,7 @@ def main() -> int:
 
         return marks.run(
             given.marks
-            or ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "13", "15", "16", "17", "18"],
+            or ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "13", "15", "16", "17", "18", "19"],
             long=given.long,
         )
     finally:

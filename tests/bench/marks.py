@@ -80,6 +80,10 @@ def run(marks: list[str], *, long: bool) -> int:
             containers.run(marks, rig, ours, long=long)
         if "6" in marks:
             execs.run(rig, ours, long=long)
+        if "19" in marks:
+            from tests.bench import crowds
+
+            crowds.run(ours, long=long)
         if {"16", "17", "18"} & set(marks):
             from tests.bench import moments
 
