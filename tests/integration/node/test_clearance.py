@@ -13,6 +13,7 @@ from workers.node.clearance import clear, permit
 from workers.runtimes.base import PrepareFailed
 from workers.tenants import policy
 from workers.vocabulary.leases import ClaimedRun
+from workers.vocabulary.references import Opening, Way
 from workers.vocabulary.specs import ContainerSpec, ProcessSpec
 from workers.vocabulary.states import Reason
 
@@ -40,7 +41,7 @@ def test_what_was_opened_a_moment_ago_is_open(account: Account) -> None:
 
     allow(account, privileged=True)
 
-    assert clear(privileged(account)) is None
+    assert clear(privileged(account)) == Way(None, Opening("docker.io", frozenset({"any"})))
 
 
 def test_a_command_that_may_not_run_any_more_is_not_started(account: Account) -> None:
