@@ -50,7 +50,7 @@ _BOUNDS: Final = ("images", "volume_paths", "registries")
 LISTS: Final[dict[str, tuple[Callable[[str], object], str]]] = {
     "images": (references.pattern, 'images that containers may use, e.g. "registry.example/team/*"'),
     "volume_paths": (check_folder, "folders of the host below which volumes may lie, if volumes is on"),
-    "registries": (references.opening, f'registries that may be asked for images, {references.OPENINGS}'),
+    "registries": (references.opening, f"registries that may be asked for images, {references.OPENINGS}"),
     "exec_targets": (_check_selector, 'labels of the containers that exec may enter, or "all"'),
 }
 
