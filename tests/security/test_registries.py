@@ -17,6 +17,7 @@ from tests.support.engines import Engine as Rig
 from tests.support.fixtures import Account
 from tests.support.images import BUSYBOX, Registry
 from tests.support.pulls import as_node, ensure, refused
+from tests.unit.addresses.test_http import certificate
 from tests.unit.addresses.web_server import Server, hang, plain, redirect
 from workers.addresses import Deadline
 from workers.models import Tenant
@@ -171,9 +172,18 @@ def test_a_realm_elsewhere(web: Server, inside: Server) -> None:
     assert "authorization" not in web.seen[0][1]
 
 
-def test_an_encrypted_registry_sends_to_no_plain_host() -> None:
-    known = realms._places(Opening("r.example", frozenset({"tokens.example:8443"})), "r.example")
-    assert known == {("https", "r.example"), ("https", "tokens.example:8443")}
+def test_a_private_authority_is_no_obstacle(inside: Server, settings: Any, tmp_path: Path) -> None:
+    """The engine may know whoever vouches for a registry, and its answer is believed in nothing."""
+    settings.GANTRY_REGISTRY_ALLOW_NETWORKS = ["127.0.0.1/32"]
+    web = Server(certificate(tmp_path, "r.example")[1])
+    try:
+        assert objection(opening(web, plain=False)) is None
+        web.answers["/v2/"] = plain(b"", 401, **{"WWW-Authenticate": f'Bearer realm="{inside.url()}"'})
+        found = objection(opening(web, f"127.0.0.1:{inside.port}", plain=False))
+        assert found is not None, "that host is opened, but not without TLS"
+        assert found.cause is Cause.CLOSED
+    finally:
+        web.close()
 
 
 def test_a_redirect_elsewhere(web: Server, inside: Server) -> None:

@@ -117,8 +117,8 @@ class Registry:
     """A registry on 127.0.0.1 of an engine's network, over plain HTTP; ``closed`` asks for USER and PASSWORD.
 
     dockerd takes 127.0.0.0/8 for trustworthy without TLS. It ends with its engine at the latest. ``near``: a
-    second one is in the test's own network, for a node that is the test. ``realm``: it asks for a token of that
-    address.
+    second one is in the test's own network, for a node that is the test. ``realm``: it asks for a token of
+    that address.
     """
 
     def __init__(

@@ -324,16 +324,15 @@ def test_what_the_engines_words_mean(said: str, cause: Cause) -> None:
     assert failure.said == pulling.Failure.of(cause).said
 
 
-def test_no_window_into_other_services(capfd: pytest.CaptureFixture[str]) -> None:
+def test_no_window_into_other_services(caplog: pytest.LogCaptureFixture) -> None:
     """The engine quotes the answer of whatever host was named: not for a tenant, and not for the log."""
     failure = pulling.classified(
         "Get \"http://10.0.0.7:2375/x\": error parsing HTTP 404 response body: invalid character 's' looking "
-        'beginning of value: "secret page of an internal service"'
+        'for beginning of value: "secret page of an internal service"'
     )
     assert failure.said == "its registry gives no usable answer"
-    logged = str(capfd.readouterr())
-    assert "10.0.0.7:2375" in logged
-    assert "secret page" not in logged
+    assert "10.0.0.7:2375" in caplog.text
+    assert "secret page" not in caplog.text
 
 
 def test_the_engine_is_away(link: Engine, tmp_path: Path) -> None:
