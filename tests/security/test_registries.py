@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.conformance.nodes import claimed
 from tests.integration.conftest import Api
 from tests.support import images as rig
 from tests.support.cluster import free_port
@@ -21,12 +22,15 @@ from tests.unit.addresses.test_http import certificate
 from tests.unit.addresses.web_server import Server, hang, plain, redirect
 from workers.addresses import Deadline
 from workers.models import Tenant
+from workers.runtimes.base import PrepareFailed
+from workers.runtimes.container.runtime import ContainerRuntime
 from workers.runtimes.engine import realms
 from workers.runtimes.engine.client import Engine
 from workers.runtimes.engine.pulling import Cause, Failure
 from workers.tenants import policy, tenancy
 from workers.vocabulary.errors import InvalidInput
-from workers.vocabulary.references import Opening
+from workers.vocabulary.references import Opening, Way
+from workers.vocabulary.specs import ContainerSpec
 from workers.vocabulary.states import Reason
 
 INSIDE = "10.0.0.1:8080"
@@ -248,7 +252,11 @@ def test_a_pull_waits_for_the_answer(
             name = f"{registry.address}/team/app:1"
             opened = Opening(registry.address, plain=True)
             told: list[str] = []
-            failure = refused(link, name, opening=opened, tell=told.append)
+            node = ContainerRuntime(tmp_path / "node", link, "t", "n1", lambda run: Way(opening=opened))
+            run = claimed("container", 1, ContainerSpec(image=name).to_json())
+            with pytest.raises(PrepareFailed) as caught:
+                node.prepare(run, lambda: False, told.append)
+            failure = caught.value
             assert (failure.reason, failure.ours) == (Reason.IMAGE, False)
             assert failure.message.startswith(
                 f"Image {name} cannot be pulled: its registry names another host, which is not opened "

@@ -27,8 +27,8 @@ log = structlog.get_logger(__name__)
 
 #: Where the engine finds Docker Hub.
 _HUB: Final = "registry-1.docker.io"
-#: Every realm of a challenge, also where another value seems to hold it: the engine may read it otherwise.
-_REALM: Final = re.compile(r'(?=realm\s*=\s*(?:"([^"]*)"|([^\s,"]*)))', re.IGNORECASE)
+#: Every realm of a challenge, also inside of another value: the engine may read it otherwise.
+_REALM: Final = re.compile(r'realm\s*=\s*(?:"([^"]*)"|([^\s,"]*))', re.IGNORECASE)
 
 
 def objection(opening: Opening, deadline: Deadline) -> Failure | None:
