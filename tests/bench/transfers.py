@@ -93,6 +93,9 @@ def _small(bench: Bench, rounds: int) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(os.urandom(1024))
     _show("7 COPY of 10,000 files of 1 KiB, LOCAL [files/s]", 0.8, _local(bench, "many", rounds, FILES))
+    flushed = _flushing(_rclone(many, bench.folder), bench.folder)
+    found = _to(bench, "many", bench.local, bench.folder, flushed, rounds, FILES)
+    _show("7 the same beside rclone, then each file flushed as ours are [files/s]", 0.0, found)
     with _sshd(bench) as (site, remote, sshd):
         found = _to(bench, "many", site, sshd.files, _rclone(many, remote), rounds, FILES)
         _show("7 the same to SFTP [files/s]", 1.0, found)
@@ -155,8 +158,9 @@ def _list(bench: Bench, rounds: int, files: int) -> None:
 
 
 def _local(bench: Bench, name: str, rounds: int, amount: float) -> dict[str, Any]:
-    command = [_RCLONE, "copy", "--transfers", "8", str(bench.folder / name), str(bench.folder / "theirs")]
-    return _to(bench, name, bench.local, bench.folder, command, rounds, amount)
+    return _to(
+        bench, name, bench.local, bench.folder, _rclone(bench.folder / name, bench.folder), rounds, amount
+    )
 
 
 def _to(
@@ -189,7 +193,7 @@ def _clear(folder: Path) -> None:
         folder.rename(f"{folder}-{time.monotonic_ns()}")
 
 
-def _rclone(source: Path, remote: str) -> list[str]:
+def _rclone(source: Path, remote: Path | str) -> list[str]:
     return [_RCLONE, "copy", "--transfers", "8", str(source), f"{remote}/theirs"]
 
 
