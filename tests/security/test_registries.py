@@ -26,6 +26,7 @@ from workers.runtimes.base import PrepareFailed
 from workers.runtimes.container.runtime import ContainerRuntime
 from workers.runtimes.engine import realms
 from workers.runtimes.engine.client import Engine
+from workers.runtimes.engine.images import PullStopped
 from workers.runtimes.engine.pulling import Cause, Failure
 from workers.tenants import policy, tenancy
 from workers.vocabulary.errors import InvalidInput
@@ -191,6 +192,7 @@ def test_a_private_authority_is_no_obstacle(inside: Server, settings: Any, tmp_p
 
 
 def test_a_redirect_elsewhere(web: Server, inside: Server) -> None:
+    endless = Failure(Cause.BROKEN, "its registry redirects without end")
     web.answers["/v2/"] = redirect(inside.url("/v2/"))
     found = objection(opening(web))
     assert found is not None
@@ -199,8 +201,17 @@ def test_a_redirect_elsewhere(web: Server, inside: Server) -> None:
         web.answers["/v2/"] = redirect("/moved", status)
         web.answers["/moved"] = plain(b"", 401, **{"WWW-Authenticate": f'Bearer realm="{inside.url()}"'})
         assert objection(opening(web)) == found
+    for location in (
+        "http://[",
+        "//evil.example/v2/",
+        "http://127.0.0.1:99999/",
+        "https://u:p@127.0.0.1/",
+        "",
+    ):
+        web.answers["/v2/"] = redirect(location)
+        assert objection(opening(web)) == (found if location else endless), location
     web.answers["/v2/"] = redirect("/v2/")
-    assert objection(opening(web)) == Failure(Cause.BROKEN, "its registry redirects without end")
+    assert objection(opening(web)) == endless
 
 
 def test_a_registry_inside_is_opened_by_name_and_by_network(web: Server, settings: Any) -> None:
@@ -221,6 +232,13 @@ def test_what_answers_is_told_by_its_kind_only(web: Server) -> None:
     assert objection(opening(web, plain=False)) == Failure(
         Cause.BROKEN, "its registry does not speak TLS, and is not opened without it"
     )
+
+
+def test_a_cancel_ends_the_question(link: Engine, web: Server, settings: Any, tmp_path: Path) -> None:
+    as_node(settings, tmp_path, 3600.0)
+    web.answers["/v2/"] = hang
+    with pytest.raises(PullStopped):
+        ensure(link, f"127.0.0.1:{web.port}/x", opening=opening(web), cancelled=lambda: bool(web.seen))
 
 
 def test_a_pull_waits_for_the_answer(

@@ -9,6 +9,7 @@ the way. What this cannot keep: docs/security.md. Sources: token authentication 
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 from collections.abc import Iterable
@@ -45,9 +46,11 @@ def objection(opening: Opening, deadline: Deadline) -> Failure | None:
             location = headers.get("Location") if 300 <= status < 400 else None
             if location is None:
                 return _strange(opening, known, realms(headers.get_all("WWW-Authenticate") or ()))
-            url = urljoin(url, location.strip())
-            if strange := _strange(opening, known, [url]):
+            with contextlib.suppress(ValueError):  # what is no address is strange
+                location = urljoin(url, location.strip())
+            if strange := _strange(opening, known, [location]):
                 return strange
+            url = location
     except (AddressRefused, InvalidInput) as error:
         log.warning("registry.refused", registry=opening.registry, why=error.message)
         return Failure(Cause.CLOSED, "its registry has an address that is not open")
