@@ -64,7 +64,7 @@ class ContainerRuntime:
         self._engine = engine
         #: Asked before a run is prepared: raises PrepareFailed, or says what its image's registry is shown.
         self._clear = clear
-        self._networks = Networks(engine)
+        self._networks = Networks(engine, installation)
         self._installation = installation
         self._node_name = node_name
         self._control = runs_root(node_dir / "containers")
