@@ -190,7 +190,7 @@ def _broker_silent(node_id: int | None = None) -> list[Obstacle]:
         cursor.execute(
             """SELECT name, extract(epoch FROM now() - broker_ok_at)::float8 FROM workers_node
                WHERE mode = 'ready' AND NOT detached AND heartbeat_at > now() - %s * interval '1 second'
-                 AND coalesce(broker_ok_at, '-infinity') < heartbeat_at - %s * interval '1 second'
+                 AND coalesce(broker_ok_at, created_at) < heartbeat_at - %s * interval '1 second'
                  AND id = coalesce(%s, id)
                ORDER BY name LIMIT 20""",
             [_silent_after_s(), 3 * settings.GANTRY_HEARTBEAT_S, node_id],
