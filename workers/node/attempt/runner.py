@@ -145,7 +145,7 @@ class Runner:
         if self._detaching.is_set() or watch.fenced.is_set():
             return self._telling.give_back(watch, runtime, "the worker stopped before it was started", 0.0)
         if watch.stop_why == "crashes":
-            message = unprepared_message(runtime.noun)
+            message = unprepared_message(runtime.noun, run.crashes)
             return self._telling.never_started(watch, runtime, State.FAILED, Reason.LOST, message)
         if watch.stop_why == "node_gone":
             return self._telling.give_back(watch, runtime, "its node was removed before it was started", 0.0)
@@ -262,7 +262,8 @@ class Runner:
 
     def _outcome(self, watch: Watch, runtime: Runtime, result: Result) -> Outcome:
         operator = watch.operator or watch.run.operator_cancel
-        return interpret(watch.run, runtime.noun, result, operator=operator)
+        lost = runtime.facts(watch.run).lost if result.lost else ""
+        return interpret(watch.run, runtime.noun, result, operator=operator, lost=lost)
 
     def _finish(
         self, watch: Watch, runtime: Runtime, output: Output, result: Result, unstored: Unstored | None
@@ -282,7 +283,7 @@ class Runner:
         state = State.CANCELLED if run.cancel_requested else State.FAILED
         output = self._output(watch, runtime)
         shipment = self._telling.rest(watch, output)
-        outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun))
+        outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun, runtime.facts(run).lost))
         self._telling.end(watch, runtime, with_facts(outcome, shipment, None), shipment)
 
 
