@@ -9,7 +9,7 @@ from workers.models import Node
 
 
 def trouble(row: Node) -> str:
-    """Why it takes no work, or none of some kinds; runtimes of one engine say the same, which is told once."""
+    """Why it takes no work, or none of some kinds. Runtimes of one engine say the same: it is told once."""
     return row.trouble or "; ".join(dict.fromkeys(row.troubles.values()))
 
 
