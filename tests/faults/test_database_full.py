@@ -64,7 +64,7 @@ def test_a_full_database_takes_nothing_new_and_says_so(cluster: Cluster) -> None
         )
     server.stop()
     with on_a_small_disk(server, 32) as disk:
-        api = cluster.api(**own)
+        api = cluster.api(DATABASE_URL=server.url)
 
         def ready() -> httpx.Response:
             return httpx.get(f"{api.url}/readyz", timeout=limit(30))

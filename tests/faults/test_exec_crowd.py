@@ -33,11 +33,12 @@ def assert_each_once(ledger: Path, runs: dict[str, int], timeout_s: float) -> No
     assert begins(ledger) == dict.fromkeys(runs, 1)
 
 
-@pytest.mark.parametrize("count", [pytest.param(40), pytest.param(360, marks=pytest.mark.long)])
+@pytest.mark.long
 def test_a_worker_killed_while_it_starts_them(
-    engine: Engine, cluster: Cluster, account: Account, shared_folder: Path, count: int
+    engine: Engine, cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
     """Catches an exec that never began and is told as lost, and one that is executed twice."""
+    count = 360
     box(engine, "box", binds=[f"{shared_folder}:{shared_folder}"])
     ledger, chance = open_ledger(shared_folder), dice("execs-killed")
     runs = {f"r{n}": submit_exec(account.tenant_id, ledger_command(ledger, f"r{n}")) for n in range(count)}
@@ -51,14 +52,14 @@ def test_a_worker_killed_while_it_starts_them(
     clean(cluster)
 
 
-@pytest.mark.parametrize("count", [pytest.param(40), pytest.param(500, marks=pytest.mark.long)])
-def test_brief_ones_are_told_exactly(engine: Engine, cluster: Cluster, account: Account, count: int) -> None:
+@pytest.mark.long
+def test_brief_ones_are_told_exactly(engine: Engine, cluster: Cluster, account: Account) -> None:
     """Catches an output that ends too early, and another exec's code."""
     box(engine, "box")
     cluster.node(settings=engine.env)
     runs = {
         submit_exec(account.tenant_id, f"echo {number} >&{1 + number % 2}; exit {number % 120}"): number
-        for number in range(count)
+        for number in range(500)
     }
     wait_final(*runs, timeout_s=300)
     told = {row.pk: (row.exit_code, output(row.pk)) for row in Run.objects.filter(pk__in=runs)}

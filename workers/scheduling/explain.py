@@ -53,7 +53,7 @@ def node_views(max_age_s: float = 1.0) -> list[NodeView]:
 
 def _silent_after_s() -> float:
     """From when on a node's silence explains a wait, in seconds: long before anybody acts on it."""
-    return settings.GANTRY_LEASE_S / 2
+    return float(settings.GANTRY_LEASE_S) / 2
 
 
 def _view(node: Node, silent: float, taken_ports: dict[str, int]) -> NodeView:
