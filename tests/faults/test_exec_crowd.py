@@ -67,7 +67,7 @@ def test_brief_ones_are_told_exactly(engine: Engine, cluster: Cluster, account: 
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("descriptors", [72, 96, 128, 192])
+@pytest.mark.parametrize("descriptors", [128, 192])
 def test_no_descriptor_is_left_while_they_start(
     engine: Engine, cluster: Cluster, account: Account, shared_folder: Path, descriptors: int
 ) -> None:
@@ -84,7 +84,7 @@ def test_no_descriptor_is_left_while_they_start(
         f"r{n}": submit_exec(account.tenant_id, ledger_command(ledger, f"r{n}", body)) for n in range(120)
     }
     wait_until(
-        lambda: len(begins(ledger)) >= 10, 120, why="some have begun", see=lambda: Counter(begins(ledger))
+        lambda: len(begins(ledger)) >= 8, 120, why="some have begun", see=lambda: Counter(begins(ledger))
     )
     gate.touch()
     ended = wait_final(*runs.values(), timeout_s=280)

@@ -13,7 +13,7 @@ from django.conf import settings
 
 from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
-from workers.runtimes.base import Facts, Result
+from workers.runtimes.base import Facts, PrepareFailed, Result
 from workers.vocabulary.leases import ClaimedRun, Outcome
 from workers.vocabulary.states import Reason, State
 
@@ -27,6 +27,11 @@ def lost_message(noun: str, why: str) -> str:
 def unprepared_message(noun: str, deaths: int) -> str:
     """What a person is told of a run that is not tried again: workers die of it before it even starts."""
     return f"{noun} was not started: its worker died {deaths} times while preparing it"
+
+
+def unforeseen(error: OSError) -> PrepareFailed:
+    """A fault of the node before anything was executed: no descriptor, no memory, a disk that fails."""
+    return PrepareFailed(Reason.RUNTIME, f"its node cannot prepare it: {error}", ours=True)
 
 
 def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool, lost: str = "") -> Outcome:
