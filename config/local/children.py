@@ -7,6 +7,7 @@ any app.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,12 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config.local.data import REPOSITORY
-from config.local.processes import program_on_path, tail
+from config.local.processes import program_on_path
 
 #: A child that ran this long has recovered: its next restart is immediate again.
 RECOVERED_S = 60.0
 LONGEST_BACKOFF_S = 30.0
 LOG_LIMIT = 32 * 1024 * 1024
+#: What ``look`` says when a child that ended has been started again.
+STARTED_AGAIN = "started again"
+#: How much of a log's end is searched for the reason of an end, in bytes.
+_WORDS = 64 * 1024
+#: Lines of a log that tell of work, as JSON, as text and as Flower, Celery and the API's server write them.
+_ROUTINE = re.compile(r"""(?i)"level": ?"(debug|info|warning)"|\[ *(debug|info|warning)\b|^\[[DIW] \d""")
 
 
 @dataclass
@@ -39,6 +46,8 @@ class Child:
     _process: subprocess.Popen[bytes] | None = None
     _started: float = 0.0
     _next_start: float = field(default=0.0)
+    #: Where in its log its own begins.
+    _from: int = 0
 
     @property
     def pid(self) -> int | None:
@@ -51,6 +60,7 @@ class Child:
         prefix = [str(setpriv), "--pdeathsig", "TERM", "--"] if setpriv else []
         with self.log.open("ab") as output:
             self.log.chmod(0o600)
+            self._from = output.tell()
             self._process = subprocess.Popen(
                 [*prefix, *self.command],
                 stdin=subprocess.DEVNULL,
@@ -66,9 +76,10 @@ class Child:
         """Restarts the child when it is due; a sentence when it has just ended or is started again."""
         now = time.monotonic()
         if self._process is None:
-            if now >= self._next_start:
-                self.start()
-            return None
+            if now < self._next_start:
+                return None
+            self.start()
+            return STARTED_AGAIN
         code = self._process.poll()
         if code is None:
             return None
@@ -78,9 +89,23 @@ class Child:
         self.failures = 1 if ran > RECOVERED_S else self.failures + 1
         wait = min(LONGEST_BACKOFF_S, 0.5 * 2 ** (self.failures - 1))
         self._next_start = now + wait
-        last = tail(self.log, 1).strip()
-        last = last if len(last) <= 200 else f"... {last[-200:]}"
-        return f"{ending(code)} after {ran:.0f} s, starts again in {wait:g} s; the end of {self.log}: {last}"
+        told = f"{ending(code)} after {ran:.0f} s, starts again in {wait:g} s; see {self.log}"
+        cause = self._last_words() if code > 0 else ""
+        return f"{told}: {cause}" if cause else told
+
+    def _last_words(self) -> str:
+        """The last line that it wrote and that may say why it ended; what it told of its work does not."""
+        try:
+            with self.log.open("rb") as log:
+                size = self.log.stat().st_size
+                own = self._from if self._from <= size else 0  # it was rotated since
+                log.seek(max(own, size - _WORDS))
+                lines = log.read().decode(errors="replace").splitlines()
+        except OSError:
+            return ""
+        wrote = [line.strip() for line in lines if line.strip() and not _ROUTINE.search(line)]
+        last = wrote[-1] if wrote else ""
+        return last if len(last) <= 200 else f"... {last[-200:]}"
 
     def ask_to_end(self) -> None:
         if self._process is not None and self._process.poll() is None:

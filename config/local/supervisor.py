@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from config.local.children import Child, rotate_when_long
+from config.local.children import STARTED_AGAIN, Child, rotate_when_long
 from config.local.data import DataFolder, check_port_is_free, hold_port, port_from
 from config.local.embedded import EmbeddedServer
 from config.local.errors import LocalError
@@ -219,7 +219,7 @@ class Supervisor:
     def _look_after_children(self) -> None:
         for child in self.children:
             if (news := child.look()) is not None:
-                say(child.name, news, "warn")
+                say(child.name, news, "good" if news == STARTED_AGAIN else "warn")
 
     def _look_after_servers(self) -> None:
         for server in self.servers:

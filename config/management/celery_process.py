@@ -95,7 +95,8 @@ def run_celery(queue: str, hostname: str, threads: int, leaving: Leaving) -> Non
         worker = app.Worker(
             hostname=hostname,
             pool_cls="threads",
-            concurrency=threads,
+            # One more for the canary: a node whose every place is taken hears from the broker all the same.
+            concurrency=threads + 1,
             queues=queue,
             without_gossip=True,
             without_mingle=True,

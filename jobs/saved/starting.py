@@ -178,7 +178,10 @@ def _nodes_of(node_ids: set[str]) -> dict[str, list[str]]:
 
 def _refusal(job: Job, allowed: Collection[str]) -> str:
     if job.privileged and "exec_privileged" not in allowed:
-        return "Privileged is refused by this tenant's policy: ask an operator to allow exec_privileged"
+        return (
+            "Privileged true is refused by this tenant's policy: save the job with Privileged false, or ask "
+            'an operator for {"policy": {"exec_privileged": true}} (PATCH /api/v1/tenants/<tenant>)'
+        )
     return ""
 
 

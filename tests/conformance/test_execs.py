@@ -10,9 +10,12 @@ import pytest
 
 from tests.conformance.driving import Collected, ended, start
 from tests.conformance.subjects import Execs
+from tests.support.cluster import pids_under
 from tests.support.engines import Engine
 from tests.support.images import BARE, load_bare
+from tests.support.machine import kill
 from workers.logs.capture import STDOUT
+from workers.node.attempt.outcomes import interpret, noted
 from workers.runtimes.base import PrepareFailed, Result, Runtime
 from workers.vocabulary.leases import ClaimedRun
 
@@ -95,6 +98,42 @@ def test_files_may_vanish_and_places_may_fill(box: Execs) -> None:
     assert (result.code, said.endswith(b"end\n")) == (5, True)
     result, _ = done(box, "kill -9 $PPID; exit 6")  # its parent is nobody here: 0, its own group
     assert result.code == 137
+
+
+@pytest.mark.parametrize(
+    ("done_to_it", "told", "deaf"),
+    [
+        ("stop", "has stopped with exit code 137", False),
+        ("restart", "was restarted", False),
+        ("restart", "was restarted", True),
+        ("remove", "was removed", True),
+    ],
+)
+def test_what_became_of_its_container_is_told(engine: Engine, done_to_it: str, told: str, deaf: bool) -> None:
+    """By name and id. Catches "the machine or its launcher stopped", which nobody had.
+
+    ``deaf``: whoever listened died before.
+    """
+    box = Execs(engine)
+    try:
+        runtime, run = box.runtime(), box.run(argv=["sleep", "1000"])
+        start(runtime, run)
+        if deaf:
+            kill(*pids_under(box.node / "listener"))
+        api = engine.client.api
+        name = api.inspect_container(box.container)["Name"].lstrip("/")
+        if done_to_it == "remove":
+            api.remove_container(box.container, force=True)
+        else:
+            getattr(api, done_to_it)(box.container, timeout=0)
+        result = ended(runtime, run)
+        facts = runtime.facts(run)
+        outcome = interpret(run, runtime.noun, result, operator=False, lost=facts.lost)
+        assert f"its container {name}, id {box.container[:12]}, {told}" in noted(outcome.message, facts)
+        assert "launcher" not in outcome.message
+        assert result.code in (None, 137)
+    finally:
+        box.close()
 
 
 def test_words_of_shells_are_no_programs(box: Execs) -> None:

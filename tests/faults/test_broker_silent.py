@@ -6,19 +6,20 @@ little latency and nothing else. Both pages for people say so.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.support.cluster import Cluster, Process
-from tests.support.engine import wait_final
+from tests.support.engine import submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.http import TaskClient
 from tests.support.invariants import assert_invariants
 from tests.support.machine import process_state
 from tests.support.outages import redis_down, redis_silent, wait_broker_trusted, wait_broker_used
 from tests.support.session import REDIS
-from tests.support.waiting import wait_until
+from tests.support.waiting import holds_for, wait_until
 from workers.models import Run
 from workers.vocabulary.states import State
 
@@ -129,3 +130,18 @@ def test_everything_starts_and_serves_without_redis(cluster: Cluster, account: A
         _assert_quiet_again(client, account)
     assert Run.objects.filter(pk__in=ids, state=State.SUCCEEDED).count() == 20
     assert_invariants(cluster)
+
+
+@pytest.mark.long
+def test_a_node_that_is_full_hears_from_the_broker(
+    cluster: Cluster, account: Account, shared_folder: Path
+) -> None:
+    """Catches a canary that waits behind runs for a place: "look at Redis", which is well."""
+    gate = shared_folder / "gate"
+    gate.touch()
+    worker = cluster.node(GANTRY_NODE_SLOTS="1")
+    run_id = submit(account.tenant_id, f"while test -e {gate}; do sleep 0.1; done")
+    wait_started(run_id)
+    holds_for(lambda: "broker.silent" not in worker.text(), 25, "longer than between two canaries")
+    gate.unlink()
+    wait_final(run_id)

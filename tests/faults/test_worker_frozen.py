@@ -28,7 +28,8 @@ from tests.support.ledger import assert_no_overlap, ticking_command, traces, wai
 from tests.support.machine import alive, commands, launcher_pid, signal_all, started, wait_for_file
 from tests.support.waiting import wait_until
 from workers.launcher import control
-from workers.models import Attempt, Run
+from workers.models import Attempt, Node, Run
+from workers.scheduling.explain import explain_run
 from workers.vocabulary.states import Reason, State
 
 #: The guard of a node that will be frozen kills early; the one of the survivor late, whatever the load.
@@ -64,6 +65,30 @@ def test_frozen_beyond_its_lease(cluster: Cluster, account: Account, shared_fold
     assert_once(ledger, {"long": long, "meanwhile": meanwhile})
     assert_truth(ledger, "long", long, 5)
     assert_truth(ledger, "meanwhile", meanwhile)
+    assert_invariants(cluster)
+
+
+def test_what_waits_for_a_frozen_worker_is_not_explained_with_redis(
+    cluster: Cluster, account: Account
+) -> None:
+    """Catches "look at Redis" for as long as a lease: its worker says nothing, of the broker neither."""
+    cluster.env |= {"GANTRY_LEASE_S": "6", "GANTRY_NODE_LOST_AFTER_S": "120"}
+    worker = cluster.node("n1")
+
+    def told(run_id: int) -> list[str]:
+        reasons = explain_run(Run.objects.get(pk=run_id))["reasons"]
+        assert "Redis" not in str(reasons), reasons
+        return [f"{item['code']}: {item['message']}" for item in reasons]
+
+    wait_until(lambda: Node.objects.get().broker_ok_at, why="it has told that the broker answers")
+    with frozen(worker):
+        run_id = submit(account.tenant_id, "true")
+        wait_until(
+            lambda: any("silent: node n1 has been silent for" in item for item in told(run_id)),
+            why="the silence is told",
+            see=lambda: told(run_id),
+        )
+    wait_final(run_id)
     assert_invariants(cluster)
 
 

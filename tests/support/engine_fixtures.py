@@ -42,9 +42,9 @@ class Engines:
             engine.stop()
 
 
-def start(name: str) -> Engine:
-    """A fresh engine with images."""
-    engine = Engine(SESSION / f"engine-{name}", name)
+def start(name: str, beside: Engine | None = None) -> Engine:
+    """A fresh engine with images; ``beside`` another: on the same machine."""
+    engine = Engine(SESSION / f"engine-{name}", name, beside)
     try:
         engine.start()
         images.load(engine)
@@ -93,3 +93,11 @@ def mortal_engine() -> Iterator[Engine]:
     engine = start(f"m{next(_numbers)}")
     yield engine
     engine.stop()
+
+
+@pytest.fixture
+def neighbours(mortal_engine: Engine) -> Iterator[tuple[Engine, Engine]]:
+    """Two fresh engines of one machine: they share its network and its firewall."""
+    second = start(f"m{next(_numbers)}", mortal_engine)
+    yield mortal_engine, second
+    second.stop()

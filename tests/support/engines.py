@@ -53,10 +53,14 @@ _ROOMY_GIB = 8
 
 
 class Engine:
-    """One Docker Engine. ``start`` it, hand ``env`` to a node, look at it through ``client``."""
+    """One Docker Engine. ``start`` it, hand ``env`` to a node, look at it through ``client``.
 
-    def __init__(self, folder: Path, name: str = "a") -> None:
+    ``beside``: another engine of the same machine, as far as network and firewall go.
+    """
+
+    def __init__(self, folder: Path, name: str = "a", beside: Engine | None = None) -> None:
         self.folder = folder
+        self._beside = beside
         self.name = name
         self.socket = folder / "docker.sock"
         self._data, self._exec, self._pid_file = folder / "data", folder / "exec", folder / "pid"
@@ -145,7 +149,9 @@ class Engine:
         with (self.folder / "keeper.log").open("wb") as log:
             self._unshare = subprocess.Popen(
                 [
-                    *("unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"),
+                    *(self._beside.enter("--net") if self._beside else ()),
+                    *("unshare", "--mount", "--pid", "--fork", "--mount-proc", "--kill-child=KILL"),
+                    *(() if self._beside else ("--net",)),
                     *("--propagation", "private", "sh", "-c", _KEEP, "sh"),
                     str(self._data) if _free_gib() > _ROOMY_GIB else "",
                 ],

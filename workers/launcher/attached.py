@@ -162,9 +162,13 @@ class Stream:
             return "the end of its output is missing: whoever kept it was stopped, or its stream was cut"
         return f"{missing} bytes of its output are missing, there was no space for them" if missing else ""
 
-    def close(self) -> None:
+    def hang_up(self) -> None:
+        """Nothing more is taken: whoever asks the engine then has a descriptor."""
         if self._connection is not None:
             self._connection.close()
+
+    def close(self) -> None:
+        self.hang_up()
         self._file.close()
 
 

@@ -169,12 +169,13 @@ def reserve(lock: int) -> None:
 
 
 def write_exit(record: Record, folder: int, lock: int) -> None:
-    """Record the end of a run, on a full disk in the space that its lock file holds. Raises OSError."""
+    """Record the end of a run, on a full disk in the space that its lock file holds, and without a new
+    descriptor where there is none. Raises OSError."""
     data = dump(record) + b"\n"
     try:
         write_bytes("exit", data, folder)
     except OSError as error:
-        if error.errno not in _FULL or os.fstat(lock).st_size < len(data):
+        if error.errno not in (*_FULL, errno.EMFILE, errno.ENFILE) or os.fstat(lock).st_size < len(data):
             raise
         os.pwrite(lock, data, 0)
         os.ftruncate(lock, len(data))

@@ -79,6 +79,7 @@ class Kept:
             else:
                 self._at = control.boottime()
                 self._cut = not self._drain(stream)
+            stream.hang_up()
         while not self.over.is_set():
             end = self._end(stream)
             if end is not None:

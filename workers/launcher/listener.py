@@ -43,6 +43,8 @@ PROTOCOL = 1
 SOCKET = "listener.sock"
 _IDLE = 60.0  # seconds without an exec and without a worker after which it ends
 _LOG_LIMIT = 256 * 1024
+_PER_EXEC = 8  # descriptors that one exec may need at once, with those who wait for it
+_RESERVE = 32  # descriptors for everything else
 
 
 class Listener:
@@ -50,6 +52,8 @@ class Listener:
         self.folder = folder
         self._server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._ends = Ends()
+        #: How many execs it may listen to at once: at its end each needs descriptors that must be there.
+        self._most = max(1, (resource.getrlimit(resource.RLIMIT_NOFILE)[1] - _RESERVE) // _PER_EXEC)
         self._lock = threading.Lock()
         self._kept: dict[str, Kept] = {}
         self._connections = 0
@@ -114,6 +118,12 @@ class Listener:
         folder = order["folder"]
         with self._lock:
             kept = self._kept.get(folder)
+            if kept is None and len(self._kept) >= self._most:
+                full = (
+                    f"the listener of this node may have {self._most} execs at once (open files: ulimit -Hn)"
+                )
+                _say(connection, {"failed": full})
+                return
             if kept is None:
                 kept = self._kept[folder] = Kept(order, self._ends)
                 mine = True

@@ -59,12 +59,13 @@ class Facts:
     ``told`` is a small JSON object that is kept with the attempt (``Attempt.facts``): the "image_digest" of a
     container, "exec_id", "container_id" and "pid" of an exec. ``note`` belongs into the run's message at
     its end. ``waits`` is what a stop that was asked for waits for beyond its grace period; empty when for
-    nothing.
+    nothing. ``lost`` is why nobody knows how it ended, in words; empty where the runtime does not know.
     """
 
     told: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
     waits: str = ""
+    lost: str = ""
 
 
 @dataclass(frozen=True)

@@ -51,12 +51,17 @@ def node_views(max_age_s: float = 1.0) -> list[NodeView]:
         return _cache[1]
 
 
+def _silent_after_s() -> float:
+    """From when on a node's silence explains a wait, in seconds: long before anybody acts on it."""
+    return float(settings.GANTRY_LEASE_S) / 2
+
+
 def _view(node: Node, silent: float, taken_ports: dict[str, int]) -> NodeView:
     return NodeView(
         id=node.pk,
         name=node.name,
         mode=node.mode,
-        silent_s=silent if silent > settings.GANTRY_LEASE_S or node.detached else None,
+        silent_s=silent if silent > _silent_after_s() or node.detached else None,
         trouble=node.trouble,
         runtimes=frozenset(node.runtimes),
         attributes=node.attributes,
@@ -141,8 +146,8 @@ def explain_run(run: Run) -> dict[str, Any]:
     elif run.state == State.RUNNING:
         since = run.started_at or run.created_at
         told.append(_running(run))
-        if run.started_at is None:
-            told += _broker_silent()
+        if run.started_at is None and told[0].code == "preparing":
+            told += _broker_silent(run.node_id)
     else:
         since = run.finished_at or run.created_at
         told.append(Obstacle("ended", run.message or run.state, "", False))
@@ -170,8 +175,12 @@ def _clock(run: Run) -> tuple[float, float]:
     return found
 
 
-def _broker_silent() -> list[Obstacle]:
-    """No obstacle but a delay: rings of this process, or messages to living nodes, do not get through."""
+def _broker_silent(node_id: int | None = None) -> list[Obstacle]:
+    """No obstacle but a delay: rings of this process, or messages to living nodes, do not get through.
+
+    ``node_id``: only this one matters. A node that says nothing at all says nothing of the broker either, so
+    its last word of it is compared with its last word.
+    """
     told = []
     unheard = doorbell.silent_s()
     if unheard is not None:
@@ -181,9 +190,10 @@ def _broker_silent() -> list[Obstacle]:
         cursor.execute(
             """SELECT name, extract(epoch FROM now() - broker_ok_at)::float8 FROM workers_node
                WHERE mode = 'ready' AND NOT detached AND heartbeat_at > now() - %s * interval '1 second'
-                 AND coalesce(broker_ok_at, '-infinity') < now() - %s * interval '1 second'
+                 AND coalesce(broker_ok_at, created_at) < heartbeat_at - %s * interval '1 second'
+                 AND id = coalesce(%s, id)
                ORDER BY name LIMIT 20""",
-            [settings.GANTRY_LEASE_S, 3 * settings.GANTRY_HEARTBEAT_S],
+            [_silent_after_s(), 3 * settings.GANTRY_HEARTBEAT_S, node_id],
         )
         for name, ago in cursor.fetchall():
             since = "since it started" if ago is None else f"for {ago:.0f} s"
@@ -197,7 +207,7 @@ def _running(run: Run) -> Obstacle:
     if node is None:  # read between two transitions
         return Obstacle("running", "it is changing hands", "ask again", True)
     silent = _clock(run)[1]
-    if silent > settings.GANTRY_LEASE_S:
+    if silent > _silent_after_s():
         left = settings.GANTRY_NODE_LOST_AFTER_S - silent
         return Obstacle(
             "silent",
@@ -214,6 +224,8 @@ def _running(run: Run) -> Obstacle:
     if run.cancel_requested_at is not None:
         return Obstacle("cancelling", f"node {node.name} is stopping it", "wait for the grace period", True)
     if run.started_at is None:
+        if trouble := node.troubles.get(run.kind):
+            return Obstacle("trouble", f"node {node.name} cannot start it: {trouble}", "repair that", True)
         return Obstacle(
             "preparing", f"node {node.name} prepares it: {run.message or 'files and folders'}", "wait", True
         )

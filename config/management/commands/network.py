@@ -7,6 +7,8 @@ It asks neither database nor broker.
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import signal
 import threading
 from pathlib import Path
@@ -34,7 +36,10 @@ class Command(BaseCommand):
             engine = Engine(Address.from_environment())
         except ValueError as error:
             raise CommandError(str(error)) from error
-        networks = Networks(engine, guard_file="")
+        try:
+            networks = Networks(engine, _name(told.with_name(f"{told.name}.name")), guard_file="")
+        except OSError as error:
+            raise CommandError(f"GANTRY_NETWORK_GUARD: {error}") from error
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: stop.set())
@@ -47,3 +52,15 @@ class Command(BaseCommand):
             told.unlink(missing_ok=True)
         except OSError as error:
             raise CommandError(f"GANTRY_NETWORK_GUARD: {error}") from error
+
+
+def _name(kept: Path) -> str:
+    """What stands for the installation, which this process cannot ask: drawn once and kept beside the guard's
+    file, so that it knows its own rules after a restart. Raises OSError.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        if name := kept.read_text().strip():
+            return name
+    name = secrets.token_hex(8)
+    kept.write_text(f"{name}\n")
+    return name

@@ -276,6 +276,9 @@ def test_nodes(api: Api, account: Account, operator: Account, stage: Stage) -> N
             "trouble": None,
         }
     ]
+    # Runtimes of one engine have one trouble.
+    Node.objects.update(troubles={"container": "no engine", "exec": "no engine", "process": "no launcher"})
+    assert api(account, "GET", "/api/v1/nodes/node-a")[1]["trouble"] == "no engine; no launcher"
     for verb, state in (("drain", "draining"), ("undrain", "ready")):
         assert api(account, "POST", f"/api/v1/nodes/node-a/{verb}")[0] == 403
         status, node, _ = api(operator, "POST", f"/api/v1/nodes/node-a/{verb}")

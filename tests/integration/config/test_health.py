@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ import redis
 from django.db import OperationalError, connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from config.http import health
 from tests.contracts.tasks.conftest import Stage
@@ -26,6 +28,7 @@ def _forget(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answer of the broker is remembered from another test."""
     monkeypatch.setattr(health, "_client", None)
     monkeypatch.setattr(health, "_broker", (0.0, ""))
+    monkeypatch.setattr(health, "_written", (0.0, ""))
 
 
 def test_health_asks_nobody(client: Client) -> None:
@@ -52,6 +55,39 @@ def test_ready_with_everything_up(client: Client, stage: Stage) -> None:
     body = client.get("/readyz").json()
     assert body["nodes"] == {"ready": 0, "draining": 1, "silent": 1}
     assert "no node takes work now" in body["warnings"][0]
+
+
+def test_what_is_wrong_with_nodes_is_a_warning_that_names_none(client: Client, stage: Stage) -> None:
+    """Catches "ready" without a word beside a dead engine, a launcher that stands still, a silent node."""
+
+    def told() -> list[str]:
+        answer = client.get("/readyz")
+        assert (answer.status_code, answer.json()["status"]) == (200, "ready")
+        assert "node-a" not in answer.content.decode()
+        return [str(item) for item in answer.json()["warnings"]]
+
+    node = Node.objects.filter(name="node-a")
+    node.update(troubles={"container": "no engine at /run/x", "exec": "no engine at /run/x"})
+    where = ": /api/v1/nodes says which, and why"
+    assert told() == [f"1 node takes no work of some kinds (of container, exec){where}"]
+    node.update(trouble="disk full", troubles={"container": "disk full"})
+    assert told()[0] == f"1 node takes no work by itself{where}"
+    node.update(heartbeat_at=timezone.now() - timedelta(seconds=300))
+    assert told() == [
+        f"1 node is silent without having been stopped{where}",
+        "no node takes work now: what is submitted waits",
+    ]
+    node.update(mode="removed")
+    assert not any("silent" in item for item in told())
+
+
+def test_a_database_that_can_only_be_read_is_503(client: Client, db: None) -> None:
+    """Catches "ready" where every change is refused: a standby."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION READ ONLY")
+    answer = client.get("/readyz")
+    assert answer.status_code == 503
+    assert answer.json()["database"].startswith("read-only: ")
 
 
 def test_warnings_of_the_settings_are_shown_without_their_values(

@@ -82,18 +82,20 @@ def test_a_child_that_ends_is_started_again_later_each_time(folder: Path) -> Non
     def told() -> bool:
         if (sentence := probe.look()) is not None:
             news.append(sentence)
-        return len(news) == 3
+        return len(news) == 5
 
     wait_until(told, why="three ends are told", see=lambda: news)
-    assert [sentence.partition(" in ")[2].partition(";")[0] for sentence in news] == ["0.5 s", "1 s", "2 s"]
+    assert news[1::2] == ["started again"] * 2
+    waits = [sentence.partition(" in ")[2].partition(";")[0] for sentence in news[::2]]
+    assert waits == ["0.5 s", "1 s", "2 s"]
     assert re.match(r"ended with status 3 after \d+ s, ", news[0]), news[0]
-    assert news[0].endswith(f"; the end of {probe.log}: born")
+    assert news[0].endswith(f"; see {probe.log}: born")
     assert probe.log.read_text().count("born") == 3
     assert stat.S_IMODE(probe.log.stat().st_mode) == 0o600
 
 
 def test_a_long_last_line_shows_that_it_is_cut(folder: Path) -> None:
-    probe = child(folder, "print('x' * 300)")
+    probe = child(folder, "print('x' * 300); exit(1)")
     probe.start()
     news: list[str] = []
 
@@ -102,7 +104,29 @@ def test_a_long_last_line_shows_that_it_is_cut(folder: Path) -> None:
         return bool(news[-1])
 
     wait_until(ended, why="its end is told")
-    assert news[-1].endswith(f"; the end of {probe.log}: ... " + "x" * 200)
+    assert news[-1].endswith(f"; see {probe.log}: ... " + "x" * 200)
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("os.kill(os.getpid(), 9)", ""),
+        ("sys.exit(1)", ""),
+        ("raise OSError('no disk')", ": OSError: no disk"),
+    ],
+)
+def test_the_reason_of_an_end_is_no_line_about_its_work(folder: Path, end: str, told: str) -> None:
+    """Catches a request that it answered before, told as the reason, and the words of an earlier start."""
+    (folder / "probe.log").write_text("Error: of the start before\n")
+    lines = (
+        '{"status": 200, "event": "request", "level": "info"}',
+        "2026-12-01T03:00:00Z [info     ] run.ended",
+        "[I 261201 03:00:00 command:168] Visit me",
+    )
+    probe = child(folder, f"import os, sys\nfor line in {lines}: print(line, flush=True)\n{end}")
+    probe.start()
+    news = wait_until(probe.look, why="its end is told")
+    assert news.endswith(f"; see {probe.log}{told}"), news
 
 
 def test_a_killed_child_is_named_so(folder: Path) -> None:

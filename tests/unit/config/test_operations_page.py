@@ -8,6 +8,7 @@ import pytest
 
 from config import start
 from tests.support.cluster import ROOT
+from workers.tenants import policy
 
 PAGE = (ROOT / "docs" / "operations.md").read_text()
 #: Read by the launcher, which knows no settings.
@@ -58,3 +59,15 @@ def test_every_event_that_is_explained_exists() -> None:
 def test_links_lead_somewhere(link: str) -> None:
     titles = re.findall(r"^#+ (.+)$", PAGE, re.MULTILINE)
     assert link in {re.sub(r"[^a-z0-9 -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/security.md"])
+def test_what_a_policy_opens_for_execs_is_told(page: str) -> None:
+    """Catches exec_privileged, which every job of the original's page needs, in no document."""
+    assert "exec_privileged" in (ROOT / page).read_text()
+
+
+def test_every_policy_that_is_off_is_in_the_readme() -> None:
+    text = (ROOT / "README.md").read_text()
+    off = {key for key, (default, _) in policy.KEYS.items() if not default}
+    assert off == {key for key in off if f"| {key} |" in text}

@@ -8,6 +8,11 @@ from workers.api.answers import stamp
 from workers.models import Node
 
 
+def trouble(row: Node) -> str:
+    """Why it takes no work, or none of some kinds. Runtimes of one engine say the same: it is told once."""
+    return row.trouble or "; ".join(dict.fromkeys(row.troubles.values()))
+
+
 def node(row: Node, silence_s: float, lease_s: float) -> dict[str, Any]:
     """A node. ``silence_s`` since its heartbeat, by the database's clock; beyond a lease it is silent."""
     if row.mode == Node.Mode.REMOVED:
@@ -30,5 +35,5 @@ def node(row: Node, silence_s: float, lease_s: float) -> dict[str, Any]:
         "heartbeat_at": stamp(row.heartbeat_at),
         "version": row.version,
         "draining": row.mode == Node.Mode.DRAINING,
-        "trouble": row.trouble or "; ".join(row.troubles.values()) or None,
+        "trouble": trouble(row) or None,
     }

@@ -13,29 +13,36 @@ from django.conf import settings
 
 from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
-from workers.runtimes.base import Facts, Result
+from workers.runtimes.base import Facts, PrepareFailed, Result
 from workers.vocabulary.leases import ClaimedRun, Outcome
 from workers.vocabulary.states import Reason, State
 
 
-def lost_message(noun: str) -> str:
-    """What a person is told when nobody can know how the work ended."""
-    return (
-        f"{noun} is gone and left no exit code (the machine or its launcher stopped): its outcome is unknown"
-    )
+def lost_message(noun: str, why: str) -> str:
+    """What a person is told when nobody can know how the work ended. ``why``: what its runtime knows."""
+    why = why or "the machine or its launcher stopped"
+    return f"{noun} is gone and left no exit code ({why}): its outcome is unknown"
 
 
-def unprepared_message(noun: str) -> str:
+def unprepared_message(noun: str, deaths: int) -> str:
     """What a person is told of a run that is not tried again: workers die of it before it even starts."""
-    return f"{noun} was not started: its worker died {settings.GANTRY_MAX_CRASHES} times while preparing it"
+    return f"{noun} was not started: its worker died {deaths} times while preparing it"
 
 
-def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool) -> Outcome:
-    """How an attempt ended. ``noun`` begins the message: "Command exited with status 3"."""
+def unforeseen(error: OSError) -> PrepareFailed:
+    """A fault of the node before anything was executed: no descriptor, no memory, a disk that fails."""
+    return PrepareFailed(Reason.RUNTIME, f"its node cannot prepare it: {error}", ours=True)
+
+
+def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool, lost: str = "") -> Outcome:
+    """How an attempt ended. ``noun`` begins the message: "Command exited with status 3".
+
+    ``lost``: why nobody knows its end, if nobody does.
+    """
     code = result.code if result.code is not None else 128 + result.signal if result.signal else None
     state, reason, message = State.FAILED, Reason.EXIT_CODE, f"{noun} exited with status {code}"
     if result.lost:
-        reason, message = Reason.LOST, lost_message(noun)
+        reason, message = Reason.LOST, lost_message(noun, lost)
     elif result.error is not None:
         reason, message = Reason.CREATE, f"{noun} could not be started: {result.error}"
     elif result.killed == "cancel":
@@ -67,9 +74,7 @@ def _killed(run: ClaimedRun, noun: str, why: str) -> tuple[Reason, str]:
     if why == "node_gone":
         return Reason.NODE_GONE, f"{noun} was killed: its node was removed"
     if why == "crashes":
-        return Reason.LOST, (
-            f"{noun} was killed: its worker died {settings.GANTRY_MAX_CRASHES} times while it ran"
-        )
+        return Reason.LOST, f"{noun} was killed: its worker died {run.crashes} times while it ran"
     return Reason.RUNTIME, f"{noun} was killed: {why}"
 
 

@@ -14,22 +14,17 @@ from dataclasses import replace
 
 import structlog
 
-from workers.node.attempt.outcomes import (
-    interpret,
-    lost_message,
-    noted,
-    unprepared_message,
-    with_facts,
-)
+from workers.node.attempt import outcomes
+from workers.node.attempt.outcomes import lost_message, noted, unprepared_message, with_facts
 from workers.node.attempt.questions import Questions
 from workers.node.attempt.storing import Storing, Unstored
 from workers.node.attempt.telling import Telling
-from workers.node.attempt.watch import Detached, Watch
+from workers.node.attempt.watch import Detached, Watch, ran_for
 from workers.node.scribe import Entry, Scribe
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.errors import EngineError, SecretUnreadable
-from workers.vocabulary.leases import ClaimedRun, Outcome
+from workers.vocabulary.leases import Outcome
 from workers.vocabulary.states import STOPPING, Reason, State
 
 log = structlog.get_logger(__name__)
@@ -81,7 +76,7 @@ class Runner:
         if presence in (Presence.ABSENT, Presence.PREPARED) and not self._start(watch, runtime):
             return
         watch.started = True
-        started_at = time.monotonic() - _ran_for(run, presence)
+        started_at = time.monotonic() - ran_for(run, presence)
         output = self._output(watch, runtime)
         result = self._watch(watch, runtime, output, started_at)
         unstored = self._store(watch, runtime, output, result)
@@ -122,10 +117,16 @@ class Runner:
 
     def _presence(self, watch: Watch, runtime: Runtime) -> Presence:
         """What is there of an adopted run; waits for whoever can tell."""
-        while (presence := runtime.presence(watch.run)) is Presence.UNKNOWN:
+        while True:
+            try:
+                presence = runtime.presence(watch.run)
+            except OSError as error:  # no descriptor, no memory: it passes
+                log.warning("run.not_seen", error=str(error))
+                presence = Presence.UNKNOWN
+            if presence is not Presence.UNKNOWN:
+                return presence
             if watch.fenced.is_set() or self._detaching.wait(_AGAIN_S):
                 raise Detached
-        return presence
 
     def _output(self, watch: Watch, runtime: Runtime) -> Output:
         """Its output, of an adopted run from where it is stored."""
@@ -145,7 +146,7 @@ class Runner:
         if self._detaching.is_set() or watch.fenced.is_set():
             return self._telling.give_back(watch, runtime, "the worker stopped before it was started", 0.0)
         if watch.stop_why == "crashes":
-            message = unprepared_message(runtime.noun)
+            message = unprepared_message(runtime.noun, run.crashes)
             return self._telling.never_started(watch, runtime, State.FAILED, Reason.LOST, message)
         if watch.stop_why == "node_gone":
             return self._telling.give_back(watch, runtime, "its node was removed before it was started", 0.0)
@@ -166,7 +167,10 @@ class Runner:
             watch.started = True
             runtime.start(run, watch.as_of)
             step("runner.after_start")
-        except PrepareFailed as failure:
+        except (PrepareFailed, OSError) as error:
+            if isinstance(error, OSError) and watch.started:
+                raise
+            failure = error if isinstance(error, PrepareFailed) else outcomes.unforeseen(error)
             if watch.fenced.is_set():
                 raise Detached from failure
             left = self._detaching.is_set() and not watch.cancel.is_set()  # it may have failed for that
@@ -262,7 +266,8 @@ class Runner:
 
     def _outcome(self, watch: Watch, runtime: Runtime, result: Result) -> Outcome:
         operator = watch.operator or watch.run.operator_cancel
-        return interpret(watch.run, runtime.noun, result, operator=operator)
+        lost = runtime.facts(watch.run).lost if result.lost else ""
+        return outcomes.interpret(watch.run, runtime.noun, result, operator=operator, lost=lost)
 
     def _finish(
         self, watch: Watch, runtime: Runtime, output: Output, result: Result, unstored: Unstored | None
@@ -282,19 +287,9 @@ class Runner:
         state = State.CANCELLED if run.cancel_requested else State.FAILED
         output = self._output(watch, runtime)
         shipment = self._telling.rest(watch, output)
-        outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun))
+        outcome = Outcome(run.lease, state, Reason.LOST, lost_message(runtime.noun, runtime.facts(run).lost))
         self._telling.end(watch, runtime, with_facts(outcome, shipment, None), shipment)
 
 
 def _counted(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _ran_for(run: ClaimedRun, presence: Presence) -> float:
-    """Seconds since its start. One that its worker did not live to record came soon after the claim.
-
-    A time limit that began with each adoption could be put off for ever.
-    """
-    if run.started_ago is not None:
-        return run.started_ago
-    return run.claimed_ago if presence in (Presence.RUNNING, Presence.EXITED) else 0.0

@@ -123,7 +123,7 @@ class Storing:
         return Unstored(
             State.FAILED,
             Reason.OUTPUT,
-            f"Its worker died {settings.GANTRY_MAX_CRASHES} times while its outputs were being stored",
+            f"Its worker died {watch.run.crashes} times while its outputs were being stored",
         )
 
     def _discard(self, plan: Plan, name: str) -> None:

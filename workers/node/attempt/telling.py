@@ -152,5 +152,8 @@ class Telling:
                 reason=str(outcome.reason),
                 exit_code=outcome.exit_code,
             )
-        runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
+        try:
+            runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
+        except OSError as error:  # the search for orphans finds it again
+            log.warning("run.not_cleaned", error=str(error))
         step("runner.after_cleanup")

@@ -9,6 +9,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 
+from workers.runtimes.base import Presence
 from workers.vocabulary.leases import ClaimedRun, Lease
 
 
@@ -38,3 +39,13 @@ class Watch:
 
 class Detached(Exception):
     """The worker stops, or the lease is gone: leave everything as it is."""
+
+
+def ran_for(run: ClaimedRun, presence: Presence) -> float:
+    """Seconds since its start. One that its worker did not live to record came soon after the claim.
+
+    A time limit that began with each adoption could be put off for ever.
+    """
+    if run.started_ago is not None:
+        return run.started_ago
+    return run.claimed_ago if presence in (Presence.RUNNING, Presence.EXITED) else 0.0

@@ -28,7 +28,7 @@ from workers.runtimes.container.guard import GuardKeeper
 from workers.runtimes.container.remains import kill, listed, remove
 from workers.runtimes.container.start import LABEL, Starter
 from workers.runtimes.container.track import Track
-from workers.runtimes.container.watch import AGAIN_S, Watcher
+from workers.runtimes.container.watch import AGAIN_S, REMOVED, Watcher
 from workers.runtimes.engine import images, targets
 from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.runtimes.engine.image import Image
@@ -64,7 +64,7 @@ class ContainerRuntime:
         self._engine = engine
         #: Asked before a run is prepared: raises PrepareFailed, or says how its image may be pulled.
         self._clear = clear
-        self._networks = Networks(engine)
+        self._networks = Networks(engine, installation)
         self._installation = installation
         self._node_name = node_name
         self._control = runs_root(node_dir / "containers")
@@ -128,6 +128,7 @@ class ContainerRuntime:
             return Presence.UNKNOWN
         if found is None:
             if track.launched:
+                track.lost = REMOVED
                 track.wake()  # if somebody watches it, it is closed as lost
                 return Presence.LOST
             return Presence.PREPARED if track.folder.exists() else Presence.ABSENT
@@ -267,7 +268,9 @@ class ContainerRuntime:
 
     def facts(self, run: ClaimedRun) -> Facts:
         track = self._track(run)
-        return Facts({"image_digest": track.digest} if track.digest else {}, track.told, track.waits)
+        return Facts(
+            {"image_digest": track.digest} if track.digest else {}, track.told, track.waits, track.lost
+        )
 
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output:
         track = self._track(run)

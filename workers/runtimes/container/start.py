@@ -29,6 +29,8 @@ LABEL: Final = "gantry."
 #: How long a start without an answer is settled before it is left to the watcher.
 SETTLE_S: Final = 10.0
 _CREATE_TRIES: Final = 3
+#: Why nobody knows whether a container ran that was being started.
+_DIED: Final = "its engine died while it started it"
 
 
 class Starter:
@@ -145,7 +147,7 @@ class Starter:
             failure = refused_start(problem, found["State"])
             if failure.reason is Reason.RUNTIME and not failure.ours:
                 # The engine died in the middle of a start: it may have run, and nobody will ever know how.
-                track.result = Result(lost=True)
+                track.lost, track.result = _DIED, Result(lost=True)
                 return False
             raise failure from problem
         if found["State"]["Status"] != "created":
@@ -166,7 +168,7 @@ class Starter:
             track.look_again(AGAIN_S)
             return False
         if track.end_strays():
-            track.result = Result(lost=True)
+            track.lost, track.result = _DIED, Result(lost=True)
         return False
 
     def _is_remembered(self, identity: str) -> bool:

@@ -60,6 +60,8 @@ class Track:
         self.told = ""
         #: What its stop waits for, for its owner; empty when for nothing.
         self.waits = ""
+        #: Why nobody knows how it ended, for its owner; empty when somebody does, or nobody knows why.
+        self.lost = ""
         self.spool = Spool(folder, *spool_caps(spec))
         #: All output has been read after the container's end.
         self.output_complete = False

@@ -22,6 +22,8 @@ from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 
 log = structlog.get_logger(__name__)
 
+#: Why nobody knows how a container ended that is not there any more.
+REMOVED: Final = "it was removed, by somebody else than Gantry"
 #: Between two questions to an engine that does not answer, or that has not yet made up its mind.
 AGAIN_S: Final = 1.0
 #: How long the end of a log stream is waited for after the container's end.
@@ -105,13 +107,14 @@ class Watcher:
             return None
         track.waits = hindrance(found)
         if found is None:
+            track.lost = REMOVED
             return Result(lost=True) if track.end_strays() else None
         state = found["State"]
         if state["Status"] == "created":
             return start(track)
         if state["Status"] in ("running", "paused", "restarting"):
             if self._is_ghost(track, state):
-                request = track.stop_request()
+                request, track.lost = track.stop_request(), "its engine did not notice its end"
                 return Result(lost=True) if request is None else Result(killed=request.why)
             if not track.spool.open and time.monotonic() - track.followed_at > AGAIN_S:
                 self.follow(track)

@@ -52,17 +52,18 @@ _LOOKING = threading.Lock()
 class Networks:
     """One engine's network for BRIDGE. Safe for many threads.
 
-    ``guard_file``: where another process says how it guards the network; "": this one guards it.
+    ``installation`` names the rules: other installations of this machine have theirs. ``guard_file``: where
+    another process says how it guards the network; "": this one guards it.
     """
 
-    def __init__(self, engine: Engine, guard_file: str | None = None) -> None:
+    def __init__(self, engine: Engine, installation: str, guard_file: str | None = None) -> None:
         self._engine = engine
         self._guard_file = settings.GANTRY_NETWORK_GUARD if guard_file is None else guard_file
         #: The network's id on the engine, once it was seen.
         self.identity = ""
         self._keeper: threading.Thread | None = None
         self._wanted_until = 0.0
-        self._firewall = Firewall()
+        self._firewall = Firewall(installation)
         #: Why it is not guarded, in words; empty when it is or need not be.
         self.trouble = ""
 

@@ -24,7 +24,8 @@ _QUESTION_S: Final = 1.5
 
 
 def find(engine: Engine, asked: str, selectors: Collection[str]) -> dict[str, str]:
-    """{"Id", "Image"} of the running container that a full id, a unique prefix or a name means.
+    """{"Id", "Image", "Name", "Since"} of the running container that a full id, a unique prefix or a name
+    means; ``Since`` is when it was started, as the engine writes it.
 
     Raises PrepareFailed, EngineAway, EngineRefused.
     """
@@ -38,7 +39,7 @@ def find(engine: Engine, asked: str, selectors: Collection[str]) -> dict[str, st
     if found is None:
         raise _none(asked)
     if found and _allowed(found["Config"].get("Labels"), selectors):
-        return _running(asked, found["Id"], found["Image"], found["State"]["Status"])
+        return _running(asked, found)
     everyone = engine.ask("GET", "/containers/json", query={"all": True}, timeout_s=10.0)
     may = [item for item in everyone if _allowed(item.get("Labels"), selectors)]
     for fits in (
@@ -49,8 +50,8 @@ def find(engine: Engine, asked: str, selectors: Collection[str]) -> dict[str, st
         if len(fits) > 1:
             message = f"the ids of {len(fits)} containers begin with {asked}: write more of the one meant"
             raise PrepareFailed(Reason.CREATE, message)
-        if fits:
-            return _running(asked, fits[0]["Id"], fits[0]["ImageID"], fits[0]["State"])
+        if fits and (found := engine.inspect(fits[0]["Id"])):
+            return _running(asked, found)
     raise _none(asked)
 
 
@@ -58,10 +59,12 @@ def _none(asked: str) -> PrepareFailed:
     return PrepareFailed(Reason.CREATE, f"there is no container {asked} on this node")
 
 
-def _running(asked: str, identity: str, image: str, status: str) -> dict[str, str]:
-    if status != "running":
-        raise PrepareFailed(Reason.CREATE, f"container {asked} is not running, it is {status}")
-    return {"Id": identity, "Image": image}
+def _running(asked: str, found: Mapping[str, Any]) -> dict[str, str]:
+    state = found["State"]
+    if state["Status"] != "running":
+        raise PrepareFailed(Reason.CREATE, f"container {asked} is not running, it is {state['Status']}")
+    name = str(found.get("Name") or "").lstrip("/")
+    return {"Id": found["Id"], "Image": found["Image"], "Name": name, "Since": state["StartedAt"]}
 
 
 def _allowed(labels: Mapping[str, str] | None, selectors: Iterable[str]) -> bool:

@@ -103,7 +103,7 @@ class ExecRuntime:
         if not track.launched:
             return Presence.PREPARED
         if track.has_ended():
-            return Presence.LOST if "lost" in (track.end or {}) else Presence.EXITED
+            return Presence.EXITED
         if track.listened:
             return Presence.RUNNING
         try:
@@ -121,6 +121,8 @@ class ExecRuntime:
             track.save_plan(
                 container=found["Id"],
                 image=found["Image"],
+                named=found["Name"],
+                since=found["Since"],
                 mark=f"{self._installation}-{track.name}-{randomness.token_hex(8)}",
                 user=spec.user,
                 privileged=spec.privileged,
@@ -209,7 +211,9 @@ class ExecRuntime:
             "container_id": track.plan.get("container"),
             "pid": track.process.get("pid"),
         }
-        return Facts({name: value for name, value in known.items() if value}, track.told, track.waits)
+        return Facts(
+            {name: value for name, value in known.items() if value}, track.told, track.waits, track.lost
+        )
 
     def places(self, run: ClaimedRun) -> None:
         return None

@@ -87,7 +87,7 @@ class Watcher:
         request = track.stop_request()
         if request is not None and request.sent:
             return Result(killed=request.why)
-        track.note(self._container(track) or why)
+        track.lost = self._container(track) or why
         return Result(lost=True)
 
     def _hindrance(self, track: ExecTrack) -> str:
@@ -98,13 +98,18 @@ class Watcher:
 
     def _container(self, track: ExecTrack) -> str:
         """What became of its container, where that explains its end."""
+        plan = track.plan
+        which = f"its container {plan.get('named') or '(unnamed)'}, id {str(plan['container'])[:12]},"
         try:
-            found = self._engine.inspect(track.plan["container"], timeout_s=10.0)
+            found = self._engine.inspect(plan["container"], timeout_s=10.0)
         except (EngineAway, EngineRefused):
             return ""
         if found is None:
-            return "its container is gone"
-        return "" if found["State"]["Running"] else "its container stopped"
+            return f"{which} was removed"
+        state = found["State"]
+        if not state["Running"]:
+            return f"{which} has stopped with exit code {state.get('ExitCode')}"
+        return f"{which} was restarted" if plan.get("since", state["StartedAt"]) != state["StartedAt"] else ""
 
     def _go_on(self, track: ExecTrack, again: Callable[[], None]) -> Result | None:
         """Nobody listens to it: it never began, or who listened is dead."""

@@ -9,18 +9,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
-import structlog
-
 from workers.launcher import control
 from workers.runtimes.base import PrepareFailed, Presence, Result
 from workers.runtimes.folders import runs_root
 from workers.runtimes.launched.client import LauncherClient, LauncherError, LauncherUnavailableError
+from workers.runtimes.launched.pulse import Pulse
 from workers.runtimes.launched.records import StartRequest
 from workers.runtimes.rules import attempts_named
 from workers.vocabulary.leases import ClaimedRun
 from workers.vocabulary.states import Reason
-
-log = structlog.get_logger(__name__)
 
 #: Open files that one run may have; generous.
 NOFILE: Final = 65_536
@@ -35,6 +32,7 @@ class Attempts:
         node_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         runs_root(self.control / "runs")
         self.client = LauncherClient(self.control, isolation=isolation)
+        self.pulse = Pulse(self.client)
 
     @staticmethod
     def name(run_id: int, attempt: int) -> str:
@@ -55,6 +53,8 @@ class Attempts:
 
     def start(self, request: StartRequest) -> None:
         """Start it, or adopt what was started under its name. Raises PrepareFailed."""
+        if silent := self.pulse.silence():
+            raise PrepareFailed(Reason.RUNTIME, silent, ours=True)
         try:
             self.client.start(request)
         except LauncherUnavailableError as error:
@@ -100,18 +100,11 @@ class Attempts:
             self.client.wait(name, 10.0)
 
     def renewed(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
-        try:
-            self.client.renew(kill_after_s, lost_after_s, as_of)
-        except (LauncherError, OSError) as error:
-            log.warning("guard.not_told", error=str(error), meaning="it kills as if this node were lost")
+        self.pulse.renew(kill_after_s, lost_after_s, as_of)
 
     def trouble(self) -> str:
         """Why nothing can be started now, in words; empty when it can."""
-        try:
-            self.client.ensure()
-        except (LauncherError, OSError) as error:
-            return f"the launcher does not answer: {error}"
-        return ""
+        return self.pulse.trouble()
 
 
 def at_most(limit: int, wanted: int) -> int:
