@@ -30,7 +30,7 @@ class NodeAdmin(ReadOnly):
         "slots_used",
         "runtimes",
         "heartbeat_at",
-        "trouble",
+        "troubled",
         "version",
     )
     ordering = ("name",)
@@ -45,6 +45,11 @@ class NodeAdmin(ReadOnly):
     def state(self, node: Any) -> str:
         """As /api/v1/nodes says it: a node that takes work but is silent takes none."""
         return str(shapes.node(node, node.silence.total_seconds(), settings.GANTRY_LEASE_S)["state"])
+
+    @admin.display(description="Trouble")
+    def troubled(self, node: Node) -> str:
+        """As /api/v1/nodes says it: of the whole node, of some of its runtimes, what it could not remove."""
+        return shapes.trouble(node)
 
     @admin.display(description="CPUs used")
     def cpus(self, node: Node) -> str:

@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.nested import nest
 from tests.unit.launcher.launching import ROOT, Node, eventually, node
 from workers import launcher
 from workers.launcher import control
+from workers.launcher.removal import remove
 from workers.runtimes.launched.records import fresh_environment
 
 __all__ = ["node"]  # the fixture
@@ -84,6 +86,16 @@ def test_the_log_is_bounded(node: Node) -> None:
     eventually((node.control / "launcher.log.1").exists, "the log was not turned")
     eventually(log.exists, "no new log was begun")  # a moment after the old one was turned
     assert log.stat().st_size < 1000
+
+
+def test_whatever_lies_in_its_way_it_starts(node: Node) -> None:
+    """Catches a launcher that dies at its start of what a command has put where it rehearses."""
+    node.control.mkdir(mode=0o700)
+    nest(node.control / "rehearsal", 1_100)
+    try:
+        assert node.run("echo here")[1] == "here\n"
+    finally:
+        remove(str(node.control / "rehearsal"))
 
 
 if ROOT:  # an ordinary user cannot look into a process that hides its memory
