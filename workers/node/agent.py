@@ -276,7 +276,10 @@ class Agent:
             )
             if watch.started:
                 step("agent.before_stop")
-                self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)
+                try:
+                    self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)
+                except Exception:  # its own thread tries, too; others that are to be stopped do not wait
+                    log.exception("run.not_stopped", run=lease.run_id, attempt=lease.attempt)
                 step("agent.after_stop")
 
     def _obey(self, mode: str) -> None:
