@@ -19,6 +19,7 @@ from queues import bodies, locks
 from queues.admission import booking, snapshot
 from queues.admission.decide import Admission, Decision, Level, Snapshot, decide
 from workers.callbacks import outbox
+from workers.vocabulary.duties import one_by_one
 
 log = structlog.get_logger(__name__)
 
@@ -76,9 +77,10 @@ def look_at_all() -> int:
     with connection.cursor() as cursor:
         cursor.execute(_TYPES)
         kinds = [row[0] for row in cursor.fetchall()]
-    found = {kind: _look(kind, 0) for kind in kinds}
+    found = one_by_one("queues of a type", kinds, lambda kind: _look(kind, 0))
     late = [kind for kind, count in found.items() if count is None]
-    return sum(count or 0 for count in found.values()) + sum(look(kind) for kind in late)
+    waited = one_by_one("queues of a type", late, look)
+    return sum(count or 0 for count in found.values()) + sum(waited.values())
 
 
 def look(kind: str) -> int:

@@ -18,6 +18,7 @@ from django.db.backends.utils import CursorWrapper
 from queues import locks
 from queues.admission import booking
 from workers.messages import doorbell
+from workers.vocabulary.duties import one_by_one
 
 log = structlog.get_logger(__name__)
 
@@ -64,8 +65,9 @@ def settle() -> dict[str, int]:
     if told:
         with transaction.atomic(), connection.cursor() as cursor:
             cursor.execute(_TOLD, [settings.GANTRY_QUEUE_HANDOVER_S, told])
-    failed = sum(_fail(entry, kind, why) for entry, kind, why in decided if why != "told")
-    return {"told": len(told), "failed": failed}
+    untold = [row for row in decided if row[2] != "told"]
+    failed = one_by_one("an entry that cannot be told", untold, lambda row: _fail(*row))
+    return {"told": len(told), "failed": sum(failed.values())}
 
 
 def _fail(entry: int, kind: str, why: str) -> int:

@@ -30,7 +30,7 @@ class NodeAdmin(ReadOnly):
         "slots_used",
         "runtimes",
         "heartbeat_at",
-        "troubles_told",
+        "troubled",
         "version",
     )
     ordering = ("name",)
@@ -47,8 +47,8 @@ class NodeAdmin(ReadOnly):
         return str(shapes.node(node, node.silence.total_seconds(), settings.GANTRY_LEASE_S)["state"])
 
     @admin.display(description="Trouble")
-    def troubles_told(self, node: Node) -> str:
-        """As /api/v1/nodes says it."""
+    def troubled(self, node: Node) -> str:
+        """As /api/v1/nodes says it: of the whole node, of some of its runtimes, what it could not remove."""
         return shapes.trouble(node)
 
     @admin.display(description="CPUs used")

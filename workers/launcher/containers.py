@@ -80,26 +80,35 @@ class ContainerGuard:
         """Stop what runs, remove what never ran; True while something of it is left."""
         left = False
         for item in self._ask(engine, "GET", "/containers/json?all=1&filters=" + _filters(engine)) or ():
-            labels = item.get("Labels") or {}
-            if labels.get("gantry.fence") == "no":
-                continue
-            identity, state = item["Id"], item.get("State")
-            if state == "created":
-                self._tell(f"{overdue}: {item['Names']} is removed before it starts")
-                if problem := strays.end(identity):
-                    self._tell(f"{item['Names']}: {problem}")
-                self._ask(engine, "DELETE", f"/containers/{identity}")
-                left = True
-            elif state in ("running", "paused", "restarting"):
-                self._end(engine, guard, overdue, identity, labels)
+            try:
+                left = self._end_one(engine, guard, overdue, item) or left
+            except (Refused, Unreachable, OSError, ValueError, KeyError) as error:
+                # Of this one alone: the others are ended all the same, and the next look has it again.
+                self._tell(f"{item.get('Names')} is not ended: {error}")
                 left = True
         return left
+
+    def _end_one(self, engine: Record, guard: Guard, overdue: str, item: Record) -> bool:
+        labels = item.get("Labels") or {}
+        if labels.get("gantry.fence") == "no":
+            return False
+        identity, state = item["Id"], item.get("State")
+        if state == "created":
+            self._tell(f"{overdue}: {item['Names']} is removed before it starts")
+            if problem := strays.end(identity):
+                self._tell(f"{item['Names']}: {problem}")
+            self._act(engine, "DELETE", f"/containers/{identity}")
+            return True
+        if state in ("running", "paused", "restarting"):
+            self._end(engine, guard, overdue, identity, labels)
+            return True
+        return False
 
     def _end(self, engine: Record, guard: Guard, overdue: str, identity: str, labels: Record) -> None:
         name = f"{labels.get('gantry.run')}-{labels.get('gantry.attempt')}"
         path = os.path.join(engine["runs"], control.check_name(name), "stop")
         if signal_name := self._due(path, f"{overdue}: {name} is stopped", guard, sent=True):
-            self._ask(engine, "POST", f"/containers/{identity}/kill?signal={signal_name}")
+            self._act(engine, "POST", f"/containers/{identity}/kill?signal={signal_name}")
 
     def _due(self, path: str, why: str, guard: Guard, *, sent: bool) -> str:
         """The signal that is due once the request to stop is written down: TERM, in the end KILL, or none."""
@@ -121,9 +130,13 @@ class ContainerGuard:
         for name, place, plan in self._open_execs(engine):
             begun = os.path.exists(os.path.join(place, "launched"))
             path = os.path.join(place, "stop")
-            signal_name = self._due(path, f"{overdue}: the exec of {name} is stopped", guard, sent=begun)
-            if begun:
-                left = not signal_name or self._signal_exec(engine, place, plan, signal_name) > 0 or left
+            try:
+                signal_name = self._due(path, f"{overdue}: the exec of {name} is stopped", guard, sent=begun)
+                if begun:
+                    left = not signal_name or self._signal_exec(engine, place, plan, signal_name) > 0 or left
+            except OSError as error:
+                self._tell(f"the exec of {name} is not ended: {error}")
+                left = True
         return left
 
     def _open_execs(self, engine: Record) -> Iterator[tuple[str, str, Record]]:
@@ -131,7 +144,11 @@ class ContainerGuard:
         folder = engine.get("execs") or ""
         for name in os.listdir(folder) if os.path.isdir(folder) else ():
             place = os.path.join(folder, name)
-            plan = control.read_record(os.path.join(place, "plan"))
+            try:
+                plan = control.read_record(os.path.join(place, "plan"))
+            except OSError as error:
+                self._tell(f"{place} cannot be read: {error}")
+                continue
             if (
                 plan is not None
                 and plan.get("fence", True)
@@ -165,6 +182,15 @@ class ContainerGuard:
             return None
         except ValueError as error:
             raise Unreachable(str(error)) from error
+
+    @staticmethod
+    def _act(engine: Record, method: str, path: str) -> None:
+        """Raises Refused for what concerns this container alone, a 5xx included; Unreachable."""
+        try:
+            ask(engine, method, path)
+        except Refused as error:
+            if error.status >= 500:
+                raise
 
     def _tell(self, text: str) -> None:
         if text != self._told:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import signal
 
-from . import control, shim
+from . import control, removal, shim
 from .handover import Handed
 from .orders import Order
 
@@ -24,12 +24,12 @@ _ROUNDS = 10  # the interpreter specialises code from its eighth call on
 def rehearse(control_dir: str, separate: Isolation) -> None:
     """Raises OSError when runs cannot be recorded here. Leaves no trace."""
     folder = os.path.join(control_dir, "rehearsal")
-    _clear(folder)
+    removal.remove(folder)
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     try:
         for _ in range(_ROUNDS):
             _round(folder, separate)
-            _clear(folder)
+            removal.remove(folder)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.chdir("/")
@@ -57,14 +57,3 @@ def _round(folder: str, separate: Isolation) -> None:
         handed.close()
     if control.state_of(folder)["state"] != control.EXITED:
         raise OSError(f"a trial run in {folder} left no record of its end")
-
-
-def _clear(folder: str) -> None:
-    if not os.path.isdir(folder):
-        return
-    for _, names, files, parent in os.fwalk(folder, topdown=False):
-        for name in files:
-            os.unlink(name, dir_fd=parent)
-        for name in names:
-            os.rmdir(name, dir_fd=parent)
-    os.rmdir(folder)

@@ -232,25 +232,38 @@ class Runs:
         root = os.path.join(self.control_dir, "runs")
         os.makedirs(root, 0o700, exist_ok=True)
         for name in os.listdir(root):
-            folder = os.path.join(root, name)
-            if os.path.exists(os.path.join(folder, "exit")):
-                continue
-            state = control.state_of(folder)
-            started = state["started"] or {}
-            if state["state"] == control.RUNNING:
-                self.live[name] = Live(name, folder, fence=bool(started.get("fence", True)), inherited=True)
-            elif state["state"] == control.LOST:
-                remains.kill_lost(folder, started, self.separate)
+            try:
+                self._adopt_one(name, os.path.join(root, name))
+            except Exception as error:  # noqa: BLE001 (what one has left keeps no other from being guarded)
+                log(f"{name} is not taken over: {error!r}")
+
+    def _adopt_one(self, name: str, folder: str) -> None:
+        if os.path.exists(os.path.join(folder, "exit")):
+            return
+        state = control.state_of(folder)
+        started = state["started"] or {}
+        if state["state"] == control.RUNNING:
+            self.live[name] = Live(name, folder, fence=bool(started.get("fence", True)), inherited=True)
+        elif state["state"] == control.LOST:
+            remains.kill_lost(folder, started, self.separate)
 
     def poll_inherited(self) -> None:
         """Shims of an earlier launcher are not our children: their locks say when they end."""
         for entry in [entry for entry in self.live.values() if entry.inherited]:
-            if not control.lock_held(entry.folder):
-                del self.live[entry.name]
-                state = control.state_of(entry.folder)
-                if state["state"] == control.LOST:
-                    remains.kill_lost(entry.folder, state["started"] or {}, self.separate)
-                self._publish_end(entry)
+            try:
+                self._poll_one(entry)
+            except Exception as error:  # noqa: BLE001 (nor does it keep the guard from its look)
+                if entry.failure != (failure := f"{entry.name} cannot be looked at: {error!r}"):
+                    entry.failure = failure
+                    log(failure)
+
+    def _poll_one(self, entry: Live) -> None:
+        if not control.lock_held(entry.folder):
+            self.live.pop(entry.name, None)
+            state = control.state_of(entry.folder)
+            if state["state"] == control.LOST:
+                remains.kill_lost(entry.folder, state["started"] or {}, self.separate)
+            self._publish_end(entry)
 
     # --- stopping -----------------------------------------------------------------------------------
 

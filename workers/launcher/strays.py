@@ -53,7 +53,14 @@ def _groups(identity: str, root: str) -> list[str]:
     if not os.path.exists(os.path.join(root, "cgroup.controllers")):
         trees = (os.path.join(root, name) for name in _TREES)
         root = next((tree for tree in trees if os.path.isdir(tree)), root)
-    return [folder for folder, _, _ in os.walk(root) if identity in folder]
+    found, pending = [], [root]
+    while pending:  # no recursion: a container may nest groups as deep as it likes
+        folder = pending.pop()
+        if identity in folder:
+            found.append(folder)
+        with contextlib.suppress(OSError), os.scandir(folder) as entries:
+            pending += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return found
 
 
 def _processes(group: str) -> list[int]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.functions import RandomUUID
 from django.db import models
 from django.db.models import F, Q, Value
 from django.db.models.functions import Now
+
+#: Among a node's troubles, beside kinds of run.
+LEFTOVERS: Final = "leftovers"
 
 
 class Node(models.Model):
@@ -57,7 +62,8 @@ class Node(models.Model):
     broker_ok_at = models.DateTimeField(null=True)
     #: Why it takes no work although it is ready, in words; empty when all is well.
     trouble = models.CharField(max_length=255, blank=True, default="")
-    #: The same by kind of run, {kind: words}, where only some of its runtimes are in trouble.
+    #: The same by kind of run, {kind: words}, where only some of its runtimes are in trouble. Under LEFTOVERS
+    #: what it could not remove, which keeps no work away.
     troubles = models.JSONField(default=dict, db_default=Value({}, models.JSONField()))
     version = models.CharField(max_length=32, default="")
     created_at = models.DateTimeField(db_default=Now(), editable=False)

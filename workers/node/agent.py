@@ -23,6 +23,7 @@ from workers.node.adoption import adopt
 from workers.node.attempt.runner import Runner
 from workers.node.attempt.watch import Watch
 from workers.node.keeper import Keeper
+from workers.node.leftovers import Leftovers
 from workers.node.registration import Registration
 from workers.node.scribe import Entry, Scribe
 from workers.runtimes.base import Answering, Presence, Runtime
@@ -40,7 +41,8 @@ log = structlog.get_logger(__name__)
 #: Looks after one that found nothing wait at least this long, in seconds, up to the second figure.
 _EMPTY_LOOK_S = (0.004, 0.02)
 _TICK_S = 0.25
-_SWEEP_S = 60.0
+#: Between two searches for orphans, and from the start to the first one.
+_SWEEP_S, _FIRST_SWEEP_S = 60.0, 2.0
 
 _current: Agent | None = None
 
@@ -79,9 +81,10 @@ class Agent:
         self._freed = False
         self._mode = "ready"
         self._sweep_soon = threading.Event()
-        self._keeper = Keeper(held, runtimes, self.watches)
+        self._leftovers = Leftovers()
+        self._keeper = Keeper(held, runtimes, self.watches, self._leftovers)
         self._scribe = Scribe(held.name, self._on_freed)
-        self._runner = Runner(runtimes, self._scribe, self.detaching)
+        self._runner = Runner(runtimes, self._scribe, self.detaching, self._leftovers)
         self._handover = Handover(publisher, self.execute, slots)
 
     # --- life ----------------------------------------------------------------------------------------
@@ -96,12 +99,12 @@ class Agent:
         self._adopt(None, crashed=self.registration.crashed)
         if self.registration.anew:
             # Before anything is claimed: what a backup believes to wait may run here as an earlier attempt.
-            for runtime in self._runtimes.values():
-                orphans.sweep(runtime, self.registration.node_id)
+            self._sweep()
         for name, work in (
             ("agent", self._claim_forever),
             ("heartbeat", self._beat_forever),
             ("ticker", self._tick_forever),
+            ("sweeper", self._sweep_forever),
             ("reconciler", self._reconcile_forever),
             ("duties", self._duties_forever),
             ("ring", self._listen),
@@ -115,6 +118,7 @@ class Agent:
         self.detaching.set()
         self._wake.set()
         self._duties_rung.set()
+        self._sweep_soon.set()
         deadline = time.monotonic() + timeout_s
         while self._active and time.monotonic() < deadline - 2.0:
             time.sleep(0.02)
@@ -272,7 +276,10 @@ class Agent:
             )
             if watch.started:
                 step("agent.before_stop")
-                self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)
+                try:
+                    self._runtimes[watch.run.kind].stop(watch.run, "cancel", watch.run.grace_s)
+                except Exception:  # its own thread tries, too; others that are to be stopped do not wait
+                    log.exception("run.not_stopped", run=lease.run_id, attempt=lease.attempt)
                 step("agent.after_stop")
 
     def _obey(self, mode: str) -> None:
@@ -325,20 +332,26 @@ class Agent:
                 self._adopt(run_ids, crashed=crashed)
 
     def _tick_forever(self) -> None:
-        swept = time.monotonic() - _SWEEP_S + 2.0
         while not self.detaching.is_set():
             self._handover.tick()
             if claiming.promote():
                 step("agent.after_promote")
                 self.wake()
-            if self._sweep_soon.is_set() or time.monotonic() - swept > _SWEEP_S:
-                self._sweep_soon.clear()
-                swept = time.monotonic()
-                registration.confirm(self.registration)  # an older database does not know what is ours
-                for runtime in self._runtimes.values():
-                    orphans.sweep(runtime, self.registration.node_id)
             connection.close()
             self.detaching.wait(_TICK_S)
+
+    def _sweep_forever(self) -> None:
+        """In a thread of its own: what a command has left may take minutes to remove."""
+        self._sweep_soon.wait(_FIRST_SWEEP_S)
+        while not self.detaching.is_set():
+            self._sweep_soon.clear()
+            registration.confirm(self.registration)  # an older database does not know what is ours
+            self._sweep()
+            connection.close()
+            self._sweep_soon.wait(_SWEEP_S)
+
+    def _sweep(self) -> None:
+        orphans.sweep_all(self._runtimes.values(), self.registration.node_id, self._leftovers)
 
     def _reconcile_forever(self) -> None:
         while not self.detaching.is_set():

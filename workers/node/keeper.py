@@ -16,6 +16,7 @@ from django.db import connection
 
 from workers.node import registration
 from workers.node.attempt.watch import Watch
+from workers.node.leftovers import Leftovers
 from workers.node.registration import Registration
 from workers.runs import running
 from workers.runtimes.base import Runtime
@@ -31,9 +32,14 @@ class Keeper:
     """One per worker; ``beat`` is called by one thread at a time."""
 
     def __init__(
-        self, held: Registration, runtimes: Mapping[str, Runtime], watches: Callable[[], Iterable[Watch]]
+        self,
+        held: Registration,
+        runtimes: Mapping[str, Runtime],
+        watches: Callable[[], Iterable[Watch]],
+        leftovers: Leftovers,
     ) -> None:
         self._held = held
+        self._leftovers = leftovers
         self._runtimes = runtimes
         self._watches = watches
         self._trusted_at: float | None = time.monotonic() + _TRUSTED_AFTER_S
@@ -42,15 +48,18 @@ class Keeper:
 
     def beat(self, *, broker_ok: bool) -> str:
         """Tell the database, then the guard; returns the node's mode. Raises Superseded, DatabaseError."""
-        troubles = {kind: runtime.trouble() for kind, runtime in self._runtimes.items()}
+        troubles = {kind: _trouble(runtime) for kind, runtime in self._runtimes.items()}
         # Taken before the heartbeat: whatever stands still from here on, nobody counts too late.
         as_of = time.clock_gettime(time.CLOCK_BOOTTIME)
-        mode = registration.heartbeat(self._held, troubles, broker_ok)
+        mode = registration.heartbeat(self._held, troubles, broker_ok, self._leftovers.words())
         step("agent.after_heartbeat")
         self._renew(as_of)
         lost_after = settings.GANTRY_NODE_LOST_AFTER_S
-        for runtime in self._runtimes.values():
-            runtime.renewed(as_of, lost_after - settings.GANTRY_GUARD_MARGIN_S, lost_after)
+        for kind, runtime in self._runtimes.items():
+            try:
+                runtime.renewed(as_of, lost_after - settings.GANTRY_GUARD_MARGIN_S, lost_after)
+            except Exception:
+                log.exception("guard.not_told", kind=kind, meaning="it kills as if this node were lost")
         self.as_of = as_of
         step("agent.after_renewal")
         if self._trusted_at is not None and time.monotonic() > self._trusted_at:
@@ -82,3 +91,12 @@ class Keeper:
             )
             expired = {row[0] for row in cursor.fetchall()}
         return sorted(expired - {watch.lease.run_id for watch in self._watches()})
+
+
+def _trouble(runtime: Runtime) -> str:
+    """What it says of itself. One that cannot be asked takes no work; the node and the others go on."""
+    try:
+        return runtime.trouble()
+    except Exception as error:
+        log.exception("runtime.trouble_unknown", kind=runtime.kind)
+        return f"it cannot say whether it is well: {error}"

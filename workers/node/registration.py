@@ -21,6 +21,7 @@ from django.db import connection, transaction
 
 from workers.launcher import control
 from workers.models import Installation, Node
+from workers.models.nodes import LEFTOVERS
 from workers.runs import losses
 from workers.scheduling.claiming import Superseded, check_ours
 from workers.vocabulary.crashpoints import step
@@ -243,11 +244,14 @@ def _may_take_over(node: Node, folder_id: uuid.UUID) -> bool:
     return False
 
 
-def heartbeat(registration: Registration, troubles: Mapping[str, str], broker_ok: bool) -> str:
+def heartbeat(
+    registration: Registration, troubles: Mapping[str, str], broker_ok: bool, leftovers: str = ""
+) -> str:
     """Tell that this worker lives; returns the node's mode. Raises Superseded.
 
     ``troubles`` has the trouble of each runtime in words, "" where all is well. One in trouble keeps only
-    its own kind of work away; when all of them are, the node takes no work.
+    its own kind of work away; when all of them are, the node takes no work. ``leftovers`` keeps nothing away:
+    what ended runs have left here and the node cannot remove.
     """
     by_kind = {kind: words[:255] for kind, words in troubles.items() if words}
     everywhere = "; ".join(dict.fromkeys(by_kind.values())) if len(by_kind) == len(troubles) else ""
@@ -261,7 +265,7 @@ def heartbeat(registration: Registration, troubles: Mapping[str, str], broker_ok
                WHERE id = %s AND incarnation = %s AND beats >= %s RETURNING mode, beats""",
             [
                 everywhere[:255],
-                json.dumps(by_kind),
+                json.dumps({**by_kind, **({LEFTOVERS: leftovers} if leftovers else {})}),
                 broker_ok,
                 registration.node_id,
                 registration.incarnation,

@@ -140,8 +140,9 @@ class Scribe:
                     return
                 wait = min(wait * 2, 2.0)
                 continue
-            except (DatabaseError, ValueError, TypeError) as error:
-                # One bad entry must not hold up the others: write them one by one, and tell who it was.
+            except Exception as error:
+                # One bad entry must not hold up the others, whatever is wrong with it, nor end this thread:
+                # write them one by one, and tell who it was.
                 connection.close()
                 if len(group) > 1:
                     for entry in group:

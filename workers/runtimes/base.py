@@ -149,7 +149,9 @@ class Runtime(Protocol):
         """Where its files lie, for what is stored after its end; None where there is nothing to store."""
         ...
 
-    def cleanup(self, run_id: int, attempt: int) -> None: ...
+    def cleanup(self, run_id: int, attempt: int) -> None:
+        """Raises OSError, in words for an operator, when something cannot be removed: it is called again."""
+        ...
 
     def attempts(self) -> list[tuple[int, int]]:
         """(run, attempt) of everything of ours that this node holds, for the search for orphans."""

@@ -1,25 +1,19 @@
-"""Folders of runs on a node: where scratch lies, how they are laid out, removing what a run may have locked.
+"""Folders of runs on a node: where scratch lies, how they are laid out, their removal.
 
-Standard library only.
+Standard library and the launcher only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
 import hashlib
 import os
-import shutil
 import stat
-import struct
 from pathlib import Path
 from typing import Final
 
-#: ioctl numbers: read and write the flags of a file, a C `int` although they are declared with a `long`.
-_GET_FLAGS: Final = 2 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 1
-_SET_FLAGS: Final = 1 << 30 | struct.calcsize("l") << 16 | ord("f") << 8 | 2
-_FLAGS: Final = struct.Struct("i4x")
+from workers.launcher import removal
+
 #: "Top of a hierarchy": ext4 puts each folder made in this one where the disk has fewest (chattr +T).
 _TOP: Final = 0x20000
 
@@ -68,9 +62,9 @@ def spread(folder: Path) -> None:
     with contextlib.suppress(OSError):  # it is only faster: no reason not to work
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            (flags,) = _FLAGS.unpack(fcntl.ioctl(descriptor, _GET_FLAGS, bytes(_FLAGS.size)))
+            flags = removal.flags_of(descriptor)
             if not flags & _TOP:
-                fcntl.ioctl(descriptor, _SET_FLAGS, _FLAGS.pack(flags | _TOP))
+                removal.set_flags(descriptor, flags | _TOP)
         finally:
             os.close(descriptor)
 
@@ -86,29 +80,9 @@ def _without_journal(folder: Path) -> bool:
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove a folder of a run, which may have taken the write bit from what is in it; it may be gone.
+    """Remove a folder of a run, whatever the run has put there; it may be gone.
 
-    What the folder lies in is not touched: the commands of other runs pass through it.
+    What the folder lies in is not touched: the commands of other runs pass through it. Raises
+    ``removal.NotRemovedError``, an OSError, when something cannot be removed; the rest is gone then.
     """
-    try:
-        shutil.rmtree(folder, onerror=_unless_gone)
-    except PermissionError:
-        _unlock(folder)
-        shutil.rmtree(folder, onerror=_unless_gone)
-
-
-def _unless_gone(_function: object, _path: str, info: tuple[object, BaseException, object]) -> None:
-    if not isinstance(info[1], OSError) or info[1].errno not in (errno.ENOENT, errno.ENOTEMPTY):
-        raise info[1]
-
-
-def _unlock(folder: Path) -> None:
-    """Give an ordinary user, as whom its commands ran, every right in its folders again."""
-    with contextlib.suppress(OSError):
-        folder.chmod(0o700)
-    for above, names, _ in os.walk(folder):
-        for name in names:
-            at = Path(above, name)
-            with contextlib.suppress(OSError):
-                if not at.is_symlink():
-                    at.chmod(0o700)
+    removal.remove(str(folder))

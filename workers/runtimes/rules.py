@@ -5,6 +5,7 @@ Must not import the database, Celery or a runtime.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,6 +25,9 @@ UPGRADE_S: Final = 30.0
 CAPS: Final = (("log_head", DEFAULT_LOG_HEAD), ("log_tail", DEFAULT_LOG_TAIL))
 #: A file that is never cut.
 _WHOLE: Final = 1 << 60
+
+#: As ``f"{run}-{attempt}"`` writes it, both within what the database counts.
+_ATTEMPT: Final = re.compile(r"([1-9][0-9]{0,17})-([1-9][0-9]{0,8})")
 
 S = TypeVar("S", bound=Spec)
 
@@ -52,10 +56,8 @@ def spool_caps(spec: Mapping[str, Any]) -> tuple[int, int]:
 
 def attempts_named(names: Iterable[str]) -> list[tuple[int, int]]:
     """(run, attempt) of each name "<run>-<attempt>", in order; other names are not ours."""
-    found = [name.partition("-")[::2] for name in names]
-    return sorted(
-        (int(run_id), int(attempt)) for run_id, attempt in found if run_id.isdigit() and attempt.isdigit()
-    )
+    found = [match.groups() for name in names if (match := _ATTEMPT.fullmatch(name))]
+    return sorted((int(run_id), int(attempt)) for run_id, attempt in found)
 
 
 def space_trouble(folder: Path) -> str:

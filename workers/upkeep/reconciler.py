@@ -17,6 +17,7 @@ from workers.runs import losses, transitions
 from workers.tenants import limits
 from workers.upkeep import retention
 from workers.vocabulary.crashpoints import step
+from workers.vocabulary.duties import one_by_one
 
 log = structlog.get_logger(__name__)
 
@@ -64,14 +65,19 @@ def _close_lost_nodes() -> int:
         lost = cursor.fetchall()
     for gone in _unheard.keys() - {row[0] for row in lost}:
         del _unheard[gone]
-    closed = 0
-    for node_id, name, removed, silent, heartbeat in lost:
-        if not _still_unheard(node_id, heartbeat):
-            continue
-        step("reconciler.before_close")
-        message = f"node {name} was removed" if removed else f"node {name} has been silent for {silent} s"
-        closed += losses.close_node(node_id, message, removed=removed)
-        log.warning("node.lost", node=name, silent_s=silent, closed=closed)
+    named = {
+        name: (node_id, removed, silent)
+        for node_id, name, removed, silent, heartbeat in lost
+        if _still_unheard(node_id, heartbeat)
+    }
+    return sum(one_by_one("a lost node", named, lambda name: _close(name, *named[name])).values())
+
+
+def _close(name: str, node_id: int, removed: bool, silent: int) -> int:
+    step("reconciler.before_close")
+    message = f"node {name} was removed" if removed else f"node {name} has been silent for {silent} s"
+    closed = losses.close_node(node_id, message, removed=removed)
+    log.warning("node.lost", node=name, silent_s=silent, closed=closed)
     return closed
 
 

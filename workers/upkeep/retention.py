@@ -21,6 +21,7 @@ from django.utils.module_loading import import_string
 
 from workers.models import Run, Secret
 from workers.tenants import audit, retention_policy
+from workers.vocabulary.duties import one_by_one
 
 #: Contract, "Idempotency": a key is remembered for 24 hours.
 IDEMPOTENCY_H: Final = 24
@@ -48,25 +49,37 @@ _last_secret = 0
 def prune_once(limit: int) -> dict[str, int]:
     """One bounded round: at most ``limit`` rows of each kind (four times as many chunks of logs).
 
-    Returns {what: how many were deleted}. Waiting and running runs keep everything.
+    Returns {what: how many were deleted}. Waiting and running runs keep everything. One kind that cannot be
+    deleted stops none of the others.
     """
-    global _last_shape, _last_secret
-    secrets, _last_secret = _wipe_secrets(_last_secret, limit)
-    shapes, _last_shape = _prune_shapes(_last_shape, limit)
-    return {
-        "runs": _prune_runs(limit),
-        "logs": _prune_logs(limit),
-        "idempotency_keys": _prune_old(
-            "workers_idempotencykey", "created_at", f"{IDEMPOTENCY_H} hours", limit
+    own: dict[str, Callable[[int], int]] = {
+        "run_secrets": _wipe_next_secrets,
+        "shapes": _prune_next_shapes,
+        "runs": _prune_runs,
+        "logs": _prune_logs,
+        "idempotency_keys": lambda most: _prune_old(
+            "workers_idempotencykey", "created_at", f"{IDEMPOTENCY_H} hours", most
         ),
-        "node_requests": _prune_old("workers_noderequest", "id", f"{REQUEST_MIN} minutes", limit),
-        "shapes": shapes,
-        "run_secrets": secrets,
-        "receivers": _prune_receivers(limit),
-        "audit": audit.prune(settings.GANTRY_KEEP_AUDIT_D, limit),
-        "usage": _prune_usage(limit),
-        **{what: count for prune in _pruners() for what, count in prune(limit).items()},
+        "node_requests": lambda most: _prune_old("workers_noderequest", "id", f"{REQUEST_MIN} minutes", most),
+        "receivers": _prune_receivers,
+        "audit": lambda most: audit.prune(settings.GANTRY_KEEP_AUDIT_D, most),
+        "usage": _prune_usage,
     }
+    done = one_by_one("what is kept no longer", own, lambda what: own[what](limit))
+    families = one_by_one("what a family keeps no longer", _pruners(), lambda prune: prune(limit))
+    return {**done, **{what: count for counts in families.values() for what, count in counts.items()}}
+
+
+def _wipe_next_secrets(limit: int) -> int:
+    global _last_secret
+    wiped, _last_secret = _wipe_secrets(_last_secret, limit)
+    return wiped
+
+
+def _prune_next_shapes(limit: int) -> int:
+    global _last_shape
+    deleted, _last_shape = _prune_shapes(_last_shape, limit)
+    return deleted
 
 
 @cache

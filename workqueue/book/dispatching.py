@@ -17,6 +17,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from workers.messages import doorbell
+from workers.vocabulary.duties import one_by_one
 from workers.vocabulary.errors import LimitReached
 from workqueue.book import batches, ending, flow, stopping
 from workqueue.models import Job, Site
@@ -128,10 +129,13 @@ def look() -> dict[str, int]:
         found = [Candidate(*row) for row in cursor.fetchall()]
         cursor.execute(_SWEEPS, [MADE])
         sweeps = [job_id for (job_id,) in cursor.fetchall()]
-    for job in Job.objects.filter(pk__in=banned):
-        stopping.cancel(job, operator=True)
+    one_by_one(
+        "the cancel of a job",
+        Job.objects.filter(pk__in=banned),
+        lambda job: stopping.cancel(job, operator=True),
+    )
     made = _Round(found).hand_out() if found else 0
-    swept = sum(_sweep(job_id) for job_id in sweeps)
+    swept = sum(one_by_one("parts that a job has left", sweeps, _sweep).values())
     if made >= MADE:
         doorbell.ring_duties()
     return {"batches": made, "sweeps": swept, "cancelled": len(banned)}

@@ -13,6 +13,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from workers.messages import doorbell
+from workers.vocabulary.duties import one_by_one
 from workers.vocabulary.states import Reason, State
 from workqueue.book import ending, stopping
 from workqueue.models import Job
@@ -71,12 +72,12 @@ def look() -> dict[str, int]:
     with connection.cursor() as cursor:
         cursor.execute(_OVER, [MOST])
         over = cursor.fetchall()
-    closed = sum(_settle(batch_id, job_id) for batch_id, job_id in over)
+    closed = one_by_one("a batch whose run is over", over, lambda row: _settle(*row))
     with connection.cursor() as cursor:
         cursor.execute(_UNDONE, [MOST])
         undone = [job_id for (job_id,) in cursor.fetchall()]
-    finished = sum(_bring_to_an_end(job_id) for job_id in undone)
-    return {"batches_closed": closed, "jobs_finished": finished}
+    finished = one_by_one("the end of a job", undone, _bring_to_an_end)
+    return {"batches_closed": sum(closed.values()), "jobs_finished": sum(finished.values())}
 
 
 def _settle(batch_id: int, job_id: int) -> bool:

@@ -30,6 +30,7 @@ from workers.models import Attempt, NodeRequest, Run
 from workers.node import process, questions
 from workers.node.attempt.runner import Runner
 from workers.node.attempt.watch import Watch
+from workers.node.leftovers import Leftovers
 from workers.node.scribe import Entry, Scribe
 from workers.runs import running, transitions
 from workers.runtimes.base import Answering, Facts, PrepareFailed, Presence, Result
@@ -140,7 +141,7 @@ def scribe(transactional_db: None) -> Iterator[Scribe]:
 
 
 def execute(scribe: Scribe, run: ClaimedRun, runtime: Scripted) -> threading.Thread:
-    runner = Runner({"exec": runtime}, scribe, threading.Event())
+    runner = Runner({"exec": runtime}, scribe, threading.Event(), Leftovers())
     thread = threading.Thread(target=runner.execute, args=[Watch(run, 0.0)], daemon=True)
     thread.start()
     return thread
@@ -269,7 +270,7 @@ def test_what_runs_is_left_alone_while_its_secrets_cannot_be_read(scribe: Scribe
     """Its output could not be cleaned: the run stays as it is until a key fits again."""
     run, runtime = claimed(account, ("text",), adopted=True), Scripted()
     secrets.wipe(run.spec["secret_ids"])
-    runner = Runner({"exec": runtime}, scribe, threading.Event())
+    runner = Runner({"exec": runtime}, scribe, threading.Event(), Leftovers())
     with pytest.raises(Exception, match="does not exist"):
         runner.execute(Watch(run, 0.0))
     assert (Run.objects.get().state, runtime.given) == (State.RUNNING, None)

@@ -18,7 +18,12 @@ LABELS = {"gantry.installation": "here", "gantry.node": "n1"}
 
 def guard_of(engine: Engine, folder: Path, *, last_renewal_s: float) -> ContainerGuard:
     client = Client(Address.parse(engine.url))
-    execs: Any = {"installation": "here", "node": "n1", "runs": str(folder), "execs": str(folder / "execs")}
+    execs: Any = {
+        "installation": "here",
+        "node": "n1",
+        "runs": str(folder / "runs"),
+        "execs": str(folder / "execs"),
+    }
     control.write_record(str(folder / "engine"), {**client.record(), **execs})
     client.close()
     Guard(str(folder), control.boot_id()).renew(600.0, 900.0, control.boottime() - last_renewal_s)
@@ -45,3 +50,24 @@ def test_it_stays_while_something_runs(engine: Engine, tmp_path: Path) -> None:
     assert guard_of(engine, tmp_path, last_renewal_s=40).look()
     control.write_record(str(place / "exit"), {"code": 0})
     assert not guard_of(engine, tmp_path, last_renewal_s=40).look()
+
+
+def test_one_that_cannot_be_ended_keeps_no_other_alive(engine: Engine, tmp_path: Path) -> None:
+    """Catches attempts that overlap since another container of the node, or another exec, is out of order."""
+    labels = [{**LABELS, "gantry.run": run, "gantry.attempt": "1"} for run in ("7", "../out of order", "8")]
+    made = [
+        engine.client.containers.run(BUSYBOX, ["sleep", "1000"], detach=True, labels=given)
+        for given in labels
+    ]
+    (tmp_path / "runs" / "7-1").mkdir(parents=True)
+    (tmp_path / "runs" / "8-1" / "stop").mkdir(parents=True)  # where a file should be
+    (tmp_path / "execs" / "9-1" / "plan").mkdir(parents=True)
+    try:
+        guard = guard_of(engine, tmp_path, last_renewal_s=899)
+        assert guard.look(), "something is left"
+        for each in made:
+            each.reload()
+        assert [each.status for each in made] == ["exited", "running", "running"]
+    finally:
+        for each in made:
+            each.remove(force=True)

@@ -5,14 +5,18 @@ Every test runs in each mode of isolation that this user can have.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-from tests.unit.launcher.launching import ROOT, Node, eventually, node
+from tests.support.nested import nest
+from tests.unit.launcher.launching import ROOT, Node, eventually, kill, node
 from workers import launcher
 from workers.launcher import control
+from workers.launcher.removal import remove
+from workers.runtimes.launched.client import LauncherUnavailableError
 from workers.runtimes.launched.records import fresh_environment
 
 __all__ = ["node"]  # the fixture
@@ -84,6 +88,40 @@ def test_the_log_is_bounded(node: Node) -> None:
     eventually((node.control / "launcher.log.1").exists, "the log was not turned")
     eventually(log.exists, "no new log was begun")  # a moment after the old one was turned
     assert log.stat().st_size < 1000
+
+
+def test_whatever_lies_in_its_way_it_starts(node: Node) -> None:
+    """Catches a launcher that dies at its start of what a command has put where it rehearses."""
+    node.control.mkdir(mode=0o700)
+    nest(node.control / "rehearsal", 1_100)
+
+    def starts() -> bool:
+        with contextlib.suppress(LauncherUnavailableError):  # some disks need seconds for that many folders
+            return node.client.ensure().can_start
+        return False
+
+    try:
+        eventually(starts, "the launcher does not start")
+    finally:
+        remove(str(node.control / "rehearsal"))
+
+
+def test_an_attempt_out_of_order_keeps_no_other_from_being_looked_after(node: Node) -> None:
+    """Catches a launcher that dies of it at its start, and one whose rounds all end at it, guard or not."""
+    (node.control / "runs" / "99-1" / "started").mkdir(parents=True)  # where a file should be
+    broken = node.start("sleep 60")
+    other = node.start("until test -e go; do sleep 0.1; done")
+    shim = node.shim(broken)
+    node.kill_launcher()
+    assert set(node.client.ensure().live) == {broken, other}
+    started = node.control / "runs" / broken / "started"
+    started.unlink()
+    started.mkdir()
+    kill(shim)
+    (node.scratch(other) / "go").touch()
+    eventually(lambda: other in [name for name, _ in node.ended], "the other's end is not told")
+    for path in (started, node.control / "runs" / "99-1"):
+        remove(str(path))
 
 
 if ROOT:  # an ordinary user cannot look into a process that hides its memory

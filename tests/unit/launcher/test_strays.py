@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.nested import nest
 from tests.support.waiting import limit
 from workers.launcher import strays
+from workers.launcher.removal import remove
 
 ID = "0123456789abcdef" * 4
 
@@ -66,3 +68,17 @@ def test_a_group_without_processes_and_no_group(tmp_path: Path) -> None:
 def test_processes_of_another_namespace_are_no_success(tmp_path: Path) -> None:
     group(tmp_path / "pids/docker" / ID, 0)
     assert "not visible" in strays.end(ID, 0.0, str(tmp_path))
+
+
+def test_groups_may_be_nested_as_deep_as_a_container_likes(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+) -> None:
+    """Catches a look that recurses."""
+    top = tmp_path / "pids" / "docker" / ID
+    top.parent.mkdir(parents=True)
+    nest(top, 1_100)
+    (top / "cgroup.procs").write_text(f"{sleeper.pid}\n")
+    try:
+        assert strays.alive(ID, str(tmp_path))
+    finally:
+        remove(str(tmp_path / "pids"))  # pytest could not

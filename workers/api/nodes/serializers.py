@@ -23,4 +23,7 @@ class NodeSerializer(serializers.Serializer[object]):
     heartbeat_at = serializers.DateTimeField()
     version = serializers.CharField()
     draining = serializers.BooleanField(help_text="an operator drains it, also while it is silent")
-    trouble = serializers.CharField(allow_null=True, help_text="why it takes no work by itself")
+    trouble = serializers.CharField(
+        allow_null=True,
+        help_text="why it takes no work by itself, and what ended runs left that it cannot remove",
+    )

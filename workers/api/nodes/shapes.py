@@ -6,6 +6,7 @@ from typing import Any
 
 from workers.api.answers import stamp
 from workers.models import Node
+from workers.models.nodes import LEFTOVERS
 
 
 def trouble(row: Node) -> str:
@@ -37,3 +38,10 @@ def node(row: Node, silence_s: float, lease_s: float) -> dict[str, Any]:
         "draining": row.mode == Node.Mode.DRAINING,
         "trouble": trouble(row) or None,
     }
+
+
+def trouble(row: Node) -> str:
+    """Why it takes no work, or none of some kinds, and what it could not remove; empty when all is well."""
+    kinds = [words for kind, words in row.troubles.items() if kind != LEFTOVERS]
+    said = [row.trouble] if row.trouble else kinds
+    return "; ".join([*said, *filter(None, [row.troubles.get(LEFTOVERS)])])

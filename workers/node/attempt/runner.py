@@ -20,6 +20,7 @@ from workers.node.attempt.questions import Questions
 from workers.node.attempt.storing import Storing, Unstored
 from workers.node.attempt.telling import Telling
 from workers.node.attempt.watch import Detached, Watch, ran_for
+from workers.node.leftovers import Leftovers
 from workers.node.scribe import Entry, Scribe
 from workers.runtimes.base import Output, PrepareFailed, Presence, Result, Runtime
 from workers.vocabulary.crashpoints import step
@@ -42,10 +43,16 @@ _AGAIN_S = 1.0
 class Runner:
     """Executes runs with the node's runtimes."""
 
-    def __init__(self, runtimes: dict[str, Runtime], scribe: Scribe, detaching: threading.Event) -> None:
+    def __init__(
+        self,
+        runtimes: dict[str, Runtime],
+        scribe: Scribe,
+        detaching: threading.Event,
+        leftovers: Leftovers,
+    ) -> None:
         self._runtimes = runtimes
         self._scribe = scribe
-        self._telling = Telling(scribe, detaching)
+        self._telling = Telling(scribe, detaching, leftovers)
         self._detaching = detaching
         self._questions = Questions(detaching)
 

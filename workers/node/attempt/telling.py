@@ -19,6 +19,7 @@ import structlog
 from workers.logs.capture import Shipment
 from workers.node.attempt.outcomes import masked
 from workers.node.attempt.watch import Detached, Watch
+from workers.node.leftovers import Leftovers
 from workers.node.scribe import Entry, Scribe
 from workers.runs.retries import backoff_s, may_retry
 from workers.runtimes.base import Output, Runtime
@@ -35,9 +36,10 @@ _TELL_S = 1.0
 class Telling:
     """Used by all threads that carry out runs."""
 
-    def __init__(self, scribe: Scribe, detaching: threading.Event) -> None:
+    def __init__(self, scribe: Scribe, detaching: threading.Event, leftovers: Leftovers) -> None:
         self._scribe = scribe
         self._detaching = detaching
+        self._leftovers = leftovers
 
     def stored(self, watch: Watch, shipment: Shipment) -> bool:
         """Store output while it runs. Waits for it: output is read no faster than it can be stored."""
@@ -152,8 +154,7 @@ class Telling:
                 reason=str(outcome.reason),
                 exit_code=outcome.exit_code,
             )
-        try:
+        # It has ended, whatever its command has left here: what cannot be removed now the agent tries again.
+        with self._leftovers.removing((runtime.kind, watch.lease.run_id, watch.lease.attempt)):
             runtime.cleanup(watch.lease.run_id, watch.lease.attempt)
-        except OSError as error:  # the search for orphans finds it again
-            log.warning("run.not_cleaned", error=str(error))
         step("runner.after_cleanup")

@@ -46,19 +46,17 @@ def kill(engine: Engine, name: str) -> None:
             log.warning("container.not_ended", container=name, why=problem)
 
 
-def remove(engine: Engine, name: str) -> str:
-    """Remove a container and its anonymous volumes; why it is still there, empty when it is gone."""
+def remove(engine: Engine, name: str) -> None:
+    """Remove a container and its anonymous volumes. Raises EngineAway, EngineRefused."""
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
             engine.call(lambda docker: docker.remove_container(name, force=True, v=True))
-            return ""
+            return
         except EngineRefused as error:
             if error.status == 404:
-                return ""
+                return
             # 409: somebody is removing it at this moment
             if error.status != 409 or time.monotonic() > deadline:
-                return str(error)
-        except EngineAway as error:
-            return str(error)
+                raise
         time.sleep(0.2)

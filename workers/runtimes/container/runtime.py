@@ -19,6 +19,7 @@ import structlog
 from django.conf import settings
 
 from workers.launcher import strays
+from workers.launcher.removal import NotRemovedError
 from workers.logs.capture import SpoolReader
 from workers.logs.redaction import Redactor
 from workers.runtimes.base import Facts, Output, Places, PrepareFailed, Presence, Result
@@ -287,22 +288,28 @@ class ContainerRuntime:
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self.container_name(run_id, attempt)
-        problem = remove(self._engine, name)
-        if problem:
+        try:
+            remove(self._engine, name)
+        except (EngineAway, EngineRefused) as error:
             # The folders stay: they tell the search for orphans that something may be left.
-            log.warning("container.not_removed", container=name, error=problem)
-            self._uncleaned.add((run_id, attempt))
-            return
+            if isinstance(error, EngineAway):
+                self._uncleaned.add((run_id, attempt))
+            raise NotRemovedError(
+                f"container {name} cannot be removed: {error}; by hand: docker rm -f -v {name}"
+            ) from error
+        self._forget(run_id, attempt)
         remove_tree(self._scratch_of(run_id, attempt))
         step("runner.during_cleanup")
-        self._forget(run_id, attempt)
         remove_tree(self._control / f"{run_id}-{attempt}")
-        self._uncleaned.discard((run_id, attempt))
 
     def _clean_again(self) -> None:
-        """Remove what could not be removed while the engine was away."""
+        """Remove what could not be removed while the engine was away: once, then the agent's sweep has it."""
         for run_id, attempt in list(self._uncleaned):
-            self.cleanup(run_id, attempt)
+            self._uncleaned.discard((run_id, attempt))
+            try:
+                self.cleanup(run_id, attempt)
+            except OSError as error:
+                log.warning("container.not_cleaned", run=run_id, attempt=attempt, why=str(error))
 
     def attempts(self) -> list[tuple[int, int]]:
         names: set[str] = set()
