@@ -90,6 +90,7 @@ def build_runtimes() -> dict[str, Runtime]:
             engine,
             registration.installation(),
             settings.GANTRY_NODE_NAME,
+            registration.container_key(),
             clearance.clear,
         )
     if engine is not None and (not wanted or "exec" in wanted):
