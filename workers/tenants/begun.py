@@ -70,7 +70,7 @@ class Begun(Generic[T]):
             self.mark, self.told = random.getrandbits(63), self._tell()
         row = [self.mark, _json(self.told.columns())]
         if many:
-            execute(_INSERT, row, False, context)
+            execute(_INSERT, [row], many, context)
             answer = execute(sql, params, many, context)
         else:
             # The driver sends both as one message: one transaction outside of any, too.
