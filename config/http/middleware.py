@@ -248,7 +248,7 @@ class BrowserSessions(SessionMiddleware):
     def __call__(self, request: HttpRequest) -> Any:
         return super().__call__(request) if _has_browser(request) else self.get_response(request)
 
-    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> Any:
+    def process_response(self, request: HttpRequest, response: Any) -> Any:
         """The view's answer, whatever becomes of the session: what the view has done is done."""
         try:
             return super().process_response(request, response)

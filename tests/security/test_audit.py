@@ -97,7 +97,7 @@ def test_what_is_committed_is_told_though_its_process_is_killed_before_it_answer
     """Catches an entry that exists in a process' memory only while its change is in the database."""
     account = make_account("default")
     api = cluster.api(workers=1, GANTRY_CRASH_AT="api.before_ring")
-    link = http.client.HTTPConnection(*api.url.removeprefix("http://").split(":"), timeout=60)
+    link = http.client.HTTPConnection(api.url.removeprefix("http://"), timeout=60)
     headers = {**account.headers, "Content-Type": "application/json", "X-Request-Id": "the-last-one"}
     link.request("POST", "/v1/tasks", json.dumps(TASK), headers)
     with pytest.raises((http.client.HTTPException, OSError)):

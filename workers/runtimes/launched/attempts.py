@@ -12,6 +12,7 @@ from typing import Final, Literal
 import structlog
 
 from workers.launcher import control
+from workers.launcher.isolation import NAMESPACES, NONE
 from workers.runtimes.base import PrepareFailed, Presence, Result
 from workers.runtimes.folders import runs_root
 from workers.runtimes.launched.client import LauncherClient, LauncherError, LauncherUnavailableError
@@ -35,6 +36,8 @@ class Attempts:
         node_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         runs_root(self.control / "runs")
         self.client = LauncherClient(self.control, isolation=isolation)
+        #: What has been said of this node: nothing is started with less. "" before it was asked.
+        self.isolation = ""
 
     @staticmethod
     def name(run_id: int, attempt: int) -> str:
@@ -105,12 +108,28 @@ class Attempts:
         except (LauncherError, OSError) as error:
             log.warning("guard.not_told", error=str(error), meaning="it kills as if this node were lost")
 
+    def isolates(self) -> str:
+        """namespaces, uids or none: how the launcher separates what it starts; none while it does not say."""
+        try:
+            hello = self.client.ensure()
+        except (LauncherError, OSError) as error:
+            log.warning("launcher.away", error=str(error), meaning="the node offers no isolation of commands")
+            self.isolation = NONE
+        else:
+            self.isolation = hello.isolation
+        return self.isolation
+
     def trouble(self) -> str:
         """Why nothing can be started now, in words; empty when it can."""
         try:
-            self.client.ensure()
+            hello = self.client.ensure()
         except (LauncherError, OSError) as error:
             return f"the launcher does not answer: {error}"
+        if self.isolation == NAMESPACES != hello.isolation:
+            return (
+                f"the launcher has no namespaces for commands any more ({hello.isolation_reason}): start the "
+                "worker again"
+            )
         return ""
 
 
