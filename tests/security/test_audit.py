@@ -17,6 +17,7 @@ from config.http import metrics, middleware
 from tests.integration.conftest import Api
 from tests.support.cluster import Cluster
 from tests.support.fixtures import Account, make_account
+from workers.messages import doorbell
 from workers.models import AuditBegun, AuditEntry, Run
 from workers.tenants import audit, begun
 from workers.tenants.identity import Via
@@ -43,6 +44,21 @@ def test_what_fails_after_the_view_fails_neither_answer_nor_audit(
     }[part]
     monkeypatch.setattr(where, name, fails)
     assert api(account, "POST", "/v1/tasks", TASK)[0] == 200
+    assert Run.objects.count() == 1
+    assert [(entry.route, entry.status) for entry in entries()] == [("v1/tasks", 200)]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_ring_that_fails_after_the_commit_fails_no_answer(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a submission that is answered 500 because its process may start no thread to ring with."""
+
+    def fails(channel: str) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(doorbell, "_ring", fails)
+    assert api(make_account("default"), "POST", "/v1/tasks", TASK)[0] == 200
     assert Run.objects.count() == 1
     assert [(entry.route, entry.status) for entry in entries()] == [("v1/tasks", 200)]
 

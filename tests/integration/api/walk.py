@@ -213,7 +213,7 @@ def ask(who: Account, question: Question, **headers: str) -> tuple[int, str]:
 
 
 def rows() -> dict[str, Counter[str]]:
-    """Every row of every table, as text; but for what a call leaves for the audit log: that is its caller's."""
+    """Every row of every table, as text; but what a call leaves for the audit log is its caller's."""
     with connection.cursor() as cursor:
         tables = [
             name
