@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import socket
 import sys
 import time
@@ -38,6 +39,7 @@ NEEDED: Final[dict[str, tuple[str, ...]]] = {
     "callbacks": (*_SERVERS, "GANTRY_SECRET_KEYS"),
     "network": ("GANTRY_NETWORK_GUARD",),
     "flower": ("REDIS_URL", "FLOWER_BASIC_AUTH"),
+    "port": (),
     "migrate": ("DATABASE_URL", "GANTRY_SECRET_KEYS"),
     "manage": ("DATABASE_URL",),
     "health": (),
@@ -222,6 +224,38 @@ def _migrate(environment: Mapping[str, str]) -> NoReturn:
     _become(manage_command("bootstrap"), environment)
 
 
+def hold_port(host: str, port: int) -> socket.socket:
+    """The API's port, bound as long as the caller keeps the socket. Raises CannotStart when it is taken.
+
+    It never listens, so it gets no connection. Linux lets another socket bind beside it only where both ask
+    for SO_REUSEPORT and belong to one uid (socket(7)): the API of the same account does, a command cannot,
+    also while the API restarts or is stopped.
+    """
+    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    held = socket.socket(family, kind, protocol)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        held.bind(address)
+    except OSError as error:
+        held.close()
+        raise CannotStart(
+            f"port {port} of {host} cannot be held for the API ({error.strerror}): stop who uses it "
+            "(ss -tanp shows it), or change GANTRY_PORT"
+        ) from None
+    return held
+
+
+def _hold(environment: Mapping[str, str]) -> NoReturn:
+    """Hold the API's port until a signal ends this process; tells systemd that it does."""
+    host = environment.get("GANTRY_BIND") or "127.0.0.1"
+    with hold_port(host, number(environment, "GANTRY_PORT", 8000)):
+        if address := environment.get("NOTIFY_SOCKET"):
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
+                told.sendto(b"READY=1", "\0" + address[1:] if address[0] == "@" else address)
+        while True:
+            signal.pause()
+
+
 def _become(command: list[str], environment: Mapping[str, str]) -> NoReturn:
     os.execve(command[0], command, environment)
 
@@ -239,6 +273,8 @@ def main(arguments: Sequence[str]) -> int:
         os.chdir(ROOT)
         if what == "migrate":
             _migrate(environment)
+        if what == "port":
+            _hold(environment)
         _become(command_for(what, rest, environment), environment)
     except CannotStart as error:
         return _complain(f"gantry: {error}", _CONFIG)

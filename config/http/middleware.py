@@ -27,6 +27,8 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 from config.checks import warn_at_start
 from config.http import bodies, errors, metrics, trail
 from config.http.authentication import refuse_accomplice
+from workers.tenants.audit import Record
+from workers.tenants.begun import Begun
 from workers.vocabulary.errors import without_user_info
 
 log = structlog.get_logger("gantry.http")
@@ -81,22 +83,35 @@ class GuardMiddleware:
         clear_contextvars()
         bind_contextvars(request_id=request_id, family=family)
         problem = _objection(request)
-        response = self.get_response(request) if problem is None else errors.answer(request, problem)
+        begun = None
+        if problem is not None:
+            response: HttpResponseBase = errors.answer(request, problem)
+        elif request.method in _QUIET:
+            response = self.get_response(request)
+        else:
+            begun = trail.begin(request, request_id)
+            with begun.around():
+                response = self.get_response(request)
         # Django would log every 4xx once more.
         response._has_been_logged = True  # type: ignore[attr-defined]
         try:
-            _afterwards(request, response, request_id, family, started)
+            _afterwards(request, response, request_id, family, started, begun)
         except Exception:  # what the view has done is done: its answer is the one that is given
             log.exception("request.afterwards", meaning="it is answered; counters, log or audit may lack it")
         return response
 
 
 def _afterwards(
-    request: HttpRequest, response: HttpResponseBase, request_id: str, family: str, started: float
+    request: HttpRequest,
+    response: HttpResponseBase,
+    request_id: str,
+    family: str,
+    started: float,
+    begun: Begun[Record] | None,
 ) -> None:
     """Headers of every answer; counted, logged, and a change recorded: first, whatever fails after it."""
     if request.method not in _QUIET:
-        trail.note(request, response.status_code, request_id)
+        trail.note(request, response.status_code, request_id, begun)
     _headers(response, request_id)
     metrics.count(family, response.status_code)
     rate = getattr(request, "rate", None)
@@ -232,6 +247,14 @@ class BrowserSessions(SessionMiddleware):
 
     def __call__(self, request: HttpRequest) -> Any:
         return super().__call__(request) if _has_browser(request) else self.get_response(request)
+
+    def process_response(self, request: HttpRequest, response: Any) -> Any:
+        """The view's answer, whatever becomes of the session: what the view has done is done."""
+        try:
+            return super().process_response(request, response)
+        except Exception:
+            log.exception("session.not_kept", meaning="whoever it is logs in again")
+            return response
 
 
 class BrowserUsers(AuthenticationMiddleware):

@@ -16,6 +16,7 @@ from structlog.contextvars import get_contextvars
 
 from config.http import errors, peers
 from workers.tenants import audit
+from workers.tenants.begun import NO_ANSWER, Begun
 from workers.vocabulary.errors import without_user_info
 
 #: Parameters that name things by number.
@@ -29,8 +30,25 @@ _NUMBERS = re.compile(r"[0-9]{1,19}(,[0-9]{1,19}){0,99}")
 _LONGEST: Final = 150
 
 
-def note(request: HttpRequest, status: int, request_id: str) -> None:
-    """Record a changing call. One outside the families is an operator's: it is written before the answer."""
+def begin(request: HttpRequest, request_id: str) -> Begun[audit.Record]:
+    """To have around a changing call: its first change leaves who made it, in its own commit."""
+    return Begun(lambda: _record(request, NO_ANSWER, request_id))
+
+
+def note(request: HttpRequest, status: int, request_id: str, begun: Begun[audit.Record] | None) -> None:
+    """Record a changing call. One outside the families is an operator's: it is written before the answer.
+
+    ``begun``: what was around it; None when it was refused before.
+    """
+    told, mark = (None, None) if begun is None else (begun.told, begun.mark)
+    if told is None or not told.via:  # a login is somebody's only now
+        told = _record(request, status, request_id)
+    audit.note(told.answered(timezone.now(), status, _made(), mark))
+    if audit.is_running() and _at_once(request, status):
+        audit.flush()
+
+
+def _record(request: HttpRequest, status: int, request_id: str) -> audit.Record:
     identity = getattr(request, "identity", None)
     user: Any = getattr(request, "user", None)
     who: dict[str, Any] = {}
@@ -45,20 +63,16 @@ def note(request: HttpRequest, status: int, request_id: str) -> None:
     elif user is not None and user.is_authenticated:
         who = {"user_name": user.get_username(), "via": "session"}
     match = request.resolver_match
-    audit.note(
-        audit.Record(
-            at=timezone.now(),
-            method=request.method or "",
-            route=match.route if match is not None else "",
-            status=status,
-            request_id=request_id,
-            peer=peers.peer(request.META),
-            about=_about(request),
-            **who,
-        )
+    return audit.Record(
+        at=timezone.now(),
+        method=request.method or "",
+        route=match.route if match is not None else "",
+        status=status,
+        request_id=request_id,
+        peer=peers.peer(request.META),
+        about=_about(request),
+        **who,
     )
-    if audit.is_running() and _at_once(request, status):
-        audit.flush()
 
 
 def _at_once(request: HttpRequest, status: int) -> bool:
@@ -87,11 +101,17 @@ def _about(request: HttpRequest) -> dict[str, Any]:
         given = request.GET.get(name, "") if match is not None else ""
         if _NUMBERS.fullmatch(given):
             found[name] = given
+    return found
+
+
+def _made() -> dict[str, Any]:
+    """What services have bound to the call's log."""
+    found: dict[str, Any] = {}
     bound = get_contextvars()
     for name in _MADE:
         if isinstance(number := bound.get(name), int):
-            found.setdefault(name, number)
+            found[name] = number
     for name in _NAMES:
         if isinstance(value := bound.get(name), str):
-            found.setdefault(name, value[:_LONGEST])
+            found[name] = value[:_LONGEST]
     return found

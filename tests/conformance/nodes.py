@@ -30,7 +30,7 @@ def make_runtime(kind: str, folder: Path, engine: str = "") -> Runtime:
         return TransferRuntime(folder, SCRIPTED)
     if kind == "exec":
         return ExecRuntime(folder, Engine(Address.parse(engine)), INSTALLATION, NODE)
-    return ContainerRuntime(folder, Engine(Address.parse(engine)), INSTALLATION, NODE)
+    return ContainerRuntime(folder, Engine(Address.parse(engine)), INSTALLATION, NODE, b"key")
 
 
 def claimed(kind: str, run_id: int, spec: dict[str, Any], orders: dict[str, Any] | None = None) -> ClaimedRun:

@@ -213,8 +213,8 @@ class Containers(Subject):
 
     def containers(self, run: ClaimedRun) -> list[dict[str, Any]]:
         """The containers of one attempt: more than one would be one too many."""
-        name = f"{run.lease.run_id}-{run.lease.attempt}"
-        return [found for found in self.engine.containers() if name in found["Name"]]
+        whose = {"gantry.run": str(run.lease.run_id), "gantry.attempt": str(run.lease.attempt)}
+        return self.engine.containers(**whose)
 
     def put(self, run: ClaimedRun, name: str) -> None:
         (found,), api = self.containers(run), self.engine.client.api

@@ -8,6 +8,7 @@ all down and up again.
 from __future__ import annotations
 
 import json
+import re
 import stat
 import subprocess
 import tempfile
@@ -181,15 +182,42 @@ def test_the_deployment_that_one_would_really_run(deployment: Deployment) -> Non
     _wait(deployment, _submit(deployment, "true"), _FINISHED)
 
     deployment.wait_healthy(*_SERVICES)
+    token = _another_tenant(deployment)
+    status, body = deployment.call("POST", "/v1/tasks", {"taskName": "lab", "commands": "echo lab"}, token)
+    assert status == 200, body
+    foreign = f"/v1/tasks/{body['data']['taskId']}"
+    told = deployment.call("GET", f"{foreign}/explain", token=token)[1]["data"]["reasons"]
+    assert "deploy/compose-isolation.yml" in next(
+        item["remedy"] for item in told if item["code"] == "not_isolated"
+    )
+
     deployment.compose("down")
     assert not deployment.engine.containers(**{"com.docker.compose.project": deployment.name})
-    deployment.compose("up", "-d")
+    deployment.compose("-f", "docker-compose.yml", "-f", "deploy/compose-isolation.yml", "up", "-d")
     wait_until(lambda: deployment.call("GET", "/healthz")[0] == 200, 150, 0.3, "the API answers again")
     assert _task(deployment, hello)["taskStatus"] == _FINISHED
     assert _log(deployment, hello).startswith("hello\n")
     again = _submit(deployment, "true")
     assert again > during
     _wait(deployment, again, _FINISHED)
+    # With namespaces other tenants' commands run as well.
+    wait_until(
+        lambda: deployment.call("GET", f"{foreign}/logs", token=token) == (200, "lab\n"),
+        90,
+        0.3,
+        "another tenant's command has run",
+        see=lambda: deployment.call("GET", f"{foreign}/explain", token=token),
+    )
+
+
+def _another_tenant(deployment: Deployment) -> str:
+    """A token of one that is not the installation's own, made as operations.md says."""
+    manage = ("exec", "-T", "api", "gantry", "manage")
+    deployment.compose(*manage, "create_tenant", "lab")
+    deployment.compose(*manage, "create_user", "ann", "--tenant", "lab")
+    made = re.search(r"gnt_[\w-]+", deployment.compose(*manage, "create_token", "ann"))
+    assert made is not None
+    return made.group()
 
 
 def _call_back(deployment: Deployment) -> None:

@@ -41,7 +41,7 @@ def test_systemd_accepts_the_units(tmp_path: Path) -> None:
         text = text.replace("User=gantry", "User=daemon").replace("Group=gantry", "Group=daemon")
         (tmp_path / unit.name).write_text(text)
     units = sorted(str(path) for path in tmp_path.iterdir())
-    assert len(units) == 5
+    assert len(units) == 6
     done = subprocess.run(
         ["systemd-analyze", "verify", "--man=no", "--recursive-errors=no", *units],
         capture_output=True,
@@ -61,6 +61,16 @@ def test_each_unit_starts_what_it_is_named_for(what: str) -> None:
     if what != "worker":
         assert options["User"] == ["gantry"]
         assert options["CapabilityBoundingSet"] == [""]
+
+
+def test_the_apis_port_is_held_before_it_starts_and_when_it_has_ended() -> None:
+    api, port = _options("gantry-api.service"), _options("gantry-port.service")
+    assert "gantry-port.service" in api["Wants"][0].split()
+    assert "gantry-port.service" in api["After"][0].split()
+    assert "gantry-port.service" in _options("gantry-worker.service")["After"][0].split()
+    assert port["ExecStart"] == ["/opt/gantry/.venv/bin/python -m config.start port"]
+    assert (port["Type"], port["User"], port["Restart"]) == (["notify"], api["User"], ["always"])
+    assert "BindsTo" not in port, "it stays while the API is stopped"
 
 
 def test_the_workers_unit_spares_what_runs() -> None:

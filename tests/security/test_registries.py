@@ -270,7 +270,9 @@ def test_a_pull_waits_for_the_answer(
             name = f"{registry.address}/team/app:1"
             opened = Opening(registry.address, plain=True)
             told: list[str] = []
-            node = ContainerRuntime(tmp_path / "node", link, "t", "n1", lambda run: Way(opening=opened))
+            node = ContainerRuntime(
+                tmp_path / "node", link, "t", "n1", b"key", lambda run: Way(opening=opened)
+            )
             run = claimed("container", 1, ContainerSpec(image=name).to_json())
             with pytest.raises(PrepareFailed) as caught:
                 node.prepare(run, lambda: False, told.append)

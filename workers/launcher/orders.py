@@ -28,8 +28,8 @@ class Order:
     """What to execute, where, and within which limits."""
 
     __slots__ = (
-        "argv", "as_of", "data_bytes", "env", "fence", "head_bytes", "name", "nofile", "nproc", "scratch",
-        "tail_bytes", "whole",
+        "argv", "as_of", "data_bytes", "env", "fence", "head_bytes", "isolation", "name", "nofile", "nproc",
+        "scratch", "tail_bytes", "whole",
     )  # fmt: skip
 
     def __init__(self, request: Record) -> None:
@@ -55,6 +55,7 @@ class Order:
         self.tail_bytes = _count("tail_bytes", request.get("tail_bytes"))
         self.whole = _streams(request.get("whole"))
         self.fence = bool(request.get("fence", True))
+        self.isolation = str(request.get("isolation") or "")  # not to be started with less
         as_of = request.get("as_of")
         self.as_of = None if as_of is None else float(as_of)
 

@@ -12,7 +12,7 @@ import os
 import selectors
 import signal
 
-from . import control, remains, replies, shim
+from . import control, isolation, remains, replies, shim
 from .guard import Guard
 from .handover import Handed
 from .journal import log
@@ -115,6 +115,10 @@ class Runs:
     def _refuse(self, order: Order, folder: str) -> None:
         if self.separate.refusal:
             raise RefusedError("isolation", self.separate.refusal)
+        if order.isolation == isolation.NAMESPACES != self.separate.mode:
+            raise RefusedError(
+                "isolation", f"this launcher has no namespaces for commands: {self.separate.reason}"
+            )
         if os.path.exists(os.path.join(folder, "stop")):
             raise RefusedError("stopped", f"{order.name} was stopped before it started: it will not start")
         overdue = self.guard.overdue(order.as_of)

@@ -1,7 +1,8 @@
 """Wakes the nodes' agents after a commit. Losing or doubling a ring is harmless: agents also look themselves.
 
 A ring carries nothing. Rings of one process are coalesced by one background thread, which alone talks to
-Redis, so that a slow or dead Redis never holds up a request. Must not import models or services.
+Redis, so that a slow or dead Redis never holds up a request. What has been committed is done: a ring that
+fails (no thread to be had) fails nothing. Must not import models or services.
 """
 
 from __future__ import annotations
@@ -50,17 +51,17 @@ def connect(timeout: float) -> redis.Redis:
 
 def ring_after_commit() -> None:
     """Ring once the current transaction has committed (at once outside of one)."""
-    transaction.on_commit(ring)
+    transaction.on_commit(ring, robust=True)
 
 
 def ring_callbacks_after_commit() -> None:
     """Wake the deliverers of callbacks once the current transaction has committed."""
-    transaction.on_commit(ring_callbacks)
+    transaction.on_commit(ring_callbacks, robust=True)
 
 
 def ring_duties_after_commit() -> None:
     """Have the duties of families look at once, when the current transaction has committed."""
-    transaction.on_commit(ring_duties)
+    transaction.on_commit(ring_duties, robust=True)
 
 
 def ring_duties() -> None:

@@ -1,6 +1,6 @@
 """The engine's tables. Invariants stand in the schema as CHECK constraints and partial indexes."""
 
-from workers.models.audit import AuditEntry
+from workers.models.audit import AuditBegun, AuditEntry
 from workers.models.books import TenantLoad, UsageDay
 from workers.models.callbacks import (
     Callback,
@@ -20,6 +20,7 @@ from workers.models.tenancy import Membership, Tenant, Token
 
 __all__ = [
     "Attempt",
+    "AuditBegun",
     "AuditEntry",
     "Callback",
     "CallbackAttempt",

@@ -6,6 +6,7 @@ Written by ``workers.tenants.audit`` only, never changed.
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Now
 
 
 class AuditEntry(models.Model):
@@ -28,6 +29,7 @@ class AuditEntry(models.Model):
     route = models.CharField(max_length=255)
     #: What the call was about, such as {"run_id": 12}: from the route, the query's ids, and what was made.
     about = models.JSONField(default=dict)
+    #: 0: it changed something, and its process died before anybody knew the answer.
     status = models.SmallIntegerField()
     request_id = models.CharField(max_length=128)
 
@@ -41,3 +43,15 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.user_name or 'somebody'}: {self.method} {self.route} -> {self.status}"
+
+
+class AuditBegun(models.Model):
+    """A change whose entry is not written yet: committed with the change (``workers.tenants.begun``)."""
+
+    mark = models.BigIntegerField(primary_key=True)
+    at = models.DateTimeField(db_default=Now())
+    #: The entry as JSON, by the names of its columns.
+    said = models.TextField()
+
+    def __str__(self) -> str:
+        return f"begun {self.mark}"

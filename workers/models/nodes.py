@@ -94,6 +94,8 @@ class Installation(models.Model):
     name = models.CharField(max_length=12)
     generation = models.UUIDField(db_default=RandomUUID())
     restored_at = models.DateTimeField(null=True)
+    #: What names of containers are hashed with, so that nobody guesses another's from its own.
+    container_key = models.UUIDField(db_default=RandomUUID())
 
     class Meta:
         constraints = [models.CheckConstraint(condition=Q(id=1), name="installation_once")]

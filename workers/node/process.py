@@ -16,6 +16,7 @@ import structlog
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from workers.launcher.isolation import NAMESPACES, UIDS
 from workers.messages.handover import CeleryPublisher
 from workers.node import clearance, registration
 from workers.node.agent import Agent
@@ -27,7 +28,7 @@ from workers.runtimes.engine.client import Address, Engine
 from workers.runtimes.exec.runtime import ExecRuntime
 from workers.runtimes.process.runtime import ProcessRuntime
 from workers.runtimes.transfer.runtime import TransferRuntime
-from workers.scheduling.obstacles import NODE_ATTRIBUTE
+from workers.scheduling.obstacles import ISOLATION_ATTRIBUTE, NODE_ATTRIBUTE
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +91,7 @@ def build_runtimes() -> dict[str, Runtime]:
             engine,
             registration.installation(),
             settings.GANTRY_NODE_NAME,
+            registration.container_key(),
             clearance.clear,
         )
     if engine is not None and (not wanted or "exec" in wanted):
@@ -127,6 +129,7 @@ def _engine(*, asked_for: bool) -> Engine | None:
 def capacity(runtimes: dict[str, Runtime]) -> Capacity:
     """What this worker offers, from the settings and the machine."""
     engine, swarm_node = _engine_names(runtimes)
+    isolation = _isolation(runtimes)
     return Capacity(
         cpu_m=int((settings.GANTRY_NODE_CPUS or machine_cpus()) * 1000),
         mem_mb=settings.GANTRY_NODE_MEM_MB or machine_mem_mb(),
@@ -136,10 +139,27 @@ def capacity(runtimes: dict[str, Runtime]) -> Capacity:
             **attributes(),
             **({ENGINE_ATTRIBUTE: engine} if engine else {}),
             **(storage_attributes() if "transfer" in runtimes else {}),
+            **({ISOLATION_ATTRIBUTE: isolation} if isolation else {}),
         },
-        isolates_users=os.geteuid() == 0,
+        isolates_users=isolation == NAMESPACES,
         swarm_node_id=swarm_node,
     )
+
+
+def _isolation(runtimes: dict[str, Runtime]) -> str:
+    """How commands are separated here; empty where there are none. Says what is missing (decision 91)."""
+    asked = (item for item in runtimes.values() if isinstance(item, ProcessRuntime))
+    found = next((item.isolates() for item in asked), "")
+    if found == UIDS:
+        log.warning(
+            "runtime.half_isolated",
+            runtime="process",
+            why="no namespaces here: each command has a user of its own, but sees others' command lines, "
+            "/tmp and world-writable folders",
+            meaning="commands of the first tenant only, and of those whose policy says commands_unisolated",
+            fix="give the worker SYS_ADMIN (compose: deploy/compose-isolation.yml)",
+        )
+    return found
 
 
 def _engine_names(runtimes: dict[str, Runtime]) -> tuple[str, str]:

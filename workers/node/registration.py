@@ -80,6 +80,12 @@ def installation() -> str:
         return str(cursor.fetchone()[0])
 
 
+def container_key() -> bytes:
+    """What names of containers are made with: the same on every node and after a restore; of no other use."""
+    installation()
+    return bytes(Installation.objects.values_list("container_key", flat=True).get(pk=1).bytes)
+
+
 def hold_folder(folder: Path) -> tuple[IO[str], uuid.UUID]:
     """Lock the node's data folder for the life of this process; returns the lock and the folder's id."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)

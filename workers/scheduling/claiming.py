@@ -22,7 +22,7 @@ from workers.runs import transitions
 from workers.scheduling.obstacles import NodeView, ShapeView, obstacles
 from workers.scheduling.passed_over import reserve, reserved_elsewhere
 from workers.scheduling.placement import Candidate, Choice, Usage, choose
-from workers.scheduling.shapes import load_shapes
+from workers.scheduling.shapes import load_shapes, trusted_now
 from workers.tenants import limits
 from workers.vocabulary.leases import ClaimedRun, Lease
 
@@ -203,11 +203,13 @@ def _wanted(
     load_shapes(memory.shapes, [head[0] for head in heads])
     if any(memory.shapes[head[0]].host_ports for head in heads):
         node = replace(node, taken_ports=_taken_ports(cursor, node))
+    asked = [(memory.shapes[shape_id], rank, run_id) for shape_id, rank, run_id in heads]
+    if not node.isolates_users:
+        asked = [(trusted_now(shape), rank, run_id) for shape, rank, run_id in asked]
     usable = [
-        (memory.shapes[shape_id], rank, run_id)
-        for shape_id, rank, run_id in heads
-        if memory.shapes[shape_id].kind not in node.troubles
-        and all(item.passing for item in obstacles(memory.shapes[shape_id], node))
+        (shape, rank, run_id)
+        for shape, rank, run_id in asked
+        if shape.kind not in node.troubles and all(item.passing for item in obstacles(shape, node))
     ]
     return node, _first_shapes(usable, node, memory)
 

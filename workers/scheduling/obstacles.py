@@ -16,6 +16,9 @@ NODE_ATTRIBUTE: Final = "node"
 #: where it offers a folder of its own as a site ("local:/data").
 STORAGE_ATTRIBUTE: Final = "storage_"
 LOCAL_ATTRIBUTE: Final = "local:"
+#: How a node separates commands: namespaces (then it ``isolates_users``), uids or none.
+ISOLATION_ATTRIBUTE: Final = "isolation"
+UIDS: Final = "uids"
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,12 @@ class ShapeView:
     cpu_m: int
     mem_mb: int
     constraints: Mapping[str, Sequence[str]]
+    #: May its commands run as the worker's own user?
     trusted: bool
     #: Fixed ports of the host, "8080/tcp".
     host_ports: frozenset[str] = frozenset()
+    #: May its commands run where they are separated by their users only? Policy commands_unisolated.
+    unisolated: bool = False
 
 
 @dataclass(frozen=True)
@@ -107,19 +113,33 @@ def _lasting(shape: ShapeView, node: NodeView) -> list[Obstacle]:
                 else f"start a node that offers {shape.kind}",
             )
         )
-    elif shape.kind == "process" and not node.isolates_users and not shape.trusted:
-        found.append(
-            Obstacle(
-                "not_isolated",
-                f"node {node.name} runs commands as its own user, which this tenant may not use",
-                "run the worker as root, so that each command gets a user of its own",
-            )
-        )
+    elif shape.kind == "process" and (shared := _not_isolated(shape, node)) is not None:
+        found.append(shared)
     if shape.cpu_m > node.cpu_m:
         found.append(_lacks("cpu_total", node, "CPU", shape.cpu_m / 1000, node.cpu_m / 1000, "has", False))
     if shape.mem_mb > node.mem_mb:
         found.append(_lacks("mem_total", node, "MiB of memory", shape.mem_mb, node.mem_mb, "has", False))
     return found
+
+
+def _not_isolated(shape: ShapeView, node: NodeView) -> Obstacle | None:
+    """Why this tenant's commands may not run beside those of others there (decision 91)."""
+    if node.isolates_users or shape.trusted:
+        return None
+    if node.attributes.get(ISOLATION_ATTRIBUTE) != UIDS:
+        return Obstacle(
+            "not_isolated",
+            f"node {node.name} runs commands as its own user, which this tenant may not use",
+            "run the worker as root, so that each command gets a user of its own",
+        )
+    if shape.unisolated:
+        return None
+    return Obstacle(
+        "not_isolated",
+        f"node {node.name} separates commands by user only: others see their command lines and /tmp",
+        "give the worker SYS_ADMIN, so that commands get namespaces (compose: deploy/compose-isolation.yml), "
+        "or let an operator open the policy commands_unisolated for this tenant",
+    )
 
 
 def _unoffered(name: str, node: NodeView) -> Obstacle | None:

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
+from typing import Final
 
 from django.db import connection
 
 from workers.models import Shape
 from workers.scheduling.obstacles import ShapeView
+from workers.tenants import policy
 from workers.vocabulary.errors import Conflict
 
 #: (tenant, kind, cpu_m, mem_mb, constraints, host ports) -> (shape id, monotonic time); shapes never change.
 ShapeKey = tuple[int, str, int, int, str, tuple[str, ...]]
 _shapes: dict[ShapeKey, tuple[int, float]] = {}
 _SHAPES_MAX = 10_000
+#: The policy that lets commands run where they are separated by their users only.
+UNISOLATED: Final = "commands_unisolated"
 _SHAPE_TTL_S = 600.0
 
 
@@ -83,4 +88,11 @@ def shape_view(shape: Shape) -> ShapeView:
         constraints=shape.constraints,
         trusted=shape.tenant.trusted_with_worker_account,
         host_ports=frozenset(shape.host_ports),
+        unisolated=UNISOLATED in policy.allowed(shape.tenant.policy),
     )
+
+
+def trusted_now(shape: ShapeView) -> ShapeView:
+    """A remembered shape with what its tenant may as it is now, at most 5 s old."""
+    rules = policy.of(shape.tenant_id)
+    return replace(shape, trusted=rules.worker_account, unisolated=UNISOLATED in rules.allowed)

@@ -2,8 +2,8 @@
 
 A request only puts a record into a list; a thread writes what has gathered, twice a second, in one INSERT.
 ``flush`` writes at once: operators' calls wait for it before they answer. On a normal stop the rest is
-written; a process that is killed loses at most half a second of clients' calls (decision 42), which its log
-lines still tell. Must not import HTTP or services.
+written; of a process that is killed what its calls have changed is told all the same, without the answer
+(``begun``). Decision 42. Must not import HTTP or services.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import os
 import threading
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
@@ -31,6 +31,10 @@ _BATCH: Final = 1000
 _COLUMNS: Final = (
     "at", "user_name", "token_prefix", "via", "peer", "tenant_id", "tenant_name", "method", "route", "about",
     "status", "request_id",
+)  # fmt: skip
+#: Longest texts that columns hold.
+_LONGEST: Final = (
+    ("user_name", 150), ("token_prefix", 12), ("via", 8), ("peer", 64), ("method", 16), ("route", 255),
 )  # fmt: skip
 
 
@@ -50,21 +54,37 @@ class Record:
     tenant_id: int | None = None
     tenant_name: str = ""
     about: dict[str, Any] = field(default_factory=dict)
+    #: Of the row that its change has left (``begun``), which goes with this entry.
+    mark: int | None = None
+
+    def columns(self) -> dict[str, Any]:
+        """By name, cut to what the columns hold."""
+        values = {name: _stored(getattr(self, name)) for name in _COLUMNS}
+        for name, longest in _LONGEST:
+            values[name] = values[name][:longest]
+        if self.about:
+            values["about"] = {_stored(name): _stored(value) for name, value in self.about.items()}
+        return values
+
+    def answered(self, at: datetime, status: int, made: dict[str, Any], mark: int | None) -> Record:
+        """The same call with its end; ``made`` joins what it was about."""
+        about = {**made, **self.about} if made else self.about
+        return Record(
+            at, self.method, self.route, status, self.request_id, self.user_name, self.token_prefix, self.via,
+            self.peer, self.tenant_id, self.tenant_name, about, mark,
+        )  # fmt: skip
 
     def row(self) -> tuple[Any, ...]:
-        """In the order of ``_COLUMNS``, cut to what the columns hold."""
-        values = asdict(self)
-        about = {_stored(name): _stored(value) for name, value in self.about.items()}
-        values["about"] = json.dumps(about)
-        limits = {"user_name": 150, "token_prefix": 12, "via": 8, "peer": 64, "method": 16, "route": 255}
-        for name, longest in limits.items():
-            values[name] = values[name][:longest]
-        return tuple(_stored(values[name]) for name in _COLUMNS)
+        """In the order of ``_COLUMNS``."""
+        values = self.columns()
+        return tuple({**values, "about": json.dumps(values["about"])}.values())
 
 
 def _stored(value: Any) -> Any:
     """A value without what no column can hold: NUL, and halves of characters."""
-    return value.replace("\0", "").encode(errors="replace").decode() if isinstance(value, str) else value
+    if not isinstance(value, str) or (value.isascii() and "\0" not in value):
+        return value
+    return value.replace("\0", "").encode(errors="replace").decode()
 
 
 _waiting: deque[Record] = deque()
@@ -130,6 +150,8 @@ def _insert(batch: list[Record]) -> None:
             f"INSERT INTO workers_auditentry ({', '.join(_COLUMNS)}) VALUES {rows}",  # noqa: S608  our own
             values,
         )
+        if marks := [record.mark for record in batch if record.mark is not None]:
+            cursor.execute("DELETE FROM workers_auditbegun WHERE mark = ANY(%s)", [marks])
 
 
 def _insert_each(batch: list[Record]) -> None:

@@ -22,6 +22,10 @@ from workers.vocabulary.errors import InvalidInput
 #: Key -> (default, what it opens).
 KEYS: Final[dict[str, tuple[bool, str]]] = {
     "commands": (True, "run shell commands as processes of a node"),
+    "commands_unisolated": (
+        False,
+        "run its commands where they have users of their own only: others see their command lines and /tmp",
+    ),
     "runtask_cm": (False, "run any command line over objects of a Swift (runtask's cm); needs commands, too"),
     "privileged": (False, "start containers with every privilege of the host's root"),
     "host_network": (False, "give containers the host's network"),
@@ -61,6 +65,8 @@ class Rules:
 
     allowed: frozenset[str] = frozenset()
     bounds: Bounds = NO_BOUNDS
+    #: May its commands run as the worker's own user? No key of the policy: ``Tenant``'s own.
+    worker_account: bool = False
 
 
 _cache: dict[int, tuple[float, Rules]] = {}
@@ -89,8 +95,8 @@ def of(tenant_id: int, *, fresh: bool = False) -> Rules:
     known = _cache.get(tenant_id)
     if known is not None and known[0] > now and not fresh:
         return known[1]
-    stored = Tenant.objects.values_list("policy", flat=True).filter(pk=tenant_id).first()
-    answer = Rules() if stored is None else Rules(allowed(stored or {}), bounds(stored or {}))
+    row = Tenant.objects.values_list("policy", "trusted_with_worker_account").filter(pk=tenant_id).first()
+    answer = Rules() if row is None else Rules(allowed(row[0] or {}), bounds(row[0] or {}), row[1])
     if len(_cache) >= _CACHE_MAX:
         _cache.clear()
     _cache[tenant_id] = (now + _CACHE_S, answer)

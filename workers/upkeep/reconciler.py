@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import connection, transaction
 
 from workers.runs import losses, transitions
-from workers.tenants import limits
+from workers.tenants import begun, limits
 from workers.upkeep import retention
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.duties import one_by_one
@@ -42,6 +42,7 @@ def reconcile_once() -> dict[str, int]:
     for what, count in retention.prune_once(_BATCH).items():
         done[f"pruned_{what}"] = count
     done["folded"] = limits.fold(_BATCH)
+    done["unanswered"] = begun.take_over(begun.UNANSWERED_S, _BATCH)
     if any(done.values()):
         log.info("reconciled", **{key: value for key, value in done.items() if value})
     return done

@@ -5,6 +5,8 @@ from __future__ import annotations
 import fcntl
 import os
 import re
+import signal
+import socket
 import subprocess
 import sys
 import time
@@ -168,3 +170,64 @@ def test_a_lost_broker_needs_no_advice_on_celerys_history() -> None:
         timeout=limit(180),
     )
     assert done.stderr == ""
+
+
+# --- the API's port -----------------------------------------------------------------------------------------
+
+
+def test_the_port_is_held_until_its_holder_ends_and_beside_the_api_of_the_same_account(
+    tmp_path: Path,
+) -> None:
+    """Catches a port that anybody may bind while the API is stopped, a holder that takes the API's
+    connections, and one that tells systemd that it holds before it does."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(tmp_path / "notify"))
+        systemd.settimeout(limit(30))
+        holder = subprocess.Popen(
+            [sys.executable, "-m", "config.start", "port"],
+            cwd=start.ROOT,
+            env={**os.environ, "GANTRY_PORT": str(port), "NOTIFY_SOCKET": str(tmp_path / "notify")},
+        )
+        try:
+            assert systemd.recv(100) == b"READY=1"
+            # A command of another account where there can be one: it may ask for whatever it likes.
+            assert not _may_bind(port, 4242 if os.geteuid() == 0 else None, shared=os.geteuid() == 0)
+            with socket.socket() as api:
+                api.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                api.bind(("127.0.0.1", port))
+                api.listen()
+                for _ in range(20):
+                    socket.create_connection(("127.0.0.1", port), limit(10)).close()
+                    api.accept()[0].close()
+        finally:
+            holder.send_signal(signal.SIGTERM)
+            holder.wait(limit(30))
+
+
+def test_a_port_that_another_holds_is_told() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        port = other.getsockname()[1]
+        told = _run("port", GANTRY_PORT=str(port))
+    assert told.returncode == 78
+    assert f"port {port} of 127.0.0.1 cannot be held for the API (Address already in use)" in told.stderr
+
+
+def _may_bind(port: int, uid: int | None, *, shared: bool) -> bool:
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if uid is not None:
+                os.setuid(uid)
+            with socket.socket() as tried:
+                if shared:
+                    tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                tried.bind(("127.0.0.1", port))
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

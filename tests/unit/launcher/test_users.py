@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,17 @@ if ROOT:
             ).stdout.replace("0x00000000", "")
             mounts = Path("/proc/self/mountinfo").read_text()
             assert str(node.base) not in mounts
+        finally:
+            node.close()
+
+    def test_what_needs_namespaces_is_not_started_without() -> None:
+        """Catches a launcher that came back with less than its node has claimed."""
+        node = Node("uids")
+        try:
+            with pytest.raises(LauncherError, match="no namespaces for commands: switched off") as refused:
+                node.client.start(replace(node.request("true"), isolation="namespaces"))
+            assert refused.value.code == "isolation"
+            assert node.finish(node.request("true")).code == 0
         finally:
             node.close()
 

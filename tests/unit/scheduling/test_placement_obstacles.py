@@ -146,6 +146,18 @@ def test_every_obstacle_says_what_is_wrong_and_what_to_do(shape: ShapeView, node
             "not_isolated",
             "node n1 runs commands as its own user, which this tenant may not use",
         ),
+        (
+            a_shape(trusted=False),
+            a_node(isolates_users=False, attributes={"isolation": "uids"}),
+            "not_isolated",
+            "node n1 separates commands by user only: others see their command lines and /tmp",
+        ),
+        (
+            a_shape(trusted=False, unisolated=True),
+            a_node(isolates_users=False, attributes={"isolation": "none"}),
+            "not_isolated",
+            "node n1 runs commands as its own user, which this tenant may not use",
+        ),
         (a_shape(cpu_m=8100), a_node(), "cpu_total", "it needs 8.1 CPU, node n1 has 8"),
         (a_shape(mem_mb=16385), a_node(), "mem_total", "it needs 16385 MiB of memory, node n1 has 16384"),
         (a_shape(), a_node(mode="draining"), "draining", "node n1 is draining"),
@@ -169,3 +181,13 @@ def test_what_lasts_is_told_before_what_passes() -> None:
         a_shape(constraints={"rack_id": ["r9"]}, cpu_m=8100), a_node(mode="draining", cpu_m_free=0)
     )
     assert [item.code for item in found] == ["constraint", "cpu_total"]
+
+
+def test_who_may_run_where_commands_have_users_of_their_own_only() -> None:
+    """The installation's own tenant, and one whose operator has opened that for it."""
+    uids = a_node(isolates_users=False, attributes={"isolation": "uids"})
+    assert obstacles(a_shape(trusted=True), uids) == []
+    assert obstacles(a_shape(trusted=False, unisolated=True), uids) == []
+    assert (
+        obstacles(a_shape(trusted=False, kind="container"), a_node(runtimes=frozenset({"container"}))) == []
+    )

@@ -9,11 +9,6 @@ from workers.models import Node
 from workers.models.nodes import LEFTOVERS
 
 
-def trouble(row: Node) -> str:
-    """Why it takes no work, or none of some kinds. Runtimes of one engine say the same: it is told once."""
-    return row.trouble or "; ".join(dict.fromkeys(row.troubles.values()))
-
-
 def node(row: Node, silence_s: float, lease_s: float) -> dict[str, Any]:
     """A node. ``silence_s`` since its heartbeat, by the database's clock; beyond a lease it is silent."""
     if row.mode == Node.Mode.REMOVED:
@@ -43,5 +38,5 @@ def node(row: Node, silence_s: float, lease_s: float) -> dict[str, Any]:
 def trouble(row: Node) -> str:
     """Why it takes no work, or none of some kinds, and what it could not remove; empty when all is well."""
     kinds = [words for kind, words in row.troubles.items() if kind != LEFTOVERS]
-    said = [row.trouble] if row.trouble else kinds
+    said = [row.trouble] if row.trouble else list(dict.fromkeys(kinds))  # runtimes of one engine say the same
     return "; ".join([*said, *filter(None, [row.troubles.get(LEFTOVERS)])])

@@ -18,7 +18,9 @@ class AuditEntrySerializer(serializers.Serializer[object]):
     method = serializers.CharField()
     route = serializers.CharField(help_text="with its placeholders")
     objects = serializers.DictField(help_text="names and ids of what it was about")
-    status = serializers.IntegerField()
+    status = serializers.IntegerField(
+        help_text="of the answer; 0: it changed something, and its process ended before it answered"
+    )
     request_id = serializers.CharField(help_text="X-Request-Id of the answer")
 
 

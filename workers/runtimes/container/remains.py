@@ -1,4 +1,4 @@
-"""What is left of attempts on an engine: which containers there are, and their end.
+"""The end of containers on an engine: killed, removed.
 
 Must not import Django, the database or Celery.
 """
@@ -7,31 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
 from typing import Final
 
 import structlog
 
 from workers.launcher import strays
-from workers.runtimes.container.start import LABEL
 from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 
 log = structlog.get_logger(__name__)
 
 #: How long somebody else's removal of the same container is waited for.
 _PATIENCE_S: Final = 10.0
-
-
-def listed(engine: Engine, ours: Mapping[str, str]) -> set[str]:
-    """The "<run>-<attempt>" of every container with these labels; none when the engine does not say."""
-    wanted = [f"{name}={value}" for name, value in ours.items()]
-    try:
-        there = engine.call(lambda docker: docker.containers(all=True, filters={"label": wanted}))
-    except (EngineAway, EngineRefused) as error:
-        log.warning("container.not_listed", error=str(error))
-        return set()
-    labels = [item.get("Labels") or {} for item in there]
-    return {f"{each.get(f'{LABEL}run', '')}-{each.get(f'{LABEL}attempt', '')}" for each in labels}
 
 
 def kill(engine: Engine, name: str) -> None:

@@ -1,7 +1,7 @@
 """Containers on the node's Docker Engine. Conforms to ``runtimes.base.Runtime``.
 
-Names: container gantry-<installation>-<run>-<attempt>, control folder <node>/containers/<run>-<attempt>,
-scratch <scratch>/c<run>-<attempt>/sandbox. The engine's word is taken from inspect only: events, ends of log
+Names: container gantry-<keyed hash> (``names``), control folder <node>/containers/<run>-<attempt>, scratch
+<scratch>/c<run>-<attempt>/sandbox. The engine's word is taken from inspect only: events, ends of log
 streams and broken connections merely say when to ask. What a request did that got no answer is asked, too,
 before anything is done again. Must not import the database or Celery.
 """
@@ -26,7 +26,8 @@ from workers.runtimes.base import Facts, Output, Places, PrepareFailed, Presence
 from workers.runtimes.container.config import NOFILE_MOST, Place, create_body, published
 from workers.runtimes.container.events import Events
 from workers.runtimes.container.guard import GuardKeeper
-from workers.runtimes.container.remains import kill, listed, remove
+from workers.runtimes.container.names import Names
+from workers.runtimes.container.remains import kill, remove
 from workers.runtimes.container.start import LABEL, Starter
 from workers.runtimes.container.track import Track
 from workers.runtimes.container.watch import AGAIN_S, REMOVED, Watcher
@@ -60,17 +61,17 @@ class ContainerRuntime:
         engine: Engine,
         installation: str,
         node_name: str,
+        key: bytes,
         clear: Callable[[ClaimedRun], Way] = lambda run: Way(),
     ) -> None:
         self._engine = engine
         #: Asked before a run is prepared: raises PrepareFailed, or says how its image may be pulled.
         self._clear = clear
         self._networks = Networks(engine, installation)
-        self._installation = installation
-        self._node_name = node_name
         self._control = runs_root(node_dir / "containers")
         self._scratch = scratch_root(node_dir)
         self._ours = {f"{LABEL}installation": installation, f"{LABEL}node": node_name}
+        self._names = Names(installation, self._ours, key)
         self._tracks: dict[tuple[int, int], Track] = {}
         self._by_name: dict[str, Track] = {}
         self._lock = threading.Lock()
@@ -89,7 +90,7 @@ class ContainerRuntime:
 
     def container_name(self, run_id: int, attempt: int) -> str:
         """The name that an attempt's container has, also after the death of whoever made it."""
-        return f"gantry-{self._installation}-{run_id}-{attempt}"
+        return self._names.of(run_id, attempt)
 
     def _scratch_of(self, run_id: int, attempt: int) -> Path:
         return self._scratch / f"c{run_id}-{attempt}"
@@ -111,6 +112,7 @@ class ContainerRuntime:
             if track is not None:
                 self._by_name.pop(track.name, None)
                 self._events.out_of_memory.discard(track.name)
+            self._names.forget(run_id, attempt)
 
     def _wake(self, name: str) -> None:
         with self._lock:
@@ -125,6 +127,8 @@ class ContainerRuntime:
         track = self._track(run)
         try:
             found = self._engine.inspect(track.name, timeout_s=10.0)
+            if found is None and track.folder.exists() and self._is_called_otherwise(run, track):
+                found = self._engine.inspect(track.name, timeout_s=10.0)
         except (EngineAway, EngineRefused):
             return Presence.UNKNOWN
         if found is None:
@@ -139,6 +143,18 @@ class ContainerRuntime:
             # Its engine may have died while it started it, and forgotten that it runs.
             return Presence.RUNNING if track.launched and strays.alive(track.identity) else Presence.PREPARED
         return Presence.RUNNING if status in ("running", "paused", "restarting") else Presence.EXITED
+
+    def _is_called_otherwise(self, run: ClaimedRun, track: Track) -> bool:
+        """Was it begun by a worker that gave other names? Then its track goes on under that one."""
+        self._names.listed(self._engine, run.lease.run_id)
+        name = self.container_name(run.lease.run_id, run.lease.attempt)
+        if name == track.name:
+            return False
+        with self._lock:
+            self._by_name.pop(track.name, None)
+            track.name = name
+            self._by_name[name] = track
+        return True
 
     def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
         spec, track = read_spec(ContainerSpec, run), self._track(run)
@@ -320,8 +336,12 @@ class ContainerRuntime:
                     for entry in folder.iterdir()
                     if entry.name.startswith(prefix)
                 )
-        names.update(listed(self._engine, self._ours))
-        return attempts_named(names)
+        try:
+            found = self._names.listed(self._engine)
+        except (EngineAway, EngineRefused) as error:
+            log.warning("container.not_listed", error=str(error))
+            found = set()
+        return sorted(found.union(attempts_named(names)))
 
     def kill_orphan(self, run_id: int, attempt: int) -> None:
         kill(self._engine, self.container_name(run_id, attempt))

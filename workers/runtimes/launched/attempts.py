@@ -9,15 +9,20 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
+import structlog
+
 from workers.launcher import control
+from workers.launcher.isolation import NAMESPACES, NONE
 from workers.runtimes.base import PrepareFailed, Presence, Result
 from workers.runtimes.folders import runs_root
 from workers.runtimes.launched.client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.launched.pulse import Pulse
-from workers.runtimes.launched.records import StartRequest
+from workers.runtimes.launched.records import Hello, StartRequest
 from workers.runtimes.rules import attempts_named
 from workers.vocabulary.leases import ClaimedRun
 from workers.vocabulary.states import Reason
+
+log = structlog.get_logger(__name__)
 
 #: Open files that one run may have; generous.
 NOFILE: Final = 65_536
@@ -32,7 +37,9 @@ class Attempts:
         node_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         runs_root(self.control / "runs")
         self.client = LauncherClient(self.control, isolation=isolation)
-        self.pulse = Pulse(self.client)
+        #: What has been said of this node: nothing is started with less. "" before it was asked.
+        self.isolation = ""
+        self.pulse = Pulse(self.client, self._lessened)
 
     @staticmethod
     def name(run_id: int, attempt: int) -> str:
@@ -102,9 +109,29 @@ class Attempts:
     def renewed(self, as_of: float, kill_after_s: float, lost_after_s: float) -> None:
         self.pulse.renew(kill_after_s, lost_after_s, as_of)
 
+    def isolates(self) -> str:
+        """namespaces, uids or none: how the launcher separates what it starts; none while it does not say."""
+        try:
+            hello = self.client.ensure()
+        except (LauncherError, OSError) as error:
+            log.warning("launcher.away", error=str(error), meaning="the node offers no isolation of commands")
+            self.isolation = NONE
+        else:
+            self.isolation = hello.isolation
+        return self.isolation
+
     def trouble(self) -> str:
         """Why nothing can be started now, in words; empty when it can."""
         return self.pulse.trouble()
+
+    def _lessened(self, hello: Hello) -> str:
+        """What a launcher that answers cannot do any more."""
+        if self.isolation == NAMESPACES != hello.isolation:
+            return (
+                f"the launcher has no namespaces for commands any more ({hello.isolation_reason}): start the "
+                "worker again"
+            )
+        return ""
 
 
 def at_most(limit: int, wanted: int) -> int:

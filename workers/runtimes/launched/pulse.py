@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from workers.runtimes.launched.client import LauncherClient, LauncherError
+from workers.runtimes.launched.records import Hello
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +27,10 @@ _SILENT_S: Final = 5.0
 class Pulse:
     """One per launcher. Safe for many threads."""
 
-    def __init__(self, client: LauncherClient) -> None:
+    def __init__(self, client: LauncherClient, objection: Callable[[Hello], str] = lambda hello: "") -> None:
+        """``objection``: why one that answers may still start nothing; "" when it may."""
         self._client = client
+        self._objection = objection
         self._turn = threading.Condition()
         self._thread: threading.Thread | None = None
         #: How often it was wanted, and how many of these are answered.
@@ -87,11 +91,12 @@ class Pulse:
 
     def _told(self, renewal: tuple[float, float, float] | None) -> str:
         try:
-            self._pid = self._client.ensure().pid
+            hello = self._client.ensure()
+            self._pid = hello.pid
             if renewal is not None:
                 self._client.renew(*renewal)
         except (LauncherError, OSError) as error:
             if renewal is not None:
                 log.warning("guard.not_told", error=str(error), meaning="it kills as if this node were lost")
             return f"the launcher does not answer: {error}"
-        return ""
+        return self._objection(hello)

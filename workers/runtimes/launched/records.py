@@ -30,6 +30,7 @@ class StartRequest:
     whole: Sequence[str] = ()  # output files ("stdout") that have no cap all the same
     fence: bool = True  # may the guard stop it when the worker no longer renews?
     as_of: float | None = None  # control.boottime() at which the worker knew that it may start this
+    isolation: str = ""  # namespaces: not to be started without
 
     def frame(self) -> dict[str, Any]:
         limits = {"nproc": self.nproc, "nofile": self.nofile, "data_bytes": self.data_bytes}
@@ -45,6 +46,7 @@ class StartRequest:
             "whole": list(self.whole),
             "fence": self.fence,
             "as_of": self.as_of,
+            "isolation": self.isolation,
         }
 
 

@@ -39,6 +39,10 @@ class ProcessRuntime:
         self._attempts = Attempts(node_dir, "launcher")
         self._scratch = scratch_root(node_dir)
 
+    def isolates(self) -> str:
+        """How commands are separated here: namespaces, uids or none (``workers.launcher.isolation``)."""
+        return self._attempts.isolates()
+
     def presence(self, run: ClaimedRun) -> Presence:
         return self._attempts.presence(run)
 
@@ -69,6 +73,7 @@ class ProcessRuntime:
             tail_bytes=tail,
             fence=not run.never_lost,
             as_of=as_of,
+            isolation=self._attempts.isolation,
         )
         self._attempts.start(request)
 

@@ -73,7 +73,7 @@ def test_a_policy_is_what_admission_does(
     assert WaitingClass.objects.filter(aside=True).count() == 1
     with django_capture_on_commit_callbacks() as rung:
         assert api(operator, "PUT", POLICY, {"mode": "best_effort"})[0] == 200
-    assert rung == [doorbell.ring_duties]
+    assert rung.count(doorbell.ring_duties) == 1
     assert not WaitingClass.objects.filter(aside=True).exists()
 
 
@@ -90,7 +90,7 @@ def test_quotas_are_given_shown_replaced_and_taken_away(
     }
     with django_capture_on_commit_callbacks() as rung:
         assert api(operator, "PUT", path, body)[:2] == (200, shown)
-    assert rung == [doorbell.ring_duties]
+    assert rung.count(doorbell.ring_duties) == 1
     assert set(shown) == keys(serializers.QuotaSerializer)
     assert api(reader, "GET", path)[:2] == (200, shown)
     assert api(reader, "GET", QUOTAS)[:2] == (200, [shown])
