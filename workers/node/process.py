@@ -136,10 +136,17 @@ def capacity(runtimes: dict[str, Runtime]) -> Capacity:
             **attributes(),
             **({ENGINE_ATTRIBUTE: engine} if engine else {}),
             **(storage_attributes() if "transfer" in runtimes else {}),
+            **_bounds(runtimes),
         },
         isolates_users=os.geteuid() == 0,
         swarm_node_id=swarm_node,
     )
+
+
+def _bounds(runtimes: dict[str, Runtime]) -> dict[str, str]:
+    """How this node bounds what commands use."""
+    found = runtimes.get("process")
+    return found.bounds() if isinstance(found, ProcessRuntime) else {}
 
 
 def _engine_names(runtimes: dict[str, Runtime]) -> tuple[str, str]:
