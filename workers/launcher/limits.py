@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 
 from . import cgroup, disk, isolation, memory, watched
 
@@ -26,6 +27,7 @@ DISK = "disk"
 FIRST_VICTIM = 1000  # oom_score_adj: before everything that has not asked for the same
 NICENESS = 5
 _ADJ = "/proc/{}/oom_score_adj"
+_EXEC_PATIENCE = 50  # tries of a millisecond
 
 
 class Limits:
@@ -64,7 +66,11 @@ class Limits:
             if self._own_adj:
                 _write(_ADJ.format("self"), self._own_adj)
             elif main:  # an ordinary user's shim could not take it back
-                _write(_ADJ.format(main), b"%d" % FIRST_VICTIM)
+                for _ in range(_EXEC_PATIENCE):
+                    if _write(_ADJ.format(main), b"%d" % FIRST_VICTIM):
+                        break
+                    # The kernel lets us go on a moment before the new program is its user's own.
+                    time.sleep(0.001)
             groups = self._separate.groups
             if main and not (groups is not None and groups.has(cgroup.CPU)):
                 # As its own user: root needs CAP_SYS_NICE for it, and has it not everywhere.
@@ -106,11 +112,16 @@ class Limits:
         return record
 
 
-def _write(path: str, value: bytes) -> None:
-    """Where the machine does not permit it, the command runs without."""
-    with contextlib.suppress(OSError):
+def _write(path: str, value: bytes) -> bool:
+    """False where the machine does not permit it: the command runs without."""
+    try:
         file = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-        try:
-            os.write(file, value)
-        finally:
-            os.close(file)
+    except OSError:
+        return False
+    try:
+        os.write(file, value)
+    except OSError:
+        return False
+    finally:
+        os.close(file)
+    return True

@@ -72,7 +72,8 @@ def test_several_processes_share_one_limit(node: Node) -> None:
     """Catches: a limit of each process, which six of them have six times."""
     program = (
         "import os, time\nfor _ in range(6):\n  if not os.fork():\n"
-        "    x = b'x' * (20 << 20)\n    while True: time.sleep(60)\nos.wait()\n"
+        # pace: until it has been found small at the first look
+        "    time.sleep(0.5)\n    x = b'x' * (20 << 20)\n    while True: time.sleep(60)\nos.wait()\n"
     )
     ended, _ = finish(node, python(program), data_bytes=LIMIT)
     assert ended.oom
