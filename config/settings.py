@@ -449,6 +449,18 @@ GANTRY_PULLS = env.int("GANTRY_PULLS", default=3)
 GANTRY_MIN_FREE_MB = env.int("GANTRY_MIN_FREE_MB", default=256)
 #: Processes and threads that one command may have at once.
 GANTRY_COMMAND_PROCESSES = env.int("GANTRY_COMMAND_PROCESSES", default=4096)
+#: What the working folder of one command may take of its disk, in MiB; 0: a quarter of the disk.
+GANTRY_COMMAND_DISK_MB = env.int("GANTRY_COMMAND_DISK_MB", default=0)
+if GANTRY_COMMAND_DISK_MB < 0:
+    raise ImproperlyConfigured(f"GANTRY_COMMAND_DISK_MB is {GANTRY_COMMAND_DISK_MB}: it must be 0 or more")
+#: Control groups for commands: "auto" (where the worker may make some), "off", or a group of every hierarchy
+#: below which they are made, "/gantry".
+GANTRY_COMMAND_CGROUP = env.str("GANTRY_COMMAND_CGROUP", default="auto")
+if GANTRY_COMMAND_CGROUP not in ("auto", "off") and not GANTRY_COMMAND_CGROUP.startswith("/"):
+    raise ImproperlyConfigured(
+        f"GANTRY_COMMAND_CGROUP is {GANTRY_COMMAND_CGROUP!r}: it must be auto, off, or a group's name, "
+        "/gantry"
+    )
 
 #: Longest time that one image may take to arrive, in seconds.
 GANTRY_PULL_TIMEOUT_S = env.float("GANTRY_PULL_TIMEOUT_S", default=1800.0)

@@ -8,7 +8,7 @@ Pure: no database, no HTTP. Source: contract page 10, "taskStatus" and "message"
 | RUNNING   | its attempt has not started                | STAGING (0)         |
 | RUNNING   | its attempt has started                    | RUNNING (1)         |
 | SUCCEEDED |                                            | FINISHED (2)        |
-| FAILED    | exit_code, timeout, oom, output, no reason | FAILED (3)          |
+| FAILED    | exit_code, timeout, oom, disk, output, no reason | FAILED (3)    |
 | FAILED    | lost                                       | LOST (4)            |
 | FAILED    | image, create, input, rejected             | ERROR (5)           |
 | FAILED    | runtime: never started / started           | ERROR (5) / FAILED (3) |
@@ -91,6 +91,7 @@ FAILED_STATUS: Final[dict[str, TaskStatus]] = {
     Reason.EXIT_CODE: TaskStatus.FAILED,
     Reason.TIMEOUT: TaskStatus.FAILED,
     Reason.OOM: TaskStatus.FAILED,
+    Reason.DISK: TaskStatus.FAILED,
     Reason.OUTPUT: TaskStatus.FAILED,
     Reason.LOST: TaskStatus.LOST,
     Reason.IMAGE: TaskStatus.ERROR,

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     Record = dict[str, Any]
 
-PROTOCOL = 1
+PROTOCOL = 2
 FRAME_LIMIT = 4 * 1024 * 1024  # bytes of one request or reply line
 STREAMS = ("stdout", "stderr")
 

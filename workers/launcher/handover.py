@@ -13,6 +13,7 @@ from . import control
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from .cgroup import Group
     from .isolation import Isolation
     from .orders import Order
 
@@ -23,7 +24,7 @@ _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 class Handed:
     """Descriptors and facts for one shim. After the fork the launcher closes its copies with close()."""
 
-    __slots__ = ("files", "folder", "lock", "needs_walk", "report", "uid", "uid_lock")
+    __slots__ = ("files", "folder", "group", "lock", "needs_walk", "report", "uid", "uid_lock")
 
     def __init__(self, order: Order, folder: str, lock: int, separate: Isolation) -> None:
         """Raises OSError; then nothing is left open but `lock`."""
@@ -32,11 +33,14 @@ class Handed:
         self.files: list[int] = []  # stdout, stderr
         self.uid: int | None = None
         self.uid_lock: int | None = None
+        self.group: Group | None = None
         self.needs_walk = False  # the worker put files into the scratch folder
         try:
             self.folder = os.open(folder, _FOLDER_FLAGS)
             if separate.uids is not None:
                 self.uid, self.uid_lock = separate.uids.claim()
+            if separate.groups is not None:
+                self.group = separate.groups.make(order)
             self._own_scratch(order.scratch)
             for stream in control.STREAMS:
                 file = os.open(stream, _OUTPUT_FLAGS, 0o600, dir_fd=self.folder)
@@ -63,6 +67,8 @@ class Handed:
     def kept(self) -> list[int]:
         """The descriptors that a shim does not close."""
         kept = [self.folder, self.lock, self.report, *self.files]
+        if self.group is not None:
+            kept += self.group.kept()
         return kept if self.uid_lock is None else [*kept, self.uid_lock]
 
     def close(self) -> None:
@@ -70,6 +76,8 @@ class Handed:
         for file in (self.folder, self.report, *self.files, -1 if self.uid_lock is None else self.uid_lock):
             if file >= 0:
                 os.close(file)
+        if self.group is not None:
+            self.group.close()
 
 
 def own_tree(scratch: str, uid: int) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import resource
 
-from . import control, kernel
+from . import cgroup, control, kernel
 from .uids import Uids
 
 NAMESPACES = "namespaces"
@@ -25,6 +25,9 @@ _SHARED_MEMORY_OPTIONS = b"size=64m,nr_inodes=4096,mode=1777"
 
 class Isolation:
     """The mode of this launcher, and the steps of the fork that it needs."""
+
+    #: What the launcher may do with control groups; none for processes of the worker's own.
+    groups: cgroup.Groups | None = None
 
     def __init__(self, control_dir: str, wanted: bool, uid_base: int, files_limit: tuple[int, int]) -> None:
         self.uids: Uids | None = None

@@ -13,7 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from .control import Record
 
-_LIMITS = ("nproc", "nofile", "data_bytes")
+_LIMITS = ("nproc", "nofile", "data_bytes", "memory_bytes", "disk_bytes", "cpu_m")
+_LEAST_MEMORY = 32 * 1024 * 1024  # bytes; less, and nothing can start
 
 
 class RefusedError(Exception):
@@ -28,8 +29,8 @@ class Order:
     """What to execute, where, and within which limits."""
 
     __slots__ = (
-        "argv", "as_of", "data_bytes", "env", "fence", "head_bytes", "isolation", "name", "nofile", "nproc",
-        "scratch", "tail_bytes", "whole",
+        "argv", "as_of", "cpu_m", "data_bytes", "disk_bytes", "env", "fence", "head_bytes", "isolation",
+        "memory_bytes", "name", "nofile", "nproc", "scratch", "tail_bytes", "whole",
     )  # fmt: skip
 
     def __init__(self, request: Record) -> None:
@@ -51,6 +52,11 @@ class Order:
         self.nproc = _count("limits.nproc", limits.get("nproc"))
         self.nofile = _count("limits.nofile", limits.get("nofile"))
         self.data_bytes = _count("limits.data_bytes", limits.get("data_bytes"))
+        memory = _count("limits.memory_bytes", limits.get("memory_bytes"))
+        self.memory_bytes = None if memory is None else max(memory, _LEAST_MEMORY)
+        self.disk_bytes = _count("limits.disk_bytes", limits.get("disk_bytes"))
+        cpu_m = _count("limits.cpu_m", limits.get("cpu_m"))
+        self.cpu_m = 1000 if cpu_m is None else cpu_m
         self.head_bytes = _count("head_bytes", request.get("head_bytes"))
         self.tail_bytes = _count("tail_bytes", request.get("tail_bytes"))
         self.whole = _streams(request.get("whole"))

@@ -13,7 +13,7 @@ import signal
 import socket
 import sys
 
-from . import control, journal, kernel
+from . import cgroup, control, journal, kernel
 from .isolation import Isolation
 from .rehearsal import rehearse
 from .server import BACKLOG, Server
@@ -36,6 +36,7 @@ class Options:
         self.control_dir = ""
         self.idle_exit = 60.0
         self.isolation = "on"
+        self.cgroup = cgroup.AUTO
         self.uid_base = int(os.environ.get("GANTRY_UID_BASE") or 200_000)
         self.foreground = False
         waiting = list(arguments)
@@ -63,6 +64,8 @@ class Options:
             self.uid_base = int(value)
         elif word == "--isolation" and value in ("on", "off", "none"):
             self.isolation = value
+        elif word == "--cgroup" and (value in (cgroup.AUTO, cgroup.OFF) or value.startswith("/")):
+            self.cgroup = value.rstrip("/")
         else:
             raise ValueError(f"unknown option: {word} {value}")
 
@@ -104,6 +107,7 @@ def _run(options: Options, report: int | None) -> int:
     else:
         wanted = options.isolation == "on"
         separate = Isolation(options.control_dir, wanted, options.uid_base, files_limit)
+        separate.groups = cgroup.find(options.cgroup, options.control_dir)
     rehearse(options.control_dir, separate)
     server = Server(options.control_dir, listener, separate, options.idle_exit)
     journal.log(

@@ -94,6 +94,7 @@ class Runs:
             handed = Handed(order, folder, lock, self.separate)
         except OSError as error:
             os.close(lock)
+            self._ungroup(order.name)
             raise RefusedError("start_failed", f"cannot prepare {order.name}: {error}") from error
         except RefusedError:
             os.close(lock)
@@ -101,6 +102,10 @@ class Runs:
         entry = self.live[order.name] = Live(order.name, folder, fence=order.fence)
         entry.waiting.append((answer, False))
         self._queue.append((entry, order, handed))
+
+    def _ungroup(self, name: str) -> None:
+        if self.separate.groups is not None:
+            self.separate.groups.remove(name)
 
     def fork_queued(self) -> None:
         """Fork the shims of all requests that came together: pages are copied once for all of them."""
@@ -110,6 +115,7 @@ class Runs:
                 self._fork(entry, order, handed)
             except OSError as error:
                 del self.live[entry.name]
+                self._ungroup(entry.name)
                 self._answer(entry, replies.start_failed(f"cannot start a process for {entry.name}: {error}"))
 
     def _refuse(self, order: Order, folder: str) -> None:
@@ -173,6 +179,7 @@ class Runs:
             entry.ended, entry.failure = True, json.loads(record)["message"]
         elif kind == b"exit":
             entry.ended = True
+            self._ungroup(entry.name)  # no process is left in it, though the shim has a moment to live
             self._publish(replies.event(entry.name, control.EXITED, record))
 
     @staticmethod
@@ -195,6 +202,7 @@ class Runs:
     def _forget(self, entry: Live) -> None:
         if self.live.get(entry.name) is entry:
             del self.live[entry.name]
+            self._ungroup(entry.name)
         if entry.waiting:
             # It failed, or died at its start: perhaps between writing `started` and telling us.
             state = control.state_of(entry.folder)
@@ -240,6 +248,8 @@ class Runs:
                 self._adopt_one(name, os.path.join(root, name))
             except Exception as error:  # noqa: BLE001 (what one has left keeps no other from being guarded)
                 log(f"{name} is not taken over: {error!r}")
+        if self.separate.groups is not None:
+            self.separate.groups.sweep(set(self.live))
 
     def _adopt_one(self, name: str, folder: str) -> None:
         if os.path.exists(os.path.join(folder, "exit")):
@@ -250,6 +260,13 @@ class Runs:
             self.live[name] = Live(name, folder, fence=bool(started.get("fence", True)), inherited=True)
         elif state["state"] == control.LOST:
             remains.kill_lost(folder, started, self.separate)
+
+    def tidy(self, *, last: bool = False) -> None:
+        """Control groups that could not be removed at once. `last`: whichever of ours is empty."""
+        if self.separate.groups is not None:
+            self.separate.groups.tidy()
+            if last:
+                self.separate.groups.sweep(set())
 
     def poll_inherited(self) -> None:
         """Shims of an earlier launcher are not our children: their locks say when they end."""
@@ -264,6 +281,7 @@ class Runs:
     def _poll_one(self, entry: Live) -> None:
         if not control.lock_held(entry.folder):
             self.live.pop(entry.name, None)
+            self._ungroup(entry.name)
             state = control.state_of(entry.folder)
             if state["state"] == control.LOST:
                 remains.kill_lost(entry.folder, state["started"] or {}, self.separate)

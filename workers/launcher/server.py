@@ -15,7 +15,7 @@ import struct
 import sys
 import time
 
-from . import control, journal, replies
+from . import cgroup, control, journal, replies
 from .isolation import Isolation
 from .journal import log
 from .orders import RefusedError
@@ -83,6 +83,7 @@ class Server:
                 time.sleep(_TICK_ENDING)
         for connection in list(self._connections):
             self._send_waiting(connection)  # the answer to quit
+        self.runs.tidy(last=True)
 
     def _round(self) -> None:
         for key, mask in self._selector.select(self._patience()):
@@ -113,6 +114,7 @@ class Server:
         self._tick_at = now + _TICK
         self.runs.enforce()
         self.runs.kill_strays()
+        self.runs.tidy()
         journal.bound(self._control_dir)
         if self.runs.live or self._connections:
             self._busy_at = now
@@ -249,10 +251,18 @@ class Server:
             "boot_id": self.separate.boot_id,
             "isolation": self.separate.mode,
             "isolation_reason": self.separate.refusal or self.separate.reason,
+            "bounds": self._bounds(),
             "can_start": self.separate.refusal is None,
             "live": sorted(self.runs.live),
             "renewed_age": self.runs.guard.age(),
         }
+
+    def _bounds(self) -> Record:
+        """How commands are bounded here: by a control group of which version, else 0; and why not."""
+        groups = self.separate.groups
+        if groups is None:
+            return {"memory": 0, "cpu": 0, "reason": "processes of the worker's own"}
+        return {name: groups.has(name) for name in (cgroup.MEMORY, cgroup.CPU)} | {"reason": groups.reason}
 
     def _subscribe(self, connection: Connection, _request: Record) -> Record:
         connection.subscribed = True

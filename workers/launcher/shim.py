@@ -17,7 +17,7 @@ import resource
 import signal
 import time
 
-from . import control, handover, isolation, kernel, output, processes
+from . import control, handover, isolation, kernel, limits, output, processes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _KILL_AGAIN = 0.02  # seconds between two rounds of KILL
 _RECORD_AGAIN = 0.5  # seconds between two tries to write `exit` on a full disk
 _NOT_HERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 # A command's limits hold for its shim, too, which must be able to work under them.
-_LEAST_FILES = 16
+_LEAST_FILES = 32
 _LEAST_DATA = 32 * 1024 * 1024  # bytes
 
 
@@ -84,6 +84,7 @@ class Shim:
         self._output = output.Output(
             handed.folder, handed.files, order.head_bytes, order.tail_bytes, order.whole
         )
+        self._limits = limits.Limits(order, separate, handed.group, handed.uid)
         self._main = 0
         self._status: int | None = None
         self._error: str | None = None
@@ -139,6 +140,7 @@ class Shim:
         inside = self._separate.mode == isolation.NAMESPACES
         try:
             self._limit()
+            self._limits.enter()
             if uid is None:
                 self._main = self._spawn()
             elif inside:
@@ -153,6 +155,7 @@ class Shim:
             self._ended_at = time.time()
         if uid is not None and inside:
             os.setresuid(0, 0, 0)
+        self._limits.leave(self._main)
         self._started["pid"] = self._host_id_of_main() if self._main else None
         os.close(self._host_proc)
         self.send("started", self._started)
@@ -244,6 +247,8 @@ class Shim:
         while self._reap():
             try:
                 self._obey()
+                if self._status is None and self._limits.exceeded():
+                    self._reach.kill()
                 self._output.look()
             except OSError as error:  # a full disk, say: it must not stop the watching
                 _say(self._order, error)
@@ -288,9 +293,10 @@ class Shim:
     def _patience(self) -> float:
         if self._status is not None:
             return _KILL_AGAIN
+        usual = min(self._output.interval, self._limits.interval)
         if self._deadline is None:
-            return self._output.interval
-        return min(self._output.interval, max(_KILL_AGAIN, self._deadline - control.boottime()))
+            return usual
+        return min(usual, max(_KILL_AGAIN, self._deadline - control.boottime()))
 
     def _record(self) -> None:
         status = self._status
@@ -301,7 +307,6 @@ class Shim:
             "code": os.WEXITSTATUS(status) if status is not None and os.WIFEXITED(status) else None,
             "signal": os.WTERMSIG(status) if status is not None and os.WIFSIGNALED(status) else None,
             "error": self._error,
-            "killed": self._why,
             "pid": self._started["pid"],
             "started_at": self._started_at,
             "ended_at": self._ended_at,
@@ -309,6 +314,8 @@ class Shim:
             "max_rss_kb": usage.ru_maxrss,
             "cpu_s": round(usage.ru_utime + usage.ru_stime, 6),
         }
+        by_kill = record["signal"] == signal.SIGKILL
+        record.update(self._limits.summary(self._why, by_kill=by_kill))
         while True:
             try:
                 record.update(self._output.summary())

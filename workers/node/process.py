@@ -140,6 +140,7 @@ def capacity(runtimes: dict[str, Runtime]) -> Capacity:
             **({ENGINE_ATTRIBUTE: engine} if engine else {}),
             **(storage_attributes() if "transfer" in runtimes else {}),
             **({ISOLATION_ATTRIBUTE: isolation} if isolation else {}),
+            **_bounds(runtimes),
         },
         isolates_users=isolation == NAMESPACES,
         swarm_node_id=swarm_node,
@@ -160,6 +161,12 @@ def _isolation(runtimes: dict[str, Runtime]) -> str:
             fix="give the worker SYS_ADMIN (compose: deploy/compose-isolation.yml)",
         )
     return found
+
+
+def _bounds(runtimes: dict[str, Runtime]) -> dict[str, str]:
+    """How this node bounds what commands use."""
+    found = runtimes.get("process")
+    return found.bounds() if isinstance(found, ProcessRuntime) else {}
 
 
 def _engine_names(runtimes: dict[str, Runtime]) -> tuple[str, str]:

@@ -47,6 +47,8 @@ class Result:
     killed: str | None = None
     error: str | None = None
     oom: bool = False
+    #: Of a limit that ended it, ``killed`` says of which: "limit" and what was "found", in bytes.
+    told: Mapping[str, int] = field(default_factory=dict)
     #: Neither work nor result is left: the outcome is unknown.
     lost: bool = False
     ran_s: float = 0.0

@@ -38,6 +38,7 @@ class Reason(TextChoices):
     EXIT_CODE = "exit_code", "ended with a non-zero exit code"  # the runner, from the runtime's result
     TIMEOUT = "timeout", "ran longer than allowed"  # the runner, after it stopped the run
     OOM = "oom", "out of memory"  # the runner, from the runtime's result
+    DISK = "disk", "filled its disk"  # the runner, from the runtime's result
     IMAGE = "image", "its image cannot be had"  # the runner
     CREATE = "create", "could not be started"  # the runner: the user's specification cannot be executed
     RUNTIME = (

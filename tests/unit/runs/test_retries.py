@@ -23,6 +23,7 @@ def _figures() -> Iterator[None]:
         (Reason.EXIT_CODE, 1, 2),
         (Reason.EXIT_CODE, 2, 4),
         (Reason.OOM, 5, 32),
+        (Reason.DISK, 5, 32),
         (Reason.TIMEOUT, 60, 300),
         (Reason.INPUT, 1, 10),
         (Reason.OUTPUT, 3, 40),

@@ -71,6 +71,7 @@ def ended(state: State, reason: str = "", **changes: Any) -> Facts:
         (ended(State.FAILED, Reason.EXIT_CODE, exit_code=3), TaskStatus.FAILED),
         (ended(State.FAILED, Reason.TIMEOUT, exit_code=143), TaskStatus.FAILED),
         (ended(State.FAILED, Reason.OOM, exit_code=137), TaskStatus.FAILED),
+        (ended(State.FAILED, Reason.DISK), TaskStatus.FAILED),
         (ended(State.FAILED, Reason.OUTPUT), TaskStatus.FAILED),
         (ended(State.FAILED, Reason.LOST), TaskStatus.LOST),
         (ended(State.FAILED, Reason.IMAGE, started_at=None), TaskStatus.ERROR),

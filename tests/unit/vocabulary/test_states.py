@@ -99,6 +99,6 @@ def test_the_legal_pairs_are_those_of_the_contract() -> None:
         (pending, State.FAILED),
     } == LEGAL
     assert {reason.value for reason in Reason} - {""} == {
-        "exit_code", "timeout", "oom", "image", "create", "runtime", "input", "output", "lost", "unreachable",
-        "dropped", "node_gone", "operator", "expired", "rejected",
+        "exit_code", "timeout", "oom", "disk", "image", "create", "runtime", "input", "output", "lost",
+        "unreachable", "dropped", "node_gone", "operator", "expired", "rejected",
     }  # fmt: skip

@@ -15,6 +15,7 @@ from workers.logs.capture import Shipment
 from workers.logs.redaction import Redactor
 from workers.runtimes.base import Facts, PrepareFailed, Result
 from workers.vocabulary.leases import ClaimedRun, Outcome
+from workers.vocabulary.specs import MIB
 from workers.vocabulary.states import Reason, State
 
 
@@ -49,7 +50,7 @@ def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool, los
         state, reason = State.CANCELLED, Reason.OPERATOR if operator else Reason.NONE
         message = f"{noun} was killed by {'an operator' if operator else 'request'}"
     elif result.killed is not None:
-        reason, message = _killed(run, noun, result.killed)
+        reason, message = _killed(run, noun, result)
     elif code == 0:
         # Its main process has the word: a process that was killed for memory explains a failure only.
         state, reason = State.SUCCEEDED, Reason.NONE
@@ -62,8 +63,15 @@ def interpret(run: ClaimedRun, noun: str, result: Result, *, operator: bool, los
     return Outcome(run.lease, state, reason, message, code)
 
 
-def _killed(run: ClaimedRun, noun: str, why: str) -> tuple[Reason, str]:
+def _killed(run: ClaimedRun, noun: str, result: Result) -> tuple[Reason, str]:
     """We stopped it, and not because somebody asked to cancel it."""
+    why = result.killed
+    if why == "disk":
+        limit, found = (result.told.get(key, 0) / MIB for key in ("limit", "found"))
+        return Reason.DISK, (
+            f"{noun} was killed: its working folder held {found:,.0f} MiB, the limit is {limit:,.0f} MiB; "
+            "let it write less, or ask an operator for more (GANTRY_COMMAND_DISK_MB)"
+        )
     if why == "timeout":
         return Reason.TIMEOUT, f"{noun} ran longer than its limit of {run.timeout_s} s and was killed"
     if why == "guard":

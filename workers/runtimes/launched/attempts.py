@@ -31,12 +31,14 @@ NOFILE: Final = 65_536
 class Attempts:
     """The attempts of one control folder, named ``<run>-<attempt>``: the first half of a runtime."""
 
-    def __init__(self, node_dir: Path, name: str, isolation: Literal["on", "none"] = "on") -> None:
+    def __init__(
+        self, node_dir: Path, name: str, isolation: Literal["on", "none"] = "on", cgroup: str = "auto"
+    ) -> None:
         self.control = node_dir / name
         self.control.mkdir(parents=True, exist_ok=True, mode=0o700)
         node_dir.chmod(0o711 if os.geteuid() == 0 else 0o700)
         runs_root(self.control / "runs")
-        self.client = LauncherClient(self.control, isolation=isolation)
+        self.client = LauncherClient(self.control, isolation=isolation, cgroup=cgroup)
         #: What has been said of this node: nothing is started with less. "" before it was asked.
         self.isolation = ""
         self.pulse = Pulse(self.client, self._lessened)
@@ -86,6 +88,8 @@ class Attempts:
             signal=exit_record.signal,
             killed=exit_record.killed,
             error=exit_record.error,
+            oom=exit_record.oom,
+            told=exit_record.told,
             ran_s=exit_record.ran_s,
         )
 
@@ -119,6 +123,19 @@ class Attempts:
         else:
             self.isolation = hello.isolation
         return self.isolation
+
+    def bounds(self) -> dict[str, str]:
+        """How the launcher bounds memory and CPU: {"command_memory": ..., "command_cpu": ...}, in words."""
+        try:
+            bounds = self.client.ensure().bounds
+        except (LauncherError, OSError):
+            return {}  # `trouble` tells
+        why = f": {bounds['reason']}" if bounds["reason"] else ""
+        memory, cpu = bounds["memory"], bounds["cpu"]
+        return {
+            "command_memory": f"cgroup v{memory}" if memory else f"watched{why}",
+            "command_cpu": f"share, cgroup v{cpu}" if cpu else f"nice{why}",
+        }
 
     def trouble(self) -> str:
         """Why nothing can be started now, in words; empty when it can."""

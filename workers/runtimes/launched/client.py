@@ -67,12 +67,13 @@ class LauncherClient:
         *,
         isolation: Literal["on", "off", "none"] = "on",
         uid_base: int | None = None,
+        cgroup: str = "auto",
         idle_exit: float = 60.0,
         on_exit: Callable[[str, Exit | None], None] | None = None,
         python: str = sys.executable,
     ) -> None:
         self._control = str(control_dir)
-        self._options = ["--idle-exit", str(idle_exit), "--isolation", isolation]
+        self._options = ["--idle-exit", str(idle_exit), "--isolation", isolation, "--cgroup", cgroup]
         if uid_base is not None:
             self._options += ["--uid-base", str(uid_base)]
         self._on_exit = on_exit

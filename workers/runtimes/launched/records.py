@@ -25,6 +25,9 @@ class StartRequest:
     nproc: int | None = None  # processes and threads of the run at once
     nofile: int | None = None  # open files per process
     data_bytes: int | None = None  # RLIMIT_DATA per process
+    memory_bytes: int | None = None  # of the run as a whole, shared memory included; None: not a command
+    disk_bytes: int | None = None  # that its scratch folder may take
+    cpu_m: int | None = None  # its share where CPUs are short, in thousandths of a CPU
     head_bytes: int | None = None  # of each output file; with tail_bytes None too: no cap
     tail_bytes: int | None = None
     whole: Sequence[str] = ()  # output files ("stdout") that have no cap all the same
@@ -33,7 +36,10 @@ class StartRequest:
     isolation: str = ""  # namespaces: not to be started without
 
     def frame(self) -> dict[str, Any]:
-        limits = {"nproc": self.nproc, "nofile": self.nofile, "data_bytes": self.data_bytes}
+        limits = {
+            name: getattr(self, name)
+            for name in ("nproc", "nofile", "data_bytes", "memory_bytes", "disk_bytes", "cpu_m")
+        }
         return {
             "op": "start",
             "name": self.name,
@@ -98,6 +104,8 @@ class Exit:
     stderr: StreamEnd = field(default_factory=StreamEnd)
     uncapped: bool = False  # the file system cannot punch holes: the output was kept whole
     rewound: bool = False  # the command truncated its own output (`> /dev/stdout`): bytes are gone
+    oom: bool = False  # a process was killed because the run was out of memory
+    told: Mapping[str, int] = field(default_factory=dict)  # of a limit that ended it: limit, found (bytes)
 
     @classmethod
     def read(cls, record: Mapping[str, Any] | None) -> Self | None:
@@ -117,6 +125,8 @@ class Exit:
             stderr=StreamEnd.read(record.get("stderr") or {}),
             uncapped=bool(record.get("uncapped")),
             rewound=bool(record.get("rewound")),
+            oom=bool(record.get("oom")),
+            told=record.get("told") or {},
         )
 
 
@@ -141,13 +151,17 @@ class RunState:
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """Who answers. `isolation`: namespaces, uids or none. `can_start` False: commands would run as root."""
+    """Who answers. `isolation`: namespaces, uids or none. `can_start` False: commands would run as root.
+
+    `bounds`: the version of cgroups that bounds a command's "memory" and "cpu", 0 for none, and the "reason".
+    """
 
     version: int
     pid: int
     boot_id: str
     isolation: str
     isolation_reason: str
+    bounds: Mapping[str, Any]
     can_start: bool
     live: tuple[str, ...]
     renewed_age: float | None  # seconds; None: never since the machine started
@@ -160,6 +174,7 @@ class Hello:
             boot_id=record["boot_id"],
             isolation=record["isolation"],
             isolation_reason=record["isolation_reason"],
+            bounds=record["bounds"],
             can_start=record["can_start"],
             live=tuple(record["live"]),
             renewed_age=record["renewed_age"],

@@ -8,8 +8,10 @@ its own. Must not import the database or Celery.
 from __future__ import annotations
 
 import resource
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from django.conf import settings
 
@@ -23,8 +25,11 @@ from workers.runtimes.rules import CAPS, read_spec, space_trouble, spool_caps
 from workers.runtimes.staging import fetch_all
 from workers.vocabulary.crashpoints import step
 from workers.vocabulary.leases import ClaimedRun
-from workers.vocabulary.specs import ProcessSpec
+from workers.vocabulary.specs import MIB, ProcessSpec
 from workers.vocabulary.states import Reason
+
+#: Of its disk a working folder may take so much, unless GANTRY_COMMAND_DISK_MB says otherwise: a quarter.
+_SHARE_OF_DISK: Final = 4
 
 
 class ProcessRuntime:
@@ -36,7 +41,7 @@ class ProcessRuntime:
     def __init__(self, node_dir: Path, permit: Callable[[ClaimedRun], None] = lambda run: None) -> None:
         """``permit`` raises PrepareFailed for what may not run any more."""
         self._permit = permit
-        self._attempts = Attempts(node_dir, "launcher")
+        self._attempts = Attempts(node_dir, "launcher", cgroup=settings.GANTRY_COMMAND_CGROUP)
         self._scratch = scratch_root(node_dir)
 
     def isolates(self) -> str:
@@ -68,7 +73,10 @@ class ProcessRuntime:
             scratch=scratch,
             nproc=at_most(resource.RLIMIT_NPROC, settings.GANTRY_COMMAND_PROCESSES),
             nofile=at_most(resource.RLIMIT_NOFILE, NOFILE),
-            data_bytes=spec.mem_mb * 1024 * 1024,
+            data_bytes=spec.mem_mb * MIB,
+            memory_bytes=spec.mem_mb * MIB,
+            disk_bytes=self._disk_bytes(),
+            cpu_m=spec.cpu_m,
             head_bytes=head,
             tail_bytes=tail,
             fence=not run.never_lost,
@@ -76,6 +84,14 @@ class ProcessRuntime:
             isolation=self._attempts.isolation,
         )
         self._attempts.start(request)
+
+    def _disk_bytes(self) -> int:
+        limit: int = settings.GANTRY_COMMAND_DISK_MB * MIB
+        return limit or shutil.disk_usage(self._scratch).total // _SHARE_OF_DISK
+
+    def bounds(self) -> dict[str, str]:
+        """How commands are bounded on this node, in words: what holds their memory, what their CPU."""
+        return self._attempts.bounds()
 
     def wait(self, run: ClaimedRun, timeout_s: float) -> Result | None:
         return self._attempts.wait(run, timeout_s)
