@@ -214,7 +214,7 @@ class _File:
         self._cap()
 
     def _cap(self) -> None:
-        end = self._size - self._tail
+        end = kernel.hole_end(self._size, self._tail)
         if end - self._punched > self._slack:
             try:
                 kernel.punch_hole(self._file, self._punched, end)

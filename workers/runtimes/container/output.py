@@ -185,7 +185,7 @@ class Spool:
 
     def _cap(self, stream: int, file: int) -> None:
         """Beyond the cap the middle is given back to the disk, as the shim of a command does."""
-        end = self._sizes[stream] - self.tail
+        end = kernel.hole_end(self._sizes[stream], self.tail)
         if end - self._punched[stream] > self._slack:
             try:
                 kernel.punch_hole(file, self._punched[stream], end)
