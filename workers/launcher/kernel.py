@@ -71,8 +71,8 @@ def punch_hole(file: int, start: int, end: int) -> None:
 
 
 def hole_end(size: int, tail: int) -> int:
-    """Where a hole may end that keeps `tail` bytes: at a block's beginning, or that block would never be given
-    back by the hole that goes on there."""
+    """Where a hole may end that keeps `tail` bytes: at a block's beginning, or that block would never be
+    given back by the hole that goes on there."""
     return (size - tail) // _BLOCK * _BLOCK
 
 

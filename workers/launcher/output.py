@@ -16,6 +16,7 @@ import errno
 import fcntl
 import os
 import select
+import time
 
 from . import control, kernel
 from .gaps import Gap
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
 _LEAST_SLACK = 64 * 1024  # bytes over the cap before a hole is worth it
 _PIECE = 64 * 1024  # bytes taken at once: what a pipe holds unless its writer made it larger
 _TURNS = 16  # pieces of one stream until signals and the other stream are looked at
-# After less than half a pipe nothing but signals is looked at for so long: many small pieces come at once
-# then, and a command that is over by then wakes us once.
-_GATHER = 5  # milliseconds
+# Until half a pipe may have come, by the pace of late, nothing but signals is looked at, for so long at most:
+# small pieces come many at once then, and a command that is over by then wakes us once.
+_GATHER = 0.005  # seconds
 _ENOUGH = _PIECE // 2
 
 
@@ -123,7 +124,8 @@ class Output:
         self._open = [stream for stream in self._streams if not stream.over]
         for stream in self._open:
             self._anything.register(stream.pipe, select.POLLIN)
-        self._gathering = True
+        self._gather = _GATHER
+        self._carried_at = 0.0
 
     def pipes(self) -> list[int]:
         """What the pipes are called where a process's files are listed: `pipe:[<number>]`."""
@@ -131,9 +133,8 @@ class Output:
 
     def wait(self, patience: float) -> None:
         """Until there is a signal, or output, or `patience` seconds are over."""
-        woken = self._gathering and self._signalled.poll(_GATHER)
-        self._gathering = False
-        if not woken:
+        gather, self._gather = int(self._gather * 1000), 0.0
+        if not (gather and self._signalled.poll(gather)):
             self._anything.poll(int(patience * 1000) + 1)
         with contextlib.suppress(BlockingIOError):
             os.read(self._signals, 1024)
@@ -153,7 +154,10 @@ class Output:
                 self._anything.unregister(stream.pipe)
             stream.size = os.fstat(stream.file).st_size
             self._cap(stream)
-        self._gathering = 0 < taken < _ENOUGH
+        now = time.monotonic()
+        if 0 < taken < _ENOUGH:
+            self._gather = min(_GATHER, (now - self._carried_at) * _ENOUGH / taken)
+        self._carried_at = now
 
     def _cap(self, stream: _Stream) -> None:
         if self._uncapped or self._unsupported or stream.pipe < 0:

@@ -12,10 +12,11 @@ from typing import Final, Literal
 import structlog
 
 from workers.launcher import control
+from workers.logs.capture import STDERR, STDOUT
 from workers.runtimes.base import PrepareFailed, Presence, Result
 from workers.runtimes.folders import runs_root
 from workers.runtimes.launched.client import LauncherClient, LauncherError, LauncherUnavailableError
-from workers.runtimes.launched.records import StartRequest
+from workers.runtimes.launched.records import Exit, StartRequest
 from workers.runtimes.rules import attempts_named
 from workers.vocabulary.leases import ClaimedRun
 from workers.vocabulary.states import Reason
@@ -81,6 +82,12 @@ class Attempts:
             error=exit_record.error,
             ran_s=exit_record.ran_s,
         )
+
+    def missing(self, run: ClaimedRun) -> dict[int, str]:
+        """What its end says of output that found no space, as ``SpoolReader`` asks for it."""
+        end = Exit.read(control.read_record(str(self.folder_of(run) / "exit")))
+        streams = {STDOUT: end.stdout, STDERR: end.stderr} if end else {}
+        return {number: stream.untold for number, stream in streams.items() if stream.missing}
 
     def stop(self, run: ClaimedRun, why: str, grace_s: float) -> None:
         self.client.stop(self.name_of(run), why, grace_s)
