@@ -15,8 +15,8 @@ It gets a line once something is known, and one at the end: {"pid", "born", "at"
 
 The control folder: `lock` is held while somebody listens, `started` is {pid, born, at}, `stdout` the output,
 `exit` one of {"code"}, {"never": why nothing of it ran, "" = there is no such program}, {"lost": why nobody
-knows how it ended}, with ran_s, note and what `started` says. FOLDER holds `lock` (held while it lives) and
-`listener.log`. Standard library only.
+knows how it ended}, with ran_s, note, what `started` says, and "untold" where output is missing (gaps.py).
+FOLDER holds `lock` (held while it lives) and `listener.log`. Standard library only.
 """
 
 from __future__ import annotations

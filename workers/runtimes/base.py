@@ -72,8 +72,8 @@ class Places:
     """Where an attempt's files lie on this node.
 
     ``work`` is the run's working folder, which the run may fill as it likes; ``control`` is ours alone;
-    ``streams`` are the files of its output by name ("stdout"); of those in ``holed`` bytes are missing, once it
-    has ended.
+    ``streams`` are the files of its output by name ("stdout"); of those in ``holed`` bytes are missing, once
+    it has ended.
     """
 
     work: Path
