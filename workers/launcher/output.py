@@ -37,7 +37,7 @@ _GATHER = 0.005  # seconds
 _ENOUGH = _PIECE // 2
 
 
-class _Stream:
+class Stream:
     """One of the files, its pipe (-1: its writer has the file itself), and what is missing of it."""
 
     __slots__ = ("by_hand", "file", "gap", "hole", "name", "over", "pipe", "size")
@@ -109,7 +109,7 @@ class Output:
         self, handed: Handed, head: int | None, tail: int | None, signals: tuple[signal.Signals, ...]
     ) -> None:
         self._streams = [
-            _Stream(*stream) for stream in zip(control.STREAMS, handed.files, handed.pipes, strict=True)
+            Stream(*stream) for stream in zip(control.STREAMS, handed.files, handed.pipes, strict=True)
         ]
         self._folder = handed.folder
         self._uncapped = head is None and tail is None
@@ -159,7 +159,7 @@ class Output:
             self._gather = min(_GATHER, (now - self._carried_at) * _ENOUGH / taken)
         self._carried_at = now
 
-    def _cap(self, stream: _Stream) -> None:
+    def _cap(self, stream: Stream) -> None:
         if self._uncapped or self._unsupported or stream.pipe < 0:
             return
         start, done = stream.hole or (self._head, self._head)
