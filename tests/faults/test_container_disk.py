@@ -19,7 +19,7 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
 from tests.support.waiting import wait_until
 from workers import services
-from workers.models import Node
+from workers.models import Attempt, Node
 from workers.vocabulary.states import Reason, State
 
 _NAME = "small"
@@ -98,6 +98,12 @@ def test_a_container_fills_the_disk(
     (failed,) = wait_final(filler)
     assert (failed.state, failed.reason, failed.exit_code) == (State.FAILED, Reason.EXIT_CODE, 1)
     assert ("the end of its output is missing" in failed.message) == (by == "output"), failed.message
+    if by == "output":
+        assert Attempt.objects.get(run_id=filler).log_truncated
+        line = (
+            b"\n[the end of the output is missing: the node could not store it (No space left on device)]\n"
+        )
+        assert output(filler).endswith(line)
     (after,) = wait_final(waiting)
     assert (after.state, after.attempt, output(waiting)) == (State.SUCCEEDED, 1, b"here\n")
     assert_once(ledger, {"quiet": quiet})

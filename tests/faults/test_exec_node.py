@@ -118,4 +118,5 @@ def test_output_that_finds_no_space_is_told(
     assert b"bytes of output are missing here: there was no space for them]\n" in said
     assert said.endswith(b"last\n")
     assert "bytes of its output are missing" in ended.message
+    assert Attempt.objects.get(run_id=run_id).log_truncated
     clean(cluster)

@@ -14,9 +14,10 @@ import pytest
 
 from tests.support.cluster import Cluster
 from tests.support.disk import Disk, node_on_small_disk
-from tests.support.engine import run, submit, wait_final, wait_started
+from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants, assert_once, assert_truth, ledger_command, open_ledger
+from tests.support.machine import wait_for_file
 from tests.support.waiting import wait_until
 from workers import services
 from workers.models import Attempt, Node
@@ -104,23 +105,28 @@ def test_a_run_fills_the_scratch_disk(cluster: Cluster, account: Account, shared
 def test_a_run_fills_the_disk_with_its_output(
     cluster: Cluster, account: Account, shared_folder: Path
 ) -> None:
-    """Catches the same where the log spool fills it: output is capped, but a disk can be smaller."""
+    """Catches the same where the log spool fills it: output is capped, but a disk can be smaller. What finds
+    no space does not stop who writes it, and the log says where it is missing."""
     ledger = open_ledger(shared_folder)
     disk = node_on_small_disk(cluster, "small", 56, GANTRY_NODE_ATTRIBUTES="rack_id=small")
-    go, full = shared_folder / "go", shared_folder / "full"
+    go, full, done = (shared_folder / name for name in ("go", "full", "done"))
     steady = submit(account.tenant_id, ledger_command(ledger, "steady", _until(full), 6), constraints=HERE)
     wait_started(steady)
     fill = "dd if=/dev/zero bs=20M count=4 2>/dev/null"
-    command = f"{fill}; code=$?; until test -e {go}; do sleep 0.2; done; exit $code"
+    command = f"{fill} && touch {done}; until test -e {go}; do sleep 0.2; done; exit 3"
     filler = submit(account.tenant_id, command, mem_mb=256, constraints=HERE)
     waiting = _assert_full_and_said_so(account, disk)
+    wait_for_file(done)
     full.touch()
     wait_final(steady)
     assert_truth(ledger, "steady", steady, 6)
     go.touch()
     (ended,) = wait_final(filler)
-    assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.EXIT_CODE, 1)
-    assert 40 * 2**20 < Attempt.objects.get(run_id=filler).log_bytes < 60 * 2**20
+    assert (ended.state, ended.reason, ended.exit_code) == (State.FAILED, Reason.EXIT_CODE, 3)
+    attempt = Attempt.objects.get(run_id=filler)
+    assert 40 * 2**20 < attempt.log_bytes < 60 * 2**20
+    assert attempt.log_truncated
+    assert output(filler).endswith(b"are missing here: there was no space for them]\n")
     assert_once(ledger, {"steady": steady})
     _assert_recovered(cluster, disk, waiting)
 

@@ -1,15 +1,14 @@
 """The attached stream of one exec: opened by its start, taken apart into frames, kept in a file of its
 folder.
 
-What cannot be written is counted and never holds the command up: a line says where bytes are missing, as
-soon as there is space for it. Both streams go into one file, in the order in which they came (decision 62).
+What cannot be written is counted and never holds the command up: a line says where bytes are missing
+(gaps.py). Both streams go into one file, in the order in which they came (decision 62).
 Standard library only.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import select
 import socket
@@ -17,6 +16,7 @@ import ssl
 
 from . import kernel
 from .engine import Connection, Refused
+from .gaps import Gap
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _RECV = 256 * 1024
 _HEAD_MOST = 64 * 1024
 _LEAST_SLACK = 64 * 1024  # bytes over the cap before a hole is worth it
-_UNPUNCHED = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
+_CUT = "the end of its output is missing: whoever kept it was stopped, or its stream was cut"
 
 
 class Cut(Exception):
@@ -155,12 +155,16 @@ class Stream:
         """What the engine said in the place of output, which is taken back."""
         return self._file.take_back(most)
 
-    def note(self, *, cut: bool) -> str:
-        """What the run's owner must know of its output; empty when all of it is there."""
-        missing = self._file.finish()
+    def told(self, *, cut: bool) -> Record:
+        """For the record of the end: what the run's owner must know of its output (`note`, empty when all of
+        it is there), and what gaps.py says of bytes that are missing; `cut`: of its end."""
+        gap = self._file.finish()
         if cut:
-            return "the end of its output is missing: whoever kept it was stopped, or its stream was cut"
-        return f"{missing} bytes of its output are missing, there was no space for them" if missing else ""
+            return {**gap.record(), "note": _CUT, "untold": f"{gap.untold}\n[{_CUT}]\n"}
+        if not gap.missing:
+            return {"note": ""}
+        note = f"{gap.missing} bytes of its output are missing, there was no space for them"
+        return {**gap.record(), "note": note}
 
     def hang_up(self) -> None:
         """Nothing more is taken: whoever asks the engine then has a descriptor."""
@@ -182,48 +186,26 @@ class _File:
         self._tail = tail
         self._slack = max(_LEAST_SLACK, tail // 4)
         self._punched = head
-        self._missing = self._missed = 0
+        self._gap = Gap(self._file)
 
     def write(self, data: bytes) -> None:
         """Never raises: what has no space is counted."""
-        if self._missing:
-            self._append(self._line(), owed=0)
-        if self._missing:
-            self._missing += len(data)
-            return
-        self._append(data, owed=len(data))
-
-    def _line(self) -> bytes:
-        return f"\n[{self._missing} bytes of output are missing here: there was no space for them]\n".encode()
-
-    def _append(self, data: bytes, *, owed: int) -> None:
-        """All of it, or none or a part where the disk is full; `owed` bytes are missing then."""
-        view, before = memoryview(data), self._size
-        try:
-            while view:
-                done = os.write(self._file, view)
-                self._size += done
-                view = view[done:]
-        except OSError:
-            if owed:
-                self._missing += len(view)
-            else:  # half a line about missing bytes is none
-                with contextlib.suppress(OSError):
-                    os.ftruncate(self._file, before)
-                    self._size = before
-            return
-        if not owed:
-            self._missed += self._missing
-            self._missing = 0
+        view = memoryview(data)
+        if not self._gap.untold or self._gap.tell():
+            with contextlib.suppress(OSError):
+                while view:
+                    view = view[os.write(self._file, view) :]
+        self._gap.add(len(view))
+        self._size = os.fstat(self._file).st_size
         self._cap()
 
     def _cap(self) -> None:
-        end = self._size - self._tail
+        end = kernel.hole_end(self._size, self._tail)
         if end - self._punched > self._slack:
             try:
                 kernel.punch_hole(self._file, self._punched, end)
             except OSError as error:
-                if error.errno not in _UNPUNCHED:
+                if error.errno not in kernel.UNSUPPORTED:
                     return
             self._punched = end
 
@@ -235,11 +217,10 @@ class _File:
             self._size = 0
         return said
 
-    def finish(self) -> int:
-        """How many bytes are missing in all."""
-        if self._missing:
-            self._append(self._line(), owed=0)
-        return self._missed + self._missing
+    def finish(self) -> Gap:
+        """What is missing in the end."""
+        self._gap.tell(last=True)
+        return self._gap
 
     def close(self) -> None:
         os.close(self._file)

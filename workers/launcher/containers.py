@@ -11,12 +11,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from urllib.parse import quote
 
-from . import control, execs, strays
+from . import background, control, execs, strays
 from .engine import Refused, Unreachable, ask
 from .guard import Guard
 
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 TICK = 1.0  # seconds between looks
 _IDLE = 60.0  # seconds without a renewal that counts and without containers after which it ends
 _STOPPED = 30.0  # seconds without a renewal after which no worker is thought to be there
-_LOG_LIMIT = 256 * 1024
 
 
 class ContainerGuard:
@@ -205,18 +203,7 @@ def _filters(engine: Record) -> str:
 
 def main(arguments: list[str]) -> None:
     """Return when a guard guards, which goes on by itself; exit code 75: another one has this folder."""
-    folder = arguments[0]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    lock = control.try_lock(os.path.join(folder, "lock"))
-    if lock is None:
-        sys.exit(75)
-    log = os.path.join(folder, "guard.log")
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    if os.fstat(file).st_size > _LOG_LIMIT:
-        os.ftruncate(file, 0)
-    os.dup2(file, 2)
-    if os.fork():
-        os._exit(0)  # the lock is the child's, too
-    guard = ContainerGuard(folder)
+    background.begin(arguments[0], "guard.log")
+    guard = ContainerGuard(arguments[0])
     while guard.look():
         time.sleep(TICK)

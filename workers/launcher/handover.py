@@ -17,20 +17,24 @@ if TYPE_CHECKING:
     from .isolation import Isolation
     from .orders import Order
 
-_OUTPUT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_OUTPUT_FLAGS = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
 
 
 class Handed:
     """Descriptors and facts for one shim. After the fork the launcher closes its copies with close()."""
 
-    __slots__ = ("files", "folder", "group", "lock", "needs_walk", "report", "uid", "uid_lock")
+    __slots__ = (
+        "files", "folder", "group", "lock", "needs_walk", "pipes", "report", "uid", "uid_lock", "writing",
+    )  # fmt: skip
 
     def __init__(self, order: Order, folder: str, lock: int, separate: Isolation) -> None:
         """Raises OSError; then nothing is left open but `lock`."""
         self.lock = lock
         self.folder = self.report = -1
         self.files: list[int] = []  # stdout, stderr
+        self.pipes: list[int] = []  # what comes out of them goes into these files; -1: there is none
+        self.writing: list[int] = []  # what the command gets as its stdout, stderr
         self.uid: int | None = None
         self.uid_lock: int | None = None
         self.group: Group | None = None
@@ -43,13 +47,30 @@ class Handed:
                 self.group = separate.groups.make(order)
             self._own_scratch(order.scratch)
             for stream in control.STREAMS:
-                file = os.open(stream, _OUTPUT_FLAGS, 0o600, dir_fd=self.folder)
-                self.files.append(file)
-                if self.uid is not None:
-                    os.fchown(file, self.uid, self.uid)  # so that the command can open /dev/stdout again
+                self._open(stream, whole=stream in order.whole)
         except BaseException:
             self.close()
             raise
+
+    def _open(self, stream: str, *, whole: bool) -> None:
+        flags = _OUTPUT_FLAGS | os.O_APPEND if whole else _OUTPUT_FLAGS
+        file = os.open(stream, flags, 0o600, dir_fd=self.folder)
+        self.files.append(file)
+        if whole:  # code of our own writes it, and waits itself for a full disk: it gets the file
+            self.pipes.append(-1)
+            self.writing.append(os.dup(file))
+            return
+        reading, writing = os.pipe()
+        self.pipes.append(reading)
+        self.writing.append(writing)
+        os.set_blocking(reading, False)
+        # Whoever has it may open it again to write (/dev/stdout), nobody to read: no run takes its own log.
+        os.fchmod(writing, 0o222)
+
+    def let_go(self) -> None:
+        """The command has its ends of the pipes by now: ours are closed."""
+        while self.writing:
+            os.close(self.writing.pop())
 
     def _own_scratch(self, scratch: str) -> None:
         folder = os.open(scratch, _FOLDER_FLAGS)
@@ -66,18 +87,21 @@ class Handed:
 
     def kept(self) -> list[int]:
         """The descriptors that a shim does not close."""
-        kept = [self.folder, self.lock, self.report, *self.files]
+        reading = [file for file in self.pipes if file >= 0]
+        kept = [self.folder, self.lock, self.report, *self.files, *reading, *self.writing]
         if self.group is not None:
             kept += self.group.kept()
         return kept if self.uid_lock is None else [*kept, self.uid_lock]
 
     def close(self) -> None:
         """The launcher's copies, all but the lock."""
-        for file in (self.folder, self.report, *self.files, -1 if self.uid_lock is None else self.uid_lock):
+        uid_lock = -1 if self.uid_lock is None else self.uid_lock
+        for file in (self.folder, self.report, *self.files, *self.pipes, uid_lock):
             if file >= 0:
                 os.close(file)
         if self.group is not None:
             self.group.close()
+        self.let_go()
 
 
 def own_tree(scratch: str, uid: int) -> None:

@@ -83,7 +83,7 @@ class Kept:
         while not self.over.is_set():
             end = self._end(stream)
             if end is not None:
-                self._write({**end, "note": stream.note(cut=self._cut and "never" not in end)})
+                self._write({**end, **stream.told(cut=self._cut and "never" not in end)})
 
     def _drain(self, stream: Stream) -> bool:
         """Take all output; False when the stream was cut."""

@@ -41,6 +41,7 @@ class Limits:
         self._own_adj = b""
         self._watched: dict[str, watched.Watched] = {}
         self._over: str | None = None
+        self._due = 0.0  # when it is looked again, by the monotonic clock
 
     def enter(self) -> None:
         """Right before the command starts: what it inherits. As root where runs have users of their own."""
@@ -83,12 +84,13 @@ class Limits:
             self._watched[DISK] = disk.Disk(order.disk_bytes, self._separate.mode)
 
     def exceeded(self) -> bool:
-        """Look. True from then on when the run has to be ended."""
-        if self._over is None:
+        """Look, as often as is due. True from then on when the run has to be ended."""
+        if self._over is None and (now := time.monotonic()) >= self._due:
             for kind, each in self._watched.items():
                 with contextlib.suppress(OSError):
                     if each.look():
                         self._over = kind
+            self._due = now + self.interval
         return self._over is not None
 
     @property

@@ -15,8 +15,8 @@ It gets a line once something is known, and one at the end: {"pid", "born", "at"
 
 The control folder: `lock` is held while somebody listens, `started` is {pid, born, at}, `stdout` the output,
 `exit` one of {"code"}, {"never": why nothing of it ran, "" = there is no such program}, {"lost": why nobody
-knows how it ended}, with ran_s, note and what `started` says. FOLDER holds `lock` (held while it lives) and
-`listener.log`. Standard library only.
+knows how it ended}, with ran_s, note, what `started` says, and "untold" where output is missing (gaps.py).
+FOLDER holds `lock` (held while it lives) and `listener.log`. Standard library only.
 """
 
 from __future__ import annotations
@@ -25,13 +25,11 @@ import contextlib
 import json
 import os
 import resource
-import signal
 import socket
-import sys
 import threading
 import time
 
-from . import control
+from . import background, control
 from .ends import Ends
 from .kept import Kept, tell
 
@@ -42,7 +40,6 @@ if TYPE_CHECKING:
 PROTOCOL = 1
 SOCKET = "listener.sock"
 _IDLE = 60.0  # seconds without an exec and without a worker after which it ends
-_LOG_LIMIT = 256 * 1024
 _PER_EXEC = 8  # descriptors that one exec may need at once, with those who wait for it
 _RESERVE = 32  # descriptors for everything else
 
@@ -154,20 +151,8 @@ def _say(connection: socket.socket, answer: Record) -> None:
 
 def main(arguments: list[str]) -> None:
     """Return when a listener listens, which goes on by itself; exit code 75: another one has this folder."""
-    folder = arguments[0]
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    lock = control.try_lock(os.path.join(folder, "lock"))
-    if lock is None:
-        sys.exit(75)
-    log = os.path.join(folder, "listener.log")
-    file = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    if os.fstat(file).st_size > _LOG_LIMIT:
-        os.ftruncate(file, 0)
-    os.dup2(file, 2)
-    listener = Listener(folder)
-    listener.listen()
-    if os.fork():
-        os._exit(0)  # the lock is the child's, too
+    listener = Listener(arguments[0])
+    background.begin(arguments[0], "listener.log", listener.listen)
     threading.stack_size(256 * 1024)
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -136,7 +136,7 @@ def tasks_of_user(uid: int) -> int:
 
 
 def kill_writers(paths: list[str]) -> None:
-    """KILL every process of ours that has one of these files open for writing, and its descendants.
+    """KILL every process of ours that has one of these files or pipes open for writing, and its descendants.
 
     For the remains of a run whose tree is broken: its processes write to its output, nobody else does.
     """

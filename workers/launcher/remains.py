@@ -1,8 +1,8 @@
 """What a killed shim leaves behind, and its end. Standard library only.
 
 In namespaces of its own the kernel kills a run together with its shim. Elsewhere the orphans become children
-of the launcher that started them; when that is dead too, the next one finds them by their uid, or by their
-output.
+of the launcher that started them; when that is dead too, the next one finds them by their uid, or by the
+pipes that they write their output to.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def kill_lost(folder: str, started: Record, separate: Isolation) -> None:
     if started.get("boot_id") != separate.boot_id:
         return
     if separate.uids is None:
-        folder = os.path.realpath(folder)
-        processes.kill_writers([os.path.join(folder, stream) for stream in control.STREAMS])
+        folder = os.path.realpath(folder)  # a stream without a pipe is written as the file that it is
+        files = [os.path.join(folder, stream) for stream in control.STREAMS]
+        processes.kill_writers([*files, *(f"pipe:[{number}]" for number in started.get("pipes") or ())])
         return
     uid = started.get("uid")
     lock = separate.uids.hold(uid) if isinstance(uid, int) else None

@@ -1,7 +1,8 @@
 """The shim: one process per run, forked (not executed) from the launcher, parent of the user's command.
 
-It holds the run's lock for life, adopts every orphan of the run, carries out stops, caps the output, and
-writes `exit` when no process of the run is left. It needs nobody: launcher and worker may die.
+It holds the run's lock for life, adopts every orphan of the run, carries out stops, carries the output from
+the command's pipes into files, and writes `exit` when no process of the run is left. It needs nobody:
+launcher and worker may die.
 
 Standard library only, and plain code on purpose: every page of memory that a shim touches is copied, and at
 hundreds of starts a second that is most of what a start costs. What can be done before the fork is done then.
@@ -33,6 +34,7 @@ _WAKE_SIGNALS = (signal.SIGCHLD, signal.SIGUSR1)
 _ALL_SIGNALS = tuple(signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP})
 _KILL_AGAIN = 0.02  # seconds between two rounds of KILL
 _RECORD_AGAIN = 0.5  # seconds between two tries to write `exit` on a full disk
+_LOOK_AGAIN = 3.0  # seconds between two looks at `stop`: who wrote it may have died before the signal
 _NOT_HERE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES)
 # A command's limits hold for its shim, too, which must be able to work under them.
 _LEAST_FILES = 32
@@ -81,9 +83,7 @@ class Shim:
         self._handed = handed
         self._folder = handed.folder
         self._separate = separate
-        self._output = output.Output(
-            handed.folder, handed.files, order.head_bytes, order.tail_bytes, order.whole
-        )
+        self._output = output.Output(handed, order.head_bytes, order.tail_bytes, _WAKE_SIGNALS)
         self._limits = limits.Limits(order, separate, handed.group, handed.uid)
         self._main = 0
         self._status: int | None = None
@@ -131,6 +131,7 @@ class Shim:
             "boot_id": separate.boot_id,
             "isolation": separate.mode,
             "scratch": order.scratch,
+            "pipes": self._output.pipes(),
         }
         control.write_record("started", self._started, self._folder)
 
@@ -156,13 +157,14 @@ class Shim:
         if uid is not None and inside:
             os.setresuid(0, 0, 0)
         self._limits.leave(self._main)
+        self._handed.let_go()
         self._started["pid"] = self._host_id_of_main() if self._main else None
         os.close(self._host_proc)
         self.send("started", self._started)
 
     def _spawn(self) -> int:
         """As the user that we are now. In a PID namespace nobody kills us, its init, whoever we are."""
-        files = (self._null, *self._handed.files)
+        files = (self._null, *self._handed.writing)
         actions = [(os.POSIX_SPAWN_DUP2, file, number) for number, file in enumerate(files)]
         return self._first_that_is_there(
             lambda program: os.posix_spawn(
@@ -180,7 +182,7 @@ class Shim:
             try:
                 os.setsid()
                 os.setresuid(uid, uid, uid)
-                for number, file in enumerate((self._null, *self._handed.files)):
+                for number, file in enumerate((self._null, *self._handed.writing)):
                     os.dup2(file, number)
                 for number in _ALL_SIGNALS:
                     signal.signal(number, signal.SIG_DFL)
@@ -249,10 +251,10 @@ class Shim:
                 self._obey()
                 if self._status is None and self._limits.exceeded():
                     self._reach.kill()
-                self._output.look()
             except OSError as error:  # a full disk, say: it must not stop the watching
                 _say(self._order, error)
-            signal.sigtimedwait(_WAKE_SIGNALS, self._patience())
+            self._output.carry()
+            self._output.wait(self._patience())
         self._record()
 
     def _reap(self) -> bool:
@@ -293,7 +295,7 @@ class Shim:
     def _patience(self) -> float:
         if self._status is not None:
             return _KILL_AGAIN
-        usual = min(self._output.interval, self._limits.interval)
+        usual = min(_LOOK_AGAIN, self._limits.interval)
         if self._deadline is None:
             return usual
         return min(usual, max(_KILL_AGAIN, self._deadline - control.boottime()))
@@ -332,6 +334,7 @@ class Shim:
     def close(self) -> None:
         """For a rehearsal, where the process goes on."""
         os.close(self._null)
+        self._output.close()
 
     def send(self, kind: str, record: control.Record) -> None:
         """Tell the launcher, if it still listens: files are the truth, this only saves it a look."""

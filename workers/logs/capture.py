@@ -1,6 +1,6 @@
 """Reads what is new in the two output files of a process, for the worker that ships it to the database.
 
-The files grow by O_APPEND. Once a file is longer than head + tail, the launcher's shim may punch out what
+The files only grow. Once a file is longer than head + tail, the launcher's shim may punch out what
 lies between head and (its size - tail); a hole reads as zeros and is never shipped. The same cap holds for
 what is stored: the reader tells which stored chunks are left over in the middle.
 
@@ -11,7 +11,7 @@ import Django.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -21,7 +21,8 @@ from workers.vocabulary.specs import DEFAULT_LOG_HEAD, DEFAULT_LOG_TAIL
 
 STDOUT: Final = 1
 STDERR: Final = 2
-STREAMS: Final = (STDOUT, STDERR)
+NAMES: Final = {STDOUT: "stdout", STDERR: "stderr"}
+STREAMS: Final = tuple(NAMES)
 #: Largest chunk in bytes.
 CHUNK: Final = 256 * 1024
 #: Most bytes of one stream in one shipment: memory stays flat whatever a command writes.
@@ -92,7 +93,8 @@ class SpoolReader:
     """Both output files of an attempt; one of them where the other is no output (``path_stdout`` None).
 
     ``shipped`` is {stream: offset after the last stored byte}. ``head`` and ``tail`` are the cap per stream
-    in bytes. Not for use by several threads at once.
+    in bytes. ``missing`` is asked once the process has ended: {stream: line to put behind its last byte, ""
+    for none} of streams of which bytes found no space on the node. Not for use by several threads at once.
     """
 
     def __init__(
@@ -103,10 +105,11 @@ class SpoolReader:
         head: int = DEFAULT_LOG_HEAD,
         tail: int = DEFAULT_LOG_TAIL,
         redactor: Redactor | None = None,
+        missing: Callable[[], Mapping[int, str]] = dict,
     ) -> None:
         done = shipped or {}
         self._spools = {
-            stream: _Spool(stream, path, done.get(stream, 0), head, tail, redactor or None)
+            stream: _Spool(stream, path, done.get(stream, 0), head, tail, redactor or None, missing)
             for stream, path in ((STDOUT, path_stdout), (STDERR, path_stderr))
             if path is not None
         }
@@ -153,13 +156,21 @@ class _Spool:
     """One output file."""
 
     def __init__(
-        self, stream: int, path: Path, shipped: int, head: int, tail: int, redactor: Redactor | None
+        self,
+        stream: int,
+        path: Path,
+        shipped: int,
+        head: int,
+        tail: int,
+        redactor: Redactor | None,
+        missing: Callable[[], Mapping[int, str]],
     ) -> None:
         self._stream = stream
         self._path = path
         self._head = head
         self._tail = tail
         self._redactor = redactor
+        self._missing = missing
         self._length = max(CHUNK, 2 * redactor.longest) if redactor else CHUNK
         self._journal = path.with_name(path.name + ".offsets")
         self.place = self._adopted(shipped) if shipped else Place(0, 0)
@@ -167,14 +178,20 @@ class _Spool:
     def read(self, final: bool) -> _Reading:
         reading = _Reading(self._stream, self.place, self.place.stored)
         try:
-            if self._path.stat().st_size != self.place.file:
-                descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-                try:
-                    self._read_from(descriptor, reading, final)
-                finally:
-                    os.close(descriptor)
+            size = self._path.stat().st_size
         except FileNotFoundError:
-            return reading
+            size = self.place.file
+        ended = final or size < self.place.file
+        line = self._missing().get(self._stream) if ended else None
+        # The line counts as what follows the file: an adopter may find that it, or a part of it, is stored.
+        if not size <= self.place.file <= size + len(line or ""):
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                self._read_from(descriptor, reading, final)
+            finally:
+                os.close(descriptor)
+        if final and line is not None and not reading.more:
+            self._end_with(line.encode(), reading, size)
         self._clear(reading, final)
         if any(stored != file for stored, file in reading.ends):
             self._note(reading.ends)
@@ -183,7 +200,7 @@ class _Spool:
     def _read_from(self, descriptor: int, reading: _Reading, final: bool) -> None:
         size = os.fstat(descriptor).st_size
         if size < reading.place.file:
-            # The command itself emptied the file (`> /dev/stdout`): what it writes from now on is joined on.
+            # Whoever keeps it began anew, or a command did that has the file itself: it is joined on.
             reading.place = replace(reading.place, file=0, torn=False, cut=True)
         budget = BUDGET
         while budget > 0:
@@ -192,7 +209,7 @@ class _Spool:
                 break
             data, torn_end, size = self._piece(descriptor, reading, size)
             if not data and reading.place == place:
-                break  # the command emptied the file while we looked
+                break  # it was emptied while we looked
             at_end = place.file + len(data) >= size
             used = self._take(reading, data, last=final and at_end, torn_end=torn_end)
             if used < len(data) and at_end:
@@ -200,6 +217,16 @@ class _Spool:
             budget -= len(data) or PAGE  # even a file that outruns us gets no endless visit
         reading.end = max(0, size - reading.place.file) + reading.place.stored
         reading.more = budget <= 0 and reading.place.file < size
+
+    def _end_with(self, line: bytes, reading: _Reading, size: int) -> None:
+        """Bytes are missing; the line that says so finds no space in the file."""
+        place = replace(reading.place, cut=True)
+        if rest := line[max(0, place.file - size) :]:
+            reading.chunks.append(Chunk(self._stream, place.stored, rest))
+            place = replace(place, file=place.file + len(rest), stored=place.stored + len(rest))
+            reading.ends.append((place.stored, place.file))
+            reading.end = place.stored
+        reading.place = place
 
     def _skipped(self, place: Place, size: int) -> Place:
         """Jumps over what is beyond the cap: of the file, and of what is stored."""

@@ -11,7 +11,7 @@ Conformance rules (one suite runs over all of them):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -75,12 +75,14 @@ class Places:
     """Where an attempt's files lie on this node.
 
     ``work`` is the run's working folder, which the run may fill as it likes; ``control`` is ours alone;
-    ``streams`` are the files of its output by name ("stdout").
+    ``streams`` are the files of its output by name ("stdout"); of those in ``holed`` bytes are missing, once
+    it has ended.
     """
 
     work: Path
     control: Path
     streams: Mapping[str, Path]
+    holed: Collection[str] = ()
 
 
 class Output(Protocol):

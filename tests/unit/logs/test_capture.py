@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -42,14 +43,22 @@ class Spool:
             if end > self.head:
                 punch_hole(file.fileno(), self.head, end)
 
-    def reader(self, redactor: Redactor | None = None) -> SpoolReader:
+    def reader(
+        self, redactor: Redactor | None = None, missing: Mapping[int, str] | None = None
+    ) -> SpoolReader:
         """A first reader, or one that adopts."""
         shipped = {
             stream: max((offset + len(data) for offset, data in chunks.items()), default=0)
             for stream, chunks in self.chunks.items()
         }
         return SpoolReader(
-            self.paths[STDOUT], self.paths[STDERR], shipped, self.head, self.tail, redactor=redactor
+            self.paths[STDOUT],
+            self.paths[STDERR],
+            shipped,
+            self.head,
+            self.tail,
+            redactor,
+            lambda: missing or {},
         )
 
     def store(self, shipment: Shipment) -> None:
@@ -317,3 +326,33 @@ def test_whatever_happens_head_and_tail_are_the_truth(
             assert stored[:head] == truth[:head]
             assert stored[len(truth) - tail :] == truth[len(truth) - tail :]
             assert shipment.truncated
+
+
+@pytest.mark.parametrize("redactor", [None, Redactor([b"secret"])])
+@pytest.mark.parametrize("stored", range(0, 12, 3))
+def test_what_found_no_space_is_told_at_the_end_once(
+    spool: Spool, redactor: Redactor | None, stored: int
+) -> None:
+    """Catches a silent hole, and an adopter that stores the line, or everything before it, twice."""
+    missing = {STDOUT: "\n[missing]\n"}
+    spool.write(b"a secret one\n")
+    first = spool.reader(redactor, missing)
+    assert not spool.ship(first).truncated, "nobody is asked before the end"
+    spool.ship(first, final=True)
+    text = bytes(spool.stored())
+    assert text == (b"a *** one\n" if redactor else b"a secret one\n") + b"\n[missing]\n"
+    spool.chunks[STDOUT] = {0: text[: len(text) - stored]}  # as far as a worker came that died
+
+    adopter = spool.reader(redactor, missing)
+    spool.ship(adopter)
+    assert bytes(spool.stored()) == text[: len(text) - stored]
+    shipment = spool.ship(adopter, final=True)
+
+    assert bytes(spool.stored()) == text
+    assert (shipment.truncated, shipment.log_bytes) == (True, len(text))
+
+
+def test_a_stream_whose_file_tells_itself_what_is_missing(spool: Spool) -> None:
+    spool.write(b"one\n")
+    shipment = spool.ship(spool.reader(None, {STDERR: ""}), final=True)
+    assert (shipment.truncated, bytes(spool.stored()), spool.chunks[STDERR]) == (True, b"one\n", {})

@@ -229,15 +229,11 @@ def test_a_worker_of_several_threads_starts_one_launcher() -> None:
 def test_records_are_read_tolerantly() -> None:
     record = {
         "code": 0, "signal": None, "error": None, "killed": None, "started_at": 1.0, "ended_at": 2.0,
-        "ran_s": 1.0, "max_rss_kb": 5, "cpu_s": 0.5, "stdout": {"bytes": 7, "hole": [2, 4]}, "uncapped": True,
+        "ran_s": 1.0, "max_rss_kb": 5, "cpu_s": 0.5, "uncapped": True,
+        "stdout": {"bytes": 7, "hole": [2, 4], "missing": 3, "untold": "[3]"},
         "a field of a later release": 1,
     }  # fmt: skip
     end = Exit.read(record)
     assert end is not None
-    assert (end.stdout, end.stderr, end.uncapped, end.rewound) == (
-        StreamEnd(7, (2, 4)),
-        StreamEnd(),
-        True,
-        False,
-    )
+    assert (end.stdout, end.stderr, end.uncapped) == (StreamEnd(7, (2, 4), 3, "[3]"), StreamEnd(), True)
     assert Exit.read(None) is None

@@ -14,13 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+from workers.runtimes.engine.pulse import PING_EVERY_S, ping
 
 logger = logging.getLogger(__name__)
 
 #: A stream without any event for this long is opened again.
 _SILENT_S: Final = 60.0
-_PING_EVERY_S: Final = 2.0
-_PING_PATIENCE_S: Final = 3.0
 
 
 class Events:
@@ -67,19 +66,12 @@ class Events:
 
     def ping(self) -> str:
         """Ask whether the engine answers now; returns the trouble."""
-        try:
-            self._engine.call(lambda docker: docker.containers(limit=1), timeout_s=_PING_PATIENCE_S)
-        except EngineAway as error:
-            self.trouble = str(error)
-        except EngineRefused as error:
-            self.trouble = f"the Docker Engine at {self._engine.address.shown} has a fault: {error}"
-        else:
-            self.trouble = ""
+        self.trouble = ping(self._engine)
         return self.trouble
 
     def _ping_forever(self) -> None:
         while True:
-            time.sleep(_PING_EVERY_S)
+            time.sleep(PING_EVERY_S)
             before = self.trouble
             after = self.ping()
             if before and not after:

@@ -8,7 +8,6 @@ again is counted off. Must not import Django.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import re
@@ -19,9 +18,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from workers.launcher import control, kernel
-from workers.logs.capture import STDERR, STDOUT, STREAMS
+from workers.logs.capture import NAMES, STDERR, STDOUT, STREAMS
 
-_NAMES: Final = {STDOUT: "stdout", STDERR: "stderr"}
 _LEAST_SLACK: Final = 64 * 1024
 #: Growth in bytes after which the journal is written again.
 _NOTE_BYTES: Final = 4 * 1024 * 1024
@@ -92,9 +90,17 @@ class Spool:
         self.open = False
         self.clean = False
         self.trouble = ""
+        #: Streams of which the last bytes that came found no space.
+        self._short: set[int] = set()
+        #: Output that is given up, as ``SpoolReader`` asks for it.
+        self.missing: dict[int, str] = {}
+
+    def give_up(self, why: str) -> None:
+        """Nobody will read the rest of the output: a line at its end says why."""
+        self.missing = dict.fromkeys(self._short or STREAMS, f"\n[the end of the output is missing: {why}]\n")
 
     def path(self, stream: int) -> Path:
-        return self.folder / _NAMES[stream]
+        return self.folder / NAMES[stream]
 
     def make_up(self, shipped: Mapping[int, int]) -> None:
         """Files that are gone count as taken as far as they have been stored elsewhere."""
@@ -120,6 +126,7 @@ class Spool:
         """What to ask the engine's log for, to go on where it was left; then the next frames may be given."""
         self._sizes = {stream: self._size(stream) for stream in STREAMS}
         self._skips = self._fresh_skips()
+        self._short = set()
         since = min(mark.since for mark in self._marks.values() if mark.total) if self._started else b""
         return {"stdout": True, "stderr": True, "timestamps": True, "since": _unix(since) if since else None}
 
@@ -149,7 +156,9 @@ class Spool:
             marks[stream].offset += len(rest)
             pieces.setdefault(stream, []).append(rest)
         for stream, parts in pieces.items():
+            self._short.add(stream)
             self._append(stream, b"".join(parts))
+            self._short.discard(stream)
         self._marks = marks
         taken = sum(mark.offset for mark in marks.values())
         if taken - self._noted >= _NOTE_BYTES:
@@ -185,12 +194,12 @@ class Spool:
 
     def _cap(self, stream: int, file: int) -> None:
         """Beyond the cap the middle is given back to the disk, as the shim of a command does."""
-        end = self._sizes[stream] - self.tail
+        end = kernel.hole_end(self._sizes[stream], self.tail)
         if end - self._punched[stream] > self._slack:
             try:
                 kernel.punch_hole(file, self._punched[stream], end)
             except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM):
+                if error.errno not in kernel.UNSUPPORTED:
                     raise
             self._punched[stream] = end
 
@@ -208,13 +217,13 @@ class Spool:
             return {
                 stream: Mark(str(since).encode(), int(seen), int(total), int(offset))
                 for stream in STREAMS
-                for since, seen, total, offset in [told[_NAMES[stream]]]
+                for since, seen, total, offset in [told[NAMES[stream]]]
             }
         return {stream: Mark() for stream in STREAMS}
 
     def _write_journal(self) -> None:
         told = {
-            _NAMES[stream]: [mark.since.decode(), mark.seen, mark.total, mark.offset]
+            NAMES[stream]: [mark.since.decode(), mark.seen, mark.total, mark.offset]
             for stream, mark in self._marks.items()
         }
         new = self.folder / "journal.new"

@@ -295,12 +295,14 @@ class ContainerRuntime:
         track.spool.make_up(shipped)
         head, tail = (run.spec.get(key, default) for key, default in CAPS)
         redactor = Redactor(secret.encode() for secret in run.secrets)
-        return SpoolReader(track.spool.path(1), track.spool.path(2), shipped, head, tail, redactor)
+        files = (track.spool.path(1), track.spool.path(2))
+        return SpoolReader(*files, shipped, head, tail, redactor, lambda: track.spool.missing)
 
     def places(self, run: ClaimedRun) -> Places:
         track = self._track(run)
         sandbox = self._scratch_of(run.lease.run_id, run.lease.attempt) / "sandbox"
-        return Places(sandbox, track.folder, {"stdout": track.spool.path(1)})
+        holed = ("stdout",) if track.spool.missing else ()
+        return Places(sandbox, track.folder, {"stdout": track.spool.path(1)}, holed)
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         name = self.container_name(run_id, attempt)

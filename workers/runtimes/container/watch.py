@@ -183,9 +183,15 @@ class Watcher:
             log.warning("container.no_spool", container=track.name, error=str(error), gives_up=taken)
             if taken:
                 track.note(f"the end of its output is missing, the node could not store it: {error.strerror}")
+                spool.give_up(f"the node could not store it ({error.strerror})")
         except EngineRefused as error:
             log.warning("container.no_log", container=track.name, error=str(error))
             taken = error.status < 500
+            if taken:
+                track.note(
+                    f"the end of its output may be missing, the engine has no log of it: {error.message}"
+                )
+                spool.give_up("the engine has no log of it")
         finally:
             spool.unlock()
         track.output_complete = taken

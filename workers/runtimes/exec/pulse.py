@@ -8,12 +8,9 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Final
 
-from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
-
-_PING_EVERY_S: Final = 2.0
-_PING_PATIENCE_S: Final = 3.0
+from workers.runtimes.engine.client import Engine
+from workers.runtimes.engine.pulse import PING_EVERY_S, ping
 
 
 class Pulse:
@@ -35,19 +32,11 @@ class Pulse:
         self._thread.start()
 
     def _ping(self) -> None:
-        before = self.trouble
-        try:
-            self._engine.ask("GET", "/containers/json", query={"limit": 1}, timeout_s=_PING_PATIENCE_S)
-        except EngineAway as error:
-            self.trouble = str(error)
-        except EngineRefused as error:
-            self.trouble = f"the Docker Engine at {self._engine.address.shown} has a fault: {error}"
-        else:
-            self.trouble = ""
-            if before:
-                self._back()
+        before, self.trouble = self.trouble, ping(self._engine)
+        if before and not self.trouble:
+            self._back()
 
     def _run(self) -> None:
         while True:
-            time.sleep(_PING_EVERY_S)
+            time.sleep(PING_EVERY_S)
             self._ping()

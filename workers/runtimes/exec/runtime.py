@@ -231,6 +231,7 @@ class ExecRuntime:
             track.spool.head,
             track.spool.tail,
             mask or None,
+            track.missing,
         )
 
     def cleanup(self, run_id: int, attempt: int) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from workers.launcher import control
+from workers.logs.capture import STDOUT
 from workers.runtimes.container.track import Track
 
 
@@ -58,6 +59,12 @@ class ExecTrack(Track):
                     {**self.process, "pid": self.end["pid"]} if self.end.get("pid") else self.process
                 )
         return self.end is not None
+
+    def missing(self) -> dict[int, str]:
+        """What its end says of output that is missing, as ``SpoolReader`` asks for it."""
+        self.has_ended()
+        end = self.end or {}
+        return {STDOUT: end["untold"]} if "untold" in end else {}
 
     def forget_end(self) -> None:
         """Nothing of it ran: another exec takes its place. Raises OSError."""

@@ -13,11 +13,12 @@ import structlog
 
 from workers.launcher import control
 from workers.launcher.isolation import NAMESPACES, NONE
+from workers.logs.capture import STDERR, STDOUT
 from workers.runtimes.base import PrepareFailed, Presence, Result
 from workers.runtimes.folders import runs_root
 from workers.runtimes.launched.client import LauncherClient, LauncherError, LauncherUnavailableError
 from workers.runtimes.launched.pulse import Pulse
-from workers.runtimes.launched.records import Hello, StartRequest
+from workers.runtimes.launched.records import Exit, Hello, StartRequest
 from workers.runtimes.rules import attempts_named
 from workers.vocabulary.leases import ClaimedRun
 from workers.vocabulary.states import Reason
@@ -92,6 +93,12 @@ class Attempts:
             told=exit_record.told,
             ran_s=exit_record.ran_s,
         )
+
+    def missing(self, run: ClaimedRun) -> dict[int, str]:
+        """What its end says of output that found no space, as ``SpoolReader`` asks for it."""
+        end = Exit.read(control.read_record(str(self.folder_of(run) / "exit")))
+        streams = {STDOUT: end.stdout, STDERR: end.stderr} if end else {}
+        return {number: stream.untold for number, stream in streams.items() if stream.missing}
 
     def stop(self, run: ClaimedRun, why: str, grace_s: float) -> None:
         self.client.stop(self.name_of(run), why, grace_s)

@@ -76,15 +76,23 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class StreamEnd:
-    """One output file at the end: its logical size, and the bytes [start, end) that the cap dropped."""
+    """One output file at the end: its logical size, the bytes [start, end) that the cap dropped, and how many
+    bytes found no space on the disk; ``untold`` is the line of that which found none either."""
 
     size: int = 0
     hole: tuple[int, int] | None = None
+    missing: int = 0
+    untold: str = ""
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> Self:
         hole = record.get("hole")
-        return cls(int(record.get("bytes", 0)), (int(hole[0]), int(hole[1])) if hole else None)
+        return cls(
+            int(record.get("bytes", 0)),
+            (int(hole[0]), int(hole[1])) if hole else None,
+            int(record.get("missing", 0)),
+            str(record.get("untold", "")),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +111,6 @@ class Exit:
     stdout: StreamEnd = field(default_factory=StreamEnd)
     stderr: StreamEnd = field(default_factory=StreamEnd)
     uncapped: bool = False  # the file system cannot punch holes: the output was kept whole
-    rewound: bool = False  # the command truncated its own output (`> /dev/stdout`): bytes are gone
     oom: bool = False  # a process was killed because the run was out of memory
     told: Mapping[str, int] = field(default_factory=dict)  # of a limit that ended it: limit, found (bytes)
 
@@ -124,7 +131,6 @@ class Exit:
             stdout=StreamEnd.read(record.get("stdout") or {}),
             stderr=StreamEnd.read(record.get("stderr") or {}),
             uncapped=bool(record.get("uncapped")),
-            rewound=bool(record.get("rewound")),
             oom=bool(record.get("oom")),
             told=record.get("told") or {},
         )

@@ -15,7 +15,7 @@ from typing import Final
 
 from django.conf import settings
 
-from workers.logs.capture import SpoolReader
+from workers.logs.capture import NAMES, SpoolReader
 from workers.logs.redaction import Redactor
 from workers.runtimes.base import Facts, Output, Places, PrepareFailed, Presence, Result
 from workers.runtimes.folders import remove_tree, scratch_root
@@ -105,13 +105,16 @@ class ProcessRuntime:
     def output(self, run: ClaimedRun, shipped: dict[int, int]) -> Output:
         # Not by way of the spec: what a newer worker started is adopted by an older one, too.
         head, tail = (run.spec.get(key, default) for key, default in CAPS)
-        folder = self.places(run).control
+        folder = self._attempts.folder_of(run)
         redactor = Redactor(secret.encode() for secret in run.secrets)
-        return SpoolReader(folder / "stdout", folder / "stderr", shipped, head, tail, redactor)
+        files = (folder / "stdout", folder / "stderr")
+        return SpoolReader(*files, shipped, head, tail, redactor, lambda: self._attempts.missing(run))
 
     def places(self, run: ClaimedRun) -> Places:
         folder = self._attempts.folder_of(run)
-        return Places(self._scratch / self._attempts.name_of(run), folder, {"stdout": folder / "stdout"})
+        holed = [NAMES[stream] for stream in self._attempts.missing(run)]
+        scratch = self._scratch / self._attempts.name_of(run)
+        return Places(scratch, folder, {"stdout": folder / "stdout"}, holed)
 
     def cleanup(self, run_id: int, attempt: int) -> None:
         remove_tree(self._scratch / self._attempts.name(run_id, attempt))

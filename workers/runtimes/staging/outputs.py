@@ -103,6 +103,10 @@ def _commit(asked: Callable[[], None]) -> Callable[[], None]:
 @contextlib.contextmanager
 def _opened(item: Output, places: Places) -> Iterator[int]:
     """The file behind an output, open for reading. Raises OutputFailed."""
+    if item.stream in places.holed:
+        raise OutputFailed(
+            f"its {item.stream} is not whole: there was no space for all of it on the node's disk"
+        )
     if item.stream:
         file = os.open(places.streams[item.stream], os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     else:

@@ -121,7 +121,8 @@ class TransferRuntime:
         folder = self._attempts.folder_of(run)
         told = Orders.from_json(dict(run.orders)).secrets() if run.orders else []
         redactor = Redactor(secret.encode() for secret in (*run.secrets, *told))
-        spool = SpoolReader(None, folder / "stderr", shipped, head, tail, redactor)
+        missing = lambda: self._attempts.missing(run)  # noqa: E731
+        spool = SpoolReader(None, folder / "stderr", shipped, head, tail, redactor, missing)
         return MoverOutput(spool, folder / "stdout", run.reported)
 
     def places(self, run: ClaimedRun) -> Places:
