@@ -30,7 +30,7 @@ STDOUT, STDERR = 1, 2
 
 def read(run_id: int, **params: str) -> tuple[int, Mapping[str, str], bytes]:
     """What a client gets from the log route."""
-    status, headers, body = answers.respond(params, {}, run(run_id))
+    status, headers, body = answers.respond(params, {}, run(run_id), deleted=str)
     return status, headers, b"".join(body)
 
 
@@ -226,11 +226,13 @@ def a_cap_of_its_own(cluster: Cluster, account: Account) -> None:
     assert output(run_id, stream=STDERR) == b"short\n"
     assert Attempt.objects.get(run_id=run_id).log_bytes == total + 6
     # Ranges give real bytes only: what was dropped does not come back as zeros.
-    status, headers, body = answers.respond({"stream": "stdout"}, {"Range": "bytes=-14"}, run(run_id))
+    status, headers, body = answers.respond(
+        {"stream": "stdout"}, {"Range": "bytes=-14"}, run(run_id), deleted=str
+    )
     assert (status, b"".join(body)) == (206, b"999998\n999999\n")
     assert headers["Content-Range"] == f"bytes {total - 14}-{total - 1}/{total}"
     gone = f"bytes={len(head) + 1000}-{len(head) + 1010}"
-    assert answers.respond({"stream": "stdout"}, {"Range": gone}, run(run_id))[0] == 416
+    assert answers.respond({"stream": "stdout"}, {"Range": gone}, run(run_id), deleted=str)[0] == 416
     assert_invariants(cluster)
 
 
@@ -249,7 +251,7 @@ class Follower:
 
     def _read(self) -> None:
         try:
-            _, _, body = answers.respond(self._params, {}, self._run)
+            _, _, body = answers.respond(self._params, {}, self._run, deleted=str)
             for piece in body:
                 self.received += piece
         finally:
