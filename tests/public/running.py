@@ -92,7 +92,7 @@ CASES = (
         "20 MB without a line end",
         "head -c 20000000 /dev/zero | tr '\\0' y",
         b"y" * 20_000_000,
-        where=(COMMAND, CONTAINER),
+        where=(CONTAINER,),  # of a command: tests/unit/launcher/test_output; of an exec: acceptance/test_jobs
     ),
     Case(
         "line ends of all kinds, and what looks like an event",

@@ -26,6 +26,8 @@ from workers.models import Run
 
 #: Brief execs at once in one container.
 BRIEF = 40
+#: Logs of fewer bytes are followed as well.
+FOLLOWED = 2**20
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ def every_case(user: User) -> None:
             wrong.append(f"{item}: exit code {ended.exit_code}, attempt {ended.attempt}: {ended.message}")
         elif out != item.case.out:
             wrong.append(f"{item}: {len(out)} bytes, {out[:200]!r}")
-        elif user.followed(item) != item.case.out.decode():
+        elif len(out) < FOLLOWED and user.followed(item) != item.case.out.decode():
             wrong.append(f"{item}: followed it is another text")
     assert wrong == []
 
