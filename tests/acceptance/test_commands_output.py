@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 from django.db import connection
 
-from tests.support.cluster import Cluster, Process
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from tests.support.waiting import limit, wait_until
+from tests.support.watching import Again, Memory
 from workers import services
 from workers.logs import answers, following, store
 from workers.logs.capture import CHUNK
@@ -138,10 +138,6 @@ def spool_bytes(node: Path, run_id: int) -> int:
     return total
 
 
-def memory_mb(process: Process) -> float:
-    return float(psutil.Process(process.pid).memory_info().rss) / MIB
-
-
 @pytest.mark.timeout(400)
 def test_three_hundred_megabytes(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: a disk that fills up, a worker that swells, a command that is stopped for what it prints.
@@ -151,7 +147,8 @@ def test_three_hundred_megabytes(cluster: Cluster, account: Account, shared_fold
     (seen: 110 to 190 MiB, and no more through 2.4 GB).
     """
     worker, node = cluster.node(), cluster.folder / "n1"
-    before = memory_mb(worker)
+    memory = Memory()
+    memory.look([worker.pid])
     # 30 million lines of 10 bytes. After each million it waits until the spool is near its cap again: how
     # quickly that happens is the machine's, that it does is ours.
     each = f"seq $s $((s+999999)); s=$((s+1000000)); touch {shared_folder}/asks-$s"
@@ -159,24 +156,16 @@ def test_three_hundred_megabytes(cluster: Cluster, account: Account, shared_fold
     script = f"s=100000000; while test $s -lt 130000000; do {each}; {wait}; done"
     run_id = submit(account.tenant_id, script, mem_mb=64)
     disk: list[int] = []
-    memory: list[float] = []
-    done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.02):
-            disk.append(spool_bytes(node, run_id))
-            memory.append(memory_mb(worker))
-            if disk[-1] < DEFAULT_LOG_HEAD + DEFAULT_LOG_TAIL + 48 * MIB:
-                for asks in shared_folder.glob("asks-*"):
-                    asks.rename(asks.with_name(asks.name.replace("asks", "goes")))
+        disk.append(spool_bytes(node, run_id))
+        memory.look([worker.pid])
+        if disk[-1] < DEFAULT_LOG_HEAD + DEFAULT_LOG_TAIL + 48 * MIB:
+            for asks in shared_folder.glob("asks-*"):
+                asks.rename(asks.with_name(asks.name.replace("asks", "goes")))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with Again(watch, 0.02):
         (ended,) = wait_final(run_id, timeout_s=300)
-    finally:
-        done.set()
-        watcher.join()
     assert (ended.state, ended.exit_code) == (State.SUCCEEDED, 0)
     attempt = Attempt.objects.get(run_id=run_id)
     assert (attempt.log_bytes, attempt.log_truncated) == (300_000_000, True)
@@ -195,7 +184,7 @@ def test_three_hundred_megabytes(cluster: Cluster, account: Account, shared_fold
     assert max(disk) < DEFAULT_LOG_HEAD + DEFAULT_LOG_TAIL + 64 * MIB, (
         f"{max(disk) / MIB:.0f} MiB on the disk"
     )
-    assert max(memory) - before < 128, f"{before:.0f} MiB before, {max(memory):.0f} MiB at most"
+    assert memory.grown() < 128, f"MiB before {memory.first}, at most {memory.most}"
     assert_invariants(cluster)
 
 
