@@ -18,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from config.http import peers
 from jobs.runtask.catalogue.folder import catalogue
 from workers.addresses.guard import PURPOSES, setting_of
+from workers.vocabulary.references import OPENINGS, BadReference, opening
 
 log = structlog.get_logger(__name__)
 
@@ -90,6 +91,23 @@ def command_processes(**_: Any) -> list[CheckMessage]:
             id="gantry.E003",
         )
     ]
+
+
+def opened_registries(**_: Any) -> list[CheckMessage]:
+    """GANTRY_REGISTRIES: each entry readable."""
+    found: list[CheckMessage] = []
+    for entry in settings.GANTRY_REGISTRIES:
+        try:
+            opening(entry)
+        except BadReference as error:
+            found.append(
+                Error(
+                    f"GANTRY_REGISTRIES: {error}.",
+                    hint=f"Name registries, separated by commas, {OPENINGS}.",
+                    id="gantry.E006",
+                )
+            )
+    return found
 
 
 def job_definitions(**_: Any) -> list[CheckMessage]:
@@ -176,6 +194,7 @@ def registered() -> None:
     register(secret_keys, Tags.security)
     register(network_lists, Tags.security)
     register(command_processes, Tags.security)
+    register(opened_registries, Tags.security)
     register(job_definitions)
     register(runtask_settings)
     register(weak_settings, Tags.security, deploy=True)
@@ -187,6 +206,7 @@ def all_settings() -> list[CheckMessage]:
         *secret_keys(),
         *network_lists(),
         *command_processes(),
+        *opened_registries(),
         *runtask_settings(),
         *job_definitions(),
         *weak_settings(),

@@ -372,6 +372,8 @@ GANTRY_SWIFT_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SWIFT_ALLOW_NETWORKS",
 GANTRY_SITE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_SITE_ALLOW_NETWORKS", default=[])
 #: The same for external providers of the queues' capacity.
 GANTRY_QUEUE_ALLOW_NETWORKS: list[str] = env.list("GANTRY_QUEUE_ALLOW_NETWORKS", default=[])
+#: The same for registries that are opened by name.
+GANTRY_REGISTRY_ALLOW_NETWORKS: list[str] = env.list("GANTRY_REGISTRY_ALLOW_NETWORKS", default=[])
 #: Folders of this node at or below which LOCAL sites (workqueue) may begin; none: no LOCAL sites.
 GANTRY_LOCAL_SITES: list[str] = env.list("GANTRY_LOCAL_SITES", default=[])
 #: Longest report of a workqueue's pull worker (a listing), in MiB.
@@ -421,6 +423,16 @@ GANTRY_NETWORK_GUARD = env.str("GANTRY_NETWORK_GUARD", default="")
 #: Networks (CIDR) beyond the node that guarded containers cannot reach: clouds' metadata.
 GANTRY_CONTAINER_DENY_NETWORKS: list[str] = env.list(
     "GANTRY_CONTAINER_DENY_NETWORKS", default=["169.254.0.0/16", "100.100.100.200/32"]
+)
+#: Registries that tenants may name, in images and for credentials, unless their policy `registries` says
+#: otherwise: host[:port], "=" and the host of its token service where that is another one ("any": whatever it
+#: names, it is not asked); http:// in front: it has no TLS. "any" alone: every registry.
+GANTRY_REGISTRIES: list[str] = env.list(
+    "GANTRY_REGISTRIES",
+    default=[
+        *("docker.io=auth.docker.io", "ghcr.io", "quay.io", "gcr.io", "registry.k8s.io", "public.ecr.aws"),
+        *("mcr.microsoft.com", "registry.gitlab.com=gitlab.com"),
+    ],
 )
 #: How long a registry that cannot be reached is tried again, in seconds.
 GANTRY_REGISTRY_RETRY_S = env.float("GANTRY_REGISTRY_RETRY_S", default=60.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +10,10 @@ import pytest
 from tests.support import images as rig
 from tests.support.engines import Engine as Rig
 from tests.support.images import PASSWORD, USER, Registry
+from tests.support.pulls import as_node, ensure, refused
 from workers.runtimes.base import PrepareFailed
-from workers.runtimes.engine import images, targets
+from workers.runtimes.engine import targets
 from workers.runtimes.engine.client import Address, Engine
-from workers.runtimes.engine.image import Image
 from workers.vocabulary.references import Credentials
 from workers.vocabulary.states import Reason
 
@@ -26,33 +25,7 @@ VALID = Credentials(holder=f"3/{HOST}/{USER}", username=USER, password=PASSWORD)
 
 @pytest.fixture(autouse=True)
 def node(settings: Any, tmp_path: Path) -> None:
-    settings.GANTRY_NODE_DIR = tmp_path / "node"
-    settings.GANTRY_REGISTRY_RETRY_S = 1.0
-
-
-@pytest.fixture
-def link(engine: Rig) -> Iterator[Engine]:
-    found = Engine(Address.parse(engine.url))
-    yield found
-    found.close()
-
-
-def ensure(engine: Engine, image: str, pull: Any, credentials: Credentials | None) -> Image:
-    return images.ensure(
-        engine,
-        image,
-        pull=pull,
-        credentials=credentials,
-        tell=lambda words: None,
-        cancelled=lambda: False,
-        deadline_s=300.0,
-    )
-
-
-def refused(engine: Engine, image: str, pull: Any, credentials: Credentials | None) -> PrepareFailed:
-    with pytest.raises(PrepareFailed) as caught:
-        ensure(engine, image, pull, credentials)
-    return caught.value
+    as_node(settings, tmp_path, 1.0)
 
 
 def test_a_private_image_by_digest(engine: Rig, link: Engine) -> None:
@@ -61,29 +34,29 @@ def test_a_private_image_by_digest(engine: Rig, link: Engine) -> None:
         rig.derive(engine, "gantry-test/private:1", "LABEL private=digest")
         name = closed.push("gantry-test/private:1", "secret/app:1")
         rig.forget(engine, name, "gantry-test/private:1")
-        mine = ensure(link, name, "always", MINE)
+        mine = ensure(link, name, credentials=MINE)
         assert mine.digest.startswith(f"{HOST}/secret/app@sha256:")
         for credentials in (None, GUESSED):
             for pull in ("missing", "always"):
-                failure = refused(link, mine.digest, pull, credentials)
+                failure = refused(link, mine.digest, pull=pull, credentials=credentials)
                 assert (failure.reason, failure.ours) == (Reason.IMAGE, False)
                 assert "another's credentials" in failure.message
-        assert refused(link, name, "missing", None).reason is Reason.IMAGE, "the tag is not open since"
-        assert ensure(link, mine.digest, "always", VALID).id == mine.id
-        assert ensure(link, mine.digest, "always", MINE).id == mine.id
+        assert refused(link, name, pull="missing").reason is Reason.IMAGE, "the tag is not open since"
+        assert ensure(link, mine.digest, credentials=VALID).id == mine.id
+        assert ensure(link, mine.digest, credentials=MINE).id == mine.id
 
         # Another registry that names the same image: the engine takes it from its store, unseen.
         with Registry(engine, port=5005) as evil:
             copy = evil.push(name, "copy/app:1")
             rig.forget(engine, copy)
-            failure = refused(link, copy, "always", None)
+            failure = refused(link, copy)
             assert "another registry's private image" in failure.message
         rig.forget(engine, copy, name)
 
 
 @pytest.mark.parametrize("name", ["[::1]:5000/x", "x@sha256:1", "a b", "A/b"])
 def test_a_malformed_image_ends_at_once(link: Engine, name: str) -> None:
-    failure = refused(link, name, "always", None)
+    failure = refused(link, name)
     assert (failure.reason, failure.ours) == (Reason.IMAGE, False)
 
 

@@ -14,6 +14,8 @@ import pytest
 from tests.support import images
 from tests.support.engines import Engine
 from tests.support.session import SESSION
+from workers.runtimes.engine.client import Address
+from workers.runtimes.engine.client import Engine as Client
 
 _numbers = itertools.count(1)
 
@@ -66,6 +68,14 @@ def engine(session_engines: Engines) -> Iterator[Engine]:
     found = session_engines.get("a")
     yield found
     found.clean()
+
+
+@pytest.fixture
+def link(engine: Engine) -> Iterator[Client]:
+    """How a node speaks to that engine."""
+    found = Client(Address.parse(engine.url))
+    yield found
+    found.close()
 
 
 @pytest.fixture

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+import socket
 import subprocess
 import tarfile
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -114,16 +116,22 @@ def forget(engine: Engine, *names: str) -> None:
 class Registry:
     """A registry on 127.0.0.1 of an engine's network, over plain HTTP; ``closed`` asks for USER and PASSWORD.
 
-    dockerd takes 127.0.0.0/8 for trustworthy without TLS. It ends with its engine at the latest.
+    dockerd takes 127.0.0.0/8 for trustworthy without TLS. It ends with its engine at the latest. ``near``: a
+    second one is in the test's own network, for a node that is the test. ``realm``: it asks for a token of
+    that address.
     """
 
-    def __init__(self, engine: Engine, *, port: int = 5000, closed: bool = False) -> None:
+    def __init__(
+        self, engine: Engine, *, port: int = 5000, closed: bool = False, near: bool = False, realm: str = ""
+    ) -> None:
         self._engine = engine
         self.address = f"127.0.0.1:{port}"
         self._port = port
         self._closed = closed
+        self._near = near
+        self._realm = realm
         self._folder = engine.folder / f"registry-{port}"
-        self._process: subprocess.Popen[bytes] | None = None
+        self._processes: list[subprocess.Popen[bytes]] = []
 
     def __enter__(self) -> Registry:
         self.start()
@@ -144,32 +152,48 @@ class Registry:
         if self._closed:
             (self._folder / "htpasswd").write_text(_HTPASSWD)
             lines.append(f"auth: {{htpasswd: {{realm: test, path: {self._folder}/htpasswd}}}}")
+        if self._realm:
+            self._make_certificate()
+            lines.append(
+                f"auth: {{token: {{realm: '{self._realm}', service: test, issuer: test, "
+                f"rootcertbundle: {self._folder}/tokens.pem}}}}"
+            )
         config = self._folder / "config.yml"
         config.write_text("\n".join(lines) + "\n")
+        self._serve(config, [*self._engine.enter("--net", "--pid")], self._engine.connect)
+        if self._near:
+            self._serve(config, [], lambda port, s: socket.create_connection(("127.0.0.1", port), limit(s)))
+
+    def _make_certificate(self) -> None:
+        """Whose tokens it takes: nobody's that the tests have."""
+        words = "req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=test -days 1"
+        files = ["-keyout", f"{self._folder}/tokens-key.pem", "-out", f"{self._folder}/tokens.pem"]
+        subprocess.run(["openssl", *words.split(), *files], check=True, capture_output=True)
+
+    def _serve(self, config: Path, inside: list[str], connect: Callable[[int, float], socket.socket]) -> None:
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *self._engine.enter("--net", "--pid"),
-                    # Dies with the process that this one can kill, and with the engine in any case.
-                    *("setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", str(config)),
-                ],
+            process = subprocess.Popen(
+                # Dies with the process that this one can kill, and with the engine in any case.
+                [*inside, "setpriv", "--pdeathsig", "KILL", "docker-registry", "serve", str(config)],
                 env={"PATH": "/usr/bin:/bin", "OTEL_TRACES_EXPORTER": "none"},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        process = self._process
+        self._processes.append(process)
         wait_until(
-            lambda: self._answers() or process.poll() is not None, every_s=0.02, why="the registry answers"
+            lambda: self._answers(connect) or process.poll() is not None,
+            every_s=0.02,
+            why="the registry answers",
         )
         assert process.poll() is None, (self._folder / "log").read_text()[-2000:]
 
     def stop(self) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(limit(60))
-            self._process = None
+        while self._processes:
+            process = self._processes.pop()
+            process.kill()
+            process.wait(limit(60))
 
     def push(self, source: str, name: str) -> str:
         """Put an image of the engine there; returns the name under which it can be pulled."""
@@ -183,8 +207,8 @@ class Registry:
             assert "error" not in line, f"push of {full}: {line}"
         return full
 
-    def _answers(self) -> bool:
-        with contextlib.suppress(OSError), self._engine.connect(self._port, 5) as link:
+    def _answers(self, connect: Callable[[int, float], socket.socket]) -> bool:
+        with contextlib.suppress(OSError), connect(self._port, 5) as link:
             link.sendall(b"GET /v2/ HTTP/1.0\r\n\r\n")
             return b"HTTP/1." in link.recv(64)
         return False

@@ -21,7 +21,7 @@ log = structlog.get_logger(__name__)
 Network = IPv4Network | IPv6Network
 
 #: What an address is for; each has an allow-list of its own.
-PURPOSES: Final = ("uri", "callback", "swift", "site", "queue")
+PURPOSES: Final = ("uri", "callback", "swift", "site", "queue", "registry")
 
 #: Cloud metadata services: they hand out the machine's own credentials. An allow-list opens them only by an
 #: entry for exactly this address.

@@ -107,12 +107,14 @@ def look_up(resolver: Resolver, host: str, deadline: Deadline) -> list[str]:
     return answer[0]
 
 
-def tls_context(authority: str = "") -> ssl.SSLContext:
-    """For the machine's authorities, or for the one whose certificates (PEM) are given."""
+def tls_context(authority: str | None = "") -> ssl.SSLContext:
+    """For the machine's authorities, or for the one whose certificates (PEM) are given; None: for whoever."""
     context = ssl.create_default_context(cadata=authority or None)
     # Chain and name, as Python 3.12 and curl do. From 3.13 on the default also refuses what private
     # authorities make without some extensions: a new Python would cut off receivers.
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    if authority is None:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     return context
 
 
@@ -151,7 +153,7 @@ class _Connection(http.client.HTTPConnection):
     """Connects to one of the given addresses; the target's name is used for TLS only."""
 
     def __init__(
-        self, target: Target, addresses: list[Address], deadline: Deadline, authority: str = ""
+        self, target: Target, addresses: list[Address], deadline: Deadline, authority: str | None = ""
     ) -> None:
         super().__init__(target.host, target.port)
         self._authority = authority
@@ -246,13 +248,14 @@ def open_url(
     body: bytes | None = None,
     redirects: int = 0,
     credentials: bool = False,
-    authority: str = "",
+    authority: str | None = "",
     resolver: Resolver = system_resolver,
 ) -> Iterator[Response]:
     """Request ``url`` for a purpose ("uri", "callback"); the answer's body is read inside the ``with``.
 
     ``redirects``: how many are followed (each through the guard again); 0 hands a 3xx answer back as it is.
-    ``authority``: certificates (PEM) that vouch for the other side instead of those that the machine trusts.
+    ``authority``: certificates (PEM) that vouch for the other side instead of those that the machine trusts;
+    None where nothing is shown to it and nothing depends on who it is.
     Raises InvalidInput (a malformed URL), AddressRefused (the guard), AddressFailed (anything else).
     """
     target = parse(url, credentials=credentials)

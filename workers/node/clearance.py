@@ -17,9 +17,10 @@ from django.db import InterfaceError, OperationalError, connection
 
 from workers.runtimes.base import PrepareFailed
 from workers.tenants import policy, registries
+from workers.vocabulary import references
 from workers.vocabulary.errors import SecretUnreadable
 from workers.vocabulary.leases import ClaimedRun
-from workers.vocabulary.references import Credentials
+from workers.vocabulary.references import Way
 from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
@@ -34,16 +35,16 @@ def permit(run: ClaimedRun) -> None:
     Costs nothing while what is known of its tenant's policy is fresh (5 s).
     """
     with _asking(run):
-        if refused := _refusal(run):
-            raise PrepareFailed(Reason.REJECTED, f"Command was not started: {refused}")
+        _rules(run, "Command")
 
 
-def clear(run: ClaimedRun) -> Credentials | None:
-    """The credentials for its image, if its tenant has any. Raises PrepareFailed."""
+def clear(run: ClaimedRun) -> Way:
+    """How its image may be pulled. Raises PrepareFailed."""
     with _asking(run):
-        if refused := _refusal(run):
-            raise PrepareFailed(Reason.REJECTED, f"Container was not started: {refused}")
-        return registries.for_image(run.tenant_id, str(run.spec.get("image", "")))
+        rules, image = _rules(run, "Container"), str(run.spec.get("image", ""))
+        return Way(
+            registries.for_image(run.tenant_id, image), rules.bounds.opening(references.parse(image).registry)
+        )
 
 
 @contextmanager
@@ -63,15 +64,19 @@ def _asking(run: ClaimedRun) -> Iterator[None]:
         connection.close()
 
 
-def _refusal(run: ClaimedRun) -> str:
-    """What is remembered may let a run pass; only what holds now ends one for good.
+def _rules(run: ClaimedRun, noun: str) -> policy.Rules:
+    """Those under which it may still run. Raises PrepareFailed.
 
-    What it needs may have been opened a moment ago, right before its client submitted it.
+    What is remembered may let a run pass; only what holds now ends one for good: what it needs may have been
+    opened a moment ago, right before its client submitted it.
     """
     spec = _resolved(run.spec)
-    return policy.refusal(policy.of(run.tenant_id), run.kind, spec) and policy.refusal(
-        policy.of(run.tenant_id, fresh=True), run.kind, spec
-    )
+    rules = policy.of(run.tenant_id)
+    if policy.refusal(rules, run.kind, spec):
+        rules = policy.of(run.tenant_id, fresh=True)
+    if refused := policy.refusal(rules, run.kind, spec):
+        raise PrepareFailed(Reason.REJECTED, f"{noun} was not started: {refused}")
+    return rules
 
 
 def _resolved(spec: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from workers.vocabulary import references
-from workers.vocabulary.references import BadReference
+from workers.vocabulary.references import BadReference, Opening
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,21 @@ class Bounds:
 
     images: tuple[str, ...] | None = None
     volume_paths: tuple[str, ...] | None = None
+    #: Registries that may be asked at all: entries of ``references.opening``.
+    registries: tuple[str, ...] | None = None
+
+    def opening(self, registry: str) -> Opening | None:
+        """How a registry, as ``references.host`` writes it, is open; None when it is not."""
+        return references.opened((references.ANY,) if self.registries is None else self.registries, registry)
+
+    def registry(self, name: str) -> str:
+        """Why a registry, as ``references.host`` writes it, may not be asked; "" when it may."""
+        if self.opening(name):
+            return ""
+        return (
+            f"the registry {name} is not open for this tenant: an operator can open it with the policy "
+            "registries, or with GANTRY_REGISTRIES for every tenant"
+        )
 
     def image(self, name: str) -> str:
         """Why an image may not be used; "" when it may."""
@@ -26,6 +41,8 @@ class Bounds:
             found = references.parse(name)
         except BadReference as error:
             return str(error)
+        if closed := self.registry(found.registry):
+            return closed
         if self.images is None or references.allows(self.images, found):
             return ""
         return (

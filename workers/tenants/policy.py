@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from django.conf import settings
+
 from workers.models import Tenant
 from workers.tenants.bounds import NO_BOUNDS, Bounds, check_folder
 from workers.vocabulary import references
@@ -42,12 +44,13 @@ def _check_selector(text: str) -> None:
         raise ValueError(f'{text[:200]!r} is no label: write "team=blue", "team", or "all"')
 
 
-#: The lists that bound something; without the key nothing is bounded.
-_BOUNDS: Final = ("images", "volume_paths")
+#: The lists that bound something; without the key nothing is bounded, registries by GANTRY_REGISTRIES.
+_BOUNDS: Final = ("images", "volume_paths", "registries")
 #: Key -> (check of one entry, what the list is). Without ``exec_targets``: gantry.tenant=<tenant>.
 LISTS: Final[dict[str, tuple[Callable[[str], object], str]]] = {
     "images": (references.pattern, 'images that containers may use, e.g. "registry.example/team/*"'),
     "volume_paths": (check_folder, "folders of the host below which volumes may lie, if volumes is on"),
+    "registries": (references.opening, f"registries that may be asked for images, {references.OPENINGS}"),
     "exec_targets": (_check_selector, 'labels of the containers that exec may enter, or "all"'),
 }
 
@@ -72,13 +75,12 @@ def allowed(policy: Mapping[str, Any]) -> frozenset[str]:
 
 def bounds(policy: Mapping[str, Any]) -> Bounds:
     """The lists of a stored policy; one that is no list allows nothing."""
-    return Bounds(
-        **{
-            key: tuple(map(str, found)) if isinstance(found := policy[key], list) else ()
-            for key in _BOUNDS
-            if policy.get(key) is not None
-        }
-    )
+    lists = {
+        key: tuple(map(str, found)) if isinstance(found := policy[key], list) else ()
+        for key in _BOUNDS
+        if policy.get(key) is not None
+    }
+    return Bounds(**{"registries": tuple(settings.GANTRY_REGISTRIES), **lists})
 
 
 def of(tenant_id: int, *, fresh: bool = False) -> Rules:

@@ -22,6 +22,7 @@ from django.utils import timezone
 from workers.models import Membership, Tenant, Token
 from workers.tenants import identity, limits, policy, retention_policy
 from workers.vocabulary.errors import Conflict, InvalidInput, NotFound
+from workers.vocabulary.references import ANY
 from workers.vocabulary.specs import ALL_CONTAINERS
 
 FIRST_TENANT: Final = "default"
@@ -275,7 +276,11 @@ def bootstrap(*, given_token: str = "", given_password: str = "") -> Bootstrap:
                 "title": "First tenant",
                 "trusted_with_worker_account": True,
                 # Who sets up a machine for itself owns its containers; with a second tenant, narrow it down.
-                "policy": {"exec_targets": [ALL_CONTAINERS], "runtask_cm": True},
+                "policy": {
+                    "exec_targets": [ALL_CONTAINERS],
+                    "registries": [ANY],
+                    "runtask_cm": True,
+                },
             },
         )
         user = get_user_model().objects.filter(username=FIRST_USER).first()

@@ -1,4 +1,5 @@
-"""Names of images: registry, repository, tag, digest; patterns that allow them; what registries are shown.
+"""Names of images: registry, repository, tag, digest; patterns that allow them; registries, how they are
+opened and what they are shown.
 
 Pure: no Django, no database, no engine. A name is read as the Docker Engine reads it, so that what a policy
 has checked is what is pulled: "busybox" is docker.io/library/busybox:latest, a first part with a dot, a colon
@@ -71,6 +72,62 @@ class Credentials:
         """As the engine expects them in X-Registry-Auth."""
         words = {"username": self.username, "password": self.password, "serveraddress": registry}
         return base64.urlsafe_b64encode(json.dumps(words).encode()).decode()
+
+
+#: In the place of a registry, or of its token service: every one.
+ANY: Final = "any"
+_PLAIN: Final = "http://"
+#: How an operator opens registries, by example.
+OPENINGS: Final = (
+    'e.g. "ghcr.io", "r.example=tokens.example" (its token service is another host), "r.example=any" '
+    '(or wherever), "http://10.1.2.3:5000" (no TLS), or "any"'
+)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """How an operator opened a registry: an entry such as those of OPENINGS, or several."""
+
+    registry: str
+    #: Hosts, with a port unless it is 443, that may give tokens for it, beside its own.
+    tokens: frozenset[str] = frozenset()
+    plain: bool = False
+
+    @property
+    def unasked(self) -> bool:
+        return ANY in self.tokens
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a run's image is pulled: what is shown to its registry, and what that one may name."""
+
+    credentials: Credentials | None = None
+    #: None: whatever it names is followed.
+    opening: Opening | None = None
+
+
+@lru_cache(maxsize=4096)
+def opening(text: str) -> Opening:
+    """Read an operator's entry. Raises BadReference."""
+    entry = text.strip()
+    if entry.lower() == ANY:
+        return Opening(ANY, frozenset({ANY}))
+    plain = entry.lower().startswith(_PLAIN)
+    name, equals, token = entry[len(_PLAIN) if plain else 0 :].partition("=")
+    registry = host(name)
+    if not equals:
+        return Opening(registry, plain=plain)
+    return Opening(registry, frozenset({ANY if token.strip().lower() == ANY else host(token)}), plain)
+
+
+def opened(entries: Iterable[str], registry: str) -> Opening | None:
+    """What a list of entries says of a registry; None when none opens it. Raises BadReference."""
+    found = [item for item in map(opening, entries) if item.registry in (registry, ANY)]
+    if not found:
+        return None
+    tokens = frozenset[str]().union(*(item.tokens for item in found))
+    return Opening(registry, tokens, any(item.plain for item in found))
 
 
 def host(text: str) -> str:

@@ -29,7 +29,7 @@ SWEEPS: Final = 1000
 #: The advisory lock of handing out: "wq".
 LOCK: Final = 0x7771 << 48
 #: Most elements of a batch, and bytes (one element may have more).
-ELEMENTS: Final = 2000
+ELEMENTS: Final = 5000
 BYTES: Final = 8 << 30
 #: A job's elements are spread over so many batches, but none smaller than that for it.
 SPREAD: Final = 2

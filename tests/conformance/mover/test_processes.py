@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 from dataclasses import replace
 
@@ -76,3 +77,31 @@ def test_without_its_shim_it_does_nothing(mover: Mover) -> None:
     assert running.process.wait(60) == 128 + signal.SIGTERM
     assert mover.names() == {b"f"}
     assert running.told() == []
+
+
+@where(only=lambda subject: subject.id == "local")
+def test_small_files_go_together_and_end_alone(mover: Mover) -> None:
+    """Catches a handful that is ended by one of its own, and a part of one that was held up by another."""
+    mover.subject.folder(mover.at(b"from"))
+    for number in range(40):
+        mover.put(b"from/%d" % number, b"%02d" % number)
+    mover.put(b"from/39", b"grown since it was listed")
+    mover.subject.folder(mover.at(b"to"))
+    mover.put(b"to/9", b"there")
+    orders = [
+        mover.order("COPY", b"from/%d" % number, b"to/%d" % number, n=number, size=2) for number in range(40)
+    ]
+    orders[7] = replace(orders[7], src=orders[7].src + "-nothing")
+    orders[11] = replace(orders[11], dst=orders[9].dst + "/below")
+    report = mover.run(*orders, streams=1)
+    assert {number: end["code"] for number, end in report.ends.items() if not end["ok"]} == {
+        7: errno.ENOENT,
+        9: errno.EEXIST,
+        11: errno.ENOTDIR,
+    }
+    assert set(report.ends) == set(range(40))
+    assert mover.parts(b"to") == set()
+    assert (mover.get(b"to/9"), mover.get(b"to/39")) == (b"there", b"grown since it was listed")
+    assert all(
+        mover.get(b"to/%d" % number) == b"%02d" % number for number in range(39) if number not in (7, 9, 11)
+    )

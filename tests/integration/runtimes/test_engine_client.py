@@ -27,8 +27,7 @@ from tests.support import images as rig
 from tests.support.engines import Engine as Rig
 from tests.support.images import BUSYBOX, PASSWORD, USER, Registry
 from tests.support.proxy import Proxy
-from workers.runtimes.base import PrepareFailed
-from workers.runtimes.engine import images
+from tests.support.pulls import as_node, refused
 from workers.runtimes.engine.client import Address, Channel, Engine, EngineAway, EngineRefused
 
 _ATTACH = {"stream": True, "stdout": True, "stderr": True}
@@ -209,8 +208,7 @@ def test_what_the_workers_account_is_logged_in_to_is_no_tenants(
     engine: Rig, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, settings: Any
 ) -> None:
     """Catches the SDK's habit of showing ~/.docker/config.json to a registry."""
-    settings.GANTRY_NODE_DIR = tmp_path / "node"
-    settings.GANTRY_REGISTRY_RETRY_S = 1.0
+    as_node(settings, tmp_path, 1.0)
     with Registry(engine, port=5003, closed=True) as closed:
         name = closed.push(BUSYBOX, "private/app:1")
         rig.forget(engine, name)
@@ -218,16 +216,7 @@ def test_what_the_workers_account_is_logged_in_to_is_no_tenants(
         (tmp_path / "config.json").write_text(json.dumps({"auths": {closed.address: {"auth": known}}}))
         monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
         link = Engine(Address.parse(engine.url))
-        with pytest.raises(PrepareFailed, match="cannot be pulled"):
-            images.ensure(
-                link,
-                name,
-                pull="always",
-                credentials=None,
-                tell=lambda words: None,
-                cancelled=lambda: False,
-                deadline_s=30.0,
-            )
+        assert "cannot be pulled" in refused(link, name, deadline_s=30.0).message
         link.close()
 
 

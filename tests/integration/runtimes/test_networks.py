@@ -6,7 +6,6 @@ import ipaddress
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +25,6 @@ from workers.vocabulary.states import Reason
 pytestmark = pytest.mark.invariant
 
 PORT = 7321
-
-
-@pytest.fixture
-def link(engine: Rig) -> Iterator[Engine]:
-    found = Engine(Address.parse(engine.url))
-    yield found
-    found.close()
 
 
 def start(engine: Rig, network: str, *command: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.core.management import call_command
 from django.test import Client
 
@@ -14,8 +16,8 @@ from tests.integration.engine_rows import together
 from tests.support.fixtures import Account, make_account
 from workers import secrets
 from workers.api.registries import serializers
-from workers.models import Registry, Secret
-from workers.tenants import registries, tenancy
+from workers.models import Registry, Secret, Tenant
+from workers.tenants import policy, registries, tenancy
 from workers.vocabulary.errors import SecretUnreadable
 
 pytestmark = pytest.mark.invariant
@@ -142,7 +144,7 @@ def test_two_at_once(transactional_db: None) -> None:
 
 
 @pytest.mark.parametrize(
-    "policy",
+    "wrong",
     [
         {"images": "busybox"},
         {"images": [1]},
@@ -154,10 +156,10 @@ def test_two_at_once(transactional_db: None) -> None:
         {"images": ["busybox"] * 1001},
     ],
 )
-def test_bounds_that_are_refused(api: Api, operator: Account, policy: Any) -> None:
-    status, answer, _ = api(operator, "PATCH", "/api/v1/tenants/default", {"policy": policy})
+def test_bounds_that_are_refused(api: Api, operator: Account, wrong: Any) -> None:
+    status, answer, _ = api(operator, "PATCH", "/api/v1/tenants/default", {"policy": wrong})
     assert (status, answer["error"]["field"]) == (400, "policy")
-    assert next(iter(policy)) in answer["error"]["message"]
+    assert next(iter(wrong)) in answer["error"]["message"]
 
 
 def container(image: str = "busybox", **docker: Any) -> dict[str, Any]:
@@ -171,13 +173,13 @@ def container(image: str = "busybox", **docker: Any) -> dict[str, Any]:
 def test_bounds_at_submission(api: Api, operator: Account, account: Account, settings: Any) -> None:
     """400 in the family's envelope, naming the field; what is within them is accepted."""
     settings.TOKEN_CACHE_S = 0
-    policy = {
+    opened = {
         "images": ["registry.example/team/*", "busybox:1.*"],
         "volumes": True,
         "volume_paths": ["/data/team"],
         "host_ports": True,
     }
-    assert api(operator, "PATCH", "/api/v1/tenants/default", {"policy": policy})[1]["policy"] == policy
+    assert api(operator, "PATCH", "/api/v1/tenants/default", {"policy": opened})[1]["policy"] == opened
     settings.GANTRY_HOST_PORTS = [(8000, 8999)]
 
     def asked(**given: Any) -> tuple[int, str]:
@@ -219,3 +221,28 @@ def test_a_policy_without_lists_bounds_nothing(api: Api, account: Account) -> No
     assert api(account, "POST", "/v1/tasks", container("anything.example/x"))[0] == 200
     tenancy.update_tenant("default", opened={"images": []})
     assert api(account, "POST", "/v1/tasks", container("anything.example/x"))[0] == 400
+
+
+def test_what_an_operator_said_before_registries_were_opened_is_kept(settings: Any, db: None) -> None:
+    """A filled database: nothing changes for the first tenant, nor for a registry that a list names."""
+    settings.GANTRY_REGISTRIES = ["docker.io=auth.docker.io", "quay.io"]
+    before: dict[str, dict[str, Any]] = {
+        "default": {"commands": False, "images": ["a.example/*"]},
+        "named": {
+            "images": ["R.example:5000/team/*", "localhost/x", "quay.io/*", "busybox", "[::1]:5/x", "*.io/x"]
+        },
+        "hub": {"images": ["busybox:1.*", "team/*"]},
+        "plain": {},
+        "set": {"registries": []},
+    }
+    for name, stored in before.items():
+        Tenant.objects.update_or_create(name=name, defaults={"policy": stored})
+    import_module("workers.migrations.0012_registries").keep(apps, None)
+    after = {name: Tenant.objects.get(name=name).policy for name in before}
+    assert after["default"] == {**before["default"], "registries": ["any"]}
+    assert after["named"] == {
+        **before["named"],
+        "registries": ["docker.io=auth.docker.io", "quay.io", "localhost=any", "r.example:5000=any"],
+    }
+    assert policy.bounds(policy.checked(after["named"])).image("R.example:5000/team/app") == ""
+    assert [after[name] for name in ("hub", "plain", "set")] == [before["hub"], {}, {"registries": []}]

@@ -68,9 +68,9 @@ def test_many_at_once_never_hand_an_element_out_twice(settings: Any) -> None:
 
 
 def test_a_batch_is_bounded_by_number_and_by_size(scene: Scene, settings: Any) -> None:
-    job = scene.opened(scene.job(), folder("/tree", *(entry(f"f{each}") for each in range(9000))))
+    job = scene.opened(scene.job(), folder("/tree", *(entry(f"f{each}") for each in range(11000))))
     (first, *_) = scene.movers()
-    assert len(first.told()) == 2000
+    assert len(first.told()) == 5000
     big = scene.opened(
         scene.job(src="/big", dst="/large", source=scene.site("other", "/data/other")),
         folder("/big", *(entry(f"f{each}", size=3 << 30) for each in range(5))),
@@ -78,7 +78,7 @@ def test_a_batch_is_bounded_by_number_and_by_size(scene: Scene, settings: Any) -
     batches = Batch.objects.filter(job=big, phase=1).order_by("pk")
     dispatching.look()
     assert [batch.element_set.count() for batch in batches][:1] == [2]
-    assert job.num_new == 9000
+    assert job.num_new == 11000
 
 
 def test_streams_bind_and_the_wait_says_so(scene: Scene) -> None:

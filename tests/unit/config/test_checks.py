@@ -67,6 +67,21 @@ def test_a_command_needs_processes(settings: Any, number: int, errors: int) -> N
     assert all(f"is {number}:" in item.msg for item in found)
 
 
+def test_an_unreadable_registry_is_an_error(settings: Any) -> None:
+    """Catches a setting with which every container would be refused, or none."""
+    settings.GANTRY_REGISTRIES = [
+        "ghcr.io",
+        "https://quay.io",
+        "gitlab.example:5050=gitlab.example",
+        "http://x=any",
+    ]
+    (found,) = [item for item in checks.all_settings() if item.id == "gantry.E006"]
+    assert found.is_serious()
+    assert "'https://quay.io'" in found.msg
+    settings.GANTRY_REGISTRIES = ["any"]
+    assert checks.opened_registries() == []
+
+
 def test_weak_settings(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DJANGO_SECRET_KEY", "x" * 50)
     settings.TOKEN_CACHE_S = 5

@@ -147,6 +147,8 @@ def test_a_definition_in_an_image() -> None:
     assert found.args[3:] == ["d", "in/0/f"]
     with pytest.raises(Refused, match="policy"):
         plan(boxed, ALL, Bounds(images=("other.example/*",)), file_name="f")
+    with pytest.raises(Refused, match=r"the registry .* is not open for this tenant"):
+        plan(boxed, ALL, Bounds(registries=("other.example",)), file_name="f")
 
 
 def test_a_command_line() -> None:

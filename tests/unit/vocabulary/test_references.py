@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from workers.vocabulary import references
-from workers.vocabulary.references import BadReference
+from workers.vocabulary.references import BadReference, Opening
 
 ZEROS = "sha256:" + "0" * 64
 
@@ -96,3 +96,32 @@ def test_patterns(pattern: str, allowed: list[str], refused: list[str]) -> None:
 def test_what_is_no_pattern(given: str) -> None:
     with pytest.raises(BadReference):
         references.pattern(given)
+
+
+def test_how_registries_are_opened() -> None:
+    """Entries of one registry add up; "any" opens all, and asks none."""
+    entries = [
+        "GHCR.io",
+        "index.docker.io=auth.docker.io",
+        "r.example:5000=a.example",
+        "r.example:5000=b.example:1",
+    ]
+    assert references.opened(entries, "ghcr.io") == Opening("ghcr.io")
+    assert references.opened(entries, "docker.io") == Opening("docker.io", frozenset({"auth.docker.io"}))
+    tokens = frozenset({"a.example", "b.example:1"})
+    assert references.opened(entries, "r.example:5000") == Opening("r.example:5000", tokens)
+    for other in ("r.example", "auth.docker.io", "a.example", "any"):
+        assert references.opened(entries, other) is None
+    plain = references.opened([*entries, "http://r.example:5000", "Any"], "r.example:5000")
+    assert plain == Opening("r.example:5000", tokens | {"any"}, plain=True)
+    assert plain.unasked
+    assert not Opening("r.example", frozenset({"any.example"})).unasked
+
+
+@pytest.mark.parametrize(
+    "given", ["", " ", "=", "r=", "=r", "a b", "https://r", "r/x", "u:p@r", "*", "[::1]", "r=a,b"]
+)
+def test_what_opens_nothing(given: str) -> None:
+    with pytest.raises(BadReference) as refused:
+        references.opening(given)
+    assert ":p@" not in str(refused.value)

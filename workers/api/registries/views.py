@@ -15,6 +15,7 @@ from workers.api.answers import ApiView, Page, answer, checked, known_parameters
 from workers.api.registries import schema, serializers, shapes
 from workers.models import Registry
 from workers.tenants import registries
+from workers.vocabulary.errors import InvalidInput
 
 
 class RegistriesView(ApiView):
@@ -40,6 +41,8 @@ class RegistryView(ApiView):
     def put(self, request: Request, registry: str) -> HttpResponse:
         """Store or replace credentials."""
         wanted = checked(serializers.RegistryChangeSerializer(data=request.data))
+        if closed := self.who().bounds.registry(registries.host(registry)):
+            raise InvalidInput(closed, field="registry")
         row = registries.put(self.who().tenant_id, registry, wanted["username"], wanted["password"])
         return answer(shapes.registry(row))
 

@@ -40,7 +40,7 @@ from workers.vocabulary.crashpoints import step
 from workers.vocabulary.docker_options import BadParameter
 from workers.vocabulary.errors import EngineError
 from workers.vocabulary.leases import ClaimedRun
-from workers.vocabulary.references import Credentials
+from workers.vocabulary.references import Way
 from workers.vocabulary.specs import ContainerSpec
 from workers.vocabulary.states import Reason
 
@@ -59,10 +59,10 @@ class ContainerRuntime:
         engine: Engine,
         installation: str,
         node_name: str,
-        clear: Callable[[ClaimedRun], Credentials | None] = lambda run: None,
+        clear: Callable[[ClaimedRun], Way] = lambda run: Way(),
     ) -> None:
         self._engine = engine
-        #: Asked before a run is prepared: raises PrepareFailed, or says what its image's registry is shown.
+        #: Asked before a run is prepared: raises PrepareFailed, or says how its image may be pulled.
         self._clear = clear
         self._networks = Networks(engine)
         self._installation = installation
@@ -140,7 +140,7 @@ class ContainerRuntime:
 
     def prepare(self, run: ClaimedRun, cancelled: Callable[[], bool], tell: Callable[[str], None]) -> None:
         spec, track = read_spec(ContainerSpec, run), self._track(run)
-        credentials = self._clear(run)
+        way = self._clear(run)
         scratch = self._scratch_of(run.lease.run_id, run.lease.attempt)
         try:
             track.folder.mkdir(mode=0o700, exist_ok=True)
@@ -153,7 +153,8 @@ class ContainerRuntime:
                 self._engine,
                 spec.image,
                 pull="always" if spec.force_pull else "missing",
-                credentials=credentials,
+                credentials=way.credentials,
+                opening=way.opening,
                 tell=tell,
                 cancelled=cancelled,
                 deadline_s=settings.GANTRY_PULL_TIMEOUT_S,

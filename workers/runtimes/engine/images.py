@@ -13,22 +13,21 @@ it from its own store.
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import json
-import os
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final, Literal
 
 import structlog
 from django.conf import settings
 
+from workers.addresses import Deadline
 from workers.runtimes.base import PrepareFailed
+from workers.runtimes.engine import realms
 from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
 from workers.runtimes.engine.image import Image
+from workers.runtimes.engine.ledger import Ledger
 from workers.runtimes.engine.pulling import Cause, Failure, classified, shared
-from workers.vocabulary.references import BadReference, Credentials, Reference, parse
+from workers.vocabulary.references import BadReference, Credentials, Opening, Reference, parse
 from workers.vocabulary.states import Reason
 
 log = structlog.get_logger(__name__)
@@ -58,12 +57,14 @@ def ensure(
     tell: Callable[[str], None],
     cancelled: Callable[[], bool],
     deadline_s: float,
+    opening: Opening | None = None,
 ) -> Image:
     """Have the image on this node. Raises PrepareFailed: Reason.IMAGE when the image cannot be had.
 
     ``pull``: "always" asks the registry every time and falls back to the image at hand with a note,
     "missing" asks only when there is none, "never" does not ask. An unreachable registry is tried again for
-    GANTRY_REGISTRY_RETRY_S; everything together takes at most ``deadline_s`` seconds.
+    GANTRY_REGISTRY_RETRY_S; everything together takes at most ``deadline_s`` seconds. ``opening``: before
+    each pull this node asks what the registry names (``realms``); None, or one that says so: it does not.
     """
     try:
         reference = parse(image)
@@ -81,7 +82,17 @@ def ensure(
         return _described(at_hand, reference, "")
     if pull == "missing" and at_hand is not None and mine:
         return _described(at_hand, reference, "")
-    failure = _pulled(engine, reference, credentials, tell, cancelled, deadline_s, patient=not mine)
+
+    def objection(seconds: float) -> Failure | None:
+        if opening is None or opening.unasked:
+            return None
+        return realms.objection(
+            opening, Deadline(min(seconds, _ASK_S), tick=lambda: _look(reference, cancelled))
+        )
+
+    failure = _pulled(
+        engine, reference, credentials, tell, cancelled, deadline_s, objection, patient=not mine
+    )
     found = _inspect(engine, reference)
     if failure is None and found is not None:
         failure = _unproven(engine, reference, credentials, str(found["Id"]))
@@ -116,7 +127,8 @@ def _unproven(
     except EngineRefused as error:
         return classified(error.message)
     except EngineAway as error:
-        return Failure(Cause.NODE, str(error))
+        log.warning("image.unproven", image=str(image), error=str(error))
+        return Failure.of(Cause.NODE)
     return None
 
 
@@ -127,6 +139,7 @@ def _pulled(
     tell: Callable[[str], None],
     cancelled: Callable[[], bool],
     deadline_s: float,
+    objection: Callable[[float], Failure | None],
     *,
     patient: bool,
 ) -> Failure | None:
@@ -134,12 +147,14 @@ def _pulled(
     began, pause = time.monotonic(), 0.5
     retry_until = began + min(deadline_s, settings.GANTRY_REGISTRY_RETRY_S)
     while True:
-        failure = _pull_once(engine, image, credentials, tell, cancelled, began + deadline_s, deadline_s)
+        failure = objection(began + deadline_s - time.monotonic()) or _pull_once(
+            engine, image, credentials, tell, cancelled, began + deadline_s, deadline_s
+        )
         if failure is None or failure.cause is not Cause.UNREACHABLE or not patient:
             return failure
         if time.monotonic() + pause >= retry_until:
             return failure
-        tell(f"Registry {image.registry} cannot be reached ({failure.said}): next try in {pause:g} s")
+        tell(f"Image {image} waits, {failure.said}: next try in {pause:g} s")
         _pause(pause, image, cancelled)
         pause = min(pause * 2, 10.0)
 
@@ -147,9 +162,13 @@ def _pulled(
 def _pause(seconds: float, image: Reference, cancelled: Callable[[], bool]) -> None:
     until = time.monotonic() + seconds
     while time.monotonic() < until:
-        if cancelled():
-            raise PullStopped(image)
+        _look(image, cancelled)
         time.sleep(_LOOK_S)
+
+
+def _look(image: Reference, cancelled: Callable[[], bool]) -> None:
+    if cancelled():
+        raise PullStopped(image)
 
 
 def _pull_once(
@@ -164,8 +183,7 @@ def _pull_once(
     told, told_at = "", 0.0
     with shared(engine, image, credentials) as pull:
         while not pull.done.wait(_LOOK_S):
-            if cancelled():
-                raise PullStopped(image)
+            _look(image, cancelled)
             if time.monotonic() > until:
                 return Failure(Cause.BROKEN, f"not within {deadline_s:g} s (GANTRY_PULL_TIMEOUT_S)")
             how_far = str(pull.progress)
@@ -193,7 +211,12 @@ def _refusal(
     elif failure.cause is Cause.DENIED and credentials is not None:
         fix = f"check its name and the credentials stored for {image.registry} (user {credentials.username})"
     elif failure.cause is Cause.UNREACHABLE:
-        fix = f"registry {image.registry} cannot be reached from this node: submit it again when it can"
+        fix = f"submit it again when this node can reach {image.registry}"
+    elif failure.cause is Cause.CLOSED:
+        fix = (
+            f"an operator can open it: the worker's log says what {image.registry} named (policy registries, "
+            "GANTRY_REGISTRIES, GANTRY_REGISTRY_ALLOW_NETWORKS)"
+        )
     else:
         fix = f"an operator should look at the registry {image.registry} and this node's Docker Engine"
     if hidden:
@@ -236,51 +259,6 @@ def _digest(known: list[str], image: Reference, image_id: str) -> str:
             if parse(item).name == image.name:
                 return str(parse(item))
     return image_id
-
-
-class Ledger:
-    """Which images of this node came with credentials, and whose: a small file, kept over restarts."""
-
-    def __init__(self, file: Path) -> None:
-        self._file = file
-
-    def may_use(self, image_id: str, credentials: Credentials | None) -> bool:
-        """May it be used without asking the registry?"""
-        holders = self.holders(image_id)
-        return holders is None or (credentials is not None and credentials.holder in holders)
-
-    def holders(self, image_id: str) -> list[str] | None:
-        """With whose credentials it came; None when anybody may have it."""
-        return self._read().get(image_id)
-
-    def came(self, image_id: str, credentials: Credentials | None) -> None:
-        """The registry has given it to the holder of these credentials, or to somebody without any."""
-        with self._locked():
-            known = self._read()
-            if credentials is None:
-                changed = known.pop(image_id, None) is not None  # anybody may have it
-            elif image_id in known:
-                changed = credentials.holder not in known[image_id]
-                known[image_id] = sorted({*known[image_id], credentials.holder})
-            else:
-                changed, known[image_id] = True, [credentials.holder]
-            if changed:
-                fresh = self._file.with_suffix(".new")
-                fresh.write_text(json.dumps(known))
-                fresh.replace(self._file)
-
-    def _read(self) -> dict[str, list[str]]:
-        try:
-            return dict(json.loads(self._file.read_text()))
-        except FileNotFoundError:
-            return {}
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        self._file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with os.fdopen(os.open(self._file.with_suffix(".lock"), os.O_RDWR | os.O_CREAT, 0o600)) as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def _ledger() -> Ledger:

@@ -18,6 +18,7 @@ from http.client import HTTPException
 from typing import Any, Final
 from urllib.parse import urlencode
 
+import structlog
 from django.conf import settings
 from docker.errors import StreamParseError
 from docker.utils.json_stream import json_stream
@@ -25,11 +26,14 @@ from urllib3.exceptions import HTTPError
 from urllib3.response import HTTPResponse
 
 from workers.runtimes.engine.client import Engine, EngineAway, EngineRefused
+from workers.vocabulary.errors import without_user_info
 from workers.vocabulary.references import Credentials, Reference
 
+log = structlog.get_logger(__name__)
+
 _MIB: Final = 1024 * 1024
-#: Longest part of a registry's own words that is shown.
-_SHOWN: Final = 300
+#: Longest part of the engine's own words that is logged.
+_SHOWN: Final = 1000
 
 
 _UNFINISHED: Final = (
@@ -44,15 +48,32 @@ class Cause(Enum):
     DENIED = "denied"  # the registry refuses: wrong or no credentials, or no such image
     UNREACHABLE = "unreachable"  # nobody answers, or not now: another try may help
     BROKEN = "broken"  # something that another try will not mend: a certificate, a wrong protocol
+    CLOSED = "closed"  # the registry is, or sends to, an address that nobody opened
     NODE = "node"  # this node or its engine is to blame
+
+
+#: What is said of each, to clients too: never the engine's or a registry's words, which tell what answered at
+#: addresses that the registry names.
+_SAID: Final[dict[Cause, str]] = {
+    Cause.MISSING: "its registry has no such image",
+    Cause.DENIED: "its registry refuses it",
+    Cause.UNREACHABLE: "its registry cannot be reached or has no time",
+    Cause.BROKEN: "its registry gives no usable answer",
+    Cause.NODE: "this node's Docker Engine cannot take it",
+}
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A pull that failed. ``said`` are the engine's or the registry's words, shortened."""
+    """A pull that failed. ``said``: our words."""
 
     cause: Cause
     said: str
+
+    @classmethod
+    def of(cls, cause: Cause) -> Failure:
+        """Of a kind, in the words for it."""
+        return cls(cause, _SAID[cause])
 
 
 #: The first rule that is found in the engine's words (in lower case) counts.
@@ -75,13 +96,13 @@ _RULES: Final[tuple[tuple[Cause, str], ...]] = (
 
 
 def classified(said: str) -> Failure:
-    """What the engine's words mean. Unknown ones count as worth another try."""
+    """What the engine's words mean, which are for the log. Unknown ones count as worth another try."""
     lower = said.lower()
     cause = next((cause for cause, rule in _RULES if re.search(rule, lower)), Cause.UNREACHABLE)
-    # The engine quotes whole answers of whatever host was named: no window into other services.
+    # The engine quotes whole answers of whatever host was named: no log is a window into other services.
     words = re.split(r"response body:|invalid character", said, maxsplit=1)[0]
-    words = " ".join(words.split()).removeprefix("Error response from daemon: ").rstrip(" :")
-    return Failure(cause, words if len(words) <= _SHOWN else f"{words[: _SHOWN - 3]}...")
+    log.info("image.not_pulled", cause=cause.value, said=without_user_info(words)[:_SHOWN])
+    return Failure.of(cause)
 
 
 class Progress:
@@ -144,7 +165,8 @@ class Pull:
             finally:
                 places.release()
         except _UNFINISHED as error:
-            self.failure = Failure(Cause.NODE, f"the Docker Engine did not finish it: {str(error)[:_SHOWN]}")
+            log.warning("image.unfinished", image=str(self.image), error=str(error)[:_SHOWN])
+            self.failure = Failure(Cause.NODE, "this node's Docker Engine did not finish it")
         except BaseException:
             self.failure = Failure(Cause.NODE, "it ended unexpectedly, see the worker's log")
             raise

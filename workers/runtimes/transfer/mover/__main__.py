@@ -23,6 +23,7 @@ from django.conf import settings
 
 from workers.launcher import control, kernel
 from workers.runtimes.transfer.mover.batch import Batch
+from workers.runtimes.transfer.mover.bounds import SMALL
 from workers.runtimes.transfer.mover.element import Cancelled, code_of, words_of
 from workers.runtimes.transfer.mover.reporting import Reporter
 from workers.vocabulary.transfers.orders import Orders
@@ -35,9 +36,8 @@ _LOOK_S: Final = 0.05
 _DONE: Final = 0
 _GIVEN_UP: Final = 75
 _STOPPED: Final = 128 + signal.SIGTERM
-#: So many elements for each process at least, of so many bytes each on the average at most.
+#: So many elements for each process at least, which are small on the average.
 _SHARE: Final = 100
-_SMALL: Final = 256 * 1024
 _MOST_HANDS: Final = 4
 
 
@@ -114,7 +114,7 @@ def _hands(orders: Orders) -> int:
     if count < 2 * _SHARE or any(reach.protocol != Protocol.LOCAL for reach in reaches):
         return 1
     sizes = [order.size for order in orders.elements if order.act == Act.COPY]
-    if sum(sizes) > _SMALL * len(sizes):
+    if sum(sizes) > SMALL * len(sizes):
         return 1
     return min(orders.streams, count // _SHARE, len(os.sched_getaffinity(0)), _MOST_HANDS)
 

@@ -9,6 +9,8 @@ from typing import Final
 
 from workers.storage.trees.base import StorageFailed, Tree, Trouble, shown
 
+#: A local file so small (bytes) is read and written faster than it is handed over.
+SMALL: Final = 256 * 1024
 #: Seconds of silence for which bytes may be made up at once.
 _BURST_S: Final = 0.5
 #: Seconds for which a storage's word about its free space is good.

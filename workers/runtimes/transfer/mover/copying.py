@@ -7,6 +7,7 @@ attempts have left.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from workers.runtimes.transfer.mover import paths
@@ -48,8 +49,10 @@ class Copying:
         self._folders = paths.Folders(self._target, self._top if parents is False else None)
         self._space = Space(self._target)
 
-    def carry_out(self, element: Element) -> None:
-        """Copy it. Raises StorageFailed, Refused, Cancelled; then the part is gone, or ``element.part``."""
+    def steps(self, element: Element) -> Iterator[None]:
+        """Copy it; yields where all is written and only the disk is waited for.
+
+        Raises StorageFailed, Refused, Cancelled; then the part is gone, or ``element.part``."""
         order, batch = element.order, self._batch
         src = batch.located_source(order.src, order.escaped)
         element.side = "dst"
@@ -75,7 +78,7 @@ class Copying:
                 self._discard(element, file)
                 return
             self._space.take(dst, before.size)
-            self._filler.copy(element, file)
+            yield from self._filler.copy(element, file)
         except BaseException as error:
             if element.part and (order.last or not again(error)):
                 self._discard(element, file)

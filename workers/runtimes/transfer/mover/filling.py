@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from workers.runtimes.transfer.mover.bounds import SMALL
 from workers.runtimes.transfer.mover.element import Cancelled, Element, again
 from workers.runtimes.transfer.mover.verifying import Choice, Digest, Proof, digest
 from workers.storage.trees.base import (
@@ -29,8 +30,6 @@ from workers.vocabulary.transfers.reach import Protocol
 if TYPE_CHECKING:
     from workers.runtimes.transfer.mover.batch import Batch
 
-#: A local file so small is read and written faster than it is handed over.
-_SMALL: Final = 256 * 1024
 #: What was begun is worth nothing for another try after these.
 _SPOILT: Final = frozenset({Trouble.DAMAGED, Trouble.CHANGED})
 _NOTHING: Final = Keeping()
@@ -66,20 +65,22 @@ class Filler:
             rate=self._rate / orders.streams if self._rate else None,
         )
 
-    def copy(self, element: Element, file: File) -> None:
-        """Raises StorageFailed, Cancelled; then its part is gone, or ``element.part`` says that it is not."""
+    def copy(self, element: Element, file: File) -> Iterator[None]:
+        """Yields before it waits for the disk.
+
+        Raises StorageFailed, Cancelled; then its part is gone, or ``element.part`` says that it is not."""
         step("transfer.before_part")
         element.part = True
         receiving = self._target.receive(file.dst, file.part, file.before.size)
         try:
             step("transfer.after_part")
-            self._fill(element, file, receiving)
+            yield from self._fill(element, file, receiving)
         except BaseException as error:
             self._leave(element, receiving, error)
             raise
         receiving.close()
 
-    def _fill(self, element: Element, file: File, receiving: Receiving) -> None:
+    def _fill(self, element: Element, file: File, receiving: Receiving) -> Iterator[None]:
         began, held = time.monotonic(), receiving.held
         element.moved = element.told_moved = held
         if held:
@@ -88,6 +89,8 @@ class Filler:
             element.say("what an earlier attempt left could not be gone on with: begun anew")
         direct = not held and self._direct(element, file, receiving)
         sent = None if direct else self._stream(element, file, receiving)
+        yield
+        self._batch.check()
         element.side = "dst"
         step("transfer.before_finish")
         receiving.finish()
@@ -118,7 +121,7 @@ class Filler:
 
     def _direct(self, element: Element, file: File, receiving: Receiving) -> bool:
         """A route that leaves us out, where there is one."""
-        if self.both_local and file.before.size < _SMALL:
+        if self.both_local and file.before.size < SMALL:
             return False
         moved = self._moving(element)
         if self._target.copy_here(self._source, file.src, receiving, moved, self._options):

@@ -17,8 +17,7 @@ from workers.addresses import AddressFailed, Deadline, permitted, system_resolve
 from workers.addresses.http import CONNECT_S, MAX_ADDRESSES, look_up
 from workers.storage.trees.base import StorageFailed, Trouble
 from workers.storage.trees.sftp.hosts import Host, Trusted, algorithms, trusted
-from workers.storage.trees.sftp.packets import Way
-from workers.storage.trees.sftp.session import Session
+from workers.storage.trees.sftp.session import Session, Way
 from workers.vocabulary.errors import AddressRefused
 from workers.vocabulary.transfers.reach import Reach
 
@@ -58,7 +57,7 @@ async def connected(reach: Reach, stall_s: float) -> tuple[asyncssh.SSHClientCon
             lambda: host, reach.host, reach.port or 22, tunnel=Way(sock), **options
         )
         try:
-            return connection, await Session.begun(connection, reach.shown)
+            return connection, await Session.begun(connection)
         except BaseException:
             connection.abort()
             raise

@@ -11,7 +11,7 @@ import asyncssh
 
 from workers.storage.trees.base import StorageFailed, Trouble
 from workers.storage.trees.sftp.connecting import connected
-from workers.storage.trees.sftp.errors import translated
+from workers.storage.trees.sftp.errors import Lost, translated
 from workers.storage.trees.sftp.session import Session
 from workers.vocabulary.transfers.reach import Reach
 
@@ -20,6 +20,7 @@ T = TypeVar("T")
 #: Requested but not answered reads and writes of one connection together, in bytes; each file may have one
 #: request at least.
 AHEAD: Final = 16 << 20
+_LOSSES: Final = (asyncssh.SFTPConnectionLost, asyncssh.SFTPNoConnection, asyncssh.DisconnectError, OSError)
 #: How long a server may take to say good-bye.
 _FAREWELL_S: Final = 2.0
 #: Of one file at most.
@@ -38,7 +39,9 @@ class Line:
         self._stall_s = stall_s
         self._connection = connection
         self.sftp = sftp
-        self._lost = False
+        self._waiting = 0
+        self._heard = 0.0
+        self._silent = self._lost = False
         self._watch = asyncio.create_task(self._watching())
 
     @classmethod
@@ -60,7 +63,7 @@ class Line:
 
     @property
     def lost(self) -> bool:
-        return self._lost or self.sftp.lost or self._connection.is_closed()
+        return self._lost or self._connection.is_closed()
 
     @property
     def openssh(self) -> bool:
@@ -72,19 +75,34 @@ class Line:
         """How many requests of ``piece`` bytes one file may have under way now."""
         return max(1, min(AHEAD // max(1, self.files), _AHEAD_ONE) // piece)
 
-    def send(self, several: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        """Several requests, one after the other; nobody has to look at what comes of them."""
-        return asyncio.create_task(several)
+    async def ask(self, request: Coroutine[Any, Any, T]) -> T:
+        """Wait for the answer to a request, as long as the server says anything. It is sent at once: before
+        what was given to ``send`` in the same turn."""
+        if not self._waiting:
+            self._heard = asyncio.get_running_loop().time()
+        self._waiting += 1
+        try:
+            return await request
+        except _LOSSES as error:
+            if not self._lost:  # perhaps the session alone: nothing more comes of this connection
+                self.cut()
+            raise Lost(f"{self._reach.shown}: {self._why()}") from error
+        finally:
+            self._waiting -= 1
+            self._heard = asyncio.get_running_loop().time()
+
+    def send(self, request: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Send a request behind those that were sent so before; nobody has to look at its answer."""
+        return asyncio.create_task(self.ask(request))
 
     def close_handle(self, handle: bytes) -> None:
         """Without waiting for it."""
-        self.sftp.close(handle)
+        self.send(self.sftp.close(handle))
 
     def cut(self) -> None:
         self._lost = True
         self._watch.cancel()
         self._connection.abort()
-        self.sftp.lose()
 
     async def close(self) -> None:
         self._watch.cancel()
@@ -93,14 +111,17 @@ class Line:
             async with asyncio.timeout(_FAREWELL_S):
                 await self._connection.wait_closed()
 
+    def _why(self) -> str:
+        return f"it said nothing for {self._stall_s:g} s" if self._silent else "the connection was lost"
+
     async def _watching(self) -> None:
         """Cut a connection whose server keeps us waiting in silence; asyncssh's keepalive sees only that the
         SSH part of it is alive, not that files are served."""
         now = asyncio.get_running_loop().time
         while True:
             await asyncio.sleep(self._stall_s / 8)
-            if self.sftp.waiting and now() - self.sftp.heard > self._stall_s:
-                self.sftp.why = f"{self._reach.shown}: it said nothing for {self._stall_s:g} s"
+            if self._waiting and now() - self._heard > self._stall_s:
+                self._silent = True
                 self.cut()
 
     async def _look_around(self) -> None:
@@ -118,8 +139,6 @@ class Line:
 
     async def real(self, path: bytes) -> bytes:
         """A path without links; "." is the account's home."""
-        names = await self.sftp.realpath(path)
-        if not names:
-            raise asyncssh.SFTPBadMessage("no path")
-        found: bytes = names[0][0]
-        return found
+        names, _ = await self.sftp.realpath(path)
+        found = names[0].filename
+        return found if isinstance(found, bytes) else found.encode()

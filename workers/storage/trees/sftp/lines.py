@@ -38,9 +38,6 @@ class _Slot:
         """Whoever asks while it is being made waits for the same."""
         if self._line is not None and not self._line.lost:
             return self._line
-        if self._line is not None:  # perhaps its session alone
-            self._line.cut()
-            self._line = None
         if self._coming is None:
             self._coming = asyncio.create_task(Line.connect(reach, stall_s))
             self._coming.add_done_callback(self._came)

@@ -21,10 +21,11 @@ import stat as modes
 import time
 from typing import Final
 
+import asyncssh
+
 from workers.storage.trees.base import StorageFailed, Trouble, clean, shown
 from workers.storage.trees.sftp.errors import told
 from workers.storage.trees.sftp.line import Line
-from workers.storage.trees.sftp.words import Attributes
 
 #: How long, in seconds, a folder is taken to be where it was.
 _GOOD_S: Final = 5.0
@@ -74,23 +75,23 @@ class Places:
         if root == b"/":
             return asked
         with told(path):
-            real = await line.real(asked)
+            real = await line.ask(line.real(asked))
         if not _within(real, root):
             raise StorageFailed(f"{shown(path)} leads out of the site by a link", Trouble.DENIED)
         return real
 
-    async def looked_at(self, line: Line, path: bytes) -> tuple[bytes, Attributes]:
+    async def looked_at(self, line: Line, path: bytes) -> tuple[bytes, asyncssh.SFTPAttrs]:
         """The real path of what is there, links followed, and its attributes."""
         _, asked = self._asked(line, path)
         if asked not in (line.base, line.home):
             real = await self.named(line, path)
             with told(path):
-                found = await line.sftp.lstat(real)
+                found = await line.ask(line.sftp.lstat(real, 0))
             if not modes.S_ISLNK(found.permissions or 0):
                 return real, found
         real = await self.followed(line, path)
         with told(path):
-            return real, await line.sftp.stat(real)
+            return real, await line.ask(line.sftp.stat(real, 0))
 
     def _asked(self, line: Line, path: bytes) -> tuple[bytes, bytes]:
         """The folder that must not be left, and the path at the server."""

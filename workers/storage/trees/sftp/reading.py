@@ -17,7 +17,6 @@ from workers.storage.trees.sftp.errors import told
 from workers.storage.trees.sftp.line import Line
 from workers.storage.trees.sftp.lines import Lines
 from workers.storage.trees.sftp.places import Places
-from workers.storage.trees.sftp.words import Attributes
 
 #: Most bytes that are handed over at once.
 _MOST: Final = 1 << 20
@@ -26,9 +25,11 @@ _NAMES_AHEAD: Final = 4
 #: SFTP 3 tells times in whole seconds: what was changed this short a time ago may be changed again within the
 #: same second, so that nobody could tell.
 _SETTLED_S: Final = 2.0
+#: For requests that set none.
+UNCHANGED: Final = asyncssh.SFTPAttrs()
 
 
-def entry(name: bytes, found: Attributes) -> Entry:
+def entry(name: bytes, found: asyncssh.SFTPAttrs) -> Entry:
     """What a server tells; ``version`` is "" while it would not change with the content."""
     mode = found.permissions or 0o644
     if not modes.S_IFMT(mode):
@@ -37,19 +38,21 @@ def entry(name: bytes, found: Attributes) -> Entry:
         name=name,
         mode=mode,
         size=found.size or 0,
-        mtime_ns=(found.mtime or 0) * 1_000_000_000,
+        mtime_ns=(found.mtime or 0) * 1_000_000_000 + (found.mtime_ns or 0),
+        nlink=found.nlink or 1,
         uid=found.uid or 0,
         gid=found.gid or 0,
         atime=found.atime or 0,
+        ctime=found.ctime or 0,
         version=version_of(found) if _settled(found) else "",
     )
 
 
-def version_of(found: Attributes) -> str:
+def version_of(found: asyncssh.SFTPAttrs) -> str:
     return f"{found.size or 0}-{found.mtime or 0}"
 
 
-def _settled(found: Attributes) -> bool:
+def _settled(found: asyncssh.SFTPAttrs) -> bool:
     return time.time() - (found.mtime or 0) > _SETTLED_S
 
 
@@ -65,7 +68,7 @@ class Reading:
         self._handle = handle
         self._next = begin
         self._end = end
-        self._piece = min(line.sftp.most_read, _MOST)
+        self._piece = min(line.sftp.limits.max_read_len, _MOST)
         self._coming: deque[tuple[int, asyncio.Task[bytes]]] = deque()
         self._first: list[bytes] = []
         self.over = False
@@ -77,10 +80,10 @@ class Reading:
         real, found = await places.looked_at(line, path)
         refuse_others(path, found)
         with told(path):
-            handle = await line.sftp.open(real, FXF_READ)
+            handle = await line.ask(line.sftp.open(real, FXF_READ, UNCHANGED))
         reading = cls(line, path, handle, offset, max(found.size or 0, offset + 1))
         try:
-            looking = line.sftp.fstat(handle)
+            looking = line.send(line.sftp.fstat(handle, 0))
             reading._send_more()
             with told(path):
                 found = await looking
@@ -146,7 +149,7 @@ class Reading:
         found = b""
         try:
             while len(found) < size:
-                more = await self._line.sftp.read(self._handle, offset + len(found), size - len(found))
+                more, _ = await self._line.sftp.read(self._handle, offset + len(found), size - len(found))
                 found = found + more if found else more
         except asyncssh.SFTPEOFError:
             pass
@@ -169,12 +172,12 @@ class Listing:
         real = await places.folder(line, path)
         try:
             with told(path):
-                listing = cls(line, path, await line.sftp.opendir(real))
+                listing = cls(line, path, await line.ask(line.sftp.opendir(real)))
         except StorageFailed as failed:
             # OpenSSH says so of a file, too.
             if failed.trouble in (Trouble.MISSING, Trouble.OTHER):
                 with told(path):
-                    found = await line.sftp.stat(real)
+                    found = await line.ask(line.sftp.stat(real, 0))
                 if not is_folder(found):
                     raise StorageFailed(f"{shown(path)} is not a folder", Trouble.NOT_FOLDER) from failed
             raise
@@ -208,23 +211,28 @@ class Listing:
 
     async def _names(self) -> list[Entry]:
         try:
-            names = await self._line.sftp.readdir(self._handle)
+            names, _ = await self._line.sftp.readdir(self._handle)
         except asyncssh.SFTPEOFError:
             self._ended = True
             return []
-        return [entry(name, found) for name, found in names if name not in (b".", b"..")]
+        return [_named(name) for name in names if name.filename not in (b".", b"..")]
 
 
-def is_file(found: Attributes) -> bool:
+def _named(name: asyncssh.SFTPName) -> Entry:
+    raw = name.filename
+    return entry(raw if isinstance(raw, bytes) else raw.encode(), name.attrs)
+
+
+def is_file(found: asyncssh.SFTPAttrs) -> bool:
     """As far as it is told: not each server tells modes."""
     return modes.S_IFMT(found.permissions or 0) in (0, modes.S_IFREG)
 
 
-def is_folder(found: Attributes) -> bool:
+def is_folder(found: asyncssh.SFTPAttrs) -> bool:
     return modes.S_ISDIR(found.permissions or 0)
 
 
-def refuse_others(path: bytes, found: Attributes) -> None:
+def refuse_others(path: bytes, found: asyncssh.SFTPAttrs) -> None:
     """Only regular files are opened: a pipe would keep the server's process waiting for its other end."""
     if is_folder(found):
         raise StorageFailed(f"{shown(path)} is a folder", Trouble.IS_FOLDER)

@@ -28,8 +28,7 @@ from workers.storage.trees.sftp.errors import told, translated
 from workers.storage.trees.sftp.line import Line
 from workers.storage.trees.sftp.lines import Lines
 from workers.storage.trees.sftp.places import Places
-from workers.storage.trees.sftp.reading import Listing, Reading, entry, is_folder, refuse_others
-from workers.storage.trees.sftp.words import setting
+from workers.storage.trees.sftp.reading import UNCHANGED, Listing, Reading, entry, is_folder, refuse_others
 from workers.storage.trees.sftp.writing import Shelf, exists, failed, lstat, open_part, remove, rename
 from workers.vocabulary.transfers.reach import Reach
 
@@ -151,7 +150,7 @@ async def _remove_folder(line: Line, places: Places, path: bytes) -> None:
     real = await places.named(line, path)
     places.forget()
     try:
-        await line.sftp.rmdir(real)
+        await line.ask(line.sftp.rmdir(real))
     except asyncssh.SFTPError as error:
         refused = translated(error, path)
         if refused.trouble in (Trouble.OTHER, Trouble.MISSING):
@@ -174,8 +173,11 @@ async def _mkdir(line: Line, places: Places, path: bytes, mode: int | None) -> N
     if path == b"/":
         raise exists(path)
     real = await places.named(line, path)
-    asked = setting(permissions=None if mode is None else mode & 0o777)
-    making, looking = line.sftp.mkdir(real, asked), line.sftp.lstat(real)
+    asked = asyncssh.SFTPAttrs()
+    if mode is not None:
+        asked.permissions = mode & 0o777
+    making = line.send(line.sftp.mkdir(real, asked))
+    looking = line.send(line.sftp.lstat(real, 0))
     try:
         await making
     except asyncssh.SFTPFailure as error:
@@ -186,7 +188,7 @@ async def _mkdir(line: Line, places: Places, path: bytes, mode: int | None) -> N
         raise translated(error, path) from error
     if mode is not None:  # whatever the server's umask says
         with told(path):
-            await line.sftp.setstat(real, asked)
+            await line.ask(line.sftp.setstat(real, asked))
 
 
 async def _rename(line: Line, places: Places, source: bytes, target: bytes, overwrite: bool) -> None:
@@ -212,8 +214,8 @@ async def _free_space(line: Line, places: Places, path: bytes) -> int | None:
         try:
             real = await places.followed(line, path)
             with told(path):
-                space = await line.sftp.statvfs(real)
-            return int(space.bavail * space.frsize)
+                space = await line.ask(line.sftp.statvfs(real))
+            return space.bavail * space.frsize
         except StorageFailed as refused:
             if isinstance(refused.__cause__, asyncssh.SFTPOpUnsupported):
                 return None
@@ -234,12 +236,12 @@ class _Copying:
 
     async def open(self, line: Line) -> bool:
         """False where the server cannot. Raises StorageFailed."""
-        if not line.sftp.copies:
+        if not line.sftp.supports_copy_data:
             return False
         real, found = await self._places.looked_at(line, self._path)
         refuse_others(self._path, found)
         with told(self._path):
-            self._source = await line.sftp.open(real, FXF_READ)
+            self._source = await line.ask(line.sftp.open(real, FXF_READ, UNCHANGED))
         try:
             self._target = await open_part(line, self._places, self._part, 0)
         except BaseException:
@@ -254,7 +256,7 @@ class _Copying:
         if count:
             line, into = self._target.line, self._target.handle
             try:
-                await line.sftp.copy_data(self._source, self._at, count, into, self._at)
+                await line.ask(line.sftp.copy_data(self._source, self._at, count, into, self._at))
             except asyncssh.SFTPEOFError as error:
                 raise StorageFailed(f"{shown(self._path)} has become shorter", Trouble.CHANGED) from error
             except asyncssh.SFTPError as error:

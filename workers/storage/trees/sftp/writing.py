@@ -16,11 +16,8 @@ from workers.storage.trees.base import Entry, Keeping, StorageFailed, Traits, Tr
 from workers.storage.trees.sftp.errors import told, translated
 from workers.storage.trees.sftp.line import Line
 from workers.storage.trees.sftp.lines import Lines
-from workers.storage.trees.sftp.packets import Bytes
 from workers.storage.trees.sftp.places import Places
-from workers.storage.trees.sftp.reading import entry, is_file, is_folder
-from workers.storage.trees.sftp.session import Answer
-from workers.storage.trees.sftp.words import Attributes, setting
+from workers.storage.trees.sftp.reading import UNCHANGED, entry, is_file, is_folder
 
 #: What is kept until it is sent, in bytes: less is sent at the end, together with what ends the file.
 _KEPT: Final = 512 * 1024
@@ -34,9 +31,10 @@ class Opened:
     line: Line
     handle: bytes
 
-    def closed(self) -> Answer:
+    def closed(self) -> asyncio.Task[None]:
+        """Sent, behind all that was sent before."""
         self.line.files -= 1
-        return self.line.sftp.close(self.handle)
+        return self.line.send(self.line.sftp.close(self.handle))
 
 
 async def open_part(line: Line, places: Places, part: bytes, offset: int) -> Opened:
@@ -44,15 +42,15 @@ async def open_part(line: Line, places: Places, part: bytes, offset: int) -> Ope
     real = await places.named(line, part)
     flags = FXF_WRITE if offset else FXF_WRITE | FXF_CREAT | FXF_EXCL
     with told(part):
-        if offset and not is_file(await line.sftp.lstat(real)):
+        if offset and not is_file(await line.ask(line.sftp.lstat(real, 0))):
             raise StorageFailed(f"{shown(part)} is not a file any more", Trouble.CHANGED)
         try:
-            handle = await line.sftp.open(real, flags)
+            handle = await line.ask(line.sftp.open(real, flags, UNCHANGED))
         except (asyncssh.SFTPFailure, asyncssh.SFTPFileAlreadyExists):
             if offset:
                 raise
-            line.sftp.remove(real)
-            handle = await line.sftp.open(real, flags)
+            line.send(line.sftp.remove(real))
+            handle = await line.send(line.sftp.open(real, flags, UNCHANGED))
     line.files += 1
     return Opened(line, handle)
 
@@ -61,8 +59,8 @@ async def failed(line: Line, places: Places, part: bytes, error: asyncssh.SFTPEr
     """Why a write failed: OpenSSH has no word for a full disk."""
     if isinstance(error, asyncssh.SFTPFailure):
         with suppress(asyncssh.SFTPError, StorageFailed):
-            space = await line.sftp.statvfs(await places.named(line, part))
-            if space.bavail * space.frsize < line.sftp.most_written:
+            space = await line.ask(line.sftp.statvfs(await places.named(line, part)))
+            if space.bavail * space.frsize < line.sftp.limits.max_write_len:
                 return StorageFailed(f"{shown(part)}: the disk is full", Trouble.FULL)
     return translated(error, part)
 
@@ -75,8 +73,8 @@ class Writing:
     """
 
     def __init__(self, lines: Lines, places: Places, part: bytes, offset: int) -> None:
-        #: What the server holds, after ``finish``.
-        self.found: Attributes | None = None
+        #: Bytes that the server holds, after ``finish``.
+        self.size: int | None = None
         self._part = part
         self._lines = lines
         self._places = places
@@ -85,7 +83,7 @@ class Writing:
         self._next = offset
         self._kept: list[bytes] = []
         self._kept_size = 0
-        self._coming: deque[tuple[int, Answer]] = deque()
+        self._coming: deque[tuple[int, asyncio.Task[int]]] = deque()
 
     def write(self, piece: bytes) -> None:
         self._kept.append(piece)
@@ -114,26 +112,14 @@ class Writing:
         await work(self._opened)
 
     def _send(self, opened: Opened) -> None:
-        """All that is kept, in requests as large as the server takes."""
-        kept, self._kept, self._kept_size = self._kept, [], 0
-        most = opened.line.sftp.most_written
-        content: list[Bytes] = []
-        room = most
-        for piece in kept:
-            rest: Bytes = piece
-            while len(rest) >= room:
-                view = memoryview(rest)
-                self._write(opened, [*content, view[:room]], most)
-                content, rest, room = [], view[room:], most
-            if rest:
-                content.append(rest)
-                room -= len(rest)
-        if content:
-            self._write(opened, content, most - room)
-
-    def _write(self, opened: Opened, content: list[Bytes], size: int) -> None:
-        self._coming.append((self._next, opened.line.sftp.write(opened.handle, self._next, content, size)))
-        self._next += size
+        """All that is kept."""
+        line, data = opened.line, self._kept[0] if len(self._kept) == 1 else b"".join(self._kept)
+        self._kept, self._kept_size = [], 0
+        most = line.sftp.limits.max_write_len
+        for at in range(0, len(data), most):
+            piece = data[at : at + most]
+            self._coming.append((self._next, line.send(line.sftp.write(opened.handle, self._next, piece))))
+            self._next += len(piece)
 
     async def _some(self, opened: Opened) -> None:
         """Send what is kept; wait until not too much is under way. What has failed is heard of now, not when
@@ -141,15 +127,15 @@ class Writing:
         while self._coming and self._coming[0][1].done():
             await self._answered(opened.line)
         self._send(opened)
-        most = opened.line.ahead(opened.line.sftp.most_written)
+        most = opened.line.ahead(opened.line.sftp.limits.max_write_len)
         while len(self._coming) > most:
             await self._answered(opened.line)
 
     async def _rest(self, opened: Opened) -> None:
         """All that is left, on the server's disk; how much it is; closed."""
         self._send(opened)
-        syncing = opened.line.sftp.fsync(opened.handle)
-        looking = opened.line.sftp.fstat(opened.handle)
+        syncing = opened.line.send(opened.line.sftp.fsync(opened.handle))
+        looking = opened.line.send(opened.line.sftp.fstat(opened.handle, 0))
         closing = opened.closed()
         self._opened = None
         while self._coming:
@@ -157,21 +143,21 @@ class Writing:
         with told(self._part):
             with suppress(asyncssh.SFTPOpUnsupported):  # then it cannot promise that
                 await syncing
-            found = await looking
+            size = (await looking).size or 0
             await closing
-        self.found = found
+        self.size = size
 
     async def _answered(self, line: Line) -> None:
         """The next answer."""
-        offset, answer = self._coming.popleft()
+        offset, task = self._coming.popleft()
         try:
-            await answer
+            await task
         except asyncssh.SFTPError as error:
             await asyncio.gather(*(later for _, later in self._coming), return_exceptions=True)
             self._coming.clear()
             real = await self._places.named(line, self._part)
             with told(self._part):
-                await line.sftp.setstat(real, setting(size=offset))
+                await line.ask(line.sftp.setstat(real, asyncssh.SFTPAttrs(size=offset)))
             raise await failed(line, self._places, self._part, error) from error
 
     async def _let_go(self, opened: Opened) -> None:
@@ -195,8 +181,8 @@ class Shelf:
         return self._writing
 
     def size_of(self, part: bytes) -> int | None:
-        if self._writing is not None and self._writing.found is not None:
-            return self._writing.found.size or 0
+        if self._writing is not None and self._writing.size is not None:
+            return self._writing.size
         try:
             found = self._lines.do(part, lambda line: lstat(line, self._places, part))
         except StorageFailed as failed:
@@ -206,15 +192,11 @@ class Shelf:
         return found.size or 0 if is_file(found) else None
 
     def move(self, part: bytes, target: bytes, *, overwrite: bool) -> None:
-        keeping, places = self._keeping, self._places
-        found = self._writing.found if self._writing is not None and keeping == _NOTHING else None
-        if found is None:
-            self._lines.do(
-                target, lambda line: rename(line, places, part, target, overwrite=overwrite, keeping=keeping)
-            )
-        else:
-            self._lines.do(target, lambda line: rename(line, places, part, target, overwrite=overwrite))
-            self._seen = entry(target.rpartition(b"/")[2], found)
+        keeping = self._keeping
+        self._seen = self._lines.do(
+            target,
+            lambda line: rename(line, self._places, part, target, overwrite=overwrite, keeping=keeping),
+        )
 
     def unlink(self, part: bytes) -> None:
         self._lines.do(part, lambda line: remove(line, self._places, part))
@@ -223,7 +205,7 @@ class Shelf:
         self._keeping = keeping
 
     def stat(self, path: bytes) -> Entry:
-        """What was written, where nothing has been set since: a rename leaves it as it is."""
+        """What ``move`` saw."""
         if self._seen is None:
             found = self._lines.do(path, lambda line: lstat(line, self._places, path))
             self._seen = entry(path.rpartition(b"/")[2], found)
@@ -234,32 +216,35 @@ class Shelf:
         return ""
 
 
-async def lstat(line: Line, places: Places, path: bytes) -> Attributes:
+async def lstat(line: Line, places: Places, path: bytes) -> asyncssh.SFTPAttrs:
     """Of a link itself."""
     real = await places.named(line, path)
     with told(path):
-        found: Attributes = await line.sftp.lstat(real)
-        return found
+        return await line.ask(line.sftp.lstat(real, 0))
 
 
 async def remove(line: Line, places: Places, path: bytes) -> None:
     """A file or a link."""
     real = await places.named(line, path)
     with told(path):
-        await line.sftp.remove(real)
+        await line.ask(line.sftp.remove(real))
 
 
 async def rename(
     line: Line, places: Places, source: bytes, target: bytes, *, overwrite: bool, keeping: Keeping = _NOTHING
-) -> None:
-    """Where the server can do it in one step, it is asked in one round trip."""
+) -> Entry:
+    """Returns what is there then. Where the server can do it in one step, it is asked in one round trip."""
     old, new = await places.named(line, source), await places.named(line, target)
     if not (overwrite or line.openssh):
         await _refuse_existing(line, new, target)
     if keeping != _NOTHING:
-        line.sftp.setstat(old, _setting(keeping))
+        line.send(line.sftp.setstat(old, _attributes(keeping)))
+    renaming = line.send(line.sftp.posix_rename(old, new) if overwrite else line.sftp.rename(old, new, 0))
+    looking = line.send(line.sftp.lstat(new, 0))
     try:
-        await (line.sftp.posix_rename(old, new) if overwrite else line.sftp.rename(old, new))
+        await renaming
+        with told(target):
+            return entry(target.rpartition(b"/")[2], await looking)
     except asyncssh.SFTPNoSuchFile as error:
         raise translated(error, source) from error
     except asyncssh.SFTPOpUnsupported as error:
@@ -270,14 +255,14 @@ async def rename(
     except asyncssh.SFTPError as error:
         if isinstance(error, asyncssh.SFTPFailure):
             with suppress(asyncssh.SFTPNoSuchFile):
-                if is_folder(await line.sftp.lstat(new)) or not overwrite:
+                if is_folder(await looking) or not overwrite:
                     raise exists(target) from error
         raise translated(error, target) from error
 
 
 async def _refuse_existing(line: Line, real: bytes, path: bytes) -> None:
     with suppress(asyncssh.SFTPNoSuchFile, asyncssh.SFTPNoSuchPath):
-        await line.sftp.lstat(real)
+        await line.ask(line.sftp.lstat(real, 0))
         raise exists(path)
 
 
@@ -285,10 +270,11 @@ def exists(path: bytes) -> StorageFailed:
     return StorageFailed(f"{shown(path)} is there already", Trouble.EXISTS)
 
 
-def _setting(keeping: Keeping) -> bytes:
+def _attributes(keeping: Keeping) -> asyncssh.SFTPAttrs:
     """SFTP 3 sets both times or none, in whole seconds."""
-    at = None if keeping.mtime_ns is None else max(0, keeping.mtime_ns // 1_000_000_000)
-    return setting(
-        permissions=None if keeping.mode is None else keeping.mode & 0o777,
-        times=None if at is None else (at, at),
-    )
+    found = asyncssh.SFTPAttrs()
+    if keeping.mode is not None:
+        found.permissions = keeping.mode & 0o777
+    if keeping.mtime_ns is not None:
+        found.atime = found.mtime = max(0, keeping.mtime_ns // 1_000_000_000)
+    return found
