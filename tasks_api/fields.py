@@ -56,7 +56,7 @@ def text(value: object, field: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int | float):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):  # an int may be beyond any float
             raise Malformed(f"{field} is a number that is too large: write it as text", field=field)
         return str(value)
     if not isinstance(value, str):

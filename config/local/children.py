@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config.local.data import REPOSITORY
-from config.local.processes import program_on_path
+from config.local.processes import in_a_session, program_on_path
 
 #: A child that ran this long has recovered: its next restart is immediate again.
 RECOVERED_S = 60.0
@@ -61,15 +61,7 @@ class Child:
         with self.log.open("ab") as output:
             self.log.chmod(0o600)
             self._from = output.tell()
-            self._process = subprocess.Popen(
-                [*prefix, *self.command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=output,
-                env=dict(self.environment),
-                cwd=REPOSITORY,
-                start_new_session=True,
-            )
+            self._process = in_a_session([*prefix, *self.command], self.environment, REPOSITORY, output)
         self._started = time.monotonic()
 
     def look(self) -> str | None:

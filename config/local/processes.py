@@ -19,12 +19,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from config.local.errors import LocalError
 from config.local.running import POLL_S
 
 #: What a unix socket's address holds is 108 bytes; this leaves room for a server's own suffix.
 SOCKET_PATH_LIMIT = 100
+
+
+def in_a_session(
+    command: Sequence[str], env: Mapping[str, str], cwd: Path, output: BinaryIO
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, without input, with both its outputs in one file."""
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from config.local.client import Client
 from config.local.data import REPOSITORY
-from config.local.processes import tail
+from config.local.processes import in_a_session, tail
 from config.local.programs import fetch
 from config.local.running import send
 from config.local.terminal import complain, note, step
@@ -70,15 +70,8 @@ class Service:
         step("Starting Postgres, Redis, the API, a worker, the sender of callbacks and Flower")
         began = time.monotonic()
         with (self.folder / "up.log").open("wb") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "config.local", "up"],
-                cwd=REPOSITORY,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            command = [sys.executable, "-m", "config.local", "up"]
+            self._process = in_a_session(command, environment, REPOSITORY, output)
         try:
             self._wait_until_ready(began + READY_S)
         except BaseException:

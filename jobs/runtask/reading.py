@@ -16,6 +16,7 @@ from jobs.runtask import wire
 from jobs.runtask.errors import NoSuchJob
 from jobs.runtask.wire import JobFacts
 from workers.logs import following, store
+from workers.tenants import retention_policy
 
 #: Between two looks of one who waits, at last, in seconds.
 _SLOW_S: Final = 0.3
@@ -23,7 +24,7 @@ _SLOW_S: Final = 0.3
 WAIT_MOST_S: Final = 60.0
 
 _JOB: Final = """
-    SELECT j.id, r.id, r.state, r.reason, r.message, r.attempt, coalesce(a.log_bytes, 0)
+    SELECT j.id, r.id, r.state, r.reason, r.message, r.attempt, a.log_pruned IS NOT NULL
     FROM jobs_runtaskjob j JOIN workers_run r ON r.id = j.run_id
     LEFT JOIN workers_attempt a ON a.run_id = r.id AND a.number = r.attempt
     WHERE j.tenant_id = %(tenant)s AND j.id = %(job)s
@@ -62,8 +63,10 @@ def ended(tenant_id: int, job_id: int | None, wait_s: float) -> JobFacts:
 def output(facts: JobFacts) -> tuple[bytes, bytes]:
     """What the job's last attempt has written by now, (stdout, stderr), as far as it is kept."""
     sizes = store.size(facts.run_id, facts.attempt)
-    if wire.done(facts) and facts.log_bytes and not any(sizes.values()):
-        return wire.DELETED, b""
+    if facts.pruned:
+        line = retention_policy.deleted_lines([facts.run_id]).get(facts.run_id, "").encode()
+        out, err = (line if sizes[stream] else b"" for stream in store.NAMES)
+        return out, err
     out, err = (
         b"".join(store.read(facts.run_id, facts.attempt, stream, 0, sizes[stream], gap=wire.left_out))
         for stream in (store.STREAMS["stdout"], store.STREAMS["stderr"])

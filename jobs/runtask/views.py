@@ -20,6 +20,7 @@ from jobs.runtask.catalogue.folder import catalogue
 from workers.api.answers import Page, answer
 from workers.api.callback_header import callback_header
 from workers.api.lists import listed
+from workers.logs.answers import PRUNED
 from workers.tenants import idempotency
 from workers.tenants.identity import Identity
 from workers.vocabulary.errors import InvalidInput
@@ -62,7 +63,9 @@ class JobView(RuntaskBase):
         job_id = requests.parse_job_id(request.query_params.get("job_id"))
         wait_s = _wait(request.query_params.get("wait", "")) if request.method == "GET" else 0.0
         facts = reading.ended(self.who().tenant_id, job_id, wait_s)
-        return answer(wire.render_job(facts, *reading.output(facts)))
+        return answer(
+            wire.render_job(facts, *reading.output(facts)), headers=PRUNED if facts.pruned else None
+        )
 
 
 class ListJobsView(RuntaskBase):

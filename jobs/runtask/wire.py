@@ -32,8 +32,8 @@ class JobFacts(NamedTuple):
     reason: str
     message: str
     attempt: int
-    #: Bytes that the last attempt wrote, as recorded at its end.
-    log_bytes: int
+    #: Retention has deleted what the last attempt wrote.
+    pruned: bool
 
 
 def done(facts: JobFacts) -> bool:
@@ -111,7 +111,3 @@ def render_definition(definition: Definition) -> dict[str, Any]:
 def left_out(length: int) -> bytes:
     """What stands where the middle of an output was not kept."""
     return f"\n[... {length} bytes left out: more output than is kept ...]\n".encode()
-
-
-#: What stands for an output that retention has deleted.
-DELETED: Final = b"[... deleted: output is kept for a limited time after a job's end ...]\n"

@@ -18,6 +18,7 @@ from jobs.saved import wire
 from jobs.saved.errors import NoSuchExecutor, NoSuchJob
 from jobs.saved.wire import ExecutorFacts, JobFacts, Status, TargetFacts
 from workers.logs import store
+from workers.tenants import retention_policy
 
 _JOBS: Final = """
     SELECT j.id, j.uuid, j.app_name, j.service_name, j.name, j.cmd, j.privileged, j."user", j.env::text,
@@ -32,7 +33,7 @@ _EXECUTORS: Final = """
 _TARGETS: Final = """
     SELECT t.executor_id, t.container, t.node, t.error, r.id, r.state, r.reason, r.message, r.exit_code,
         r.attempt, extract(epoch FROM a.started_at)::float8, extract(epoch FROM r.finished_at)::float8,
-        a.facts::text
+        a.log_pruned IS NOT NULL, a.facts::text
     FROM jobs_target t
     LEFT JOIN workers_run r ON r.id = t.run_id
     LEFT JOIN workers_attempt a ON a.run_id = r.id AND a.number = r.attempt
@@ -94,12 +95,15 @@ def outputs(found: Iterable[TargetFacts]) -> Iterator[bytes]:
     """The end of each target's output, b"" where none is shown. Read in groups: only one is in memory."""
     left = iter(found)
     while group := list(islice(left, _OUTPUTS)):
-        wanted = [
-            (target.run_id, target.attempt or 0)
+        shown = [
+            (target.run_id, target.attempt or 0, target.pruned)
             for target in group
             if target.run_id is not None and wire.status(target) is Status.FINISHED
         ]
-        ends = store.tails(wanted, STREAM, wire.OUTPUT_MOST) if wanted else {}
+        kept = [(run_id, attempt) for run_id, attempt, pruned in shown if not pruned]
+        ends = store.tails(kept, STREAM, wire.OUTPUT_MOST) if kept else {}
+        if lost := [run_id for run_id, _, pruned in shown if pruned]:
+            ends |= {run_id: line.encode() for run_id, line in retention_policy.deleted_lines(lost).items()}
         for target in group:
             yield ends.get(target.run_id or 0, b"")
 

@@ -101,6 +101,8 @@ class TargetFacts(NamedTuple):
     #: Seconds since 1970.
     started: float | None
     finished: float | None
+    #: Retention has deleted its output.
+    pruned: bool
     #: What the runtime found out: exec_id, container_id, pid.
     facts: Mapping[str, Any] | None
 

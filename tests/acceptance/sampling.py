@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections import defaultdict
 from types import TracebackType
 from typing import Self
@@ -11,12 +10,12 @@ from django.db import connection
 
 from tests.integration.engine_rows import BOOKS
 from tests.support.engine import submit
-from tests.support.waiting import limit
+from tests.support.watching import Again
 from workers.models import Run
 from workers.vocabulary.states import FINAL
 
 
-class Sampler:
+class Sampler(Again):
     """A thread that compares, a hundred times a second, what is reserved with what there is.
 
     The tasks that are watched last 0.3 s at least, so none comes and goes unseen.
@@ -26,38 +25,23 @@ class Sampler:
     """
 
     def __init__(self) -> None:
-        self.samples = 0
+        super().__init__(self._look, 0.01)
         self.peak: dict[str, int] = defaultdict(int)
         self.wrong: list[str] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="sampler", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join(limit(90))
+        super().__exit__(kind, error, trace)
         if kind is None:
-            assert not self._thread.is_alive()
             assert self.wrong == []
-            assert self.samples > 20, f"only {self.samples} samples: they prove nothing"
+            assert self.count > 20, f"only {self.count} samples: they prove nothing"
 
-    def _watch(self) -> None:
-        try:
-            while not self._stop.wait(0.01):
-                with connection.cursor() as cursor:
-                    cursor.execute(BOOKS)
-                    for row in cursor.fetchall():
-                        self._check(*row)
-                self.samples += 1
-        except Exception as error:
-            self.wrong.append(f"the sampler failed: {error}")
-        finally:
-            connection.close()
+    def _look(self) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(BOOKS)
+            for row in cursor.fetchall():
+                self._check(*row)
 
     def _check(
         self,
@@ -82,36 +66,21 @@ class Sampler:
             )
 
 
-class Stream:
+class Stream(Again):
     """An endless stream of small tasks: there are always about ``depth`` of them that have not ended.
 
     They last from 0.3 to 0.7 s, so that a node's CPUs never become free all at once by chance.
     """
 
     def __init__(self, tenant_id: int, depth: int = 40) -> None:
+        super().__init__(self._top_up, 0.02)
         self.run_ids: list[int] = []
         self._tenant_id = tenant_id
         self._depth = depth
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._feed, name="stream", daemon=True)
 
     def __enter__(self) -> Self:
         self._top_up()
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._stop.set()
-        self._thread.join(limit(90))
-
-    def _feed(self) -> None:
-        try:
-            while not self._stop.wait(0.02):
-                self._top_up()
-        finally:
-            connection.close()
+        return super().__enter__()
 
     def _top_up(self) -> None:
         open_runs = (

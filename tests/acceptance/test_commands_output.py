@@ -9,15 +9,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-import psutil
 import pytest
 from django.db import connection
 
-from tests.support.cluster import Cluster, Process
+from tests.support.cluster import Cluster
 from tests.support.engine import output, run, submit, wait_final, wait_started
 from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from tests.support.waiting import limit, wait_until
+from tests.support.watching import Again, Memory
 from workers import services
 from workers.logs import answers, following, store
 from workers.logs.capture import CHUNK
@@ -30,7 +30,7 @@ STDOUT, STDERR = 1, 2
 
 def read(run_id: int, **params: str) -> tuple[int, Mapping[str, str], bytes]:
     """What a client gets from the log route."""
-    status, headers, body = answers.respond(params, {}, run(run_id))
+    status, headers, body = answers.respond(params, {}, run(run_id), deleted=str)
     return status, headers, b"".join(body)
 
 
@@ -136,10 +136,6 @@ def spool_bytes(node: Path, run_id: int) -> int:
     return total
 
 
-def memory_mb(process: Process) -> float:
-    return float(psutil.Process(process.pid).memory_info().rss) / MIB
-
-
 @pytest.mark.timeout(400)
 def test_three_hundred_megabytes(cluster: Cluster, account: Account, shared_folder: Path) -> None:
     """Catches: a disk that fills up, a worker that swells, a command that is stopped for what it prints.
@@ -149,7 +145,8 @@ def test_three_hundred_megabytes(cluster: Cluster, account: Account, shared_fold
     (seen: 110 to 190 MiB, and no more through 2.4 GB).
     """
     worker, node = cluster.node(), cluster.folder / "n1"
-    before = memory_mb(worker)
+    memory = Memory()
+    memory.look([worker.pid])
     # 30 million lines of 10 bytes. After each million it waits until the spool is near its cap again: how
     # quickly that happens is the machine's, that it does is ours.
     each = f"seq $s $((s+999999)); s=$((s+1000000)); touch {shared_folder}/asks-$s"
@@ -157,24 +154,16 @@ def test_three_hundred_megabytes(cluster: Cluster, account: Account, shared_fold
     script = f"s=100000000; while test $s -lt 130000000; do {each}; {wait}; done"
     run_id = submit(account.tenant_id, script, mem_mb=64)
     disk: list[int] = []
-    memory: list[float] = []
-    done = threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.02):
-            disk.append(spool_bytes(node, run_id))
-            memory.append(memory_mb(worker))
-            if disk[-1] < DEFAULT_LOG_HEAD + DEFAULT_LOG_TAIL + 48 * MIB:
-                for asks in shared_folder.glob("asks-*"):
-                    asks.rename(asks.with_name(asks.name.replace("asks", "goes")))
+        disk.append(spool_bytes(node, run_id))
+        memory.look([worker.pid])
+        if disk[-1] < DEFAULT_LOG_HEAD + DEFAULT_LOG_TAIL + 48 * MIB:
+            for asks in shared_folder.glob("asks-*"):
+                asks.rename(asks.with_name(asks.name.replace("asks", "goes")))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+    with Again(watch, 0.02):
         (ended,) = wait_final(run_id, timeout_s=300)
-    finally:
-        done.set()
-        watcher.join()
     assert (ended.state, ended.exit_code) == (State.SUCCEEDED, 0)
     attempt = Attempt.objects.get(run_id=run_id)
     assert (attempt.log_bytes, attempt.log_truncated) == (300_000_000, True)
@@ -193,7 +182,7 @@ def test_three_hundred_megabytes(cluster: Cluster, account: Account, shared_fold
     assert max(disk) < DEFAULT_LOG_HEAD + DEFAULT_LOG_TAIL + 64 * MIB, (
         f"{max(disk) / MIB:.0f} MiB on the disk"
     )
-    assert max(memory) - before < 128, f"{before:.0f} MiB before, {max(memory):.0f} MiB at most"
+    assert memory.grown() < 128, f"MiB before {memory.first}, at most {memory.most}"
     assert_invariants(cluster)
 
 
@@ -224,11 +213,13 @@ def a_cap_of_its_own(cluster: Cluster, account: Account) -> None:
     assert output(run_id, stream=STDERR) == b"short\n"
     assert Attempt.objects.get(run_id=run_id).log_bytes == total + 6
     # Ranges give real bytes only: what was dropped does not come back as zeros.
-    status, headers, body = answers.respond({"stream": "stdout"}, {"Range": "bytes=-14"}, run(run_id))
+    status, headers, body = answers.respond(
+        {"stream": "stdout"}, {"Range": "bytes=-14"}, run(run_id), deleted=str
+    )
     assert (status, b"".join(body)) == (206, b"999998\n999999\n")
     assert headers["Content-Range"] == f"bytes {total - 14}-{total - 1}/{total}"
     gone = f"bytes={len(head) + 1000}-{len(head) + 1010}"
-    assert answers.respond({"stream": "stdout"}, {"Range": gone}, run(run_id))[0] == 416
+    assert answers.respond({"stream": "stdout"}, {"Range": gone}, run(run_id), deleted=str)[0] == 416
     assert_invariants(cluster)
 
 
@@ -247,7 +238,7 @@ class Follower:
 
     def _read(self) -> None:
         try:
-            _, _, body = answers.respond(self._params, {}, self._run)
+            _, _, body = answers.respond(self._params, {}, self._run, deleted=str)
             for piece in body:
                 self.received += piece
         finally:

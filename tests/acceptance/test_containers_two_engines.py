@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from pathlib import Path
 from types import TracebackType
-from typing import Self
 
 import docker
 import pytest
@@ -23,7 +21,7 @@ from tests.support.invariants import (
     ledger_command,
     open_ledger,
 )
-from tests.support.waiting import limit
+from tests.support.watching import Again
 from workers.models import Attempt
 from workers.vocabulary.states import State
 
@@ -32,39 +30,28 @@ RACKS = {"n1": "r1", "n2": "r2"}
 CPUS, MEM_MB = 2, 640
 
 
-class EngineWatch:
+class EngineWatch(Again):
     """A thread that asks the engines all the time how many of a node's containers run at once."""
 
     def __init__(self, engines: dict[str, Engine]) -> None:
-        self.samples = 0
+        super().__init__(self._look, 0.05)
         self.peak = dict.fromkeys(engines, 0)
-        self.wrong: list[str] = []
         self._engines = engines
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, name="engine-watch", daemon=True)
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop.set()
-        self._thread.join(limit(90))
+        super().__exit__(kind, error, trace)
         if kind is None:
-            assert self.wrong == []
-            assert self.samples > 10, f"only {self.samples} samples: they prove nothing"
+            assert self.count > 10, f"only {self.count} samples: they prove nothing"
 
-    def _watch(self) -> None:
-        while not self._stop.wait(0.05):
-            for name, engine in self._engines.items():
-                try:
-                    running = engine.client.api.containers(filters={"label": f"{NODE}={name}"})
-                except (docker.errors.DockerException, OSError):
-                    continue
-                self.peak[name] = max(self.peak[name], len(running))
-            self.samples += 1
+    def _look(self) -> None:
+        for name, engine in self._engines.items():
+            try:
+                running = engine.client.api.containers(filters={"label": f"{NODE}={name}"})
+            except (docker.errors.DockerException, OSError):
+                continue
+            self.peak[name] = max(self.peak[name], len(running))
 
 
 def two_nodes(

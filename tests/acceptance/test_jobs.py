@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import threading
 from collections import Counter
 from pathlib import Path
 
@@ -15,7 +14,8 @@ from tests.support.fixtures import Account
 from tests.support.invariants import assert_invariants
 from tests.support.jobs import JobClient, box, open_all
 from tests.support.machine import with_children
-from tests.support.waiting import limit, wait_until
+from tests.support.waiting import wait_until
+from tests.support.watching import Again, Memory
 from tests.unit.launcher.launching import mark, sleepers
 from workers.models import Node, Run
 
@@ -180,8 +180,8 @@ def _big(engine: Engine, cluster: Cluster, account: Account, mb: int) -> None:
     digest = engine.client.api.exec_start(made["Id"]).split()[0].decode()
     node = cluster.node("n1", settings=engine.env)
     api = cluster.api()
-    peak = Peak(node.pid, *with_children(api.pid))
-    with JobClient(api, account) as jobs, peak:
+    memory, pids = Memory(), [node.pid, *with_children(api.pid)]
+    with JobClient(api, account) as jobs, Again(lambda: memory.look(pids), 0.05):
         job = jobs.save("cat /big")
         executor = jobs.start(job, ("box", "n1"))
         (result,) = jobs.ended(job, executor, 120)
@@ -194,39 +194,8 @@ def _big(engine: Engine, cluster: Cluster, account: Account, mb: int) -> None:
         assert (size, found.hexdigest()) == (mb * 2**20, digest)
         assert len(result["Output"].encode()) >= 64 * 1024
     # Seen: 41, 49, 66 and 70 MiB for 20, 100, 200 and 500 MB, all in the worker. It does not follow the size.
-    assert peak.grown_mb() < 100, f"memory grew by {peak.grown_mb():.0f} MiB"
+    assert memory.grown() < 100, f"memory grew by {memory.grown():.0f} MiB"
     assert_invariants_kept(cluster)
-
-
-class Peak:
-    """How much resident memory processes gain at most, sampled."""
-
-    def __init__(self, *pids: int) -> None:
-        self._pids = pids
-        self._first = [self._rss(pid) for pid in pids]
-        self._most = list(self._first)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._watch, daemon=True)
-
-    def __enter__(self) -> Peak:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(limit(60))
-
-    def grown_mb(self) -> float:
-        return max(most - first for most, first in zip(self._most, self._first, strict=True)) / 1024
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.05):
-            self._most = [max(most, self._rss(pid)) for most, pid in zip(self._most, self._pids, strict=True)]
-
-    @staticmethod
-    def _rss(pid: int) -> int:
-        with Path(f"/proc/{pid}/status").open() as file:
-            return next(int(line.split()[1]) for line in file if line.startswith("VmRSS"))
 
 
 def test_in_a_swarm_the_node_id_is_the_swarms(

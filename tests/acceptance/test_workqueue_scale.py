@@ -2,87 +2,62 @@
 
 from __future__ import annotations
 
-import contextlib
-import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from django.db import connection
 
 from tests.support.cluster import Api, Cluster, Process
 from tests.support.fixtures import Account
+from tests.support.machine import with_children
 from tests.support.transfers import movers
 from tests.support.waiting import limit
+from tests.support.watching import Again, Memory
 from tests.support.workqueue import ROOT, WorkqueueClient
 from workqueue.models import Element, Job
 
 pytestmark = [pytest.mark.long, pytest.mark.django_db(transaction=True), pytest.mark.timeout(2400)]
 
-MIB = 1 << 20
 _NAME = b'"file-'
 
 
-class Watch:
+class Watch(Again):
     """Samples while work goes on: memory of each process, how long the job list takes, do counters add up."""
 
     def __init__(self, user: WorkqueueClient, processes: dict[str, int], home: Path) -> None:
+        super().__init__(self._look, 0.2)
         self._user = user
         self._home = home
-        self._processes = {name: psutil.Process(pid) for name, pid in processes.items()}
-        self.first: dict[str, float] = {}
-        self.most: dict[str, float] = {}
+        self._processes = processes
+        self._memory = Memory(proportional=True)
         self.lists: list[float] = []
         self.wrong: list[str] = []
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> Watch:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join(limit(60))
-        assert self.lists, "nothing was seen"
-
-    def _run(self) -> None:
-        try:
-            while not self._stop.wait(0.2):
-                for name, root in self._processes.items():
-                    self._remember(name, (root, *root.children(recursive=True)))
-                self._remember("mover", map(psutil.Process, movers(self._home)))
-                began = time.perf_counter()
-                rows = self._user.http.get(f"{ROOT}/jobs").json()
-                self.lists.append(time.perf_counter() - began)
-                self.wrong += [str(row) for row in rows if not _adds_up(row)]
-        except Exception as error:
-            self.wrong.append(f"the watch ended: {error!r}")
-
-    def _remember(self, name: str, processes: Iterable[psutil.Process]) -> None:
-        with contextlib.suppress(psutil.NoSuchProcess):  # it has ended meanwhile
-            for process in processes:
-                used = process.memory_full_info().pss / MIB
-                # Movers come and go: the largest of them all.
-                key = name if name == "mover" else f"{name} {process.pid}"
-                self.first.setdefault(key, used)
-                self.most[key] = max(self.most.get(key, 0.0), used)
+    def _look(self) -> None:
+        for name, root in self._processes.items():
+            for pid in with_children(root):
+                self._memory.look([pid], f"{name} {pid}")
+        self._memory.look(movers(self._home), "mover")  # they come and go: the largest of them all
+        began = time.perf_counter()
+        rows = self._user.http.get(f"{ROOT}/jobs").json()
+        self.lists.append(time.perf_counter() - began)
+        self.wrong += [str(row) for row in rows if not _adds_up(row)]
 
     def report(self) -> str:
         lists = sorted(self.lists)
-        memory = ", ".join(f"{key}: {self.first[key]:.0f} to {most:.0f}" for key, most in self.most.items())
+        first, most = self._memory.first, self._memory.most
+        memory = ", ".join(f"{key}: {first[key]:.0f} to {most[key]:.0f}" for key in most)
         middle, late = lists[len(lists) // 2] * 1000, lists[int(len(lists) * 0.99)] * 1000
         return f"list {middle:.1f} ms, p99 {late:.1f} ms of {len(lists)}; MiB (PSS) {memory}"
 
     def check(self) -> None:
         assert self.wrong == []
-        grown = {key: most - self.first[key] for key, most in self.most.items() if "mover" not in key}
-        assert max(grown.values()) < 100, self.report()
-        assert max(self.most.values()) < 300, self.report()
+        assert self._memory.grown("mover") < 100, self.report()
+        assert max(self._memory.most.values()) < 300, self.report()
 
 
 def _adds_up(row: dict[str, Any]) -> bool:

@@ -10,7 +10,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 
 from django.db import connection
 
+from config.local.processes import in_a_session
 from tests.support import warm
 from tests.support.waiting import limit, wait_until
 
@@ -267,15 +267,7 @@ class Cluster:
             if self.warm and warm.can_start(command, env, cwd):
                 popen = warm.here().start(command, env, cwd, out.fileno())
             else:
-                popen = subprocess.Popen(
-                    command,
-                    cwd=cwd,
-                    env=env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=out,
-                    stderr=subprocess.STDOUT,
-                    start_new_session=True,
-                )
+                popen = in_a_session(command, env, cwd, out)
         process = Process(name, popen, log)
         self.processes.append(process)
         return process

@@ -21,7 +21,7 @@ PURE, DAEMONS, FAULTS, ALONE = PASSES = (1, 2, 3, 4)
 
 #: From quick to slow. One of these is in every test's path.
 FOLDERS = (
-    *("unit", "integration", "contracts", "security"),
+    *("unit", "integration", "contracts", "security", "public"),
     *("conformance", "acceptance", "deployment", "faults"),
 )
 _WITH_DAEMONS = {"conformance", "acceptance", "deployment", "embedded"}

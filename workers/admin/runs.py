@@ -17,6 +17,7 @@ from workers import services
 from workers.admin.pages import FamilyFilter, ReadOnly, instant, shown_uri
 from workers.models import Attempt, Run, RunEvent
 from workers.scheduling.explain import before
+from workers.tenants import retention_policy
 from workers.vocabulary.errors import EngineError
 
 
@@ -65,6 +66,8 @@ class RunAdmin(ReadOnly):
     @admin.display(description="Output")
     def log(self, run: Run) -> SafeString:
         """The end of what it wrote."""
+        if run.log_pruned_at is not None:
+            return format_html("{}", retention_policy.deleted_lines([run.pk])[run.pk])
         return format_html(
             '<a href="/api/v1/runs/{}/logs?all_tenants=1&amp;tail=65536">the last 64 KiB</a>', run.pk
         )

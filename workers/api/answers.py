@@ -6,6 +6,7 @@ Must not import services.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -162,7 +163,18 @@ def root_of(request: Request) -> str:
     return f"{request.scheme}://{request.get_host()}"
 
 
+def _endless(value: object) -> bool:
+    """Is it, or does it hold, an infinite number? As text it would be "inf"."""
+    if isinstance(value, Mapping | list):
+        return any(map(_endless, value.values() if isinstance(value, Mapping) else value))
+    return isinstance(value, float) and not math.isfinite(value)
+
+
 def checked(serializer: Any) -> dict[str, Any]:
-    """What the body says, checked; null is the same as absent."""
+    """What the body says, checked; null is the same as absent, a number that is none (1e400) refused."""
+    given = serializer.initial_data
+    for name, value in given.items() if isinstance(given, Mapping) else ():
+        if _endless(value):
+            raise InvalidInput(f"{name} has a number in it that is too large", field=str(name))
     serializer.is_valid(raise_exception=True)
     return {name: value for name, value in serializer.validated_data.items() if value is not None}

@@ -7,7 +7,8 @@ Parameters (all optional):
     offset=n [&wait=s]     what follows byte n of one stream; waits up to s (30) seconds for it to come
     follow=1 [&raw=1]      goes on until the run ends: server-sent events, or plain text
 and the header Range: bytes=a-b (one stream). Left-out output is one line in whole reads and when following;
-ranges and ``offset`` give real bytes only. Must not import Django views, services or claiming.
+ranges and ``offset`` give real bytes only. Of output that retention has deleted every read is one line that
+says so, with X-Log-Pruned; its followers get a gap. Must not import Django views, services or claiming.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ HEADERS: Final = {
 #: After these ends the node could not ship what it still had.
 _CUT_OFF: Final = frozenset({Reason.UNREACHABLE, Reason.NODE_GONE})
 _CUT_OFF_LINE: Final = b"\n[... the node was lost: output after this may not have been saved ...]\n"
+PRUNED: Final = {"X-Log-Pruned": "true"}
 
 
 @dataclass(frozen=True)
@@ -121,19 +123,33 @@ class Body:
         self.close()
 
 
-def respond(params: Mapping[str, str], headers: Mapping[str, str], run: Run, *, sse: bool = False) -> Answer:
+def respond(
+    params: Mapping[str, str],
+    headers: Mapping[str, str],
+    run: Run,
+    *,
+    sse: bool = False,
+    deleted: Callable[[], str],
+) -> Answer:
     """The answer to one request. ``headers`` is looked up without regard to case by the caller's mapping.
 
-    ``sse``: follow=1 is answered with server-sent events; else only when Accept asks for them. The iterator
-    has to be closed when it is not used up. Raises InvalidInput, NotFound, Unavailable.
+    ``sse``: follow=1 is answered with server-sent events; else only when Accept asks for them. ``deleted``:
+    makes the line that stands for output of this run which retention has deleted. The iterator has to be
+    closed when it is not used up. Raises InvalidInput, NotFound, Unavailable.
     """
     question = Question.parse(params)
     attempt = _attempt(question, run)
     log = {**HEADERS, "X-Log-Attempt": str(attempt)}
     if question.follow:
-        return _follow(
-            question, headers, run, attempt, sse or "text/event-stream" in headers.get("Accept", "")
-        )
+        sse = sse or "text/event-stream" in headers.get("Accept", "")
+        return _follow(question, headers, run, attempt, sse, deleted)
+    if lost := _lost(run, attempt, question.stream):
+        if question.stream is not None and question.offset is not None:
+            end = lost[question.stream]
+            log |= {"X-Log-Offset": str(max(end, question.offset)), "X-Log-Complete": "true"}
+            if question.offset >= end:  # nothing that this reader has not had
+                return 200, log | PRUNED, iter(())
+        return 200, log | PRUNED, iter([deleted().encode()])
     if question.stream is not None:
         if question.offset is not None:
             return _poll(question.stream, question.offset, question.wait, run, attempt, log)
@@ -154,6 +170,12 @@ def _attempt(question: Question, run: Run) -> int:
     if not 1 <= number <= run.attempt:
         raise NotFound(f"run {run.pk} has no attempt {question.attempt}: it has had {run.attempt}")
     return number
+
+
+def _lost(run: Run, attempt: int, stream: int | None) -> dict[int, int]:
+    """{stream: bytes that retention has deleted} of what is asked for; empty: nothing."""
+    found = store.pruned(run.pk, attempt) if run.log_pruned_at is not None else {}
+    return found if any(found.values() if stream is None else [found.get(stream, 0)]) else {}
 
 
 def gap_line(run: Run) -> Callable[[int], bytes]:
@@ -215,7 +237,14 @@ def _range(stream: int, wanted: str, run: Run, attempt: int, log: dict[str, str]
     return 206, log, store.read(run.pk, attempt, stream, start, end)
 
 
-def _follow(question: Question, headers: Mapping[str, str], run: Run, attempt: int, sse: bool) -> Answer:
+def _follow(
+    question: Question,
+    headers: Mapping[str, str],
+    run: Run,
+    attempt: int,
+    sse: bool,
+    deleted: Callable[[], str],
+) -> Answer:
     last = headers.get("Last-Event-ID", "") if sse else ""
     if events.is_end(last):
         return 204, {"Cache-Control": "no-store"}, iter(())  # tells a browser's EventSource to stop asking
@@ -231,21 +260,29 @@ def _follow(question: Question, headers: Mapping[str, str], run: Run, attempt: i
             starts = {question.stream: question.offset}
         place = following.Place(attempt, starts)
     log = {**HEADERS, "X-Log-Attempt": str(place.attempt)}
+    if _lost(run, place.attempt, question.stream):
+        log |= PRUNED
     following.budget.take()
     coming = following.follow(run.pk, place, question.stream, pinned=question.attempt is not None)
     if sse:
         log["Content-Type"] = "text/event-stream; charset=utf-8"
         pieces = events.stream(coming, raw=question.raw)
     else:
-        pieces = _text(coming, gap_line(run))
+        pieces = _text(coming, gap_line(run), deleted)
     return 200, log, Body(pieces, following.budget.give_back)
 
 
-def _text(coming: Iterator[following.Event], gap: Callable[[int], bytes]) -> Iterator[bytes]:
+def _text(
+    coming: Iterator[following.Event], gap: Callable[[int], bytes], deleted: Callable[[], str]
+) -> Iterator[bytes]:
+    told = 0  # the attempt of which its deletion has been told: one line for both streams
     for event in coming:
         match event:
             case following.Output():
                 yield event.data
+            case following.Gap(pruned=True):
+                yield deleted().encode() if told != event.place.attempt else b""
+                told = event.place.attempt
             case following.Gap():
                 yield gap(event.length)
             case following.NextAttempt() if event.place.attempt > 1:

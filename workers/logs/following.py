@@ -51,12 +51,13 @@ class Output:
 
 @dataclass(frozen=True)
 class Gap:
-    """``length`` bytes from ``offset`` on were left out."""
+    """``length`` bytes from ``offset`` on were left out, or deleted by retention (``pruned``)."""
 
     place: Place
     stream: int
     offset: int
     length: int
+    pruned: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,8 @@ class Status:
     #: No output of this attempt will follow.
     complete: bool
     reason: str
+    #: Lengths of its streams that retention has deleted, in bytes.
+    pruned: list[int] | None = None
 
 
 GONE: Final = Status("", 0, None, "", None, True, "")
@@ -105,7 +108,7 @@ def status(run_id: int, attempt: int) -> Status:
     with connection.cursor() as cursor:
         cursor.execute(
             """SELECT r.state, r.attempt, r.exit_code, coalesce(a.state, ''), a.exit_code,
-                   a.finished_at IS NOT NULL, coalesce(a.reason, '')
+                   a.finished_at IS NOT NULL, coalesce(a.reason, ''), a.log_pruned
                FROM workers_run r LEFT JOIN workers_attempt a ON a.run_id = r.id AND a.number = %s
                WHERE r.id = %s""",
             [attempt, run_id],
@@ -133,7 +136,7 @@ def follow(
         now = status(run_id, place.attempt)
         quiet = True
         for each in streams:
-            for event in _new(run_id, place, each):
+            for event in _lost(now, place, each) or _new(run_id, place, each):
                 place = event.place
                 quiet = False
                 yield event
@@ -157,6 +160,14 @@ def follow(
         if time.monotonic() - last_event >= BEAT_S:
             last_event = time.monotonic()
             yield Beat()
+
+
+def _lost(now: Status, place: Place, stream: int) -> list[Gap]:
+    """What retention has deleted of a stream after ``place``; what is stored still is about to go, too."""
+    end = dict(zip(store.NAMES, now.pruned or [], strict=False)).get(stream, 0)
+    start = place.offsets[stream]
+    after = Place(place.attempt, {**place.offsets, stream: end})
+    return [Gap(after, stream, start, end - start, pruned=True)] if end > start else []
 
 
 def _new(run_id: int, place: Place, stream: int) -> Iterator[Output | Gap]:

@@ -76,8 +76,50 @@ def shipped(run_id: int, attempt: int) -> dict[int, int]:
 
 
 def size(run_id: int, attempt: int) -> dict[int, int]:
-    """{stream: length so far in bytes}, what was left out in the middle included."""
-    return shipped(run_id, attempt)
+    """{stream: length so far in bytes}, what was left out in the middle or pruned included."""
+    return pruned(run_id, attempt) or shipped(run_id, attempt)
+
+
+def pruned(run_id: int, attempt: int) -> dict[int, int]:
+    """{stream: bytes that retention has deleted}; empty: nothing of this attempt."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT log_pruned FROM workers_attempt WHERE run_id = %s AND number = %s", [run_id, attempt]
+        )
+        row = cursor.fetchone()
+    return dict(zip(NAMES, row[0], strict=True)) if row is not None and row[0] is not None else {}
+
+
+def prune(cursor: CursorWrapper, ended: Sequence[int], gone: Sequence[int], most: int) -> int:
+    """Delete at most ``most`` chunks of ended runs, and of runs whose rows are gone; returns how many.
+
+    Before the first chunk of a run goes its rows tell that its output goes, and how long it was. Inside the
+    caller's transaction; runs that somebody else holds are left for later.
+    """
+    cursor.execute(
+        "SELECT id FROM workers_run WHERE id = ANY(%s) FOR NO KEY UPDATE SKIP LOCKED", [list(ended)]
+    )
+    held = [run_id for (run_id,) in cursor.fetchall()]
+    cursor.execute(
+        """WITH marked AS (UPDATE workers_run SET log_pruned_at = now()
+               WHERE id = ANY(%(held)s) AND log_pruned_at IS NULL RETURNING id)
+           UPDATE workers_attempt a SET log_pruned = told.lengths FROM (
+               SELECT t.id, ARRAY(SELECT coalesce((SELECT c."offset" + octet_length(c.data)
+                       FROM workers_logchunk c
+                       WHERE c.run_id = t.run_id AND c.attempt = t.number AND c.stream = s.number
+                       ORDER BY c."offset" DESC LIMIT 1), 0)
+                   FROM unnest(%(streams)s::smallint[]) WITH ORDINALITY s(number, place) ORDER BY s.place)
+                   AS lengths
+               FROM workers_attempt t WHERE t.run_id IN (SELECT id FROM marked)) told
+           WHERE a.id = told.id AND 0 < ANY(told.lengths)""",
+        {"held": held, "streams": list(NAMES)},
+    )
+    cursor.execute(
+        """DELETE FROM workers_logchunk WHERE ctid = ANY(ARRAY(
+               SELECT ctid FROM workers_logchunk WHERE run_id = ANY(%s) LIMIT %s FOR UPDATE SKIP LOCKED))""",
+        [[*held, *gone], most],
+    )
+    return int(cursor.rowcount)
 
 
 def tails(attempts: Sequence[tuple[int, int]], stream: int, most: int) -> dict[int, bytes]:

@@ -17,6 +17,7 @@ class IdempotencyKey(models.Model):
     key = models.CharField(max_length=255)
     body_digest = models.CharField(max_length=64)
     status = models.SmallIntegerField(null=True)
+    #: The answer as a text of JSON; of one that showed a secret {"id"} alone.
     answer = models.JSONField(null=True)
     created_at = models.DateTimeField(db_default=Now())
 

@@ -93,6 +93,8 @@ class Run(models.Model):
     expires_at = models.DateTimeField(null=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)
+    #: When retention deleted what its attempts wrote.
+    log_pruned_at = models.DateTimeField(null=True)
 
     class Meta:
         constraints = [
@@ -166,6 +168,8 @@ class Attempt(models.Model):
     finished_at = models.DateTimeField(null=True)
     log_bytes = models.BigIntegerField(db_default=0)
     log_truncated = models.BooleanField(db_default=False)
+    #: Lengths of stdout and stderr, in bytes, that retention has deleted; null = nothing of it.
+    log_pruned = ArrayField(models.BigIntegerField(), null=True)
     #: What the runtime found out: {"image_digest"} of a container, {"exec_id", "container_id", "pid"} of an
     #: exec.
     facts = models.JSONField(default=dict, db_default={})

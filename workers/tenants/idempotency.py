@@ -8,6 +8,7 @@ creates are committed together. Must not import services or HTTP beyond the few 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
@@ -64,7 +65,8 @@ def once(
                 if secret:
                     mine.update(status=_SHOWN, answer={"id": answer["id"]})
                 else:
-                    mine.update(status=status, answer=answer)
+                    # As text: jsonb would put its keys into an order of its own.
+                    mine.update(status=status, answer=json.dumps(answer))
             else:
                 mine.delete()
             return status, answer, False
@@ -111,7 +113,7 @@ def _stored(tenant_id: int, method: str, path: str, key: str, digest: str) -> tu
             f"made before with this Idempotency-Key, id {row.answer['id']}; its value was shown once: if it "
             "is lost, end that one and make another with a new key"
         )
-    return row.status, row.answer, True
+    return row.status, json.loads(row.answer) if isinstance(row.answer, str) else row.answer, True
 
 
 class Asked(Protocol):

@@ -6,13 +6,13 @@ The keys of ``Tenant.retention``: {"runs_d": 30, "logs_d": 7, "families": {"task
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from django.conf import settings
 
-from workers.models import Tenant
+from workers.models import Run, Tenant
 from workers.vocabulary.errors import InvalidInput
 
 KEYS: Final = ("runs_d", "logs_d")
@@ -50,6 +50,22 @@ def effective(stored: Mapping[str, Any], family: str) -> Kept:
 def stored() -> dict[int, Mapping[str, Any]]:
     """The tenants that have times of their own."""
     return dict(Tenant.objects.exclude(retention={}).values_list("pk", "retention"))
+
+
+def deleted_lines(run_ids: Iterable[int]) -> dict[int, str]:
+    """What stands for output that retention has deleted (contract page 00); run id -> a line."""
+    rows = Run.objects.filter(pk__in=list(run_ids), log_pruned_at__isnull=False)
+    return {
+        run_id: f"[... deleted on {at:%Y-%m-%d %H:%M:%S} UTC: {_kept(effective(own, family).output_d)} ...]\n"
+        for run_id, at, family, own in rows.values_list("pk", "log_pruned_at", "family", "tenant__retention")
+    }
+
+
+def _kept(days: int) -> str:
+    """A sentence. The time may have been changed since."""
+    if not days:
+        return "output is kept for ever now, but was not then"
+    return f"output is kept for {days} {'day' if days == 1 else 'days'} after a run's end"
 
 
 def checked(retention: object) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from django.db.backends.utils import CursorWrapper
 from django.db.models.functions import Now
 from django.utils.module_loading import import_string
 
+from workers.logs import store as logs
 from workers.models import Run, Secret
 from workers.tenants import audit, retention_policy
 from workers.vocabulary.duties import one_by_one
@@ -192,20 +193,15 @@ def _prune_logs(limit: int) -> int:
     while left > 0 and walked < max(_WALK, limit):
         with transaction.atomic(), connection.cursor() as cursor:
             found = _runs_with_output(cursor, least, _last_output, limit)
+            gone = [run_id for run_id, tenant_id, *_ in found if tenant_id is None]
             old = [
                 run_id
                 for run_id, tenant_id, family, ended_d, _ in found
-                if tenant_id is None
-                or 0 < retention_policy.effective(stored.get(tenant_id, {}), family).output_d < ended_d
+                if tenant_id is not None
+                and 0 < retention_policy.effective(stored.get(tenant_id, {}), family).output_d < ended_d
             ]
-            if old:
-                cursor.execute(
-                    """DELETE FROM workers_logchunk WHERE ctid = ANY(ARRAY(
-                           SELECT ctid FROM workers_logchunk WHERE run_id = ANY(%s) LIMIT %s
-                           FOR UPDATE SKIP LOCKED))""",
-                    [old, left],
-                )
-                left -= cursor.rowcount
+            if old or gone:
+                left -= logs.prune(cursor, old, gone, left)
         walked += len(found)
         if len(found) < limit or found[-1][4]:
             _last_output = 0  # at its end: the next round begins again

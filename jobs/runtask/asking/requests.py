@@ -182,7 +182,7 @@ def _wait(body: Mapping[str, Any]) -> int:
 def argument(value: object, name: str) -> str:
     """A value as a process gets it: text, or a JSON number as it is written."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):  # an int may be beyond any float
             raise InvalidInput(f"{name} is a number that is too large: write it as text", field=name)
         value = json.dumps(value)
     if not isinstance(value, str):

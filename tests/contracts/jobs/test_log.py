@@ -13,6 +13,7 @@ from tests.contracts.jobs.conftest import (
     body,
     error,
 )
+from tests.support.pruned import let_output_go
 from workers.models import LogChunk
 
 
@@ -86,6 +87,18 @@ def test_a_log_leaves_out_the_middle_and_says_so(api: Api, stage: Stage) -> None
     assert text.startswith("head\n[... 996 bytes left out")
     assert text.endswith("]\ntail")
     assert result(api, job, executor)["Output"] == "headtail"
+
+
+def test_output_that_retention_has_deleted(api: Api, stage: Stage) -> None:
+    job = api.job()
+    executor = api.start(job, ("web", "n1"), ("db", "n1"))
+    run = stage.run(job, executor, output=b"much")
+    let_output_go(run.lease.run_id, stage.run(job, executor, 1).lease.run_id)
+    answer = api.log(job, executor, "ContainerId=web")
+    text = answer.getvalue().decode()
+    assert (answer.status_code, answer.headers["X-Log-Pruned"]) == (200, "true")
+    assert text.startswith("[... deleted on ")
+    assert [result(api, job, executor, number)["Output"] for number in (0, 1)] == [text, ""]
 
 
 def test_bodies_that_are_no_objects(api: Api) -> None:

@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from jobs.models import RuntaskJob
 from jobs.runtask.errors import SwiftRefused
 from tests.contracts.runtask.conftest import BODY, WHO, Api, Asked, Stage, body, error, ok, spec_of
+from tests.support.pruned import let_output_go
 from workers import services
 from workers.logs import following
 from workers.models import LogChunk, Run, Secret
@@ -151,9 +152,12 @@ def test_output_that_is_no_utf8_and_output_that_was_cut(api: Api, stage: Stage) 
 def test_output_that_retention_has_deleted(api: Api, stage: Stage) -> None:
     job_id = api.run()
     stage.done(job_id, b"text")
-    Run.objects.get().attempts.update(log_bytes=4)
-    LogChunk.objects.all().delete()
-    assert "deleted" in api.job(job_id)["out"]
+    assert "X-Log-Pruned" not in api.get(f"/job/?job_id={job_id}").headers
+    let_output_go(Run.objects.get().pk)
+    answer = api.get(f"/job/?job_id={job_id}")
+    assert answer.headers["X-Log-Pruned"] == "true"
+    assert ok(answer)["process_out"].startswith("[... deleted on ")
+    assert ok(answer)["error"] == ""
 
 
 # --- Waiting -----------------------------------------------------------------------------------------

@@ -17,8 +17,9 @@ from config.http import login, peers
 from tests.contracts.tasks.conftest import Stage
 from tests.support.engine import submit
 from tests.support.fixtures import Account
+from tests.support.pruned import let_output_go
 from workers.admin import shown_url
-from workers.models import Deliverer, Node, Run, Tenant, Token
+from workers.models import Deliverer, LogChunk, Node, Run, Tenant, Token
 from workers.tenants import tenancy
 from workers.vocabulary.states import Reason, State
 
@@ -107,6 +108,17 @@ def test_a_run_shows_its_story_and_no_secret(root: Client, account: Account) -> 
         "RUNNING &rarr; FAILED",
     ):
         assert part in page, part
+
+
+def test_a_run_whose_log_was_pruned_says_so(root: Client, account: Account) -> None:
+    stage = Stage()
+    run_id = submit(account.tenant_id, "true")
+    stage.end(run_id, State.SUCCEEDED)
+    LogChunk.objects.create(run_id=run_id, attempt=1, stream=1, offset=0, data=b"gone")
+    let_output_go(run_id)
+    page = text(root.get(f"/admin/workers/run/{run_id}/change/"))
+    assert "[... deleted on " in page
+    assert "logs?all_tenants" not in page
 
 
 def test_what_the_engine_writes_cannot_be_changed(root: Client, account: Account) -> None:

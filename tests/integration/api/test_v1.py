@@ -12,9 +12,10 @@ from tests.contracts.tasks.conftest import Stage
 from tests.integration.conftest import Api, keys
 from tests.support.engine import submit
 from tests.support.fixtures import Account, make_account
+from tests.support.pruned import let_output_go
 from workers.api.nodes.serializers import NodeSerializer
 from workers.api.runs import serializers
-from workers.models import Node, Run, Token
+from workers.models import LogChunk, Node, Run, Token
 from workers.vocabulary.states import Reason, State
 
 STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z"
@@ -46,6 +47,7 @@ def test_a_run_field_by_field(api: Api, account: Account, stage: Stage) -> None:
         "attempt": 1,
         "exit_code": 3,
         "cancel_requested_at": None,
+        "log_pruned": False,
         "url": f"http://testserver/api/v1/runs/{run_id}",
     }
     assert set(attempts[0]) == keys(serializers.AttemptSerializer)
@@ -57,6 +59,16 @@ def test_a_run_field_by_field(api: Api, account: Account, stage: Stage) -> None:
     status, listed, _ = api(account, "GET", "/api/v1/runs")
     assert set(listed[0]) == keys(serializers.RunSerializer)
     assert {name: listed[0][name] for name in body} == body
+
+
+def test_a_run_whose_log_was_pruned_shows_it(api: Api, account: Account, stage: Stage) -> None:
+    run_id = submit(account.tenant_id, "true")
+    stage.end(run_id, State.SUCCEEDED)
+    LogChunk.objects.create(run_id=run_id, attempt=1, stream=1, offset=0, data=b"gone")
+    let_output_go(run_id)
+    body = api(account, "GET", f"/api/v1/runs/{run_id}")[1]
+    assert (body["log_pruned"], body["attempts"][0]["log_pruned"]) == (True, True)
+    assert api(account, "GET", "/api/v1/runs")[1][0]["log_pruned"] is True
 
 
 def test_owner_url_leads_to_the_familys_own_view(api: Api, account: Account) -> None:

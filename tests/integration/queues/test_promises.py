@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable
 
 import pytest
-from django.db import connection
 from django.db.models import QuerySet
 
 from queues.admission.look import look
@@ -20,6 +18,7 @@ from tests.integration.queues.crowd import Loops
 from tests.integration.queues.scene import KIND, at_once, entry, pool, running
 from tests.support import seeds
 from tests.support.waiting import limit, wait_until
+from tests.support.watching import Again
 from workers.models import Callback, Tenant
 from workers.tenants import tenancy
 from workers.vocabulary.errors import Conflict
@@ -128,14 +127,14 @@ def test_one_that_fits_behind_thousands_that_do_not(
     assert Entry.objects.filter(status="queued").count() == count + 20
     services.end(tenant.pk, KIND, "fits")
     with Loops() as loops, _Ends(tenant, loops) as ends:
-        wait_until(lambda: ends.count >= 20, why="20 have ended")
-        before, began = ends.count, time.monotonic()
+        wait_until(lambda: ends.ended >= 20, why="20 have ended")
+        before, began = ends.ended, time.monotonic()
         entry(tenant, "too", 2, 2, owner="o7")
         loops.wake()
         wait_until(lambda: Entry.objects.get(request_id="too").status == "running", every_s=0.01)
         took = time.monotonic() - began
-        wait_until(lambda: ends.count >= before + 20, why="others end all the time")
-        rate = (ends.count - before) / (time.monotonic() - began)
+        wait_until(lambda: ends.ended >= before + 20, why="others end all the time")
+        rate = (ends.ended - before) / (time.monotonic() - began)
     told = f"{mode}: it ran {took:.2f} s after its submission behind {count}, {rate:.1f} ends a second beside"
     print(told)
     record_property("told", told)
@@ -144,41 +143,20 @@ def test_one_that_fits_behind_thousands_that_do_not(
         assert rate > 15, told
 
 
-class _Ends:
+class _Ends(Again):
     """A thread in which 20 a second of ``busy`` end, each followed by another one that waits."""
 
     def __init__(self, tenant: Tenant, loops: Loops) -> None:
-        self.tenant, self.loops, self.count = tenant, loops, 0
-        self._stopped = threading.Event()
-        self._errors: list[BaseException] = []
-        self._thread = threading.Thread(target=self._run)
+        super().__init__(self._end_one, 0.05)
+        self.tenant, self.loops, self.ended = tenant, loops, 0
 
-    def __enter__(self) -> _Ends:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stopped.set()
-        self._thread.join(limit(60))
-        assert not self._thread.is_alive()
-        if self._errors:
-            raise self._errors[0]
-
-    def _run(self) -> None:
-        try:
-            due = time.monotonic()
-            while not self._stopped.wait(max(0.0, due - time.monotonic())):  # pace: the load
-                due += 0.05
-                runs = Entry.objects.filter(status="running", aggregate="busy").order_by("admitted_at")
-                if (first := runs.first()) is not None:
-                    services.end(self.tenant.pk, KIND, first.request_id)
-                    entry(self.tenant, f"more-{self.count}", 1, owner="busy", host_aggregate="busy")
-                    self.count += 1
-                    self.loops.wake()
-        except BaseException as error:
-            self._errors.append(error)
-        finally:
-            connection.close()
+    def _end_one(self) -> None:
+        runs = Entry.objects.filter(status="running", aggregate="busy").order_by("admitted_at")
+        if (first := runs.first()) is not None:
+            services.end(self.tenant.pk, KIND, first.request_id)
+            entry(self.tenant, f"more-{self.ended}", 1, owner="busy", host_aggregate="busy")
+            self.ended += 1
+            self.loops.wake()
 
 
 def _multiply(first: int, more: int) -> None:

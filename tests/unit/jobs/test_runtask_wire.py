@@ -214,7 +214,7 @@ def test_a_command_line_that_grows_too_long() -> None:
 
 
 def facts(state: State, reason: str = "", message: str = "") -> JobFacts:
-    return JobFacts(2, 7, state, reason, message, 1, 10)
+    return JobFacts(2, 7, state, reason, message, 1, False)
 
 
 BOTH = ("job_id", "job_done", "job_error", "status", "out", "error")

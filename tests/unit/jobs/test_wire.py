@@ -33,6 +33,7 @@ def target(state: str | None = None, **given_facts: Any) -> TargetFacts:
         "attempt": 1 if state else None,
         "started": None,
         "finished": None,
+        "pruned": False,
         "facts": {} if state else None,
     }
     return TargetFacts(**{**plain, **given_facts})

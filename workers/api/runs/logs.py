@@ -15,8 +15,9 @@ from rest_framework.exceptions import MethodNotAllowed
 from rest_framework.request import Request
 
 from workers.logs import signed_urls, store
-from workers.logs.answers import HEADERS, gap_line, respond
+from workers.logs.answers import HEADERS, PRUNED, gap_line, respond
 from workers.models import Run
+from workers.tenants import retention_policy
 from workers.tenants.identity import CredentialRefused, Identity
 from workers.vocabulary.errors import NotFound
 
@@ -43,10 +44,17 @@ def log_response(request: LogRequest, run: Run) -> StreamingHttpResponse:
     if request.method == "HEAD":
         params |= {"follow": "0", "wait": "0"}  # whoever asks for headers does not wait
     sse = request.path.startswith("/api/")
-    status, headers, body = respond(params, request.headers, run, sse=sse)
+    status, headers, body = respond(
+        params, request.headers, run, sse=sse, deleted=lambda: _deleted_line(run.pk)
+    )
     if request.method == "HEAD":
         body = iter(())
     return StreamingHttpResponse(body, status=status, headers=headers)
+
+
+def _deleted_line(run_id: int) -> str:
+    """What stands for the output of a run that retention has deleted."""
+    return retention_policy.deleted_lines([run_id]).get(run_id, "")  # none: the run itself has gone
 
 
 def whole_log(
@@ -57,12 +65,16 @@ def whole_log(
     ``name`` goes into a header: the caller has made it harmless. Memory is about ``store.BATCH``.
     """
     body: Iterator[bytes] = iter([text.encode()] if text else [])
+    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
     if run_id is not None:
         run = Run.objects.only("id", "attempt", "spec").get(pk=run_id)
-        body = store.read(run.pk, run.attempt, stream, gap=gap_line(run))
+        if store.pruned(run.pk, run.attempt):
+            headers |= PRUNED
+            body = iter([_deleted_line(run.pk).encode()])
+        else:
+            body = store.read(run.pk, run.attempt, stream, gap=gap_line(run))
     if request.method == "HEAD":
         body = iter(())
-    headers = {**HEADERS, "Content-Disposition": f'attachment; filename="{name}"'}
     return StreamingHttpResponse(body, headers=headers)
 
 

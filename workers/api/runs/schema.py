@@ -42,6 +42,7 @@ RUN_EXAMPLE: Final[dict[str, Any]] = {
     "started_at": "2026-11-22T10:00:00.012000Z",
     "finished_at": "2026-11-22T10:00:01.020000Z",
     "cancel_requested_at": None,
+    "log_pruned": False,
     "url": "http://localhost:8000/api/v1/runs/17",
 }
 
@@ -60,6 +61,7 @@ DETAIL_EXAMPLE: Final[dict[str, Any]] = {
             "finished_at": "2026-11-22T10:00:01.020000Z",
             "log_bytes": 12,
             "log_truncated": False,
+            "log_pruned": False,
             "image_digest": None,
         }
     ],

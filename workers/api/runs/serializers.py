@@ -30,6 +30,7 @@ class RunSerializer(serializers.Serializer[object]):
     started_at = serializers.DateTimeField(allow_null=True)
     finished_at = serializers.DateTimeField(allow_null=True)
     cancel_requested_at = serializers.DateTimeField(allow_null=True)
+    log_pruned = serializers.BooleanField(help_text="retention has deleted what it wrote")
     url = serializers.CharField()
 
 
@@ -46,6 +47,7 @@ class AttemptSerializer(serializers.Serializer[object]):
     finished_at = serializers.DateTimeField(allow_null=True)
     log_bytes = serializers.IntegerField()
     log_truncated = serializers.BooleanField()
+    log_pruned = serializers.BooleanField()
     image_digest = serializers.CharField(allow_null=True, help_text="what its image was resolved to")
 
 

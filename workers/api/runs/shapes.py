@@ -29,6 +29,7 @@ def run(row: Run, root: str) -> dict[str, Any]:
         "started_at": stamp(row.started_at),
         "finished_at": stamp(row.finished_at),
         "cancel_requested_at": stamp(row.cancel_requested_at),
+        "log_pruned": row.log_pruned_at is not None,
         "url": f"{root}/api/v1/runs/{row.pk}",
     }
 
@@ -55,6 +56,7 @@ def attempt(row: Attempt) -> dict[str, Any]:
         "finished_at": stamp(row.finished_at),
         "log_bytes": row.log_bytes,
         "log_truncated": row.log_truncated,
+        "log_pruned": row.log_pruned is not None,
         "image_digest": row.facts.get("image_digest"),
     }
 

@@ -26,7 +26,7 @@ _LIST: Final = (
 #: Columns that a list shows; the spec and the counters stay in the database.
 _SHOWN: Final = (
     "id", "family", "kind", "name", "owner_id", "state", "reason", "message", "priority", "attempt",
-    "exit_code", "created_at", "started_at", "finished_at", "cancel_requested_at",
+    "exit_code", "created_at", "started_at", "finished_at", "cancel_requested_at", "log_pruned_at",
     "tenant__name", "node__name",
 )  # fmt: skip
 #: Most attempts and events that a detail shows; the newest ones.

@@ -6,7 +6,7 @@ from django.db import migrations, models
 class Migration(migrations.Migration):
 
     dependencies = [
-        ('workers', '0011_signing_keys'),
+        ('workers', '0014_audit_begun'),
     ]
 
     operations = [
