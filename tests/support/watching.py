@@ -47,7 +47,7 @@ class Again:
     def _run(self) -> None:
         try:
             due = time.monotonic()
-            while not self._stop.wait(max(0.0, due - time.monotonic())):
+            while not self._stop.wait(max(0.0, due - time.monotonic())):  # pace: how often, as it was asked
                 due = max(due + self._every_s, time.monotonic())
                 self._step()
                 self.count += 1

@@ -90,13 +90,13 @@ class Limits:
                 with contextlib.suppress(OSError):
                     if each.look():
                         self._over = kind
-            self._due = now + self.interval
+            self._due = now + min((each.interval for each in self._watched.values()), default=watched.QUIET)
         return self._over is not None
 
     @property
     def interval(self) -> float:
         """Seconds until the next look."""
-        return min((each.interval for each in self._watched.values()), default=watched.QUIET)
+        return watched.BUSY if self._over else max(0.0, self._due - time.monotonic())
 
     def summary(self, killed: str | None, *, by_kill: bool) -> Record:
         """What `exit` says: `killed` as it was asked for, else `disk`; `oom`; `told` says it in numbers.

@@ -92,7 +92,7 @@ def test_what_processes_share_after_a_fork_counts_once(node: Node) -> None:
 
 def test_the_main_process_has_the_word(node: Node) -> None:
     """A process that was killed for memory beside it explains a failure only; the record tells both."""
-    ended, text = finish(node, f'python3 -I -S -c "{OPEN}" ; echo $?')
+    ended, text = finish(node, f'python3 -I -S -c "{OPEN + THEN}" ; echo $?')
     if node.client.ensure().bounds["memory"]:
         assert (ended.code, ended.oom, text) == (0, True, "137\n")
     else:

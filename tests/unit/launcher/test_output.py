@@ -127,6 +127,7 @@ def test_who_holds_the_pipe_after_the_end_does_not_delay_it(node: Node) -> None:
         thread = threading.Thread(target=flood)
         thread.start()
         try:
+            node.until_written(request.name, "mine\nx")
             (node.scratch(request.name) / "fifo").write_text("go\n")
             assert node.end(request.name).code == 0
         finally:

@@ -208,7 +208,7 @@ if ROOT:
     def test_everything_as_an_ordinary_user(reachable: list[str]) -> None:
         tests = sorted(path for path in Path(__file__).parent.glob("test_*.py") if path != Path(__file__))
         tests.append(PROJECT / "tests" / "unit" / "runtimes" / "test_launcher_client.py")
-        assert len(tests) == 11, "the launcher's tests are where this one looks for them"
+        assert len(tests) == 12, "the launcher's tests are where this one looks for them"
         options = ["-q", "-x", "-W", "error", "--noconftest", "-c", "/dev/null", "--import-mode=importlib"]
         options += ["-p", "no:django", "-p", "no:cacheprovider", "-o", f"pythonpath={PROJECT}", "-n", "2"]
         options += ["-o", "markers=invariant"]

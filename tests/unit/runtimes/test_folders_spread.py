@@ -48,8 +48,8 @@ from workers.runtimes.process.runtime import ProcessRuntime
 node, engine = Path(sys.argv[1]), Engine(Address.parse("unix:///nowhere"))
 for _ in range(2):  # a worker's start, and its next one
     ProcessRuntime(node)
-    for runtime in (ContainerRuntime, ExecRuntime):
-        runtime(node, engine, "i", "n")
+    ContainerRuntime(node, engine, "i", "n", b"key")
+    ExecRuntime(node, engine, "i", "n")
 for place in ("scratch", "launcher/runs", "containers", "execs"):
     folders = [node / place / f"{number}-1" for number in range(1, 41)]
     for folder in folders:
