@@ -9,7 +9,10 @@ import random
 import re
 
 import pytest
+from django.http import HttpRequest, HttpResponse
+from django.test import RequestFactory
 
+from config.http.middleware import GuardMiddleware
 from tasks_api import fields
 from tasks_api.codes import Malformed
 from workers.vocabulary import references
@@ -60,3 +63,16 @@ def test_numbers_are_what_they_were() -> None:
 def test_a_long_name_of_a_registry_is_refused_at_once() -> None:
     with pytest.raises(references.BadReference):
         references.host("A" * LONG + " ")
+
+
+def test_a_cookie_of_backslashes_is_left_out() -> None:
+    """Of nobody's: 30,000 took 7 s of http.cookies. The others are as they were."""
+    seen = {}
+
+    def view(request: HttpRequest) -> HttpResponse:
+        seen.update(request.COOKIES)
+        return HttpResponse()
+
+    cookies = 'csrftoken=abc; sessionid="' + "\\" * LONG + '"; theme="dark, blue"'
+    GuardMiddleware(view)(RequestFactory().get("/healthz", headers={"Cookie": cookies}))
+    assert seen == {"csrftoken": "abc", "theme": "dark, blue"}
