@@ -112,7 +112,7 @@ def identify(http: HttpRequest) -> Identity:
         if token is not None:
             return identity.by_token(_present(token), tenant)
     except CredentialRefused as refused:
-        if refused.code != "token_missing" and (wait := _failures.take(peers.peer(meta))):
+        if refused.code != "token_missing" and (wait := _failures.take(peers.household(meta))):
             raise Throttled(wait, "too many failed credentials from this address") from None
         raise
     return _by_session(http, tenant) or _by_network(http, tenant)

@@ -27,7 +27,7 @@ def login(request: HttpRequest) -> HttpResponseBase:
     """/admin/login/: Django's own page, behind two buckets."""
     if request.method != "POST":
         return admin.site.login(request)
-    address = peers.peer(request.META)
+    address = peers.household(request.META)
     # As Django reads a name: otherwise each of its Unicode spellings is a bucket of its own.
     name = unicodedata.normalize("NFKC", request.POST.get("username", "")).strip().lower()[:150]
     if wait := _attempts.take(address) or _names.take(name):

@@ -79,6 +79,7 @@ class GuardMiddleware:
         started = time.perf_counter()
         request_id = _request_id(request.META)
         _one_spelling(request)
+        _plain_cookies(request.META)
         family = errors.family_of(request.path_info)
         clear_contextvars()
         bind_contextvars(request_id=request_id, family=family)
@@ -140,6 +141,17 @@ def _one_spelling(request: HttpRequest) -> None:
     if request.encoding is not None:
         # A charset belongs to the body, which its parser decodes; the URL is UTF-8 whatever it says.
         request.encoding = None  # type: ignore[assignment]  # Django's own default
+
+
+def _plain_cookies(meta: dict[str, Any]) -> None:
+    """Leave out cookies with a backslash, which ours have not.
+
+    Before 3.11.10 and 3.12.6 Python takes the square of their length to read them (CVE-2024-7592): 30,000
+    backslashes are 7 s in which nobody is served.
+    """
+    given = meta.get("HTTP_COOKIE", "")
+    if "\\" in given:
+        meta["HTTP_COOKIE"] = ";".join(each for each in given.split(";") if "\\" not in each)
 
 
 def _unclear(meta: dict[str, Any], path: str) -> errors.Problem | None:

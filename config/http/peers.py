@@ -89,6 +89,16 @@ def peer(meta: dict[str, Any]) -> str:
     return nearest
 
 
+def household(meta: dict[str, Any]) -> str:
+    """What a limit for an address is counted by: the peer's, of an IPv6 one its /64.
+
+    Whoever has one IPv6 address has a network of 2^64 (RFC 6177), and would have a bucket for each.
+    """
+    text = peer(meta)
+    found = address(text)
+    return str(ip_network((found, 64), strict=False)) if isinstance(found, IPv6Address) else text
+
+
 def _inside(text: str, ranges: tuple[Network, ...]) -> bool:
     found = address(text)
     return found is not None and any(found.version == item.version and found in item for item in ranges)

@@ -8,13 +8,39 @@ from __future__ import annotations
 import re
 from typing import Final
 
-#: user:password@ in a text that names a place, and whatever stands before the @ of a registry's name.
-_USER_INFO: Final = re.compile(r"(?:(?<=registries/)[^/]*|[^/\s@:]*:[^/\s]*)@(?!sha[0-9]+:)")
+#: What stands between slashes, and what stands behind "registries/": each text is read once, however long.
+_PART: Final = re.compile(r"[^/\s]+")
+_REGISTRY: Final = re.compile(r"(?<=registries/)[^/]+")
+#: One that begins no digest.
+_AT: Final = re.compile(r"@(?!sha[0-9]+:)")
 
 
 def without_user_info(text: str) -> str:
-    """A text as messages, logs and the audit log quote it: what may be a password before an @ is ``***``."""
-    return _USER_INFO.sub("***@", text) if "@" in text else text
+    """A text as messages, logs and the audit log quote it: what may be a password before an @ is ``***``.
+
+    That is user:password@ in what names a place, and whatever stands before the @ of a registry's name.
+    """
+    if "@" not in text:
+        return text
+    return _PART.sub(_without_password, _REGISTRY.sub(_without_all, text))
+
+
+def _behind_the_last(text: str) -> int:
+    """Where what follows the last such @ begins; 0: there is none."""
+    return max((found.end() for found in _AT.finditer(text)), default=0)
+
+
+def _without_all(part: re.Match[str]) -> str:
+    end = _behind_the_last(part[0])
+    return f"***@{part[0][end:]}" if end else part[0]
+
+
+def _without_password(part: re.Match[str]) -> str:
+    text, end = part[0], _behind_the_last(part[0])
+    colon = text.find(":", 0, end)
+    if colon < 0:
+        return text
+    return f"{text[: text.rfind('@', 0, colon) + 1]}***@{text[end:]}"
 
 
 class EngineError(Exception):

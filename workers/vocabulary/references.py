@@ -23,7 +23,7 @@ _HUB_ALIASES: Final = frozenset({"index.docker.io", "registry-1.docker.io", "reg
 LONGEST: Final = 255
 
 #: A user name and a password in the place of a name, by mistake; not the name before a digest.
-_USER_INFO: Final = re.compile(r".*@(?!sha[0-9]+:)", re.DOTALL)
+_USER_INFO: Final = re.compile(r"\A.*@(?!sha[0-9]+:)", re.DOTALL)
 _LABEL: Final = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
 #: Without [IPv6]: the engine (20.10) calls such a name malformed.
 _HOST: Final = re.compile(rf"{_LABEL}(?:\.{_LABEL})*(?::([0-9]{{1,5}}))?")

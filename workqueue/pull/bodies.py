@@ -2,6 +2,9 @@
 
 The body goes to a temporary file first: a slow worker holds no row of the database. Folders of its listing
 are put into a second one, and told in the order in which their job needs them.
+
+Numbers are C's, never Python's: one of thousands of digits ends the process in the parser, and a decimal such
+as 1e3000000 holds it for minutes. Events carry no path, which nested lists would make longer than the body.
 """
 
 from __future__ import annotations
@@ -10,7 +13,6 @@ import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
 from typing import IO, Any, Final
 
 import ijson
@@ -27,12 +29,19 @@ _IN_MEMORY: Final = 1024 * 1024
 _NAMES: Final = 1000
 #: Longest log that is read, in characters.
 _LOG_MOST: Final = 1024 * 1024
+#: Larger than any file; many of them still add up to what can be stored.
+_LARGEST: Final = 2**53
+#: What a report has, beside a listing.
+_TOLD: Final = ("returncode", "host", "log", "timestamp")
+#: Events (about one for each key and value) of one value: an entry of a listing has about 20.
+_VALUE_MOST: Final = 10_000
 _STATS: Final = ("st_size", "st_mtime", "st_nlink", "st_uid", "st_gid", "st_atime", "st_ctime")
 
 
 @dataclass
 class Report:
-    """What was sent. ``folders``: (length of the path, where it begins, bytes) in ``spool``, as it came."""
+    """What was sent. ``folders``: (length of the path, where it begins, bytes) in ``spool``, as it came; of a
+    folder with many names there are several."""
 
     returncode: int
     host: str
@@ -55,17 +64,9 @@ class Report:
         for index in order:
             _, offset, size = self.folders[index]
             self.spool.seek(offset)
-            folder, names = json.loads(self.spool.read(size))
-            for start in range(0, max(1, len(names)), _NAMES):
-                line = {
-                    "r": "folder",
-                    "n": 0,
-                    "d": folder,
-                    "e": names[start : start + _NAMES],
-                    "first": start == 0,
-                    "last": start + _NAMES >= len(names),
-                }
-                yield json.dumps(line, separators=(",", ":")).encode() + b"\n", line
+            folder, names, first, last = json.loads(self.spool.read(size))
+            line = {"r": "folder", "n": 0, "d": folder, "e": names, "first": first, "last": last}
+            yield json.dumps(line, separators=(",", ":")).encode() + b"\n", line
 
 
 def receive(stream: IO[bytes], length: int) -> IO[bytes]:
@@ -101,21 +102,23 @@ def parse(body: IO[bytes]) -> Report:
 def _parsed(body: IO[bytes], report: Report) -> Report:
     found: dict[str, Any] = {}
     try:
-        events = ijson.parse(body, use_float=False)
-        if next(events)[1] != "start_map":
+        events = ijson.basic_parse(body, use_float=True)
+        if next(events)[0] != "start_map":
             raise ParseError("the body must be a JSON object, in braces")
-        for prefix, event, value in events:
-            if event != "map_key" or prefix:
+        for event, value in events:
+            if event != "map_key":
                 continue
             if value == "listing":
                 _listing(events, report)
+            elif value in _TOLD:
+                found[value] = _value(events, next(events), value)
             else:
-                found[value] = _value(events)
+                _skip(events)
     except ijson.IncompleteJSONError:
-        raise ParseError("the body is not JSON: it ends too early") from None
+        raise ParseError("the body is not JSON: it ends too early, or a number in it is too large") from None
     except (ijson.JSONError, StopIteration, UnicodeDecodeError) as error:
         raise ParseError(f"the body is not JSON: {error}") from None
-    for name in ("returncode", "host", "log", "timestamp"):
+    for name in _TOLD:
         if found.get(name) is None:
             raise InvalidInput(
                 f"{name} is missing: a report has returncode, host, log and timestamp", field=name
@@ -128,22 +131,35 @@ def _parsed(body: IO[bytes], report: Report) -> Report:
     return report
 
 
-def _value(events: Any) -> Any:
-    """The next value of the stream, whole."""
+def _value(events: Any, begins: tuple[str, Any], name: str) -> Any:
+    """The value of the stream that ``begins``, whole. InvalidInput when it is too large for that."""
     builder = ijson.ObjectBuilder()
-    depth = 0
-    for _, event, value in events:
+    builder.event(*begins)
+    depth = int(begins[0].startswith("start_"))
+    for count, (event, value) in enumerate(events if depth else ()):
+        if count > _VALUE_MOST:
+            raise InvalidInput(
+                f"{name[:200]!r} has more than {_VALUE_MOST} parts: send less", field=name[:60]
+            )
         builder.event(event, value)
-        depth += event in ("start_map", "start_array")
-        depth -= event in ("end_map", "end_array")
-        if depth == 0:
+        depth += event.startswith("start_") - event.startswith("end_")
+        if not depth:
             break
     return builder.value
 
 
+def _skip(events: Any) -> None:
+    """Past the next value of the stream, whatever it is."""
+    depth = 0
+    for event, _ in events:
+        depth += event.startswith("start_") - event.startswith("end_")
+        if not depth:
+            return
+
+
 def _listing(events: Any, report: Report) -> None:
-    """{directory: [{name, st_mode, st_size...}]}, a folder at a time; null is none."""
-    event = next(events)[1]
+    """{directory: [{name, st_mode, st_size...}]}, some names at a time; null is none."""
+    event = next(events)[0]
     if event == "null":
         return
     if event != "start_map":
@@ -151,45 +167,53 @@ def _listing(events: Any, report: Report) -> None:
             "listing must be an object: {directory: [{name, st_mode, st_size...}]}", field="listing"
         )
     report.listing = True
-    for _, event, value in events:
+    for event, folder in events:
         if event == "end_map":
             return
-        if event != "map_key":
-            continue
-        names = _names(_value(events), value)
-        report.names += len(names)
-        text = json.dumps([value, names], separators=(",", ":")).encode()
-        report.spool.seek(0, 2)
-        report.folders.append((len(value), report.spool.tell(), len(text)))
-        report.spool.write(text)
+        names: list[list[Any]] = []
+        first = True
+        if next(events)[0] != "start_array":
+            raise _no_listing(folder)
+        for begins in events:
+            if begins[0] == "end_array":
+                break
+            if len(names) == _NAMES:
+                _keep(report, folder, names, first, last=False)
+                names, first = [], False
+            names.append(_name(_value(events, begins, folder), folder))
+        _keep(report, folder, names, first, last=True)
 
 
-def _names(entries: Any, folder: str) -> list[list[Any]]:
-    """[name, mode, size, mtime, nlink, uid, gid, atime, ctime] of each."""
-    problem = InvalidInput(
+def _keep(report: Report, folder: str, names: list[list[Any]], first: bool, *, last: bool) -> None:
+    """Put names of a folder into the spool."""
+    text = json.dumps([folder, names, first, last], separators=(",", ":")).encode()
+    report.names += len(names)
+    report.spool.seek(0, 2)
+    report.folders.append((len(folder), report.spool.tell(), len(text)))
+    report.spool.write(text)
+
+
+def _no_listing(folder: str) -> InvalidInput:
+    return InvalidInput(
         f"listing: {folder[:200]!r} must have a list of objects with name, st_mode and st_size",
         field="listing",
     )
-    if not isinstance(entries, list):
-        raise problem
-    found = []
-    for entry in entries:
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise problem
-        try:
-            mode = int(entry.get("st_mode") or 0)
-            size, mtime, nlink, uid, gid, atime, ctime = (int(entry.get(name) or 0) for name in _STATS)
-        except (TypeError, ValueError, OverflowError):
-            raise problem from None
-        found.append([entry["name"], mode, size, mtime, nlink, uid, gid, atime, ctime])
-    return found
+
+
+def _name(entry: Any, folder: str) -> list[Any]:
+    """[name, mode, size, mtime, nlink, uid, gid, atime, ctime] of an entry of a listing."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise _no_listing(folder)
+    try:
+        numbers = [int(entry.get(name) or 0) for name in ("st_mode", *_STATS)]
+    except (TypeError, ValueError, OverflowError):
+        raise _no_listing(folder) from None
+    if any(abs(number) > _LARGEST for number in numbers):
+        raise _no_listing(folder)
+    return [entry["name"], *numbers]
 
 
 def _text(value: Any) -> str:
     """Text as it is, anything else as JSON: a host may be a nested list."""
-    text = value if isinstance(value, str) else json.dumps(value, default=_plain)
+    text = value if isinstance(value, str) else json.dumps(value)
     return text.replace("\0", "")[:_LOG_MOST]
-
-
-def _plain(value: Any) -> Any:
-    return float(value) if isinstance(value, Decimal) else str(value)

@@ -101,7 +101,8 @@ def _compare(
     shown = str(fields.get("path", ""))
 
     def problem(what: str) -> None:
-        found.problems.append(f"{shown}: {what}")
+        # Names come from elsewhere: none may move the cursor of who reads this.
+        found.problems.append(f"{shown if shown.isprintable() else ascii(shown)}: {what}")
         tell(found.problems[-1])
 
     found.files += 1
@@ -112,7 +113,7 @@ def _compare(
     below = name_from_wire(root, bool(fields.get("escaped"))).rstrip(b"/")
     relative = name[len(below) :].lstrip(b"/") if name.startswith(below + b"/") or not below else name
     path = os.path.join(os.fsencode(folder), relative)  # noqa: PTH118 (bytes)
-    if b".." in relative.split(b"/"):
+    if b".." in relative.split(b"/") or relative.startswith(b"/"):
         problem("leads out of the folder")
         return
     try:
@@ -123,6 +124,9 @@ def _compare(
     if name.endswith(b"/"):
         if not stat.S_ISDIR(there.st_mode):
             problem("is no folder")
+        return
+    if not stat.S_ISREG(there.st_mode):
+        problem("is no file")
         return
     if there.st_size != fields.get("size"):
         problem(f"has {there.st_size} bytes, the manifest says {fields.get('size')}")
@@ -144,7 +148,8 @@ def checksum(path: bytes, algorithm: str) -> str:
             return f"{value:08x}"
         try:
             digest = hashlib.new(algorithm)
-        except ValueError:
+            digest.hexdigest()  # some have no length of their own
+        except (ValueError, TypeError):
             raise BadManifest(f"it has checksums {algorithm!r}, which are not known here") from None
         while piece := file.read(_PIECE):
             digest.update(piece)

@@ -91,3 +91,19 @@ def test_buckets_stay_bounded() -> None:
     for number in range(30_000):
         buckets.take(str(number))
     assert len(buckets._items) <= 10_000
+
+
+@pytest.mark.parametrize(
+    ("remote", "found"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "::ffff:192.0.2.1"),
+        ("2001:db8:1:2:aaaa::1", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:bbbb:1:2:3", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", ""),
+    ],
+)
+def test_a_network_of_ipv6_is_one_peer_for_limits(remote: str, found: str) -> None:
+    assert peers.household({"REMOTE_ADDR": remote}) == found

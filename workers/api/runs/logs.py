@@ -6,20 +6,22 @@ import families.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
+from django.conf import settings
 from django.http import StreamingHttpResponse
 from rest_framework.authentication import BaseAuthentication
-from rest_framework.exceptions import MethodNotAllowed
+from rest_framework.exceptions import APIException, MethodNotAllowed, Throttled
 from rest_framework.request import Request
 
 from workers.logs import signed_urls, store
-from workers.logs.answers import HEADERS, PRUNED, gap_line, respond
+from workers.logs.answers import HEADERS, PRUNED, Body, gap_line, respond
 from workers.models import Run
 from workers.tenants import retention_policy
 from workers.tenants.identity import CredentialRefused, Identity
-from workers.vocabulary.errors import NotFound
+from workers.vocabulary.errors import EngineError, NotFound
 
 
 class LogRequest(Protocol):
@@ -49,12 +51,46 @@ def log_response(request: LogRequest, run: Run) -> StreamingHttpResponse:
     )
     if request.method == "HEAD":
         body = iter(())
+    elif isinstance(body, Body) and isinstance(request, Request):
+        body = Body(_while_allowed(body, request), body.close)
     return StreamingHttpResponse(body, status=status, headers=headers)
 
 
 def _deleted_line(run_id: int) -> str:
     """What stands for the output of a run that retention has deleted."""
     return retention_policy.deleted_lines([run_id]).get(run_id, "")  # none: the run itself has gone
+
+
+def _while_allowed(body: Iterator[bytes], request: Request) -> Iterator[bytes]:
+    """The pieces of ``body``, as long as the credentials of its request are good; it then ends without an
+    end event, so that a client asks again and is told why.
+
+    Whoever follows asks once, for hours: what is revoked or has expired meanwhile counts, as elsewhere.
+    """
+    due = time.monotonic() + settings.TOKEN_CACHE_S
+    for piece in body:
+        if time.monotonic() >= due:
+            if not _still_allowed(request):
+                return
+            due = time.monotonic() + settings.TOKEN_CACHE_S
+        yield piece
+
+
+def _still_allowed(request: Request) -> bool:
+    """Would the same request be let in now?"""
+    before = cast(Identity, request.auth)
+    try:
+        for way in request.authenticators or ():
+            if (found := way.authenticate(request)) is not None:
+                now = cast(Identity, found[1])
+                return now.tenant_id == before.tenant_id and now.scopes >= before.scopes
+        return False
+    except Throttled:
+        return True  # too many requests of the tenant, but a good one
+    except (APIException, EngineError):
+        return False
+    finally:
+        store.release()
 
 
 def whole_log(
