@@ -327,7 +327,7 @@ def test_a_run_cannot_take_every_process_of_the_machine(cluster: Cluster, accoun
     spare_neighbours(cluster)
     cluster.node()
     many = "i=0; while test $i -lt 5000; do sleep 600 & i=$((i+1)); done; echo all"
-    run_id = submit(account.tenant_id, many, mem_mb=64, timeout_s=250)
+    run_id = submit(account.tenant_id, many, mem_mb=2048, timeout_s=250)
     (ended,) = wait_final(run_id, timeout_s=300)
     assert output(run_id) != b"all\n"
     assert b"fork" in output(run_id, stream=2)
