@@ -1,4 +1,4 @@
-"""A manifest and the folder beside it may both come from somebody hostile: what is compared lies in the folder."""
+"""A manifest and the folder beside it may come from somebody hostile: what is compared lies in the folder."""
 
 from __future__ import annotations
 
