@@ -58,7 +58,7 @@ class Firewall:
     """
 
     def __init__(self, installation: str) -> None:
-        self._ours = _digits(installation)
+        self._ours = digits(installation)
         #: As they stood when they were set.
         self._rules: list[str] = []
         #: When somebody else had changed them, by the monotonic clock.
@@ -109,7 +109,7 @@ class Firewall:
 
     def _chains(self, bridge: str) -> tuple[str, str]:
         """The names of our two chains, as the hooks stand."""
-        whose = f"{self._ours}-{_digits(bridge)}"
+        whose = f"{self._ours}-{digits(bridge)}"
         return f"{_TO_HOST}-{whose}", f"{_THROUGH}-{whose}"
 
     def _leftovers(self, lines: list[str], bridge: str, devices: str) -> list[str]:
@@ -159,7 +159,7 @@ def _rules(bridge: str, chains: tuple[str, str]) -> list[str]:
     ]
 
 
-def _digits(name: str) -> str:
+def digits(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:8]
 
 
