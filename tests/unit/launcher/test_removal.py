@@ -18,7 +18,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support.nested import nest
@@ -129,6 +129,7 @@ def build(at: Path, tree: Any, other: Path) -> None:
         at.touch(0o000)
 
 
+@settings(database=None, deadline=None)  # an ordinary user who runs this has no folder for one
 @given(tree=_TREES, as_ordinary=st.booleans())
 def test_whatever_a_command_leaves_goes_and_nothing_else(tree: Any, as_ordinary: bool) -> None:
     """Names of any bytes, closed folders, links to elsewhere, pipes and sockets; as root and as a user."""
