@@ -34,6 +34,7 @@ from tests.support.session import SESSION
 from tests.support.waiting import limit, wait_until
 from workers.launcher import control
 from workers.runtimes.base import Runtime
+from workers.runtimes.process.runtime import ProcessRuntime
 from workers.vocabulary.leases import ClaimedRun
 from workers.vocabulary.specs import (
     DEFAULT_LOG_HEAD,
@@ -57,8 +58,6 @@ class Subject(abc.ABC):
     """A node with runtimes of one kind."""
 
     kind = ""
-    #: Does the kernel tell the runtime that memory ran out, or does the program just get no more?
-    tells_oom = False
     #: Both streams come as one, in order.
     one_stream = False
     #: (lost, exit code) of work that is gone and whose result nobody wrote down.
@@ -75,6 +74,11 @@ class Subject(abc.ABC):
     @property
     def node(self) -> Path:
         return self.folder / "node"
+
+    def tells_oom(self, runtime: Runtime) -> bool | None:
+        """Does somebody tell the runtime that memory ran out, or does the program just get no more? None:
+        whichever comes first."""
+        return False
 
     def runtime(self) -> Runtime:
         """Another runtime for this node, as the next worker makes it."""
@@ -161,6 +165,10 @@ class Processes(Subject):
     def spec(self, script: str, *, argv: list[str] | None = None, mem_mb: int = 256, **more: Any) -> Spec:
         return ProcessSpec(argv=argv or ["/bin/sh", "-c", script], cpu_m=100, mem_mb=mem_mb, **more)
 
+    def tells_oom(self, runtime: Runtime) -> bool | None:
+        assert isinstance(runtime, ProcessRuntime)
+        return True if "cgroup" in runtime.bounds()["command_memory"] else None
+
     def forget(self, run: ClaimedRun) -> None:
         name = f"{run.lease.run_id}-{run.lease.attempt}"
         record = json.loads((self.node / "launcher" / "runs" / name / "started").read_text())
@@ -196,7 +204,9 @@ class Transfers(Subject):
 
 class Containers(Subject):
     kind = "container"
-    tells_oom = True
+
+    def tells_oom(self, runtime: Runtime) -> bool | None:
+        return True
 
     def __init__(self, engine: Engine) -> None:
         super().__init__()
