@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -262,10 +263,10 @@ def test_no_engine_when_the_worker_starts(
 # --- 14: a reply is lost --------------------------------------------------------------------------------
 
 #: What was asked of the engine when its reply is thrown away, and the connection cut.
-_UNANSWERED = {
+_UNANSWERED: dict[str, bytes | re.Pattern[bytes]] = {
     "create": b"/containers/create?",
     "start": b"/start HTTP/1.1",
-    "inspect": b"-1/json HTTP/1.1",  # a container's, not an image's
+    "inspect": re.compile(rb"/containers/gantry-\w+/json HTTP"),
     "remove": b"DELETE /",
 }
 

@@ -82,6 +82,7 @@ def test_a_run_fills_the_scratch_disk(cluster: Cluster, account: Account, shared
     filler = submit(
         account.tenant_id,
         f"{FILL}; code=$?; until test -e {go}; do {KEEP_FULL}; done; exit $code",
+        mem_mb=256,  # a tmpfs's pages are its writer's memory
         constraints=HERE,
     )
     waiting = _assert_full_and_said_so(account, disk)
@@ -135,7 +136,11 @@ def test_a_run_that_filled_the_disk_is_cancelled(cluster: Cluster, account: Acco
     """Catches a cancel that needs space to be written down: then nobody can stop what fills the disk."""
     disk = node_on_small_disk(cluster, "small", 64, GANTRY_NODE_ATTRIBUTES="rack_id=small")
     filler = submit(
-        account.tenant_id, f"trap '' TERM; {FILL}; while :; do {KEEP_FULL}; done", constraints=HERE, grace_s=1
+        account.tenant_id,
+        f"trap '' TERM; {FILL}; while :; do {KEEP_FULL}; done",
+        mem_mb=256,
+        constraints=HERE,
+        grace_s=1,
     )
     waiting = _assert_full_and_said_so(account, disk)
     assert services.cancel(account.tenant_id, filler).accepted
@@ -155,7 +160,7 @@ def test_a_worker_starts_on_a_full_disk(cluster: Cluster, account: Account, shar
     steady = submit(account.tenant_id, ledger_command(ledger, "steady", _until(full), 6), constraints=HERE)
     wait_started(steady)
     command = f"{FILL}; code=$?; until test -e {go}; do {KEEP_FULL}; done; exit $code"
-    filler = submit(account.tenant_id, command, constraints=HERE)
+    filler = submit(account.tenant_id, command, mem_mb=256, constraints=HERE)
     waiting = _assert_full_and_said_so(account, disk)
     disk.node.kill()
     full.touch()

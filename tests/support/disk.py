@@ -28,6 +28,9 @@ def apart(folder: Path, size_mb: int, owner: tuple[int, int] | None = None) -> l
     return ["unshare", "--mount", *([] if root else ["--map-root-user"]), *inner]
 
 
+_MAY_FILL = {"GANTRY_COMMAND_DISK_MB": "1024"}
+
+
 @dataclass
 class Disk:
     """The disk of a node; it lasts as long as ``keeper``, a process that only looks at it."""
@@ -55,11 +58,14 @@ class Disk:
         """Start another worker on this disk, after the end of the one before."""
         under = ["nsenter", f"--target={self.keeper}", "--mount"]
         under += ["--user", "--preserve-credentials"] if self._back else []
-        self.node = self.cluster.node(self.name, under=[*under, "--", *self._back], settings=more)
+        self.node = self.cluster.node(
+            self.name, under=[*under, "--", *self._back], settings={**_MAY_FILL, **more}
+        )
 
 
 def node_on_small_disk(cluster: Cluster, name: str, size_mb: int, **more: str) -> Disk:
-    """Start a node whose folder is on a disk of ``size_mb`` MiB."""
+    """Start a node whose folder is on a disk of ``size_mb`` MiB, which one command may fill."""
+    more = {**_MAY_FILL, **more}
     folder = cluster.folder / name
     folder.mkdir()
     note = cluster.folder / f"{name}.keeper"

@@ -7,6 +7,7 @@ connections per test. Must not import the project.
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 import struct
 import threading
@@ -35,7 +36,7 @@ class Proxy:
         self._delay_s = 0.0
         #: Connections at once; those beyond are refused. None: as many as come.
         self.most: int | None = None
-        self._drop_after: tuple[bytes, bytes] | None = None
+        self._drop_after: tuple[bytes | re.Pattern[bytes], bytes] | None = None
         self._flips: dict[bool, int] = {}
         self._freeze_after: int | None = None
         #: Set when the reply asked for by ``drop_reply`` has been thrown away.
@@ -79,7 +80,7 @@ class Proxy:
         """Every piece of a reply comes that much later."""
         self._delay_s = seconds
 
-    def drop_reply(self, after: bytes, then: bytes) -> None:
+    def drop_reply(self, after: bytes | re.Pattern[bytes], then: bytes) -> None:
         """Once: on a connection that has sent ``after``, deliver the next message with ``then`` and cut the
         connection instead of handing its reply back. The client cannot know whether it was carried out."""
         self.dropped.clear()
@@ -167,12 +168,16 @@ class Proxy:
         if wanted is None:
             return armed
         # Without a second mark it is the reply to the first: clients may send their request in one piece.
-        if (armed and wanted[1] in data) or (not wanted[1] and wanted[0] in data):
+        if (armed and wanted[1] in data) or (not wanted[1] and _is_in(wanted[0], data)):
             with self._lock:
                 mine, self._drop_after = self._drop_after is wanted, None
             if mine:
                 muted.set()
-        return armed or wanted[0] in data
+        return armed or _is_in(wanted[0], data)
+
+
+def _is_in(mark: bytes | re.Pattern[bytes], data: bytes) -> bool:
+    return mark in data if isinstance(mark, bytes) else mark.search(data) is not None
 
 
 def _connect(upstream: Upstream) -> socket.socket:
