@@ -110,6 +110,8 @@ def test_the_container_ends_while_its_engine_is_down(
     )
     wait_started(run_id)
     box = container_of(engine, run_id)["Id"]
+    # What the engine has not read from the container's pipe when it dies is nobody's to keep.
+    wait_until(lambda: b"out-a" in engine.client.api.logs(box), why="the engine has its first word")
     if not worker_lives:
         worker.kill()
     engine.kill_daemon()
